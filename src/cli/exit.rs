@@ -1,0 +1,28 @@
+use std::process::ExitCode;
+
+/// What the process tells its parent. Each verb states which of them it uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, safe, or drained cleanly.
+    Done,
+    /// A check failed; `serve` was forced to end or crashed.
+    Failed,
+    /// Nothing failed, but something is unconfirmed.
+    Unconfirmed,
+    /// It could not run: the network is down, or a key was refused.
+    CouldNotRun,
+    /// The command line or the configuration is wrong (`EX_USAGE` of sysexits).
+    Usage,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Unconfirmed => 2,
+            Exit::CouldNotRun => 3,
+            Exit::Usage => 64,
+        })
+    }
+}

@@ -1,0 +1,49 @@
+//! The verbs: one file each. They print, and they choose the exit code; nothing else does.
+
+mod exit;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+pub use exit::Exit;
+
+/// The OAuth callback of your Nango integrations, on your own domain.
+#[derive(Debug, Parser)]
+#[command(
+    name = "callback-edge",
+    version,
+    disable_help_subcommand = true,
+    after_help = "Example:\n  callback-edge -c config.toml serve"
+)]
+pub struct Cli {
+    /// Settings file [default: ./config.toml, else /etc/callback-edge/config.toml, else defaults]
+    // The environment variable is read by `config`, so that it is one source among the others.
+    #[arg(short, long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {}
+
+/// Parses the command line, does what it says, and tells the exit code.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are what was asked for; all else is a usage error.
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            return match error.print() {
+                Ok(()) => exit.into(),
+                Err(_) => Exit::CouldNotRun.into(),
+            };
+        }
+    };
+    match cli.verb {
+        None => Exit::Done.into(),
+        Some(verb) => match verb {},
+    }
+}

@@ -1,0 +1,215 @@
+use crate::redirect::{Host, Path, Place, Route, RouteTable};
+use bytes::Bytes;
+use http::HeaderValue;
+use ipnet::IpNet;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything that can be set, typed so that a wrong value cannot exist: whoever holds one need
+/// check nothing again. Immutable; a reload builds a whole new one.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where browsers reach the edge. `None`: told from the routes' hosts, else from the first
+    /// listener once it is bound.
+    pub public_url: Option<Origin>,
+    /// Nango Cloud or a self-hosted server, without a trailing slash: `https://api.nango.dev`.
+    pub nango_url: Box<str>,
+    /// The callbacks. Never empty.
+    pub routes: RouteTable<Route>,
+    /// Small static answers.
+    pub pages: RouteTable<Page>,
+    /// Where to listen.
+    pub listen: Listen,
+    /// Certificates; present whenever `listen.https` is.
+    pub tls: Option<Tls>,
+    /// Limits and deadlines.
+    pub limits: Limits,
+    /// How to end.
+    pub shutdown: Shutdown,
+    /// The self-check endpoint.
+    pub self_check: SelfCheck,
+    /// Logging.
+    pub log: Log,
+}
+
+/// Scheme, host and port of a URL (RFC 6454 §4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Whether the scheme is `https`.
+    pub https: bool,
+    /// The host.
+    pub host: Host,
+    /// The port; `None` for the scheme's default.
+    pub port: Option<u16>,
+}
+
+impl Origin {
+    /// The port in use.
+    pub fn port(&self) -> u16 {
+        self.port.unwrap_or(if self.https { 443 } else { 80 })
+    }
+}
+
+impl fmt::Display for Origin {
+    /// As in a URL, the default port left out, no trailing slash.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.https { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.host)?;
+        match self.port {
+            Some(port) if port != if self.https { 443 } else { 80 } => write!(f, ":{port}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A small static answer, for example a file that proves domain ownership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The host it answers on; `None` for any.
+    pub host: Option<Host>,
+    /// The path it answers on.
+    pub path: Path,
+    /// What it answers; a `file` has been read.
+    pub body: Bytes,
+    /// Its `Content-Type`.
+    pub content_type: HeaderValue,
+}
+
+impl Place for Page {
+    fn host(&self) -> Option<&Host> {
+        self.host.as_ref()
+    }
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Addresses to listen on, and networks whose word is believed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listen {
+    /// Plain HTTP.
+    pub http: Vec<SocketAddr>,
+    /// HTTP over TLS.
+    pub https: Vec<SocketAddr>,
+    /// Health, self-check and metrics; plain HTTP.
+    pub admin: Vec<SocketAddr>,
+    /// Networks that must send a PROXY header, which is believed; nobody else may.
+    pub proxy_protocol: Networks,
+    /// Networks whose `Forwarded` or `X-Forwarded-For` is believed.
+    pub trusted_proxies: Networks,
+}
+
+/// A set of IP networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks(pub Vec<IpNet>);
+
+impl Networks {
+    /// Whether the address is in one of them; an IPv4-mapped IPv6 address counts as IPv4.
+    pub fn contain(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Certificates and what goes with them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificate and key files, chosen by SNI; the first answers when no name matches.
+    pub pairs: Vec<CertificateFiles>,
+    /// How long browsers are told to insist on TLS (RFC 6797); whole seconds.
+    pub hsts: Option<Duration>,
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// PEM: the leaf certificate, then the intermediates.
+    pub certificate: PathBuf,
+    /// PEM: the private key of the leaf.
+    pub private_key: PathBuf,
+}
+
+/// Limits in counts and bytes, and deadlines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Open connections on the public listeners, in all.
+    pub connections: usize,
+    /// Open connections of one client address (an IPv6 client is its /64).
+    pub connections_per_address: usize,
+    /// From accept to the end of the TLS handshake, PROXY header included.
+    pub handshake_timeout: Duration,
+    /// For a request to arrive whole, and for its answer to be taken.
+    pub request_timeout: Duration,
+    /// How long a connection may wait for its next request.
+    pub idle_timeout: Duration,
+    /// How long a connection may live.
+    pub connection_age: Duration,
+    /// Request head: request line and header fields, in bytes.
+    pub header_bytes: usize,
+    /// Query, in bytes.
+    pub query_bytes: usize,
+    /// Form body, in bytes.
+    pub form_bytes: usize,
+}
+
+/// How to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long to serve on with failing readiness.
+    pub delay: Duration,
+    /// How long connections may take to finish then.
+    pub grace: Duration,
+}
+
+/// The self-check endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelfCheck {
+    /// How often it runs by itself.
+    pub every: Option<Duration>,
+    /// How long an answer is given again.
+    pub cache: Duration,
+    /// A file with the bearer token that callers must present.
+    pub token_file: Option<PathBuf>,
+    /// Dial an address other than the one that DNS tells.
+    pub connect_to: Vec<ConnectTo>,
+    /// Whether the end-to-end step goes to Nango.
+    pub follow: bool,
+}
+
+/// `HOST:PORT:ADDRESS:PORT`: connections to the first go to the second.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectTo {
+    /// The host in the URL.
+    pub host: Host,
+    /// The port in the URL.
+    pub port: u16,
+    /// Where to connect instead.
+    pub address: SocketAddr,
+}
+
+/// Logging.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Text or JSON; `None`: text on a terminal, else JSON.
+    pub format: Option<LogFormat>,
+    /// The least severe level that is written.
+    pub level: tracing::Level,
+    /// Whether each request gets a line.
+    pub requests: bool,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

@@ -1,0 +1,31 @@
+//! The OAuth callback of your Nango integrations, on your own domain.
+//!
+//! The crate is a house with floors. A room is a folder named for what it is about; imports point
+//! down a floor or stay within the room, never up and never in a circle. `tests/edge/house.rs`
+//! reads the imports and holds the code to this table:
+//!
+//! | Floor | Room | What lives there | May know |
+//! |---|---|---|---|
+//! | 5 | [`cli`] | one file a verb; prints, chooses exit codes | all below |
+//! | 4 | [`server`] | listeners, connections, the HTTP service, lifecycle, reload | config, redirect, tls, check, outbound, report, observe |
+//! | 3 | [`check`] | the prober: a plan in, a report out | outbound, report, redirect |
+//! | 3 | [`tls`] | certificates: read, held, chosen by SNI | config, observe |
+//! | 2 | [`config`] | settings: sources, types, every problem with its place | redirect |
+//! | 2 | [`outbound`] | the one way out: dialer, TLS client, HTTP client | – |
+//! | 1 | [`redirect`] | **the heart, pure**: a request head in, a decision with a ready `Location` out | – |
+//! | 1 | [`report`] | checks and verdicts; text, JSON and HTML from the same report | – |
+//! | 1 | [`observe`] | log set-up, panics without payloads, every metric | – |
+//!
+//! A request walks `server::listen` → `server::connection` → `server::service` → [`redirect`] and
+//! comes back as a response. Settings walk [`config`] → one immutable snapshot → `server`.
+//! A check walks [`cli`] or `server::self_check` → [`check::run`] → [`report::Report`].
+
+pub mod check;
+pub mod cli;
+pub mod config;
+pub mod observe;
+pub mod outbound;
+pub mod redirect;
+pub mod report;
+pub mod server;
+pub mod tls;

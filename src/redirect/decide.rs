@@ -1,0 +1,234 @@
+use super::{FormPost, Route, RouteTable, of_request};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+
+/// What to do with a request, decided from its head alone.
+#[derive(Debug)]
+pub enum Decision<'t> {
+    /// Send the browser on.
+    Redirect(Redirect<'t>),
+    /// Read the body, at most the form limit, and hand it to [`Form::redirect`].
+    ReadForm(Form<'t>),
+    /// The method is not one of the route's; carries the value of `Allow`.
+    MethodNotAllowed(&'static str),
+    /// OPTIONS; carries the value of `Allow`.
+    Options(&'static str),
+    /// A browser tries the callback before the user is there; answering would burn the code.
+    Prefetch,
+    /// The query is over the limit.
+    QueryTooLong,
+    /// No route answers on this path.
+    UnknownPath,
+    /// Every route names a host, and the request's is none of them (RFC 9110 §15.5.20).
+    UnknownHost,
+    /// No single valid host, a target that is not in origin form, or a query that no `Location`
+    /// can carry unchanged.
+    Malformed,
+}
+
+/// A redirect that is ready to be sent.
+#[derive(Debug)]
+pub struct Redirect<'t> {
+    /// 308 for GET and HEAD (RFC 9110 §15.4.9), 303 for a form (RFC 9110 §15.4.4).
+    pub status: StatusCode,
+    /// The target with the parameters received, byte for byte.
+    pub location: HeaderValue,
+    /// The route that was hit.
+    pub route: &'t Route,
+}
+
+/// Decides. `query_bytes` is the longest query that is carried over.
+pub fn decide<'t>(table: &'t RouteTable, query_bytes: usize, head: &Parts) -> Decision<'t> {
+    let Ok(host) = of_request(head.version, &head.uri, &head.headers) else {
+        return Decision::Malformed;
+    };
+    let Some(route) = table.find(host.as_deref(), head.uri.path()) else {
+        return if table.knows_host(host.as_deref()) {
+            Decision::UnknownPath
+        } else {
+            Decision::UnknownHost
+        };
+    };
+    let query = head.uri.query();
+    if query.map_or(0, str::len) > query_bytes {
+        return Decision::QueryTooLong;
+    }
+    match head.method {
+        Method::GET | Method::HEAD if is_prefetch(&head.headers) => Decision::Prefetch,
+        Method::GET | Method::HEAD => match route.target.location(query) {
+            Ok(location) => Decision::Redirect(Redirect {
+                status: StatusCode::PERMANENT_REDIRECT,
+                location,
+                route,
+            }),
+            Err(_) => Decision::Malformed,
+        },
+        Method::POST if route.form_post == FormPost::Convert && is_form(&head.headers) => {
+            Decision::ReadForm(Form { route, query: query.map(Into::into) })
+        }
+        Method::OPTIONS => Decision::Options(route.allow()),
+        _ => Decision::MethodNotAllowed(route.allow()),
+    }
+}
+
+/// A form post (OAuth 2.0 Form Post Response Mode) whose body is still to be read.
+#[derive(Debug)]
+pub struct Form<'t> {
+    /// The route that was hit.
+    pub route: &'t Route,
+    query: Option<Box<str>>,
+}
+
+/// A form holds a byte that no form encoder emits and no query can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadForm;
+
+impl<'t> Form<'t> {
+    /// The 303 that turns the form into a GET: the query, then the body's bytes, joined with `&`.
+    pub fn redirect(self, body: &[u8]) -> Result<Redirect<'t>, BadForm> {
+        // `application/x-www-form-urlencoded` and a query share their alphabet. What lies outside
+        // (`#`, quotes, spaces, line ends) would be cut or changed on its way.
+        let whole = body
+            .iter()
+            .all(|&byte| matches!(byte, b'!' | b'$'..=b';' | b'=' | b'?'..=b'~') || byte >= 0x80);
+        if !whole || std::str::from_utf8(body).is_err() {
+            return Err(BadForm);
+        }
+        let query = self.query.as_deref().map(str::as_bytes);
+        let location = self.route.target.join(query, Some(body)).map_err(|_| BadForm)?;
+        Ok(Redirect { status: StatusCode::SEE_OTHER, location, route: self.route })
+    }
+
+    /// The query that came with the form.
+    pub fn query(&self) -> Option<&str> {
+        self.query.as_deref()
+    }
+}
+
+/// Whether a browser asks ahead of its user: `Sec-Purpose: prefetch` (also
+/// `prefetch;prerender`), and the `Purpose` that came before it.
+fn is_prefetch(headers: &HeaderMap) -> bool {
+    ["sec-purpose", "purpose"].iter().flat_map(|name| headers.get_all(*name)).any(|value| {
+        value.as_bytes().split(|byte| matches!(byte, b';' | b',')).map(<[u8]>::trim_ascii).any(
+            |token| {
+                token.eq_ignore_ascii_case(b"prefetch") || token.eq_ignore_ascii_case(b"prerender")
+            },
+        )
+    })
+}
+
+/// Whether the content type is `application/x-www-form-urlencoded`, parameters aside.
+fn is_form(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        value.as_bytes().split(|&byte| byte == b';').next().is_some_and(|essence| {
+            essence.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Host, Path, Target};
+    use super::*;
+    use http::Request;
+
+    fn table(host: Option<&str>, form_post: FormPost) -> RouteTable {
+        RouteTable::new(vec![Route {
+            host: host.map(|host| Host::parse(host).unwrap()),
+            path: Path::parse("/oauth/callback").unwrap(),
+            target: Target::parse("https://api.nango.dev/oauth/callback").unwrap(),
+            form_post,
+        }])
+        .unwrap()
+    }
+
+    fn head(method: &str, target: &str, headers: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().method(method).uri(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    /// The decision as a line: status and what goes with it.
+    fn told(table: &RouteTable, head: &Parts) -> String {
+        match decide(table, 100, head) {
+            Decision::Redirect(redirect) => {
+                format!("{} {}", redirect.status.as_u16(), redirect.location.to_str().unwrap())
+            }
+            Decision::ReadForm(_) => "form".into(),
+            Decision::MethodNotAllowed(allow) => format!("405 {allow}"),
+            Decision::Options(allow) => format!("204 {allow}"),
+            Decision::Prefetch => "503".into(),
+            Decision::QueryTooLong => "414".into(),
+            Decision::UnknownPath => "404".into(),
+            Decision::UnknownHost => "421".into(),
+            Decision::Malformed => "400".into(),
+        }
+    }
+
+    /// Table, method, target, headers, what is told.
+    type Row<'r> = (&'r RouteTable, &'r str, &'r str, &'r [(&'r str, &'r str)], &'r str);
+
+    const HOST: (&str, &str) = ("host", "auth.example.com");
+    const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded; charset=UTF-8");
+
+    #[test]
+    fn the_table_of_the_contract_holds() {
+        let any = table(None, FormPost::Convert);
+        let named = table(Some("auth.example.com"), FormPost::Reject);
+        let long = format!("/oauth/callback?{}", "x".repeat(101));
+        #[rustfmt::skip]
+        let rows: &[Row<'_>] = &[
+            (&any, "GET", "/oauth/callback?code=1", &[HOST], "308 https://api.nango.dev/oauth/callback?code=1"),
+            (&any, "HEAD", "/oauth/callback?code=1", &[HOST], "308 https://api.nango.dev/oauth/callback?code=1"),
+            (&any, "GET", "/oauth/callback", &[HOST], "308 https://api.nango.dev/oauth/callback"),
+            (&any, "GET", "/oauth/callback?", &[HOST], "308 https://api.nango.dev/oauth/callback?"),
+            (&any, "POST", "/oauth/callback", &[HOST, FORM], "form"),
+            (&any, "POST", "/oauth/callback", &[HOST, ("content-type", "Application/X-WWW-Form-URLencoded")], "form"),
+            (&any, "POST", "/oauth/callback", &[HOST], "405 GET, HEAD, POST, OPTIONS"),
+            (&any, "POST", "/oauth/callback", &[HOST, ("content-type", "application/json")], "405 GET, HEAD, POST, OPTIONS"),
+            (&any, "TRACE", "/oauth/callback", &[HOST], "405 GET, HEAD, POST, OPTIONS"),
+            (&any, "OPTIONS", "/oauth/callback", &[HOST], "204 GET, HEAD, POST, OPTIONS"),
+            (&any, "GET", "/oauth/callback?code=1", &[HOST, ("sec-purpose", "prefetch")], "503"),
+            (&any, "GET", "/oauth/callback?code=1", &[HOST, ("sec-purpose", "prefetch;prerender")], "503"),
+            (&any, "GET", "/oauth/callback?code=1", &[HOST, ("purpose", "prefetch")], "503"),
+            (&any, "GET", "/oauth/callback?code=1", &[HOST, ("sec-purpose", "other")], "308 https://api.nango.dev/oauth/callback?code=1"),
+            (&any, "GET", &long, &[HOST], "414"),
+            (&any, "GET", "/oauth/callbac", &[HOST], "404"),
+            (&any, "GET", "//oauth/callback", &[HOST], "404"),
+            (&any, "GET", "/OAuth/callback", &[HOST], "404"),
+            (&any, "GET", "/oauth%2Fcallback", &[HOST], "404"),
+            (&any, "GET", "/oauth/callback", &[], "400"),
+            (&any, "GET", "/oauth/callback", &[HOST, HOST], "400"),
+            (&any, "GET", "/oauth/callback", &[("host", "a b")], "400"),
+            (&any, "GET", "http://auth.example.com/oauth/callback", &[HOST], "400"),
+            (&named, "GET", "/oauth/callback?x", &[("host", "AUTH.example.com:443")], "308 https://api.nango.dev/oauth/callback?x"),
+            (&named, "GET", "/oauth/callback", &[("host", "evil.example")], "421"),
+            (&named, "GET", "/else", &[HOST], "404"),
+            (&named, "POST", "/oauth/callback", &[HOST, FORM], "405 GET, HEAD, OPTIONS"),
+        ];
+        for (table, method, target, headers, expected) in rows {
+            assert_eq!(told(table, &head(method, target, headers)), *expected, "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn a_form_keeps_its_bytes_or_is_refused() {
+        let table = table(None, FormPost::Convert);
+        let head = head("POST", "/oauth/callback?a=1", &[HOST, FORM]);
+        let form = |body: &[u8]| match decide(&table, 100, &head) {
+            Decision::ReadForm(form) => form.redirect(body).map(|redirect| {
+                (redirect.status.as_u16(), redirect.location.to_str().unwrap().to_owned())
+            }),
+            other => panic!("{other:?}"),
+        };
+        let location = "https://api.nango.dev/oauth/callback?a=1&code=%2f+'&&x";
+        assert_eq!(form(b"code=%2f+'&&x"), Ok((303, location.to_owned())));
+        for bad in
+            [&b"a#b"[..], b"a b", b"a\"b", b"a\r\nb", b"a<b", b"a>b", b"\0", b"\x7f", b"\xff"]
+        {
+            assert_eq!(form(bad), Err(BadForm), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+use super::{Host, Target};
+use std::collections::HashMap;
+use std::fmt;
+
+/// A raw request path, compared byte for byte and case-sensitively.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Path(Box<str>);
+
+impl Path {
+    /// Reads a path as it stands in a request line: starts with `/`, no query, no fragment.
+    pub fn parse(text: &str) -> Result<Self, BadPath> {
+        if !text.starts_with('/') {
+            return Err(BadPath::NoSlash);
+        }
+        if text.contains(['?', '#']) {
+            return Err(BadPath::NotOnlyAPath);
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic())
+            || text.parse::<http::uri::PathAndQuery>().is_err()
+        {
+            return Err(BadPath::Character);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The path as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a text is not a [`Path`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadPath {
+    /// It does not start with `/`.
+    NoSlash,
+    /// It has a query or a fragment.
+    NotOnlyAPath,
+    /// It has a character that must be percent-encoded in a path.
+    Character,
+}
+
+impl fmt::Display for BadPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoSlash => "does not start with `/`",
+            Self::NotOnlyAPath => "has a query or a fragment, and only a path is matched",
+            Self::Character => "has a character that no request path can hold unencoded",
+        })
+    }
+}
+
+impl std::error::Error for BadPath {}
+
+/// What a route does with `response_mode=form_post` answers, which Nango refuses with 415.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FormPost {
+    /// 303 to a GET with the fields in the query.
+    #[default]
+    Convert,
+    /// 405.
+    Reject,
+}
+
+/// One callback and where it goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The host it answers on; `None` for any.
+    pub host: Option<Host>,
+    /// The path it answers on.
+    pub path: Path,
+    /// Where it redirects to.
+    pub target: Target,
+    /// Whether forms are converted.
+    pub form_post: FormPost,
+}
+
+impl Route {
+    /// The value of `Allow` (RFC 9110 §10.2.1).
+    pub const fn allow(&self) -> &'static str {
+        match self.form_post {
+            FormPost::Convert => "GET, HEAD, POST, OPTIONS",
+            FormPost::Reject => "GET, HEAD, OPTIONS",
+        }
+    }
+}
+
+/// Where something answers: a host, or any, and a path.
+pub trait Place {
+    /// The host; `None` for any.
+    fn host(&self) -> Option<&Host>;
+    /// The path.
+    fn path(&self) -> &Path;
+}
+
+impl Place for Route {
+    fn host(&self) -> Option<&Host> {
+        self.host.as_ref()
+    }
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Things found by host and path in a time that does not depend on how many there are.
+/// A thing that names the host wins over one for any host.
+#[derive(Clone, Debug)]
+pub struct RouteTable<T = Route> {
+    items: Vec<T>,
+    by_path: HashMap<Box<str>, AtPath>,
+    hosts: std::collections::HashSet<Box<str>>,
+    any_host: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct AtPath {
+    any: Option<usize>,
+    by_host: HashMap<Box<str>, usize>,
+}
+
+/// Two things answer at the same place; their positions in the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Duplicate {
+    /// The one that came first.
+    pub first: usize,
+    /// The one that repeats it.
+    pub second: usize,
+}
+
+impl<T: Place> RouteTable<T> {
+    /// Indexes the things; two at the same place are refused.
+    pub fn new(items: Vec<T>) -> Result<Self, Duplicate> {
+        let mut by_path: HashMap<Box<str>, AtPath> = HashMap::new();
+        let mut hosts = std::collections::HashSet::new();
+        let mut any_host = false;
+        for (second, item) in items.iter().enumerate() {
+            let at_path = by_path.entry(item.path().as_str().into()).or_default();
+            let taken = match item.host() {
+                None => {
+                    any_host = true;
+                    at_path.any.replace(second)
+                }
+                Some(host) => {
+                    hosts.insert(host.as_str().into());
+                    at_path.by_host.insert(host.as_str().into(), second)
+                }
+            };
+            if let Some(first) = taken {
+                return Err(Duplicate { first, second });
+            }
+        }
+        Ok(Self { items, by_path, hosts, any_host })
+    }
+
+    /// Everything, in the order given.
+    pub fn items(&self) -> &[T] {
+        &self.items
+    }
+
+    /// What answers at this place.
+    pub fn find(&self, host: Option<&str>, path: &str) -> Option<&T> {
+        let at_path = self.by_path.get(path)?;
+        let index = host.and_then(|host| at_path.by_host.get(host)).or(at_path.any.as_ref())?;
+        self.items.get(*index)
+    }
+
+    /// Whether anything here answers on this host, whatever the path.
+    pub fn knows_host(&self, host: Option<&str>) -> bool {
+        self.any_host || host.is_some_and(|host| self.hosts.contains(host))
+    }
+
+    /// Whether a setting names this host.
+    pub fn names_host(&self, host: &str) -> bool {
+        self.hosts.contains(host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(host: Option<&str>, path: &str) -> Route {
+        Route {
+            host: host.map(|host| Host::parse(host).unwrap()),
+            path: Path::parse(path).unwrap(),
+            target: Target::parse(&format!("https://t/{}", host.unwrap_or("any"))).unwrap(),
+            form_post: FormPost::Convert,
+        }
+    }
+
+    #[test]
+    fn the_route_that_names_the_host_wins() {
+        let table = RouteTable::new(vec![
+            route(None, "/cb"),
+            route(Some("a.example"), "/cb"),
+            route(Some("b.example"), "/other"),
+        ])
+        .unwrap();
+        let found = |host, path| table.find(host, path).map(|route| route.target.path().to_owned());
+        assert_eq!(found(Some("a.example"), "/cb").as_deref(), Some("/a.example"));
+        assert_eq!(found(Some("b.example"), "/cb").as_deref(), Some("/any"));
+        assert_eq!(found(None, "/cb").as_deref(), Some("/any"));
+        assert_eq!(found(Some("a.example"), "/other"), None);
+        assert_eq!(found(Some("a.example"), "/CB"), None);
+        assert_eq!(found(Some("a.example"), "/cb/"), None);
+    }
+
+    #[test]
+    fn two_routes_at_one_place_are_refused() {
+        let twice = RouteTable::new(vec![
+            route(Some("a.example"), "/cb"),
+            route(None, "/cb"),
+            route(Some("A.example"), "/cb"),
+        ]);
+        assert_eq!(twice.unwrap_err(), Duplicate { first: 0, second: 2 });
+    }
+
+    #[test]
+    fn what_is_no_path_is_refused_by_name() {
+        let table = [
+            ("", BadPath::NoSlash),
+            ("oauth", BadPath::NoSlash),
+            ("https://a/b", BadPath::NoSlash),
+            ("/a?b", BadPath::NotOnlyAPath),
+            ("/a#b", BadPath::NotOnlyAPath),
+            ("/a b", BadPath::Character),
+            ("/é", BadPath::Character),
+        ];
+        for (text, why) in table {
+            assert_eq!(Path::parse(text), Err(why), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The suite that needs nothing but Rust: the built binary, real sockets, real TLS.

@@ -1,1 +1,11 @@
-//! To come.
+//! What is seen from outside: log lines and metrics. Nothing here ever takes a query, a header
+//! or a body; what cannot be handed in cannot leak.
+
+mod log;
+mod metrics;
+
+pub use log::{Format, Log, LogError, own_panics};
+pub use metrics::{
+    ByLabel, ConnectionState, Deadline, HandshakeFailure, Label, Limit, ListenerKind, Metrics,
+    Refusal, ReloadResult, Sampled, Status,
+};

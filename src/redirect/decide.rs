@@ -35,6 +35,8 @@ pub struct Redirect<'t> {
     pub location: HeaderValue,
     /// The route that was hit.
     pub route: &'t Route,
+    /// Its position in the table.
+    pub position: usize,
 }
 
 /// Decides. `query_bytes` is the longest query that is carried over.
@@ -42,7 +44,7 @@ pub fn decide<'t>(table: &'t RouteTable, query_bytes: usize, head: &Parts) -> De
     let Ok(host) = of_request(head.version, &head.uri, &head.headers) else {
         return Decision::Malformed;
     };
-    let Some(route) = table.find(host.as_deref(), head.uri.path()) else {
+    let Some((position, route)) = table.find(host.as_deref(), head.uri.path()) else {
         return if table.knows_host(host.as_deref()) {
             Decision::UnknownPath
         } else {
@@ -60,11 +62,12 @@ pub fn decide<'t>(table: &'t RouteTable, query_bytes: usize, head: &Parts) -> De
                 status: StatusCode::PERMANENT_REDIRECT,
                 location,
                 route,
+                position,
             }),
             Err(_) => Decision::Malformed,
         },
         Method::POST if route.form_post == FormPost::Convert && is_form(&head.headers) => {
-            Decision::ReadForm(Form { route, query: query.map(Into::into) })
+            Decision::ReadForm(Form { route, position, query: query.map(Into::into) })
         }
         Method::OPTIONS => Decision::Options(route.allow()),
         _ => Decision::MethodNotAllowed(route.allow()),
@@ -76,6 +79,8 @@ pub fn decide<'t>(table: &'t RouteTable, query_bytes: usize, head: &Parts) -> De
 pub struct Form<'t> {
     /// The route that was hit.
     pub route: &'t Route,
+    /// Its position in the table.
+    pub position: usize,
     query: Option<Box<str>>,
 }
 
@@ -96,7 +101,12 @@ impl<'t> Form<'t> {
         }
         let query = self.query.as_deref().map(str::as_bytes);
         let location = self.route.target.join(query, Some(body)).map_err(|_| BadForm)?;
-        Ok(Redirect { status: StatusCode::SEE_OTHER, location, route: self.route })
+        Ok(Redirect {
+            status: StatusCode::SEE_OTHER,
+            location,
+            route: self.route,
+            position: self.position,
+        })
     }
 
     /// The query that came with the form.

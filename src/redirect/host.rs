@@ -26,6 +26,11 @@ impl Host {
         if valid { Ok(Self(name.to_ascii_lowercase().into())) } else { Err(BadHost) }
     }
 
+    /// `localhost`.
+    pub fn localhost() -> Self {
+        Self("localhost".into())
+    }
+
     /// The host as text; an IPv6 address in brackets.
     pub fn as_str(&self) -> &str {
         &self.0

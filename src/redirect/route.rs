@@ -163,11 +163,12 @@ impl<T: Place> RouteTable<T> {
         &self.items
     }
 
-    /// What answers at this place.
-    pub fn find(&self, host: Option<&str>, path: &str) -> Option<&T> {
+    /// What answers at this place, and its position among [`RouteTable::items`].
+    pub fn find(&self, host: Option<&str>, path: &str) -> Option<(usize, &T)> {
         let at_path = self.by_path.get(path)?;
-        let index = host.and_then(|host| at_path.by_host.get(host)).or(at_path.any.as_ref())?;
-        self.items.get(*index)
+        let named = host.and_then(|host| at_path.by_host.get(host));
+        let position = named.copied().or(at_path.any)?;
+        Some((position, self.items.get(position)?))
     }
 
     /// Whether anything here answers on this host, whatever the path.
@@ -202,7 +203,8 @@ mod tests {
             route(Some("b.example"), "/other"),
         ])
         .unwrap();
-        let found = |host, path| table.find(host, path).map(|route| route.target.path().to_owned());
+        let found =
+            |host, path| table.find(host, path).map(|(_, route)| route.target.path().to_owned());
         assert_eq!(found(Some("a.example"), "/cb").as_deref(), Some("/a.example"));
         assert_eq!(found(Some("b.example"), "/cb").as_deref(), Some("/any"));
         assert_eq!(found(None, "/cb").as_deref(), Some("/any"));

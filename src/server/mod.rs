@@ -1,1 +1,27 @@
-//! To come.
+//! The edge at work: listeners, connections, the HTTP service, and the life of the process.
+//!
+//! On the public listeners it answers the routes and the pages; on the admin listener, or on the
+//! public ones when there is none:
+//!
+//! | Endpoint | Answer |
+//! |---|---|
+//! | `GET /healthz` | 200 while the process can answer |
+//! | `GET /readyz` | 200 ready, 503 starting, draining, or without a certificate |
+//! | `GET /metrics` | OpenMetrics text; admin listener only |
+
+mod activity;
+mod announce;
+mod answer;
+mod client;
+mod connection;
+mod guard;
+mod lifecycle;
+mod listen;
+mod origin;
+mod proxy;
+mod reload;
+mod service;
+mod slots;
+mod state;
+
+pub use lifecycle::{Ended, Source, StartError, Startup, serve};

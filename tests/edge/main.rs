@@ -1,1 +1,16 @@
 //! The suite that needs nothing but Rust: the built binary, real sockets, real TLS.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on says so by panicking"
+)]
+
+mod house;
+mod malformed;
+mod privacy;
+mod redirect;
+mod serve;
+mod support;

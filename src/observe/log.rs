@@ -1,0 +1,110 @@
+use std::fmt;
+use std::io::IsTerminal;
+use tracing::Level;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{Layer, Registry, fmt as layer, reload};
+
+/// Lines that wait for a slow reader before further ones are dropped.
+const WAITING_LINES: usize = 16_384;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Format {
+    /// Text on a terminal, else JSON.
+    pub fn fitting() -> Self {
+        if std::io::stderr().is_terminal() { Self::Text } else { Self::Json }
+    }
+}
+
+/// The running log. Lines go to stderr from a thread of its own: a reader that stops reading
+/// costs lines, never a redirect. Dropping it writes out what waits.
+pub struct Log {
+    filter: reload::Handle<Targets, Registry>,
+    dropped: ErrorCounter,
+    _flush_on_drop: WorkerGuard,
+}
+
+impl Log {
+    /// Starts logging for the process.
+    pub fn start(format: Format, level: Level) -> Result<Self, LogError> {
+        let (writer, guard) = NonBlockingBuilder::default()
+            .lossy(true)
+            .buffered_lines_limit(WAITING_LINES)
+            .thread_name("log")
+            .finish(std::io::stderr());
+        let dropped = writer.error_counter();
+        let (filter, handle) = reload::Layer::new(own_events(level));
+        let lines = layer::layer().with_writer(writer).with_target(false);
+        let lines = match format {
+            Format::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+            Format::Json => lines
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_span_list(false)
+                .boxed(),
+        };
+        tracing_subscriber::registry()
+            .with(lines.with_filter(filter))
+            .try_init()
+            .map_err(LogError)?;
+        Ok(Self { filter: handle, dropped, _flush_on_drop: guard })
+    }
+
+    /// Changes the level from now on.
+    pub fn set_level(&self, level: Level) {
+        // The only error is a subscriber that is gone, and then nobody logs.
+        let _ = self.filter.reload(own_events(level));
+    }
+
+    /// Lines that were dropped because the reader was too slow.
+    pub fn dropped_lines(&self) -> usize {
+        self.dropped.dropped_lines()
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Log")
+    }
+}
+
+/// Events of this crate only. Libraries log header values and frames at `trace`, and those hold
+/// codes.
+fn own_events(level: Level) -> Targets {
+    Targets::new().with_target("callback_edge", LevelFilter::from_level(level))
+}
+
+/// Logging was started already.
+#[derive(Debug)]
+pub struct LogError(TryInitError);
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot start logging: {}", self.0)
+    }
+}
+
+impl std::error::Error for LogError {}
+
+/// Makes a panic one log line with its place. The payload is left out: it may quote a request.
+pub fn own_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(
+            event = "panic",
+            place,
+            "a task panicked; its connection ends, the process serves on"
+        );
+    }));
+}

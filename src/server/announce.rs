@@ -1,0 +1,45 @@
+//! What `serve` says when it is up.
+
+use super::origin::{Addresses, callback_url};
+use crate::config::Settings;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+
+/// For a person: each callback with its target, what else can be asked, and every address.
+pub(super) fn text(settings: &Settings, bound: &Addresses, file: Option<&Path>) -> String {
+    let mut text = format!("callback-edge {}\n\n", env!("CARGO_PKG_VERSION"));
+    for (url, target) in callbacks(settings, bound) {
+        let _ = writeln!(text, "  callback    {url}\n           →  {target}");
+    }
+    for (kind, address) in addresses(bound) {
+        let _ = writeln!(text, "  listening   {kind:<5}  {address}");
+    }
+    let source = file.map_or("built-in defaults".to_owned(), |file| file.display().to_string());
+    let _ = writeln!(text, "  settings    {source}\n\nready; Ctrl-C stops it");
+    text
+}
+
+/// For programs: the same as events.
+pub(super) fn events(settings: &Settings, bound: &Addresses) {
+    for (url, target) in callbacks(settings, bound) {
+        tracing::info!(event = "callback", url, target);
+    }
+    for (kind, address) in addresses(bound) {
+        tracing::info!(event = "listening", listener = kind, %address);
+    }
+}
+
+fn callbacks<'s>(
+    settings: &'s Settings,
+    bound: &'s Addresses,
+) -> impl Iterator<Item = (String, &'s str)> {
+    let routes = settings.routes.items().iter();
+    routes.map(|route| (callback_url(route, settings, bound), route.target.as_str()))
+}
+
+pub(super) fn addresses(bound: &Addresses) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+    [("http", &bound.http), ("https", &bound.https), ("admin", &bound.admin)]
+        .into_iter()
+        .flat_map(|(kind, addresses)| addresses.iter().map(move |address| (kind, *address)))
+}

@@ -1,0 +1,292 @@
+//! The life of the process: start, reload, rotate, drain, end.
+
+use super::listen::{BindError, Listeners};
+use super::slots::Slots;
+use super::state::{LinesDropped, Shared, Snapshot};
+use super::{announce, reload};
+use crate::config::Settings;
+use crate::observe::{Log, Metrics};
+use crate::tls::{self, CertificateError, Certificates, Store};
+use arc_swap::ArcSwap;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use sd_notify::NotifyState;
+use std::fmt;
+use std::io::{self, Write as _};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+/// How often certificate files are looked at. Kubernetes swaps a symlink and sends no signal.
+const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
+
+/// Files that the process needs beside its connections.
+const OTHER_FILES: u64 = 64;
+
+/// Reads the settings again, for a reload. The error is every problem, ready to be printed.
+pub type Source = Box<dyn Fn() -> Result<Settings, String> + Send>;
+
+/// What it takes to start.
+pub struct Startup {
+    /// The settings.
+    pub settings: Settings,
+    /// The file they came from.
+    pub file: Option<PathBuf>,
+    /// Where to read them again.
+    pub source: Source,
+    /// The log.
+    pub log: Log,
+    /// Sockets that a service manager handed over.
+    pub inherited: Vec<TcpListener>,
+    /// Whether to greet a person on stderr; events are logged in any case.
+    pub greet: bool,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Every request was answered.
+    Drained,
+    /// A second signal or the end of the grace period cut connections off.
+    Forced,
+}
+
+/// Why it could not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// Certificates that cannot be used.
+    Certificates(Vec<CertificateError>),
+    /// Addresses that cannot be listened on.
+    Bind(Vec<BindError>),
+    /// TLS cannot be set up.
+    Tls(rustls::Error),
+    /// Signals cannot be listened for, or sockets not handed to the runtime.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Certificates(_) => f.write_str("cannot use the certificates"),
+            Self::Bind(_) => f.write_str("cannot listen"),
+            Self::Tls(error) => write!(f, "cannot set up TLS: {error}"),
+            Self::System(error) => write!(f, "cannot start: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+/// Serves until a signal ends it.
+pub async fn serve(startup: Startup) -> Result<Ended, StartError> {
+    let Startup { settings, file, source, log, inherited, greet } = startup;
+    let log = Arc::new(log);
+    let metrics = Arc::new(Metrics::new());
+    raise_file_limit(settings.limits.connections);
+
+    let certificates = certificates(&settings).map_err(StartError::Certificates)?;
+    let store = Arc::new(Store::default());
+    let acceptor =
+        TlsAcceptor::from(tls::server_config(Arc::clone(&store)).map_err(StartError::Tls)?);
+    let mut listeners = Listeners::new(inherited);
+    let bound = listeners.bind(&settings.listen).map_err(StartError::Bind)?;
+    let addresses = listeners.addresses(&settings.listen, &bound);
+    // Before the first answer, so that no signal is missed after it.
+    let mut signals = Signals::new()?;
+
+    reload::use_certificates(&store, &metrics, certificates);
+    let limits = &settings.limits;
+    let slots =
+        Slots::new(limits.connections, limits.connections_per_address, Arc::clone(&metrics));
+    let lines_dropped = {
+        let log = Arc::clone(&log);
+        Box::new(LinesDropped(Box::new(move || log.dropped_lines())))
+    };
+    let shared = Arc::new(Shared {
+        snapshot: ArcSwap::from_pointee(Snapshot::new(settings, addresses, &metrics)),
+        metrics,
+        slots,
+        store,
+        lines_dropped,
+        leaving: AtomicBool::new(false),
+        kill: CancellationToken::new(),
+    });
+    let snapshot = shared.snapshot.load_full();
+    listeners.apply(&snapshot.settings.listen, bound, &shared, &acceptor)?;
+
+    if greet {
+        let text = announce::text(&snapshot.settings, &snapshot.bound, file.as_deref());
+        let _ = io::stderr().write_all(text.as_bytes());
+    } else {
+        announce::events(&snapshot.settings, &snapshot.bound);
+    }
+    for address in listeners.unclaimed() {
+        tracing::warn!(
+            event = "socket_unclaimed",
+            %address,
+            hint = "the service manager handed this socket over, but no `listen` setting names its address",
+        );
+    }
+    notify(&[NotifyState::Ready]);
+
+    let mut house = reload::House { shared: Arc::clone(&shared), listeners, acceptor, source, log };
+    let signal = run(&mut house, &mut signals).await;
+    Ok(leave(&mut house, &mut signals, signal).await)
+}
+
+/// Serves, reloads and rotates until it is asked to end; tells by which signal.
+async fn run(house: &mut reload::House, signals: &mut Signals) -> &'static str {
+    let mut look = interval(CERTIFICATE_LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let watchdog = sd_notify::watchdog_enabled();
+    // Twice in the time that the manager allows, as sd_watchdog_enabled(3) asks.
+    let mut alive = interval(watchdog.map_or(Duration::from_secs(3600), |every| every / 2));
+    loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::ToEnd(signal) => return signal,
+                Asked::ToReload => {
+                    // sd_notify(3): RELOADING=1 comes with the time at which it began.
+                    let began = NotifyState::monotonic_usec_now().ok();
+                    notify(&[Some(NotifyState::Reloading), began].into_iter().flatten().collect::<Vec<_>>());
+                    house.reload();
+                    notify(&[NotifyState::Ready]);
+                }
+            },
+            _ = look.tick() => reload::look_at_certificates(&house.shared),
+            _ = alive.tick(), if watchdog.is_some() => notify(&[NotifyState::Watchdog]),
+        }
+    }
+}
+
+/// Readiness fails, the delay passes, listeners close, connections finish, the rest is dropped.
+async fn leave(house: &mut reload::House, signals: &mut Signals, signal: &'static str) -> Ended {
+    let shared = Arc::clone(&house.shared);
+    let shutdown = shared.snapshot.load().settings.shutdown.clone();
+    shared.leaving.store(true, Relaxed);
+    notify(&[NotifyState::Stopping]);
+    tracing::info!(
+        event = "draining",
+        signal,
+        delay_ms = shutdown.delay.as_millis(),
+        grace_ms = shutdown.grace.as_millis(),
+    );
+    let drain = async {
+        tokio::time::sleep(shutdown.delay).await;
+        timeout(shutdown.grace, house.listeners.drain()).await.is_ok()
+    };
+    let (drained, why) = tokio::select! {
+        drained = drain => (drained, "grace"),
+        signal = signals.end() => (false, signal),
+    };
+    if drained {
+        tracing::info!(event = "stopped", result = "drained");
+        return Ended::Drained;
+    }
+    let open = shared.slots.by_state().iter().sum::<usize>();
+    tracing::warn!(event = "stopped", result = "forced", by = why, connections = open);
+    shared.kill.cancel();
+    Ended::Forced
+}
+
+/// Reads the certificates that the settings name.
+pub(super) fn certificates(settings: &Settings) -> Result<Certificates, Vec<CertificateError>> {
+    settings
+        .tls
+        .as_ref()
+        .map_or_else(|| Ok(Certificates::default()), |tls| Certificates::load(&tls.pairs))
+}
+
+/// The signals that the process answers.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::ToEnd("SIGTERM"),
+            _ = self.interrupt.recv() => Asked::ToEnd("SIGINT"),
+            _ = self.hangup.recv() => Asked::ToReload,
+        }
+    }
+
+    /// The next signal that asks for the end.
+    async fn end(&mut self) -> &'static str {
+        loop {
+            if let Asked::ToEnd(signal) = self.next().await {
+                return signal;
+            }
+        }
+    }
+}
+
+/// What a signal asks for.
+enum Asked {
+    ToEnd(&'static str),
+    ToReload,
+}
+
+/// Tells the service manager; without one it is nothing.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(event = "notify_failed", %error);
+    }
+}
+
+/// Every connection is a file. The soft limit is a default for programs that use `select`; this
+/// one does not.
+fn raise_file_limit(connections: usize) {
+    let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return;
+    }
+    limit.current = Some(limit.maximum.map_or(needed, |maximum| maximum.min(needed)));
+    let raised = setrlimit(Resource::Nofile, limit.clone()).is_ok();
+    let current = getrlimit(Resource::Nofile).current;
+    if !raised || current.is_some_and(|current| current < needed) {
+        tracing::warn!(
+            event = "file_limit",
+            files = current,
+            needed,
+            hint = "raise the limit of open files (LimitNOFILE, ulimit -n) or lower limits.connections",
+        );
+    }
+}
+
+/// Says loudly which certificates browsers refuse.
+pub(super) fn warn_about_validity(certificates: &Certificates) {
+    for (files, certificate, _) in certificates.all() {
+        if let Some(problem) = certificate.invalid_at(SystemTime::now()) {
+            tracing::error!(
+                event = "certificate_invalid",
+                certificate = %files.certificate.display(),
+                not_after = certificate.not_after,
+                problem,
+                hint = "put a valid certificate in its place; it is picked up without a restart",
+            );
+        }
+    }
+}

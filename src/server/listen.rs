@@ -1,0 +1,324 @@
+//! Listeners: bound, accepting, closing.
+
+use super::connection::{self, Accepted};
+use super::origin::Addresses;
+use super::state::Shared;
+use crate::config::Listen;
+use crate::observe::{Limit, ListenerKind};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Connections that the kernel holds while all places are taken.
+const BACKLOG: i32 = 4096;
+/// Open connections on an admin listener. It has no part in the public limits, so that it can be
+/// asked when those are reached.
+const ADMIN_CONNECTIONS: usize = 64;
+/// Unacknowledged data ends a connection after this, whatever its state.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long to wait when the process is out of files: somebody has to close one.
+const OUT_OF_FILES: Duration = Duration::from_millis(200);
+
+/// Cannot listen on an address.
+#[derive(Debug)]
+pub struct BindError {
+    /// What was to be spoken there.
+    pub kind: ListenerKind,
+    /// The address.
+    pub address: SocketAddr,
+    /// Why not.
+    pub cause: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use crate::observe::Label;
+        write!(f, "cannot listen on `{}` (`listen.{}`)", self.address, self.kind.value())
+    }
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+/// Which listener: kind and address as configured.
+type Key = (ListenerKind, SocketAddr);
+
+/// A bound socket that nobody accepts from yet.
+pub(super) struct Bound {
+    socket: StdListener,
+    local: SocketAddr,
+    /// Handed over by a service manager, which keeps it open when this process closes it.
+    inherited: bool,
+}
+
+/// The listeners of the process.
+pub(super) struct Listeners {
+    running: HashMap<Key, (SocketAddr, CancellationToken)>,
+    inherited: Vec<StdListener>,
+    /// Listeners and connections that a drain waits for.
+    public: TaskTracker,
+}
+
+impl Listeners {
+    /// None yet. Sockets that were handed over serve the addresses that they are bound to.
+    pub(super) fn new(inherited: Vec<StdListener>) -> Self {
+        Self { running: HashMap::new(), inherited, public: TaskTracker::new() }
+    }
+
+    /// Binds what the settings want and what is not running yet; accepts nothing so far. All that
+    /// cannot be bound is told.
+    pub(super) fn bind(&mut self, wanted: &Listen) -> Result<HashMap<Key, Bound>, Vec<BindError>> {
+        let mut bound = HashMap::new();
+        let mut errors = Vec::new();
+        for (kind, address) in keys(wanted) {
+            if self.running.contains_key(&(kind, address)) {
+                continue;
+            }
+            match self.bind_one(address, wanted) {
+                Ok(socket) => {
+                    bound.insert((kind, address), socket);
+                }
+                Err(cause) => errors.push(BindError { kind, address, cause }),
+            }
+        }
+        if errors.is_empty() {
+            return Ok(bound);
+        }
+        // Sockets that were handed over wait for better settings.
+        let handed = bound.into_values().filter(|bound| bound.inherited);
+        self.inherited.extend(handed.map(|bound| bound.socket));
+        Err(errors)
+    }
+
+    fn bind_one(&mut self, address: SocketAddr, wanted: &Listen) -> io::Result<Bound> {
+        let handed = self
+            .inherited
+            .iter()
+            .position(|socket| socket.local_addr().is_ok_and(|local| local == address));
+        let (socket, inherited) = match handed {
+            Some(position) => (self.inherited.swap_remove(position).into(), true),
+            None => {
+                let socket =
+                    Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+                socket.set_reuse_address(true)?;
+                if address.is_ipv6() {
+                    // `[::]` takes IPv4 as well, unless that has a listener of its own.
+                    let own_v4 = keys(wanted)
+                        .any(|(_, other)| other.is_ipv4() && other.port() == address.port());
+                    socket.set_only_v6(own_v4)?;
+                }
+                socket.bind(&address.into())?;
+                socket.listen(BACKLOG)?;
+                (socket, false)
+            }
+        };
+        // Accepted sockets inherit these.
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+        socket.set_nonblocking(true)?;
+        let socket = StdListener::from(socket);
+        let local = socket.local_addr()?;
+        Ok(Bound { socket, local, inherited })
+    }
+
+    /// The addresses as they will be when `bound` runs too, in the order of the settings.
+    pub(super) fn addresses(&self, wanted: &Listen, bound: &HashMap<Key, Bound>) -> Addresses {
+        let mut addresses = Addresses::default();
+        for key in keys(wanted) {
+            let running = self.running.get(&key).map(|(local, _)| *local);
+            let Some(local) = running.or_else(|| bound.get(&key).map(|bound| bound.local)) else {
+                continue;
+            };
+            match key.0 {
+                ListenerKind::Http => addresses.http.push(local),
+                ListenerKind::Https => addresses.https.push(local),
+                ListenerKind::Admin => addresses.admin.push(local),
+            }
+        }
+        addresses
+    }
+
+    /// Accepts on what was bound, and closes what the settings no longer want.
+    pub(super) fn apply(
+        &mut self,
+        wanted: &Listen,
+        bound: HashMap<Key, Bound>,
+        shared: &Arc<Shared>,
+        tls: &TlsAcceptor,
+    ) -> io::Result<()> {
+        for (key, bound) in bound {
+            let drain = CancellationToken::new();
+            self.running.insert(key, (bound.local, drain.clone()));
+            let listener = Listener {
+                kind: key.0,
+                local: bound.local,
+                inherited: bound.inherited,
+                tls: (key.0 == ListenerKind::Https).then(|| tls.clone()),
+                drain,
+                shared: Arc::clone(shared),
+                tasks: (key.0 != ListenerKind::Admin).then(|| self.public.clone()),
+            };
+            let socket = TcpListener::from_std(bound.socket)?;
+            let tasks = listener.tasks.clone();
+            spawn(tasks.as_ref(), listener.run(socket));
+        }
+        let wanted: Vec<Key> = keys(wanted).collect();
+        self.running.retain(|key, (_, drain)| {
+            let keep = wanted.contains(key);
+            if !keep {
+                drain.cancel();
+            }
+            keep
+        });
+        Ok(())
+    }
+
+    /// Closes the public listeners and waits for their connections to finish. The admin listener
+    /// answers to the end.
+    pub(super) async fn drain(&mut self) {
+        for ((kind, _), (_, drain)) in &self.running {
+            if *kind != ListenerKind::Admin {
+                drain.cancel();
+            }
+        }
+        self.public.close();
+        self.public.wait().await;
+    }
+
+    /// Sockets that were handed over and that no setting names.
+    pub(super) fn unclaimed(&self) -> impl Iterator<Item = SocketAddr> {
+        self.inherited.iter().filter_map(|socket| socket.local_addr().ok())
+    }
+}
+
+fn keys(listen: &Listen) -> impl Iterator<Item = Key> {
+    let of = |kind, addresses: &[SocketAddr]| {
+        addresses.iter().map(move |address| (kind, *address)).collect::<Vec<_>>()
+    };
+    of(ListenerKind::Http, &listen.http)
+        .into_iter()
+        .chain(of(ListenerKind::Https, &listen.https))
+        .chain(of(ListenerKind::Admin, &listen.admin))
+}
+
+/// One listener at work.
+struct Listener {
+    kind: ListenerKind,
+    local: SocketAddr,
+    inherited: bool,
+    tls: Option<TlsAcceptor>,
+    drain: CancellationToken,
+    shared: Arc<Shared>,
+    /// What a drain waits for; `None` on the admin listener.
+    tasks: Option<TaskTracker>,
+}
+
+impl Listener {
+    /// Accepts until the listener is closed. No error ends it, and none makes it spin.
+    async fn run(self, socket: TcpListener) {
+        let admin = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
+        loop {
+            // The place first: a connection that cannot be served stays in the kernel's queue,
+            // where it costs nothing and another process may take it.
+            let place = tokio::select! {
+                place = self.place(&admin) => place,
+                () = self.drain.cancelled() => break,
+            };
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                () = self.drain.cancelled() => break,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.spawn(stream, peer, place),
+                Err(error) => self.cope(&error).await,
+            }
+        }
+        if !self.inherited {
+            self.empty(socket).await;
+        }
+    }
+
+    /// Serves what the kernel has accepted already; closing the socket would reset it.
+    async fn empty(&self, socket: TcpListener) {
+        let Ok(socket) = socket.into_std() else { return };
+        while let Ok((stream, peer)) = socket.accept() {
+            let place = Place::Public(self.shared.slots.take().await);
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = tokio::net::TcpStream::from_std(stream)
+            {
+                self.spawn(stream, peer, place);
+            }
+        }
+    }
+
+    async fn place(&self, admin: &Arc<Semaphore>) -> Place {
+        if self.kind != ListenerKind::Admin {
+            return Place::Public(self.shared.slots.take().await);
+        }
+        match Arc::clone(admin).acquire_owned().await {
+            Ok(permit) => Place::Admin(permit),
+            // The semaphore is never closed.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    fn spawn(&self, stream: tokio::net::TcpStream, peer: SocketAddr, place: Place) {
+        let (slot, permit) = match place {
+            Place::Public(slot) => (Some(slot), None),
+            Place::Admin(permit) => (None, Some(permit)),
+        };
+        let accepted = Accepted {
+            stream,
+            peer,
+            kind: self.kind,
+            slot,
+            tls: self.tls.clone(),
+            drain: self.drain.clone(),
+            shared: Arc::clone(&self.shared),
+        };
+        spawn(self.tasks.as_ref(), async move {
+            connection::serve(accepted).await;
+            drop(permit);
+        });
+    }
+
+    async fn cope(&self, error: &io::Error) {
+        // accept(2): ENFILE, EMFILE, ENOBUFS, ENOMEM last until something is freed; everything
+        // else is about the one connection that is gone.
+        if matches!(error.raw_os_error(), Some(23 | 24 | 105 | 12)) {
+            self.shared.metrics.limits.count(Limit::OpenFiles);
+            tracing::error!(
+                event = "out_of_files",
+                listener = %self.local,
+                %error,
+                hint = "raise the limit of open files (LimitNOFILE, ulimit -n) or lower limits.connections",
+            );
+            tokio::time::sleep(OUT_OF_FILES).await;
+        }
+    }
+}
+
+fn spawn(tasks: Option<&TaskTracker>, task: impl Future<Output = ()> + Send + 'static) {
+    match tasks {
+        Some(tasks) => drop(tasks.spawn(task)),
+        None => drop(tokio::spawn(task)),
+    }
+}
+
+/// What a connection holds while it is open.
+enum Place {
+    Public(super::slots::Slot),
+    Admin(tokio::sync::OwnedSemaphorePermit),
+}

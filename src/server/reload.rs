@@ -1,0 +1,94 @@
+//! Changing the settings and the certificates of a process that serves: the new ones are built
+//! whole, then swapped in; whatever fails keeps the old.
+
+use super::lifecycle::{Source, certificates, warn_about_validity};
+use super::listen::Listeners;
+use super::state::{Shared, Snapshot};
+use crate::observe::{Log, Metrics, ReloadResult};
+use crate::tls::{Certificates, Store};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::sync::Arc;
+use tokio_rustls::TlsAcceptor;
+
+/// What a reload changes, and where from.
+pub(super) struct House {
+    pub(super) shared: Arc<Shared>,
+    pub(super) listeners: Listeners,
+    pub(super) acceptor: TlsAcceptor,
+    pub(super) source: Source,
+    pub(super) log: Arc<Log>,
+}
+
+impl House {
+    /// Reads the settings again and puts them in force, or says why it keeps the old ones.
+    pub(super) fn reload(&mut self) {
+        match self.try_reload() {
+            Ok(()) => {
+                self.shared.metrics.reloaded(ReloadResult::Success);
+                tracing::info!(event = "reloaded");
+            }
+            Err(problems) => {
+                self.shared.metrics.reloaded(ReloadResult::Failure);
+                let _ = std::io::stderr().write_all(problems.as_bytes());
+                tracing::error!(
+                    event = "reload_failed",
+                    hint = "the old settings stay in force; `callback-edge config check` shows the problems",
+                );
+            }
+        }
+    }
+
+    fn try_reload(&mut self) -> Result<(), String> {
+        let settings = (self.source)()?;
+        let certificates = certificates(&settings).map_err(|errors| {
+            errors.iter().fold(String::new(), |mut text, error| {
+                let _ = writeln!(text, "error: {error}\n  caused by: {}", error.cause);
+                text
+            })
+        })?;
+        let bound = self.listeners.bind(&settings.listen).map_err(|errors| {
+            errors.iter().fold(String::new(), |mut text, error| {
+                let _ = writeln!(text, "error: {error}\n  caused by: {}", error.cause);
+                text
+            })
+        })?;
+        // From here on nothing can fail but the runtime itself.
+        let shared = &self.shared;
+        use_certificates(&shared.store, &shared.metrics, certificates);
+        shared
+            .slots
+            .set_limits(settings.limits.connections, settings.limits.connections_per_address);
+        self.log.set_level(settings.log.level);
+        let addresses = self.listeners.addresses(&settings.listen, &bound);
+        let listen = settings.listen.clone();
+        shared.snapshot.store(Arc::new(Snapshot::new(settings, addresses, &shared.metrics)));
+        self.listeners.apply(&listen, bound, shared, &self.acceptor).map_err(|error| {
+            format!("error: cannot accept on a new listener\n  caused by: {error}\n")
+        })
+    }
+}
+
+/// Puts certificates in use.
+pub(super) fn use_certificates(store: &Store, metrics: &Metrics, certificates: Certificates) {
+    warn_about_validity(&certificates);
+    metrics.certificates(certificates.all().map(|(files, certificate, current)| {
+        (files.certificate.display().to_string(), certificate.not_after, current)
+    }));
+    store.replace(certificates);
+}
+
+/// Takes certificates that changed on disk; one that cannot be used keeps the one before it.
+pub(super) fn look_at_certificates(shared: &Shared) {
+    let Some((certificates, kept)) = shared.store.current().refreshed() else { return };
+    for problem in kept {
+        tracing::error!(
+            event = "certificate_kept",
+            certificate = %problem.files.certificate.display(),
+            cause = problem.cause,
+            hint = "the certificate before it stays in use; mend the files, no restart is needed",
+        );
+    }
+    use_certificates(&shared.store, &shared.metrics, certificates);
+    tracing::info!(event = "certificates_loaded");
+}

@@ -1,0 +1,361 @@
+//! From a request to its answer.
+
+use super::activity::Activity;
+use super::answer::{self, Answer, InFlight};
+use super::state::{Shared, Snapshot, name};
+use super::{client, origin};
+use crate::observe::{Deadline, Label, Limit, ListenerKind, Sampled, Status};
+use crate::redirect::{self, Decision, Form, Outcome};
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, StatusCode, Version};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::service::Service;
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+const OPEN_METRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+
+/// Answers the requests of one connection.
+#[derive(Debug)]
+pub(super) struct Edge {
+    pub(super) shared: Arc<Shared>,
+    pub(super) activity: Arc<Activity>,
+    pub(super) kind: ListenerKind,
+    pub(super) peer: IpAddr,
+    /// Cancelled when the connection takes no further requests.
+    pub(super) drain: CancellationToken,
+}
+
+impl Service<Request<Incoming>> for Edge {
+    type Response = Answer;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn call(&self, request: Request<Incoming>) -> Answering {
+        let started = Instant::now();
+        let snapshot = self.shared.snapshot.load();
+        let (head, body) = request.into_parts();
+        let (answer, redirected) = match self.decide(&snapshot, &head) {
+            Verdict::Answer(answer) => (answer, None),
+            Verdict::Redirect(answer, position, outcome) => (answer, Some((position, outcome))),
+            Verdict::Form => {
+                let in_flight = InFlight::self_timed(&self.activity);
+                let edge = self.clone();
+                let snapshot = Arc::clone(&snapshot);
+                return Answering::Later(Box::pin(async move {
+                    let (answer, redirected) = edge.convert(&snapshot, &head, body).await;
+                    drop(in_flight);
+                    edge.finish(&snapshot, &head, answer, redirected, true, started)
+                }));
+            }
+        };
+        self.activity.answered();
+        let unread = !body.is_end_stream() || has_body(&head);
+        Answering::Now(Some(self.finish(&snapshot, &head, answer, redirected, !unread, started)))
+    }
+}
+
+/// What a request's head leads to. The position is the route's.
+enum Verdict {
+    Answer(Answer),
+    Redirect(Answer, usize, Outcome),
+    Form,
+}
+
+impl Edge {
+    fn decide(&self, snapshot: &Snapshot, head: &Parts) -> Verdict {
+        match self.kind {
+            ListenerKind::Admin => Verdict::Answer(self.admin(head)),
+            ListenerKind::Http if snapshot.http_leads_to_https() => Verdict::Answer(
+                self.health(snapshot, head).unwrap_or_else(|| self.to_https(snapshot, head)),
+            ),
+            ListenerKind::Http | ListenerKind::Https => self.public(snapshot, head),
+        }
+    }
+
+    fn public(&self, snapshot: &Snapshot, head: &Parts) -> Verdict {
+        let settings = &snapshot.settings;
+        Verdict::Answer(
+            match redirect::decide(&settings.routes, settings.limits.query_bytes, head) {
+                Decision::Redirect(redirect) => {
+                    let outcome = Outcome::of(head.uri.query().unwrap_or_default());
+                    let position = redirect.position;
+                    return Verdict::Redirect(answer::redirect(redirect), position, outcome);
+                }
+                Decision::ReadForm(_) => return Verdict::Form,
+                Decision::MethodNotAllowed(allow) => {
+                    answer::allow(StatusCode::METHOD_NOT_ALLOWED, allow)
+                }
+                Decision::Options(allow) => answer::allow(StatusCode::NO_CONTENT, allow),
+                Decision::Prefetch => {
+                    answer::text(StatusCode::SERVICE_UNAVAILABLE, "not before the user is here\n")
+                }
+                Decision::QueryTooLong => self.query_too_long(),
+                Decision::Malformed => answer::text(StatusCode::BAD_REQUEST, "bad request\n"),
+                Decision::UnknownPath => self.elsewhere(snapshot, head, StatusCode::NOT_FOUND),
+                Decision::UnknownHost => {
+                    self.elsewhere(snapshot, head, StatusCode::MISDIRECTED_REQUEST)
+                }
+            },
+        )
+    }
+
+    /// Where no route answers: a page, an endpoint, or nothing.
+    fn elsewhere(&self, snapshot: &Snapshot, head: &Parts, nothing: StatusCode) -> Answer {
+        let host = redirect::of_request(head.version, &head.uri, &head.headers);
+        let host = host.ok().flatten();
+        if let Some((_, page)) = snapshot.settings.pages.find(host.as_deref(), head.uri.path()) {
+            return reading(head, || {
+                answer::typed(StatusCode::OK, page.content_type.clone(), page.body.clone())
+            });
+        }
+        self.health(snapshot, head).unwrap_or_else(|| {
+            answer::text(
+                nothing,
+                if nothing == StatusCode::NOT_FOUND {
+                    "not found\n"
+                } else {
+                    "not a host of ours\n"
+                },
+            )
+        })
+    }
+
+    /// The health endpoints, unless they moved to the admin listener.
+    fn health(&self, snapshot: &Snapshot, head: &Parts) -> Option<Answer> {
+        if snapshot.has_admin() { None } else { self.health_at(head) }
+    }
+
+    fn health_at(&self, head: &Parts) -> Option<Answer> {
+        match head.uri.path() {
+            "/healthz" => Some(reading(head, || answer::text(StatusCode::OK, "ok\n"))),
+            "/readyz" => Some(reading(head, || match self.shared.not_ready() {
+                None => answer::text(StatusCode::OK, "ready\n"),
+                Some("draining") => answer::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+                Some(_) => answer::text(StatusCode::SERVICE_UNAVAILABLE, "no certificate\n"),
+            })),
+            _ => None,
+        }
+    }
+
+    fn admin(&self, head: &Parts) -> Answer {
+        if let Some(answer) = self.health_at(head) {
+            return answer;
+        }
+        match head.uri.path() {
+            "/metrics" => reading(head, || {
+                let text = self.shared.metrics.text(&Sampled {
+                    connections: self.shared.slots.by_state(),
+                    ready: self.shared.not_ready().is_none(),
+                    lines_dropped: (self.shared.lines_dropped.0)(),
+                });
+                match text {
+                    Ok(text) => answer::typed(StatusCode::OK, OPEN_METRICS, Bytes::from(text)),
+                    Err(_) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode\n"),
+                }
+            }),
+            _ => answer::text(StatusCode::NOT_FOUND, "not found\n"),
+        }
+    }
+
+    /// Sends a plain request to the same path on the https origin, query byte for byte.
+    fn to_https(&self, snapshot: &Snapshot, head: &Parts) -> Answer {
+        let Ok(host) = redirect::of_request(head.version, &head.uri, &head.headers) else {
+            return answer::text(StatusCode::BAD_REQUEST, "bad request\n");
+        };
+        if head.uri.query().map_or(0, str::len) > snapshot.settings.limits.query_bytes {
+            return self.query_too_long();
+        }
+        let Some(origin) = origin::https_for(host.as_deref(), &snapshot.settings, &snapshot.bound)
+        else {
+            return answer::text(StatusCode::MISDIRECTED_REQUEST, "not a host of ours\n");
+        };
+        let rest = head.uri.path_and_query().map_or("/", |rest| rest.as_str());
+        match HeaderValue::from_maybe_shared(Bytes::from(format!("{origin}{rest}"))) {
+            Ok(location) if rest.starts_with('/') => {
+                answer::located(StatusCode::PERMANENT_REDIRECT, location)
+            }
+            _ => answer::text(StatusCode::BAD_REQUEST, "bad request\n"),
+        }
+    }
+
+    fn query_too_long(&self) -> Answer {
+        self.shared.metrics.limits.count(Limit::QueryBytes);
+        answer::text(StatusCode::URI_TOO_LONG, "the query is too long\n")
+    }
+
+    /// Reads a form and turns it into a redirect.
+    async fn convert(
+        &self,
+        snapshot: &Snapshot,
+        head: &Parts,
+        body: Incoming,
+    ) -> (Answer, Option<(usize, Outcome)>) {
+        let settings = &snapshot.settings;
+        let Decision::ReadForm(form) =
+            redirect::decide(&settings.routes, settings.limits.query_bytes, head)
+        else {
+            return (answer::text(StatusCode::BAD_REQUEST, "bad request\n"), None);
+        };
+        let limit = settings.limits.form_bytes;
+        if body.size_hint().lower() > limit as u64 {
+            return (self.form_too_large(), None);
+        }
+        let read = Limited::new(body, limit).collect();
+        match tokio::time::timeout(settings.limits.request_timeout, read).await {
+            Ok(Ok(form_body)) => self.redirect_form(form, &form_body.to_bytes()),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+                (self.form_too_large(), None)
+            }
+            Ok(Err(_)) => (answer::text(StatusCode::BAD_REQUEST, "bad request\n"), None),
+            Err(_) => {
+                self.shared.metrics.deadlines.count(Deadline::Body);
+                (answer::text(StatusCode::REQUEST_TIMEOUT, "the form did not arrive\n"), None)
+            }
+        }
+    }
+
+    fn redirect_form(&self, form: Form<'_>, body: &[u8]) -> (Answer, Option<(usize, Outcome)>) {
+        let outcome = match Outcome::of(form.query().unwrap_or_default()) {
+            Outcome::Other => Outcome::of(std::str::from_utf8(body).unwrap_or_default()),
+            told => told,
+        };
+        match form.redirect(body) {
+            Ok(redirect) => {
+                let position = redirect.position;
+                (answer::redirect(redirect), Some((position, outcome)))
+            }
+            Err(_) => (answer::text(StatusCode::BAD_REQUEST, "not a form\n"), None),
+        }
+    }
+
+    fn form_too_large(&self) -> Answer {
+        self.shared.metrics.limits.count(Limit::FormBytes);
+        answer::text(StatusCode::PAYLOAD_TOO_LARGE, "the form is too large\n")
+    }
+
+    /// What every answer gets: HSTS, the end of the connection, its count and its log line.
+    fn finish(
+        &self,
+        snapshot: &Snapshot,
+        head: &Parts,
+        mut answer: Answer,
+        redirected: Option<(usize, Outcome)>,
+        body_read: bool,
+        started: Instant,
+    ) -> Answer {
+        if let (ListenerKind::Https, Some(hsts)) = (self.kind, &snapshot.hsts) {
+            answer.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+        }
+        // What is left of a body must not be taken for the next request; see `guard::HeadScan`.
+        // A form that was refused counts as left.
+        let clean = body_read && (redirected.is_some() || !has_body(head));
+        if head.version < Version::HTTP_2 && (!clean || self.drain.is_cancelled()) {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if !answer.body().is_empty() {
+            answer.body_mut().hold(InFlight::new(&self.activity));
+        }
+        let status = answer.status();
+        self.shared.metrics.requests.count(Status::from(status));
+        if let Some((position, outcome)) = redirected {
+            snapshot.redirected(position, outcome);
+        }
+        if snapshot.settings.log.requests && tracing::enabled!(tracing::Level::INFO) {
+            let route = redirected
+                .and_then(|(position, _)| snapshot.settings.routes.items().get(position))
+                .map(name);
+            tracing::info!(
+                event = "request",
+                listener = self.kind.value(),
+                client = %client::address(self.peer, &snapshot.settings.listen.trusted_proxies, &head.headers),
+                method = method(&head.method),
+                protocol = protocol(head.version),
+                route = route.as_deref(),
+                outcome = redirected.map(|(_, outcome)| outcome.name()),
+                status = status.as_u16(),
+                duration_us = started.elapsed().as_micros(),
+            );
+        }
+        answer
+    }
+}
+
+impl Clone for Edge {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            activity: Arc::clone(&self.activity),
+            kind: self.kind,
+            peer: self.peer,
+            drain: self.drain.clone(),
+        }
+    }
+}
+
+/// An endpoint that is only read.
+fn reading(head: &Parts, answer: impl FnOnce() -> Answer) -> Answer {
+    match head.method {
+        Method::GET | Method::HEAD => answer(),
+        _ => answer::allow(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD"),
+    }
+}
+
+/// Whether the head announces a body (RFC 9112 §6).
+fn has_body(head: &Parts) -> bool {
+    head.headers.contains_key(TRANSFER_ENCODING)
+        || head.headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
+}
+
+/// The method in logs: a name of ours, never the client's text.
+fn method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::OPTIONS => "OPTIONS",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::PATCH => "PATCH",
+        Method::TRACE => "TRACE",
+        Method::CONNECT => "CONNECT",
+        _ => "other",
+    }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_11 => "HTTP/1.1",
+        _ => "HTTP/2",
+    }
+}
+
+/// The answer, mostly there at once.
+pub(super) enum Answering {
+    Now(Option<Answer>),
+    Later(Pin<Box<dyn Future<Output = Answer> + Send>>),
+}
+
+impl Future for Answering {
+    type Output = Result<Answer, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            // Polled again after it was ready: nobody does.
+            Self::Now(answer) => {
+                answer.take().map_or(Poll::Pending, |answer| Poll::Ready(Ok(answer)))
+            }
+            Self::Later(answer) => answer.as_mut().poll(cx).map(Ok),
+        }
+    }
+}

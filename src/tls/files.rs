@@ -1,0 +1,146 @@
+use crate::config::CertificateFiles;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::{Error as PemError, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use std::fmt;
+use std::hash::{DefaultHasher, Hasher};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// A certificate that is ready to be shown, and what is in it.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    /// Chain and key; proved to match.
+    pub key: Arc<CertifiedKey>,
+    /// The DNS names of the leaf (RFC 5280 §4.2.1.6), lower case; `*.` as it stands.
+    pub names: Vec<String>,
+    /// Begin of validity, Unix time in seconds.
+    pub not_before: i64,
+    /// End of validity, Unix time in seconds.
+    pub not_after: i64,
+    /// Tells two contents apart.
+    pub(super) content: u64,
+}
+
+impl Certificate {
+    /// What is wrong with its validity at this moment.
+    pub fn invalid_at(&self, now: SystemTime) -> Option<&'static str> {
+        let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        if now > self.not_after {
+            Some("has expired: browsers refuse it")
+        } else if now < self.not_before {
+            Some("is not valid yet: browsers refuse it")
+        } else {
+            None
+        }
+    }
+}
+
+/// Reads a certificate and its key, and proves that they belong together.
+pub fn load(files: &CertificateFiles) -> Result<Certificate, CertificateError> {
+    Bytes::read(files)?.parse(files)
+}
+
+/// What stands in the two files.
+pub(super) struct Bytes {
+    certificate: Vec<u8>,
+    private_key: Vec<u8>,
+}
+
+impl Bytes {
+    pub(super) fn read(files: &CertificateFiles) -> Result<Self, CertificateError> {
+        let read = |path: &Path, what| {
+            std::fs::read(path).map_err(|error| CertificateError {
+                files: files.clone(),
+                cause: if what == "certificate" {
+                    error.to_string()
+                } else {
+                    format!("cannot read the private key `{}`: {error}", path.display())
+                },
+            })
+        };
+        Ok(Self {
+            certificate: read(&files.certificate, "certificate")?,
+            private_key: read(&files.private_key, "private key")?,
+        })
+    }
+
+    /// Differs when the content differs. Not for adversaries: whoever writes the files owns the
+    /// edge.
+    pub(super) fn content(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&self.certificate);
+        hasher.write_u8(0);
+        hasher.write(&self.private_key);
+        hasher.finish()
+    }
+
+    pub(super) fn parse(&self, files: &CertificateFiles) -> Result<Certificate, CertificateError> {
+        let fail = |cause: String| CertificateError { files: files.clone(), cause };
+        let key_path = files.private_key.display();
+        let chain = CertificateDer::pem_slice_iter(&self.certificate)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| fail(format!("it is not valid PEM: {error}")))?;
+        let leaf = chain.first().ok_or_else(|| {
+            fail("it holds no `BEGIN CERTIFICATE` block; is it PEM, and not the key?".into())
+        })?;
+        let (_, leaf) = X509Certificate::from_der(leaf)
+            .map_err(|_| fail("its first block is not an X.509 certificate".into()))?;
+        let key = PrivateKeyDer::from_pem_slice(&self.private_key).map_err(|error| {
+            fail(match error {
+                PemError::NoItemsFound => format!(
+                    "the private key `{key_path}` holds no `BEGIN PRIVATE KEY` block; \
+                     an encrypted key must be decrypted first"
+                ),
+                error => format!("the private key `{key_path}` is not valid PEM: {error}"),
+            })
+        })?;
+        let names = leaf
+            .subject_alternative_name()
+            .ok()
+            .flatten()
+            .map(|extension| &extension.value.general_names)
+            .into_iter()
+            .flatten()
+            .filter_map(|name| match name {
+                GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+                _ => None,
+            })
+            .collect();
+        let validity = leaf.validity();
+        let (not_before, not_after) =
+            (validity.not_before.timestamp(), validity.not_after.timestamp());
+        let key = CertifiedKey::from_der(chain.clone(), key, &aws_lc_rs::default_provider())
+            .map_err(|error| {
+                fail(match error {
+                    rustls::Error::InconsistentKeys(_) => {
+                        format!("the private key `{key_path}` does not match it")
+                    }
+                    error => format!("the private key `{key_path}` cannot be used: {error}"),
+                })
+            })?;
+        let content = self.content();
+        Ok(Certificate { key: Arc::new(key), names, not_before, not_after, content })
+    }
+}
+
+/// A certificate cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateError {
+    /// The files in question.
+    pub files: CertificateFiles,
+    /// Why, in words that follow "caused by:".
+    pub cause: String,
+}
+
+impl fmt::Display for CertificateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot use certificate `{}`", self.files.certificate.display())
+    }
+}
+
+impl std::error::Error for CertificateError {}

@@ -1,0 +1,73 @@
+//! The code is held to the table in `src/lib.rs`: who may know whom.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+#[test]
+fn rooms_import_only_what_the_table_allows() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = table(&std::fs::read_to_string(root.join("src/lib.rs")).unwrap());
+    let mut seen = BTreeSet::new();
+    for (room, may_know) in &table {
+        for file in files(&root.join("src").join(room)) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            for other in table.keys().filter(|other| *other != room) {
+                let known = text.contains(&format!("crate::{other}"));
+                assert!(
+                    !known || may_know.contains(other),
+                    "{} knows `{other}`, which `{room}` may not",
+                    file.display()
+                );
+                if known {
+                    seen.insert((room.clone(), other.clone()));
+                }
+            }
+        }
+    }
+    assert!(seen.contains(&("server".into(), "redirect".into())), "the reader reads nothing");
+}
+
+#[test]
+fn every_room_stands_in_the_table() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = table(&std::fs::read_to_string(root.join("src/lib.rs")).unwrap());
+    let rooms: BTreeSet<String> = std::fs::read_dir(root.join("src"))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.file_type().unwrap().is_dir())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(table.into_keys().collect::<BTreeSet<_>>(), rooms);
+}
+
+/// Room → rooms that it may know.
+fn table(lib: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let rows: Vec<Vec<&str>> = lib
+        .lines()
+        .filter_map(|line| line.strip_prefix("//! | "))
+        .map(|row| row.split('|').map(str::trim).collect())
+        .filter(|cells: &Vec<&str>| cells[0].parse::<u8>().is_ok())
+        .collect();
+    let name = |cell: &str| cell.trim_matches(['[', ']', '`']).to_owned();
+    let all: BTreeSet<String> = rows.iter().map(|cells| name(cells[1])).collect();
+    rows.iter()
+        .map(|cells| {
+            let knows = match cells[3] {
+                "–" => BTreeSet::new(),
+                "all below" => all.clone(),
+                list => list.split(", ").map(ToOwned::to_owned).collect(),
+            };
+            (name(cells[1]), knows)
+        })
+        .collect()
+}
+
+fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+    std::fs::read_dir(dir)
+        .unwrap()
+        .flat_map(|entry| {
+            let path = entry.unwrap().path();
+            if path.is_dir() { files(&path) } else { vec![path] }
+        })
+        .collect()
+}

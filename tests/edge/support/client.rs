@@ -1,0 +1,219 @@
+use super::{Authority, soon};
+use rustls::pki_types::ServerName;
+use std::net::SocketAddr;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Every header that any answer may carry. One that nobody stated fails the test that sees it.
+const ALLOWED: [&str; 8] = [
+    "allow",
+    "cache-control",
+    "connection",
+    "content-length",
+    "content-type",
+    "date",
+    "location",
+    "strict-transport-security",
+];
+
+/// An answer as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, Vec<u8>)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Reply {
+    fn new(status: u16, headers: Vec<(String, Vec<u8>)>, body: Vec<u8>) -> Self {
+        for (position, (name, _)) in headers.iter().enumerate() {
+            assert!(ALLOWED.contains(&name.as_str()), "nobody stated the header {name}");
+            assert!(headers[..position].iter().all(|(other, _)| other != name), "{name} twice");
+        }
+        Self { status, headers, body }
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_slice())
+    }
+
+    /// A header as text, or nothing.
+    pub(crate) fn text(&self, name: &str) -> String {
+        String::from_utf8_lossy(self.header(name).unwrap_or_default()).into_owned()
+    }
+
+    pub(crate) fn location(&self) -> String {
+        self.text("location")
+    }
+
+    /// The names of its headers, sorted, in one line.
+    pub(crate) fn names(&self) -> String {
+        let mut names: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        names.join(" ")
+    }
+}
+
+pub(crate) async fn connect(address: SocketAddr) -> Http1<TcpStream> {
+    let stream = soon(TcpStream::connect(address)).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    Http1::new(stream)
+}
+
+/// A TLS connection under this name, offering these protocols.
+pub(crate) async fn connect_tls(
+    authority: &Authority,
+    address: SocketAddr,
+    name: &str,
+    alpn: &[&str],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = soon(TcpStream::connect(address)).await?;
+    stream.set_nodelay(true)?;
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    soon(TlsConnector::from(authority.client(alpn)).connect(name, stream)).await
+}
+
+/// An HTTP/1 client that sends what it is told, byte for byte.
+pub(crate) struct Http1<S> {
+    stream: BufReader<S>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self { stream: BufReader::with_capacity(64 * 1024, stream) }
+    }
+
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        // A peer that has closed already says so by what it answers.
+        let _ = soon(self.stream.get_mut().write_all(bytes)).await;
+        let _ = soon(self.stream.get_mut().flush()).await;
+    }
+
+    /// A GET of a raw target.
+    pub(crate) async fn get(&mut self, target: impl AsRef<[u8]>) -> Option<Reply> {
+        self.request("GET", target, "", b"").await
+    }
+
+    pub(crate) async fn request(
+        &mut self,
+        method: &str,
+        target: impl AsRef<[u8]>,
+        fields: &str,
+        body: &[u8],
+    ) -> Option<Reply> {
+        let mut bytes = format!("{method} ").into_bytes();
+        bytes.extend_from_slice(target.as_ref());
+        bytes.extend_from_slice(b" HTTP/1.1\r\n");
+        if !fields.to_ascii_lowercase().contains("host:") {
+            bytes.extend_from_slice(b"Host: localhost\r\n");
+        }
+        bytes.extend_from_slice(fields.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(body);
+        self.send(&bytes).await;
+        if method == "HEAD" { self.reply_to_head().await } else { self.reply().await }
+    }
+
+    /// The next answer; `None` when the connection ended instead.
+    pub(crate) async fn reply(&mut self) -> Option<Reply> {
+        soon(self.read(true)).await
+    }
+
+    pub(crate) async fn reply_to_head(&mut self) -> Option<Reply> {
+        soon(self.read(false)).await
+    }
+
+    async fn read(&mut self, body: bool) -> Option<Reply> {
+        let status_line = self.line().await?;
+        let status = String::from_utf8(status_line).unwrap();
+        assert!(status.starts_with("HTTP/1."), "{status:?}");
+        let status: u16 = status[9..12].parse().unwrap();
+        let mut headers = Vec::new();
+        loop {
+            let line = self.line().await?;
+            if line.is_empty() {
+                break;
+            }
+            let colon = line.iter().position(|&byte| byte == b':').unwrap();
+            let name = String::from_utf8(line[..colon].to_ascii_lowercase()).unwrap();
+            headers.push((name, line[colon + 1..].trim_ascii().to_vec()));
+        }
+        let mut reply = Reply::new(status, headers, Vec::new());
+        if status == 100 {
+            return Box::pin(self.read(body)).await;
+        }
+        if body && status != 204 {
+            let length = reply.text("content-length").parse().unwrap();
+            reply.body = vec![0; length];
+            self.stream.read_exact(&mut reply.body).await.ok()?;
+        }
+        Some(reply)
+    }
+
+    async fn line(&mut self) -> Option<Vec<u8>> {
+        let mut line = Vec::new();
+        let read = self.stream.read_until(b'\n', &mut line).await.ok()?;
+        if read == 0 {
+            return None;
+        }
+        assert!(line.ends_with(b"\r\n"), "{:?}", String::from_utf8_lossy(&line));
+        line.truncate(line.len() - 2);
+        Some(line)
+    }
+
+    /// Whether the peer has closed, without another answer.
+    pub(crate) async fn is_closed(&mut self) -> bool {
+        let mut byte = [0];
+        matches!(soon(self.stream.read(&mut byte)).await, Ok(0) | Err(_))
+    }
+
+    pub(crate) fn into_inner(self) -> S {
+        self.stream.into_inner()
+    }
+}
+
+/// An HTTP/2 client on a TLS connection.
+pub(crate) struct Http2 {
+    sender: h2::client::SendRequest<bytes::Bytes>,
+}
+
+impl Http2 {
+    pub(crate) async fn connect(authority: &Authority, address: SocketAddr, name: &str) -> Self {
+        let stream = connect_tls(authority, address, name, &["h2"]).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let (sender, connection) = soon(h2::client::handshake(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Self { sender }
+    }
+
+    pub(crate) async fn get(&mut self, target: &str) -> Result<Reply, h2::Error> {
+        let request = http::Request::get(format!("https://localhost{target}"));
+        self.request(request.body(()).unwrap(), b"").await
+    }
+
+    pub(crate) async fn request(
+        &mut self,
+        request: http::Request<()>,
+        body: &'static [u8],
+    ) -> Result<Reply, h2::Error> {
+        soon(async {
+            let mut sender = self.sender.clone().ready().await?;
+            let (response, mut stream) = sender.send_request(request, body.is_empty())?;
+            if !body.is_empty() {
+                stream.send_data(bytes::Bytes::from_static(body), true)?;
+            }
+            let (head, mut incoming) = response.await?.into_parts();
+            let mut body = Vec::new();
+            while let Some(chunk) = incoming.data().await {
+                body.extend_from_slice(&chunk?);
+            }
+            let headers = head.headers.iter();
+            let headers =
+                headers.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
+            Ok(Reply::new(head.status.as_u16(), headers.collect(), body))
+        })
+        .await
+    }
+}

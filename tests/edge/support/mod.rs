@@ -1,0 +1,29 @@
+//! The harness: the built binary as a process, certificates, and clients that hide nothing.
+
+mod certs;
+mod client;
+mod process;
+
+pub(crate) use certs::Authority;
+pub(crate) use client::{Http1, Http2, Reply, connect, connect_tls};
+pub(crate) use process::Edge;
+
+use std::future::Future;
+use std::time::Duration;
+
+/// What no honest step takes, also on a loaded machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Awaits, but not for ever.
+pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what).await.expect("it takes too long")
+}
+
+/// Looks again until it is so; the bound is [`PATIENCE`].
+pub(crate) async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
+    let started = std::time::Instant::now();
+    while !so().await {
+        assert!(started.elapsed() < PATIENCE, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,147 @@
+use super::PATIENCE;
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
+use tempfile::TempDir;
+
+/// The program that the tests are about.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_callback-edge");
+
+/// A running edge. It has a folder of its own, and dies when it is dropped.
+pub(crate) struct Edge {
+    child: Child,
+    stderr: Arc<Lines>,
+    dir: TempDir,
+    pub(crate) http: Vec<SocketAddr>,
+    pub(crate) https: Vec<SocketAddr>,
+    pub(crate) admin: Vec<SocketAddr>,
+}
+
+#[derive(Default)]
+struct Lines {
+    text: Mutex<String>,
+    grown: Condvar,
+}
+
+impl Edge {
+    /// Starts it in a fresh folder with these settings; `{dir}` stands for the folder. Returns
+    /// once it says that it is ready.
+    pub(crate) fn start(settings: &str) -> Self {
+        Self::start_in(TempDir::new().unwrap(), settings, |_| {})
+    }
+
+    pub(crate) fn start_in(dir: TempDir, settings: &str, adjust: impl FnOnce(&mut Command)) -> Self {
+        write_settings(dir.path(), settings);
+        let mut command = command(dir.path());
+        command.args(["-c", "config.toml", "serve"]);
+        adjust(&mut command);
+        let mut child = command.stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+        let stderr = Arc::new(Lines::default());
+        let reader = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn({
+            let stderr = Arc::clone(&stderr);
+            move || {
+                for line in reader.lines().map_while(Result::ok) {
+                    let mut text = stderr.text.lock().unwrap();
+                    text.push_str(&line);
+                    text.push('\n');
+                    stderr.grown.notify_all();
+                }
+            }
+        });
+        let mut edge =
+            Self { child, stderr, dir, http: vec![], https: vec![], admin: vec![] };
+        let text = edge.wait_for("\nready; Ctrl-C stops it\n");
+        for line in text.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words[..] {
+                ["listening", "http", address] => edge.http.push(address.parse().unwrap()),
+                ["listening", "https", address] => edge.https.push(address.parse().unwrap()),
+                ["listening", "admin", address] => edge.admin.push(address.parse().unwrap()),
+                _ => {}
+            }
+        }
+        edge
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Replaces the settings file; `{dir}` stands for the folder.
+    pub(crate) fn rewrite(&self, settings: &str) {
+        write_settings(self.dir.path(), settings);
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Everything on stderr so far.
+    pub(crate) fn stderr(&self) -> String {
+        self.stderr.text.lock().unwrap().clone()
+    }
+
+    /// Waits until stderr holds this text; tells all of it.
+    pub(crate) fn wait_for(&mut self, needle: &str) -> String {
+        let started = Instant::now();
+        let mut text = self.stderr.text.lock().unwrap();
+        while !text.contains(needle) {
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none() && started.elapsed() < PATIENCE, "no {needle:?} in:\n{text}");
+            text = self.stderr.grown.wait_timeout(text, PATIENCE / 100).unwrap().0;
+        }
+        text.clone()
+    }
+
+    /// Waits for the process to end by itself; tells how, and everything on stderr.
+    pub(crate) fn wait(mut self) -> (ExitStatus, String) {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                // The reader thread ends with the pipe; what it has read by then is all.
+                while Arc::strong_count(&self.stderr) > 1 {
+                    std::thread::yield_now();
+                }
+                return (status, self.stderr());
+            }
+            assert!(started.elapsed() < PATIENCE * 2, "it does not end:\n{}", self.stderr());
+            std::thread::sleep(PATIENCE / 1000);
+        }
+    }
+
+    /// Asks it to end and waits for it.
+    pub(crate) fn stop(self) -> (ExitStatus, String) {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The program with an environment of its own.
+pub(crate) fn command(dir: &Path) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.current_dir(dir).env_clear();
+    command
+}
+
+fn write_settings(dir: &Path, settings: &str) -> PathBuf {
+    let path = dir.join("config.toml");
+    std::fs::write(&path, settings.replace("{dir}", &dir.display().to_string())).unwrap();
+    path
+}

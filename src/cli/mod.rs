@@ -1,6 +1,8 @@
 //! The verbs: one file each. They print, and they choose the exit code; nothing else does.
 
+mod config;
 mod exit;
+mod serve;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -27,7 +29,10 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {}
+enum Verb {
+    Serve(serve::Serve),
+    Config(config::Config),
+}
 
 /// Parses the command line, does what it says, and tells the exit code.
 pub fn run() -> ExitCode {
@@ -42,8 +47,11 @@ pub fn run() -> ExitCode {
             };
         }
     };
+    let file = cli.config.as_deref();
     match cli.verb {
-        None => Exit::Done.into(),
-        Some(verb) => match verb {},
+        None => serve::run(&serve::Serve::default(), file),
+        Some(Verb::Serve(serve)) => serve::run(&serve, file),
+        Some(Verb::Config(config)) => config::run(&config, file),
     }
+    .into()
 }

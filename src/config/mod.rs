@@ -1,5 +1,21 @@
 //! Settings: defaults, file and environment become one immutable, typed [`Settings`].
+//!
+//! [`load`] walks: `source` (layers and their places) → `reader` (figment merges, each leaf is
+//! read by itself) → `read` (the one list of keys) → `agree` (what only shows when settings are
+//! seen together). Each step notes its [`Problem`]s and goes on, so that one run tells them all.
 
+mod agree;
+mod leaf;
+mod load;
+mod loops;
+mod problem;
+mod read;
+mod reader;
 mod settings;
+mod source;
 
+pub use load::{Loaded, load};
+pub use problem::{Problem, Problems};
+pub use reader::Shown;
 pub use settings::*;
+pub use source::{Place, Spot};

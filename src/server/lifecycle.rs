@@ -1,16 +1,16 @@
 //! The life of the process: start, reload, rotate, drain, end.
 
-use super::listen::{BindError, Listeners};
+use super::listen::{Bound, Key, Listeners};
 use super::slots::Slots;
 use super::state::{LinesDropped, Shared, Snapshot};
 use super::{announce, reload};
-use crate::config::Settings;
+use crate::config::{Problem, Problems, Settings};
 use crate::observe::{Log, Metrics};
-use crate::tls::{self, CertificateError, Certificates, Store};
+use crate::tls::{self, Certificates, Store};
 use arc_swap::ArcSwap;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
-use std::fmt;
+use std::collections::HashMap;
 use std::io::{self, Write as _};
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -28,8 +28,8 @@ const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
 /// Files that the process needs beside its connections.
 const OTHER_FILES: u64 = 64;
 
-/// Reads the settings again, for a reload. The error is every problem, ready to be printed.
-pub type Source = Box<dyn Fn() -> Result<Settings, String> + Send>;
+/// Reads the settings again, for a reload.
+pub type Source = Box<dyn Fn() -> Result<Settings, Problems> + Send>;
 
 /// What it takes to start.
 pub struct Startup {
@@ -56,54 +56,21 @@ pub enum Ended {
     Forced,
 }
 
-/// Why it could not start.
-#[derive(Debug)]
-pub enum StartError {
-    /// Certificates that cannot be used.
-    Certificates(Vec<CertificateError>),
-    /// Addresses that cannot be listened on.
-    Bind(Vec<BindError>),
-    /// TLS cannot be set up.
-    Tls(rustls::Error),
-    /// Signals cannot be listened for, or sockets not handed to the runtime.
-    System(io::Error),
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Certificates(_) => f.write_str("cannot use the certificates"),
-            Self::Bind(_) => f.write_str("cannot listen"),
-            Self::Tls(error) => write!(f, "cannot set up TLS: {error}"),
-            Self::System(error) => write!(f, "cannot start: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
-
-impl From<io::Error> for StartError {
-    fn from(error: io::Error) -> Self {
-        Self::System(error)
-    }
-}
-
 /// Serves until a signal ends it.
-pub async fn serve(startup: Startup) -> Result<Ended, StartError> {
+pub async fn serve(startup: Startup) -> Result<Ended, Problems> {
     let Startup { settings, file, source, log, inherited, greet } = startup;
     let log = Arc::new(log);
     let metrics = Arc::new(Metrics::new());
     raise_file_limit(settings.limits.connections);
 
-    let certificates = certificates(&settings).map_err(StartError::Certificates)?;
     let store = Arc::new(Store::default());
-    let acceptor =
-        TlsAcceptor::from(tls::server_config(Arc::clone(&store)).map_err(StartError::Tls)?);
+    let tls = tls::server_config(Arc::clone(&store)).map_err(|error| cannot_start(&error))?;
+    let acceptor = TlsAcceptor::from(tls);
     let mut listeners = Listeners::new(inherited);
-    let bound = listeners.bind(&settings.listen).map_err(StartError::Bind)?;
+    let (certificates, bound) = prepare(&settings, &mut listeners)?;
     let addresses = listeners.addresses(&settings.listen, &bound);
     // Before the first answer, so that no signal is missed after it.
-    let mut signals = Signals::new()?;
+    let mut signals = Signals::new().map_err(|error| cannot_start(&error))?;
 
     reload::use_certificates(&store, &metrics, certificates);
     let limits = &settings.limits;
@@ -123,7 +90,9 @@ pub async fn serve(startup: Startup) -> Result<Ended, StartError> {
         kill: CancellationToken::new(),
     });
     let snapshot = shared.snapshot.load_full();
-    listeners.apply(&snapshot.settings.listen, bound, &shared, &acceptor)?;
+    listeners
+        .apply(&snapshot.settings.listen, bound, &shared, &acceptor)
+        .map_err(|error| cannot_start(&error))?;
 
     if greet {
         let text = announce::text(&snapshot.settings, &snapshot.bound, file.as_deref());
@@ -200,12 +169,26 @@ async fn leave(house: &mut reload::House, signals: &mut Signals, signal: &'stati
     Ended::Forced
 }
 
-/// Reads the certificates that the settings name.
-pub(super) fn certificates(settings: &Settings) -> Result<Certificates, Vec<CertificateError>> {
-    settings
-        .tls
-        .as_ref()
-        .map_or_else(|| Ok(Certificates::default()), |tls| Certificates::load(&tls.pairs))
+/// Reads the certificates and binds the addresses that the settings name; all that fails is told.
+pub(super) fn prepare(
+    settings: &Settings,
+    listeners: &mut Listeners,
+) -> Result<(Certificates, HashMap<Key, Bound>), Problems> {
+    let pairs = settings.tls.as_ref().map_or(&[][..], |tls| &tls.pairs);
+    let certificates = Certificates::load(pairs);
+    match (certificates, listeners.bind(&settings.listen)) {
+        (Ok(certificates), Ok(bound)) => Ok((certificates, bound)),
+        (certificates, bound) => {
+            let unusable = certificates.err().unwrap_or_default();
+            let unbound = bound.err().unwrap_or_default();
+            let unusable = unusable.iter().map(Problem::from);
+            Err(Problems(unusable.chain(unbound.iter().map(Problem::from)).collect()))
+        }
+    }
+}
+
+fn cannot_start(error: &dyn std::error::Error) -> Problems {
+    Problem::error("cannot start").caused_by(error).into()
 }
 
 /// The signals that the process answers.

@@ -3,11 +3,10 @@
 use super::connection::{self, Accepted};
 use super::origin::Addresses;
 use super::state::Shared;
-use crate::config::Listen;
-use crate::observe::{Limit, ListenerKind};
+use crate::config::{Listen, Problem};
+use crate::observe::{Label, Limit, ListenerKind};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::HashMap;
-use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
@@ -30,30 +29,35 @@ const OUT_OF_FILES: Duration = Duration::from_millis(200);
 
 /// Cannot listen on an address.
 #[derive(Debug)]
-pub struct BindError {
-    /// What was to be spoken there.
-    pub kind: ListenerKind,
-    /// The address.
-    pub address: SocketAddr,
-    /// Why not.
-    pub cause: io::Error,
+pub(super) struct BindError {
+    kind: ListenerKind,
+    address: SocketAddr,
+    cause: io::Error,
 }
 
-impl fmt::Display for BindError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use crate::observe::Label;
-        write!(f, "cannot listen on `{}` (`listen.{}`)", self.address, self.kind.value())
-    }
-}
-
-impl std::error::Error for BindError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.cause)
+impl From<&BindError> for Problem {
+    fn from(error: &BindError) -> Self {
+        let (kind, address) = (error.kind.value(), error.address);
+        let problem = Self::error(format!("cannot listen on `{address}` (`listen.{kind}`)"))
+            .caused_by(&error.cause);
+        match error.cause.kind() {
+            io::ErrorKind::AddrInUse => problem.hint(
+                "another program listens there, perhaps another edge: stop it, or choose another port",
+            ),
+            io::ErrorKind::PermissionDenied => problem.hint(
+                "ports below 1024 need a privilege: grant CAP_NET_BIND_SERVICE, \
+                 use socket activation, or choose a port from 1024 up",
+            ),
+            io::ErrorKind::AddrNotAvailable => problem.hint(
+                "no interface of this machine has the address: `0.0.0.0` or `[::]` listens on all",
+            ),
+            _ => problem,
+        }
     }
 }
 
 /// Which listener: kind and address as configured.
-type Key = (ListenerKind, SocketAddr);
+pub(super) type Key = (ListenerKind, SocketAddr);
 
 /// A bound socket that nobody accepts from yet.
 pub(super) struct Bound {

@@ -24,4 +24,4 @@ mod service;
 mod slots;
 mod state;
 
-pub use lifecycle::{Ended, Source, StartError, Startup, serve};
+pub use lifecycle::{Ended, Source, Startup, serve};

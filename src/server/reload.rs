@@ -1,12 +1,12 @@
 //! Changing the settings and the certificates of a process that serves: the new ones are built
 //! whole, then swapped in; whatever fails keeps the old.
 
-use super::lifecycle::{Source, certificates, warn_about_validity};
+use super::lifecycle::{Source, prepare, warn_about_validity};
 use super::listen::Listeners;
 use super::state::{Shared, Snapshot};
+use crate::config::{Problem, Problems};
 use crate::observe::{Log, Metrics, ReloadResult};
 use crate::tls::{Certificates, Store};
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
@@ -30,7 +30,7 @@ impl House {
             }
             Err(problems) => {
                 self.shared.metrics.reloaded(ReloadResult::Failure);
-                let _ = std::io::stderr().write_all(problems.as_bytes());
+                let _ = writeln!(anstream::stderr(), "{}", problems.coloured());
                 tracing::error!(
                     event = "reload_failed",
                     hint = "the old settings stay in force; `callback-edge config check` shows the problems",
@@ -39,20 +39,9 @@ impl House {
         }
     }
 
-    fn try_reload(&mut self) -> Result<(), String> {
+    fn try_reload(&mut self) -> Result<(), Problems> {
         let settings = (self.source)()?;
-        let certificates = certificates(&settings).map_err(|errors| {
-            errors.iter().fold(String::new(), |mut text, error| {
-                let _ = writeln!(text, "error: {error}\n  caused by: {}", error.cause);
-                text
-            })
-        })?;
-        let bound = self.listeners.bind(&settings.listen).map_err(|errors| {
-            errors.iter().fold(String::new(), |mut text, error| {
-                let _ = writeln!(text, "error: {error}\n  caused by: {}", error.cause);
-                text
-            })
-        })?;
+        let (certificates, bound) = prepare(&settings, &mut self.listeners)?;
         // From here on nothing can fail but the runtime itself.
         let shared = &self.shared;
         use_certificates(&shared.store, &shared.metrics, certificates);
@@ -64,7 +53,7 @@ impl House {
         let listen = settings.listen.clone();
         shared.snapshot.store(Arc::new(Snapshot::new(settings, addresses, &shared.metrics)));
         self.listeners.apply(&listen, bound, shared, &self.acceptor).map_err(|error| {
-            format!("error: cannot accept on a new listener\n  caused by: {error}\n")
+            Problem::error("cannot accept on a new listener").caused_by(&error).into()
         })
     }
 }

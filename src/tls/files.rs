@@ -1,9 +1,8 @@
-use crate::config::CertificateFiles;
+use crate::config::{CertificateFiles, Problem};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
 use std::path::Path;
 use std::sync::Arc;
@@ -137,10 +136,9 @@ pub struct CertificateError {
     pub cause: String,
 }
 
-impl fmt::Display for CertificateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot use certificate `{}`", self.files.certificate.display())
+impl From<&CertificateError> for Problem {
+    fn from(error: &CertificateError) -> Self {
+        let certificate = error.files.certificate.display();
+        Self::error(format!("cannot use certificate `{certificate}`")).because(&error.cause)
     }
 }
-
-impl std::error::Error for CertificateError {}

@@ -34,7 +34,11 @@ impl Edge {
         Self::start_in(TempDir::new().unwrap(), settings, |_| {})
     }
 
-    pub(crate) fn start_in(dir: TempDir, settings: &str, adjust: impl FnOnce(&mut Command)) -> Self {
+    pub(crate) fn start_in(
+        dir: TempDir,
+        settings: &str,
+        adjust: impl FnOnce(&mut Command),
+    ) -> Self {
         write_settings(dir.path(), settings);
         let mut command = command(dir.path());
         command.args(["-c", "config.toml", "serve"]);
@@ -53,8 +57,7 @@ impl Edge {
                 }
             }
         });
-        let mut edge =
-            Self { child, stderr, dir, http: vec![], https: vec![], admin: vec![] };
+        let mut edge = Self { child, stderr, dir, http: vec![], https: vec![], admin: vec![] };
         let text = edge.wait_for("\nready; Ctrl-C stops it\n");
         for line in text.lines() {
             let words: Vec<&str> = line.split_whitespace().collect();

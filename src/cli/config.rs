@@ -1,0 +1,81 @@
+use super::Exit;
+use crate::config::{Loaded, Place, Shown, load};
+use clap::{Args, Subcommand};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Check the settings without running anything, or show them with their sources.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  callback-edge -c config.toml config check")]
+pub(super) struct Config {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Check the settings; tells every problem and where it is. Exit code 64 if there is one
+    #[command(after_help = "Example:\n  callback-edge -c config.toml config check")]
+    Check,
+    /// Print every setting with its value and its source
+    #[command(
+        after_help = "Example:\n  CALLBACK_EDGE_LISTEN__HTTP=0.0.0.0:80 callback-edge config show"
+    )]
+    Show,
+}
+
+/// [`Exit::Done`], or [`Exit::Usage`] when the settings have problems.
+pub(super) fn run(config: &Config, file: Option<&Path>) -> Exit {
+    let loaded = match load(file, std::env::vars_os()) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            say(anstream::stderr(), &problems.coloured());
+            return Exit::Usage;
+        }
+    };
+    if !loaded.warnings.0.is_empty() {
+        say(anstream::stderr(), &loaded.warnings.coloured());
+    }
+    match config.what {
+        What::Check => say(anstream::stderr(), &verdict(&loaded)),
+        What::Show => say(anstream::stdout(), &table(&loaded)),
+    }
+}
+
+fn verdict(loaded: &Loaded) -> String {
+    let source = match &loaded.file {
+        Some(file) => format!("`{}`", file.display()),
+        None => "no file, built-in defaults".into(),
+    };
+    let from_variable = |shown: &&Shown| matches!(shown.source, Place::Variable(_));
+    let variables = match loaded.shown.iter().filter(from_variable).count() {
+        0 => String::new(),
+        1 => " and 1 variable".into(),
+        several => format!(" and {several} variables"),
+    };
+    format!("the configuration is valid ({source}{variables})")
+}
+
+/// Three columns; what nothing sets stands as `-`.
+fn table(loaded: &Loaded) -> String {
+    // A long value moves its own source only.
+    const WIDEST: usize = 48;
+    let value = |shown: &'_ Shown| shown.value.clone().unwrap_or_else(|| "-".into());
+    let widest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or_default();
+    let keys = widest(&mut loaded.shown.iter().map(|shown| shown.key.len()));
+    let values = widest(&mut loaded.shown.iter().map(|shown| value(shown).chars().count()));
+    let values = values.min(WIDEST);
+    let rows = loaded
+        .shown
+        .iter()
+        .map(|shown| format!("{:keys$}  {:values$}  {}", shown.key, value(shown), shown.source));
+    rows.collect::<Vec<_>>().join("\n")
+}
+
+/// Prints. A reader that has seen enough (`| head`) is no failure.
+fn say(mut stream: impl Write, text: &str) -> Exit {
+    match writeln!(stream, "{text}").and_then(|()| stream.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Exit::CouldNotRun,
+        _ => Exit::Done,
+    }
+}

@@ -1,0 +1,217 @@
+use super::source::Place;
+use anstyle::{AnsiColor, Style};
+use std::error::Error;
+use std::fmt::{self, Write};
+
+/// Something that keeps the edge from doing what was asked, told so that it can be acted on: what,
+/// where, why, and what to do instead.
+///
+/// `Display` is plain text; [`Problem::coloured`] is for a terminal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    warning: bool,
+    what: String,
+    place: Place,
+    beside: String,
+    causes: Vec<String>,
+    hint: Option<String>,
+}
+
+impl Problem {
+    /// An error. Lower case, no full stop, values in backticks.
+    pub fn error(what: impl Into<String>) -> Self {
+        Self {
+            warning: false,
+            what: what.into(),
+            place: Place::Default,
+            beside: String::new(),
+            causes: Vec::new(),
+            hint: None,
+        }
+    }
+
+    /// Something that is odd but stops nothing.
+    pub fn warning(what: impl Into<String>) -> Self {
+        Self { warning: true, ..Self::error(what) }
+    }
+
+    /// Where it stands written.
+    #[must_use]
+    pub fn at(mut self, place: &Place) -> Self {
+        self.place = place.clone();
+        self
+    }
+
+    /// A few words beside the caret.
+    #[must_use]
+    pub fn beside(mut self, words: impl Into<String>) -> Self {
+        self.beside = words.into();
+        self
+    }
+
+    /// The error behind it, and those behind that one.
+    #[must_use]
+    pub fn caused_by(mut self, error: &dyn Error) -> Self {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            self.causes.push(error.to_string());
+            next = error.source();
+        }
+        self
+    }
+
+    /// The reason, in words that follow "caused by:".
+    #[must_use]
+    pub fn because(mut self, reason: &str) -> Self {
+        self.causes.push(reason.to_owned());
+        self
+    }
+
+    /// What to do instead.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Whether it stops nothing.
+    pub fn is_warning(&self) -> bool {
+        self.warning
+    }
+
+    /// As `Display`, with the words that a reader looks for in colour.
+    pub fn coloured(&self) -> String {
+        let level = if self.warning { AnsiColor::Yellow } else { AnsiColor::Red };
+        self.render(level.on_default().bold(), AnsiColor::Cyan.on_default().bold())
+    }
+
+    /// Where it comes in a list: by its place in the file, then by its variable, then the rest.
+    pub(super) fn order(&self) -> impl Ord + use<> {
+        match &self.place {
+            Place::File(spot) => (0, spot.line, spot.column, String::new()),
+            Place::Variable(name) => (1, 0, 0, name.clone()),
+            Place::Default => (2, 0, 0, String::new()),
+        }
+    }
+
+    fn render(&self, level: Style, accent: Style) -> String {
+        let mut out = String::new();
+        // Writing to a `String` cannot fail.
+        let _ = self.write(&mut out, level, accent);
+        out
+    }
+
+    fn write(&self, out: &mut String, level: Style, accent: Style) -> fmt::Result {
+        let word = if self.warning { "warning" } else { "error" };
+        write!(out, "{level}{word}:{level:#} ")?;
+        if let Place::Variable(name) = &self.place {
+            write!(out, "`{name}`: ")?;
+        }
+        write!(out, "{}", self.what)?;
+        if let Place::File(spot) = &self.place {
+            let number = spot.line.to_string();
+            let gutter = " ".repeat(number.len());
+            write!(out, "\n --> {spot}")?;
+            if let Some(source) = &spot.source {
+                // Tabs stay tabs, so that the caret lands below what it means.
+                let indent: String = source
+                    .chars()
+                    .take(spot.column.saturating_sub(1))
+                    .map(|character| if character == '\t' { '\t' } else { ' ' })
+                    .collect();
+                let caret = "^".repeat(spot.width.max(1));
+                write!(out, "\n{gutter} |\n{number} | {source}\n{gutter} | {indent}")?;
+                write!(out, "{level}{caret}{level:#}")?;
+                if !self.beside.is_empty() {
+                    write!(out, " {}", self.beside)?;
+                }
+            }
+        }
+        for cause in &self.causes {
+            write!(out, "\n  caused by: {cause}")?;
+        }
+        if let Some(hint) = &self.hint {
+            let gap = if matches!(self.place, Place::File(_)) { "\n" } else { "" };
+            write!(out, "\n{gap}{accent}hint:{accent:#} {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(Style::new(), Style::new()))
+    }
+}
+
+impl Error for Problem {}
+
+/// All problems of one run, so that nobody has to fix them one start at a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+impl Problems {
+    /// As `Display`, in colour.
+    pub fn coloured(&self) -> String {
+        self.0.iter().map(Problem::coloured).collect::<Vec<_>>().join("\n\n")
+    }
+}
+
+impl From<Problem> for Problems {
+    fn from(problem: Problem) -> Self {
+        Self(vec![problem])
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            write!(f, "{}{problem}", if index == 0 { "" } else { "\n\n" })?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for Problems {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::source::Spot;
+    use std::path::PathBuf;
+
+    #[test]
+    fn a_problem_shows_the_line_and_points_at_the_word() {
+        let spot = Spot {
+            file: PathBuf::from("/etc/callback-edge/config.toml"),
+            line: 14,
+            column: 1,
+            width: 7,
+            source: Some("redirct = \"https://api.nango.dev/oauth/callback\"".into()),
+        };
+        let problem = Problem::error("unknown key `redirct`")
+            .at(&Place::File(spot))
+            .beside("expected one of `listen`, `route`, `tls`")
+            .hint("did you mean `route`?");
+        let expected = "\
+error: unknown key `redirct`
+ --> /etc/callback-edge/config.toml:14:1
+   |
+14 | redirct = \"https://api.nango.dev/oauth/callback\"
+   | ^^^^^^^ expected one of `listen`, `route`, `tls`
+
+hint: did you mean `route`?";
+        assert_eq!(problem.to_string(), expected);
+        assert_eq!(anstream::adapter::strip_str(&problem.coloured()).to_string(), expected);
+    }
+
+    #[test]
+    fn a_problem_without_a_place_tells_its_causes() {
+        let cause = std::io::Error::other("the key does not match it");
+        let problem = Problem::error("cannot use certificate `tls.pem`").caused_by(&cause);
+        assert_eq!(
+            problem.to_string(),
+            "error: cannot use certificate `tls.pem`\n  caused by: the key does not match it"
+        );
+    }
+}

@@ -1,0 +1,276 @@
+//! Every key there is, read in the order in which `config show` tells them.
+
+use super::leaf::{self, DAY, HOUR, SECOND, YEAR, or_off, text};
+use super::problem::Problem;
+use super::reader::{At, Section};
+use super::settings::{CertificateFiles, Limits, Log, Networks, Origin, SelfCheck, Shutdown};
+use super::source::Place;
+use crate::redirect::{FormPost, Host, Path, Target};
+use http::HeaderValue;
+use ipnet::IpNet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What the leaves say; whether they agree is for `agree` to judge.
+pub(super) struct Read {
+    pub(super) public_url: Option<At<Origin>>,
+    pub(super) plain_targets: Vec<IpNet>,
+    pub(super) nango: Option<At<Target>>,
+    pub(super) routes: Vec<RouteRead>,
+    /// Where the list of routes stands when it is empty.
+    pub(super) no_routes: Option<Place>,
+    pub(super) pages: Vec<PageRead>,
+    pub(super) listen: ListenRead,
+    pub(super) tls: TlsRead,
+    pub(super) limits: Limits,
+    pub(super) query_bytes: Option<At<usize>>,
+    pub(super) shutdown: Shutdown,
+    pub(super) self_check: SelfCheck,
+    pub(super) log: Log,
+}
+
+pub(super) struct RouteRead {
+    pub(super) host: Option<Host>,
+    pub(super) path: At<Path>,
+    /// `nango` says where to when the route does not.
+    pub(super) target: Option<At<Target>>,
+    pub(super) form_post: FormPost,
+}
+
+pub(super) struct PageRead {
+    pub(super) host: Option<Host>,
+    pub(super) path: At<Path>,
+    pub(super) body: PageBody,
+    pub(super) content_type: HeaderValue,
+}
+
+pub(super) enum PageBody {
+    Text(At<String>),
+    File(At<PathBuf>),
+}
+
+pub(super) struct ListenRead {
+    pub(super) http: Vec<At<SocketAddr>>,
+    pub(super) https: Vec<At<SocketAddr>>,
+    pub(super) admin: Vec<At<SocketAddr>>,
+    pub(super) proxy_protocol: Networks,
+    pub(super) trusted_proxies: Networks,
+    /// Where `http` stands when neither it nor `https` has an address.
+    pub(super) nowhere: Option<Place>,
+}
+
+pub(super) struct TlsRead {
+    pub(super) certificate: Option<At<PathBuf>>,
+    pub(super) private_key: Option<At<PathBuf>>,
+    pub(super) pairs: Vec<At<CertificateFiles>>,
+    /// Some pair was meant, even if it could not be read.
+    pub(super) given: bool,
+    pub(super) hsts: Option<At<Duration>>,
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// hyper's HTTP/1 read buffer cannot be smaller.
+const LEAST_HEADER_BYTES: usize = 8 << 10;
+
+/// Reads them all. A leaf that could not be read stands at a value that nobody sees, since then
+/// there are problems and no settings.
+pub(super) fn read(root: &mut Section<'_, '_>) -> Read {
+    let public_url = root.value("public_url", text(leaf::origin));
+    let plain_targets = root.list("allow_plain_targets", leaf::private_network);
+    let nango = root.section("nango").value("url", text(leaf::base));
+    let limits = limits(&mut root.section("limits"));
+    Read {
+        public_url,
+        plain_targets: plain_targets.into_iter().map(|network| network.value).collect(),
+        no_routes: root.is_empty("route").then(|| root.place_of("route")),
+        routes: root.tables("route", |table| route(table, nango.as_ref())),
+        nango,
+        pages: root.tables("page", page),
+        listen: listen(&mut root.section("listen")),
+        tls: tls(&mut root.section("tls")),
+        query_bytes: limits.1,
+        limits: limits.0,
+        shutdown: shutdown(&mut root.section("shutdown")),
+        self_check: self_check(&mut root.section("self_check")),
+        log: log(&mut root.section("log")),
+    }
+}
+
+/// The path at Nango that a route leads to when it names no target.
+pub(super) fn path_at_nango(path: &Path) -> &'static str {
+    if path.as_str().ends_with("app-auth/connect") {
+        "/app-auth/connect"
+    } else {
+        "/oauth/callback"
+    }
+}
+
+/// A path below `nango.url`.
+pub(super) fn below(nango: &Target, path: &str) -> String {
+    format!("{}{path}", nango.as_str().trim_end_matches('/'))
+}
+
+fn route(table: &mut Section<'_, '_>, nango: Option<&At<Target>>) -> Option<RouteRead> {
+    let host = table.value("host", text(leaf::host));
+    table.derived("host", "any");
+    let path = table.required("path", text(leaf::path));
+    let is_set = table.is_set("target");
+    let target = table.value("target", text(leaf::target));
+    let form_post = table.value("form_post", text(leaf::form_post));
+    table.derived("form_post", "convert");
+    let path = path?;
+    if let Some(nango) = nango {
+        table.derived("target", below(&nango.value, path_at_nango(&path.value)));
+    }
+    if is_set && target.is_none() {
+        return None;
+    }
+    Some(RouteRead {
+        host: host.map(|host| host.value),
+        path,
+        target,
+        form_post: form_post.map_or(FormPost::Convert, |it| it.value),
+    })
+}
+
+fn page(table: &mut Section<'_, '_>) -> Option<PageRead> {
+    let host = table.value("host", text(leaf::host));
+    table.derived("host", "any");
+    let path = table.required("path", text(leaf::path));
+    let (has_body, has_file) = (table.is_set("body"), table.is_set("file"));
+    let body = table.value("body", text(|text| Ok(text.to_owned())));
+    let file = table.value("file", text(leaf::file));
+    let content_type = table.value("content_type", text(leaf::header));
+    table.derived("content_type", "text/plain; charset=utf-8");
+    if has_body == has_file {
+        let problem = if has_body {
+            Problem::error("a page has both `body` and `file`").hint("remove one of them")
+        } else {
+            Problem::error("a page has neither `body` nor `file`")
+                .hint("give the text as `body`, or name a `file` that holds it")
+        };
+        let place = table.place();
+        table.note(problem.at(&place));
+    }
+    let body = match (body, file) {
+        (Some(body), _) => PageBody::Text(body),
+        (None, Some(file)) => PageBody::File(file),
+        (None, None) => return None,
+    };
+    Some(PageRead {
+        host: host.map(|host| host.value),
+        path: path?,
+        body,
+        content_type: content_type.map_or_else(
+            || HeaderValue::from_static("text/plain; charset=utf-8"),
+            |content_type| content_type.value,
+        ),
+    })
+}
+
+fn listen(table: &mut Section<'_, '_>) -> ListenRead {
+    let before = table.problems();
+    let http = table.list("http", leaf::socket);
+    let https = table.list("https", leaf::socket);
+    let nowhere = http.is_empty() && https.is_empty() && table.problems() == before;
+    ListenRead {
+        // A table that is none has no `http`, and was noted.
+        nowhere: (nowhere && table.is_set("http")).then(|| table.place_of("http")),
+        http,
+        https,
+        admin: table.list("admin", leaf::socket),
+        proxy_protocol: networks(table, "proxy_protocol"),
+        trusted_proxies: networks(table, "trusted_proxies"),
+    }
+}
+
+fn networks(table: &mut Section<'_, '_>, key: &str) -> Networks {
+    Networks(table.list(key, leaf::network).into_iter().map(|it| it.value).collect())
+}
+
+fn tls(table: &mut Section<'_, '_>) -> TlsRead {
+    let certificate = table.value("certificate", text(leaf::file));
+    let private_key = table.value("private_key", text(leaf::file));
+    let mut given = certificate.is_some();
+    let pairs = table.tables("pair", |pair| {
+        given = true;
+        let place = pair.place();
+        let certificate = pair.required("certificate", text(leaf::file));
+        let private_key = pair.required("private_key", text(leaf::file));
+        let (certificate, private_key) = (certificate?.value, private_key?.value);
+        Some(At { value: CertificateFiles { certificate, private_key }, place })
+    });
+    let hsts = table.value("hsts", or_off(leaf::max_age));
+    let hsts = hsts.and_then(|At { value, place }| Some(At { value: value?, place }));
+    TlsRead { certificate, private_key, pairs, given, hsts }
+}
+
+fn limits(table: &mut Section<'_, '_>) -> (Limits, Option<At<usize>>) {
+    let connections = count(table, "connections");
+    let connections_per_address = count(table, "connections_per_address");
+    let handshake_timeout = time(table, "handshake_timeout", MILLISECOND, HOUR);
+    let request_timeout = time(table, "request_timeout", MILLISECOND, HOUR);
+    let idle_timeout = time(table, "idle_timeout", MILLISECOND, DAY);
+    let connection_age = time(table, "connection_age", MILLISECOND, YEAR);
+    let header_bytes = table.value("header_bytes", leaf::size(LEAST_HEADER_BYTES..=1 << 20));
+    let query_bytes = table.value("query_bytes", leaf::size(1..=1 << 20));
+    let form_bytes = table.value("form_bytes", leaf::size(1..=1 << 20));
+    let limits = Limits {
+        connections,
+        connections_per_address,
+        handshake_timeout,
+        request_timeout,
+        idle_timeout,
+        connection_age,
+        header_bytes: value(header_bytes),
+        query_bytes: value(query_bytes.clone()),
+        form_bytes: value(form_bytes),
+    };
+    (limits, query_bytes)
+}
+
+fn shutdown(table: &mut Section<'_, '_>) -> Shutdown {
+    Shutdown {
+        delay: time(table, "delay", Duration::ZERO, HOUR),
+        grace: time(table, "grace", Duration::ZERO, DAY),
+    }
+}
+
+fn self_check(table: &mut Section<'_, '_>) -> SelfCheck {
+    let every = table.value("every", or_off(leaf::duration(SECOND..=DAY)));
+    let cache = time(table, "cache", Duration::ZERO, HOUR);
+    let token_file = table.value("token_file", text(leaf::file));
+    let connect_to = table.list("connect_to", leaf::connect_to);
+    SelfCheck {
+        every: value(every),
+        cache,
+        token_file: token_file.map(|file| file.value),
+        connect_to: connect_to.into_iter().map(|entry| entry.value).collect(),
+        follow: value(table.value("follow", leaf::flag)),
+    }
+}
+
+fn log(table: &mut Section<'_, '_>) -> Log {
+    let format = table.value("format", text(leaf::log_format));
+    table.derived("format", "text on a terminal, else json");
+    let level = table.value("level", text(leaf::log_level));
+    Log {
+        format: format.map(|format| format.value),
+        level: level.map_or(tracing::Level::INFO, |level| level.value),
+        requests: value(table.value("requests", leaf::flag)),
+    }
+}
+
+fn count(table: &mut Section<'_, '_>, key: &str) -> usize {
+    value(table.value(key, leaf::count(1..=1_000_000)))
+}
+
+fn time(table: &mut Section<'_, '_>, key: &str, least: Duration, most: Duration) -> Duration {
+    value(table.value(key, text(leaf::duration(least..=most))))
+}
+
+fn value<T: Default>(found: Option<At<T>>) -> T {
+    found.map(|found| found.value).unwrap_or_default()
+}

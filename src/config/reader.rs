@@ -1,0 +1,461 @@
+use super::leaf::{Bad, Leaf, Raw, is_off, kind};
+use super::problem::Problem;
+use super::source::{Document, Place, Variable};
+use figment::value::Value;
+use figment::{Figment, Source};
+
+/// A value and where it was written.
+#[derive(Clone, Debug)]
+pub(super) struct At<T> {
+    pub(super) value: T,
+    pub(super) place: Place,
+}
+
+/// A setting as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// `limits.header_bytes`, `route[0].path`
+    pub key: String,
+    /// As written; `None` when nothing sets it.
+    pub value: Option<String>,
+    /// Who set it.
+    pub source: Place,
+}
+
+/// Reads the merged layers leaf by leaf. A bad leaf is noted and the reading goes on, so that one
+/// run tells everything. What was never asked for is unknown: the code that reads is the one list
+/// of keys.
+pub(super) struct Reader<'d> {
+    merged: Value,
+    layers: Figment,
+    document: Option<&'d Document>,
+    asked: Vec<Asked>,
+    pub(super) shown: Vec<Shown>,
+    pub(super) problems: Vec<Problem>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    /// As in a path, a place in a list as `*`.
+    pattern: String,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Leaf,
+    Section,
+    Tables,
+}
+
+/// One table of the settings.
+pub(super) struct Section<'r, 'd> {
+    reader: &'r mut Reader<'d>,
+    path: String,
+}
+
+impl<'d> Reader<'d> {
+    /// Merges: what comes later wins, key by key. Only the file's places are looked up.
+    pub(super) fn new(
+        defaults: &Document,
+        document: Option<&'d Document>,
+        variables: &[Variable],
+    ) -> Result<Self, Problem> {
+        let merged = |layers: &Figment| {
+            let broken = |error| Problem::error("cannot merge the settings").caused_by(&error);
+            layers.find_value("").map_err(broken)
+        };
+        let mut layers = Figment::from(defaults);
+        if let Some(document) = document {
+            layers = layers.merge(document);
+        }
+        for variable in variables {
+            // One that crosses a table or a value would wipe it out; `unknown` tells of it.
+            if fits(&merged(&layers)?, &variable.path) {
+                layers = layers.merge(variable);
+            }
+        }
+        Ok(Self {
+            merged: merged(&layers)?,
+            layers,
+            document,
+            asked: Vec::new(),
+            shown: Vec::new(),
+            problems: Vec::new(),
+        })
+    }
+
+    /// The table that holds all others.
+    pub(super) fn root(&mut self) -> Section<'_, 'd> {
+        Section { reader: self, path: String::new() }
+    }
+
+    /// Notes every key of the file and every variable that nothing asked for.
+    pub(super) fn note_unknown(&mut self, variables: &[Variable]) {
+        let mut unknown = Vec::new();
+        for (path, place) in self.document.map(Document::keys).unwrap_or_default() {
+            let (parent, key) = split(&path);
+            let below_table =
+                parent.is_empty() || self.kind(parent).is_some_and(|kind| kind != Kind::Leaf);
+            if below_table && self.kind(&path).is_none() {
+                let problem = Problem::error(format!("unknown key `{key}`")).at(&place);
+                let problem = problem.beside(self.expected(parent));
+                unknown.push(with_hint(problem, self.advice(&path)));
+            }
+        }
+        for variable in variables {
+            let problem = Problem::error("no setting has this name");
+            let path = variable.path.as_str();
+            let above = ancestors(path).find_map(|path| Some((path, self.kind(path)?)));
+            let problem = match (self.kind(path), above) {
+                (Some(Kind::Leaf), _) => continue,
+                (Some(Kind::Section), _) => Problem::error(format!("`{path}` is a table"))
+                    .hint(format!("set its keys, for example `{}`", self.example(path))),
+                (Some(Kind::Tables), _) => only_in_file(path),
+                (None, Some((list, Kind::Tables))) => only_in_file(list),
+                (None, Some((leaf, Kind::Leaf))) => problem.hint(format!(
+                    "`{leaf}` has no keys below it; use `{}`",
+                    Variable::spelt(leaf)
+                )),
+                (None, _) => with_hint(problem, self.advice_for_variable(path)),
+            };
+            unknown.push(problem.at(&Place::Variable(variable.name.clone())));
+        }
+        self.problems.append(&mut unknown);
+    }
+
+    /// Every key that was asked for: `limits.header_bytes`, `route.*.path`.
+    #[cfg(test)]
+    pub(super) fn keys(&self) -> Vec<&str> {
+        let leaves = self.asked.iter().filter(|asked| asked.kind == Kind::Leaf);
+        leaves.map(|asked| asked.pattern.as_str()).collect()
+    }
+
+    fn ask(&mut self, path: &str, kind: Kind) -> Option<At<Value>> {
+        if self.kind(path).is_none() {
+            self.asked.push(Asked { pattern: pattern(path), kind });
+        }
+        let value = find(&self.merged, path)?.clone();
+        let place = self.place(&value, path);
+        Some(At { value, place })
+    }
+
+    /// Where the value was written: figment knows the layer, the document knows the spot.
+    fn place(&self, value: &Value, path: &str) -> Place {
+        match self.layers.get_metadata(value.tag()).and_then(|layer| layer.source.as_ref()) {
+            Some(Source::Custom(name)) => Place::Variable(name.clone()),
+            Some(_) => self.document.map(|it| it.place_of(path)).unwrap_or_default(),
+            None => Place::Default,
+        }
+    }
+
+    fn note(&mut self, bad: Bad, mut place: Place) {
+        if let (Place::File(spot), true) = (&mut place, bad.secret) {
+            spot.source = None;
+        }
+        self.problems.push(with_hint(Problem::error(bad.what).at(&place), bad.hint));
+    }
+
+    fn kind(&self, path: &str) -> Option<Kind> {
+        let wanted = pattern(path);
+        self.asked.iter().find(|asked| asked.pattern == wanted).map(|asked| asked.kind)
+    }
+
+    fn siblings(&self, parent: &str) -> impl Iterator<Item = &str> {
+        let parent = pattern(parent);
+        self.asked.iter().filter_map(move |asked| {
+            let (of, key) = split(&asked.pattern);
+            (of == parent && key != "*").then_some(key)
+        })
+    }
+
+    fn expected(&self, parent: &str) -> String {
+        let keys: Vec<_> = self.siblings(parent).map(|key| format!("`{key}`")).collect();
+        format!("expected one of {}", keys.join(", "))
+    }
+
+    /// What may have been meant by an unknown key.
+    fn advice(&self, path: &str) -> Option<String> {
+        let (parent, key) = split(path);
+        if let Some(near) = nearest(key, self.siblings(parent)) {
+            return Some(format!("did you mean `{near}`?"));
+        }
+        let elsewhere = self.asked.iter().find(|asked| split(&asked.pattern).1 == key)?;
+        Some(match split(&elsewhere.pattern).0 {
+            // Below a table's header every key belongs to that table.
+            "" => format!("`{key}` belongs at the top of the file, before the first `[table]`"),
+            list if list.ends_with(".*") => {
+                format!("`{key}` belongs in `[[{}]]`", list.trim_end_matches(".*"))
+            }
+            table => format!("`{key}` belongs in `[{table}]`"),
+        })
+    }
+
+    fn advice_for_variable(&self, path: &str) -> Option<String> {
+        let leaves = self.asked.iter().filter(|asked| asked.kind == Kind::Leaf);
+        let leaves = leaves.map(|asked| asked.pattern.as_str()).filter(|it| !it.contains('*'));
+        // `LISTEN_HTTP` is near `LISTEN__HTTP`.
+        let near = nearest(path, leaves)?;
+        Some(format!("did you mean `{}`?", Variable::spelt(near)))
+    }
+
+    fn example(&self, section: &str) -> String {
+        let key = self.siblings(section).next().unwrap_or_default();
+        Variable::spelt(&format!("{section}.{key}"))
+    }
+}
+
+impl<'d> Section<'_, 'd> {
+    /// A value, if any layer has one.
+    pub(super) fn value<T>(
+        &mut self,
+        key: &str,
+        parse: impl FnOnce(Raw<'_>) -> Leaf<T>,
+    ) -> Option<At<T>> {
+        let path = self.inside(key);
+        let found = self.reader.ask(&path, Kind::Leaf);
+        self.reader.shown.push(Shown {
+            key: readable(&path),
+            value: found.as_ref().map(|found| written(&found.value)),
+            source: found.as_ref().map_or(Place::Default, |found| found.place.clone()),
+        });
+        let At { value, place } = found?;
+        let variable = matches!(place, Place::Variable(_));
+        if variable && value.as_dict().is_some() {
+            return None; // A variable for a key below this one; `note_unknown` tells of it.
+        }
+        match parse(Raw { value: &value, variable }) {
+            Ok(value) => Some(At { value, place }),
+            Err(bad) => {
+                self.reader.note(bad, place);
+                None
+            }
+        }
+    }
+
+    /// A value in a list's table that must be there.
+    pub(super) fn required<T>(
+        &mut self,
+        key: &str,
+        parse: impl FnOnce(Raw<'_>) -> Leaf<T>,
+    ) -> Option<At<T>> {
+        if self.is_set(key) {
+            return self.value(key, parse);
+        }
+        let place = self.place();
+        self.note(Problem::error(format!("`{key}` is missing")).at(&place));
+        self.value(key, parse)
+    }
+
+    /// One value or a list of them. A variable separates them by commas, or holds a TOML list.
+    pub(super) fn list<T>(&mut self, key: &str, parse: impl Fn(&str) -> Leaf<T>) -> Vec<At<T>> {
+        let path = self.inside(key);
+        let Some(At { value, place }) = self.value(key, |raw| Ok(raw.value.clone())) else {
+            return Vec::new();
+        };
+        let texts = match (&value, &place) {
+            (Value::String(_, text), Place::Variable(_)) => separated(text),
+            (Value::String(..), _) => vec![value.clone()],
+            (Value::Array(_, values), _) => values.clone(),
+            (other, _) => {
+                let found = format!("expected text or a list, found {}", kind(other));
+                self.reader.note(Bad::new(found), place);
+                return Vec::new();
+            }
+        };
+        if matches!(texts.as_slice(), [one] if one.as_str().is_some_and(is_off)) {
+            return Vec::new();
+        }
+        let parse = super::leaf::text(parse);
+        let mut list = Vec::new();
+        for (index, text) in texts.iter().enumerate() {
+            let place = match (&value, &place) {
+                (Value::Array(..), Place::File(_)) => {
+                    self.reader.place(&value, &format!("{path}.{index}"))
+                }
+                _ => place.clone(),
+            };
+            let variable = matches!(place, Place::Variable(_));
+            match parse(Raw { value: text, variable }) {
+                Ok(value) => list.push(At { value, place }),
+                Err(bad) => self.reader.note(bad, place),
+            }
+        }
+        list
+    }
+
+    /// A table within.
+    pub(super) fn section(&mut self, key: &str) -> Section<'_, 'd> {
+        let path = self.inside(key);
+        if let Some(At { value, place }) = self.reader.ask(&path, Kind::Section)
+            && value.as_dict().is_none()
+        {
+            let bad = Bad::new(format!("`{key}` is a table, found {}", kind(&value)));
+            self.reader.note(bad.hint(format!("write `[{path}]`, and its keys below")), place);
+        }
+        Section { reader: self.reader, path }
+    }
+
+    /// Each table of a list, `[[key]]`.
+    pub(super) fn tables<T>(
+        &mut self,
+        key: &str,
+        mut each: impl FnMut(&mut Section<'_, 'd>) -> Option<T>,
+    ) -> Vec<T> {
+        let path = self.inside(key);
+        let Some(At { value, place }) = self.reader.ask(&path, Kind::Tables) else {
+            return Vec::new();
+        };
+        let tables = value.as_array().filter(|list| list.iter().all(|it| it.as_dict().is_some()));
+        let Some(tables) = tables else {
+            if !matches!(place, Place::Variable(_)) {
+                let what = format!("`{path}` is a list of tables, found {}", kind(&value));
+                self.reader.note(Bad::new(what).hint(format!("write `[[{path}]]`")), place);
+            }
+            return Vec::new();
+        };
+        (0..tables.len())
+            .filter_map(|index| {
+                let path = format!("{path}.{index}");
+                self.reader.ask(&path, Kind::Section);
+                each(&mut Section { reader: self.reader, path })
+            })
+            .collect()
+    }
+
+    /// Notes what stands for a key that nothing sets, because another setting decides it.
+    pub(super) fn derived(&mut self, key: &str, value: impl Into<String>) {
+        let key = readable(&self.inside(key));
+        let shown = self.reader.shown.iter_mut().find(|shown| shown.key == key);
+        if let Some(shown) = shown.filter(|shown| shown.value.is_none()) {
+            shown.value = Some(value.into());
+        }
+    }
+
+    /// Whether any layer has a value.
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        find(&self.reader.merged, &self.inside(key)).is_some()
+    }
+
+    /// Where the table stands.
+    pub(super) fn place(&self) -> Place {
+        find(&self.reader.merged, &self.path)
+            .map(|value| self.reader.place(value, &self.path))
+            .unwrap_or_default()
+    }
+
+    /// Where the value of a key stands.
+    pub(super) fn place_of(&self, key: &str) -> Place {
+        let path = self.inside(key);
+        find(&self.reader.merged, &path)
+            .map(|value| self.reader.place(value, &path))
+            .unwrap_or_default()
+    }
+
+    /// Whether a list has nothing in it.
+    pub(super) fn is_empty(&self, key: &str) -> bool {
+        let list = find(&self.reader.merged, &self.inside(key));
+        list.and_then(Value::as_array).is_some_and(<[_]>::is_empty)
+    }
+
+    pub(super) fn note(&mut self, problem: Problem) {
+        self.reader.problems.push(problem);
+    }
+
+    /// How many there are by now.
+    pub(super) fn problems(&self) -> usize {
+        self.reader.problems.len()
+    }
+
+    fn inside(&self, key: &str) -> String {
+        if self.path.is_empty() { key.into() } else { format!("{}.{key}", self.path) }
+    }
+}
+
+/// Whether a variable can be merged without hiding values that are not its own.
+fn fits(merged: &Value, path: &str) -> bool {
+    ancestors(path).all(|above| find(merged, above).is_none_or(|it| it.as_dict().is_some()))
+        && find(merged, path).is_none_or(|it| it.as_dict().is_none())
+}
+
+/// `a.b.c` → `a.b`, `a`
+fn ancestors(path: &str) -> impl Iterator<Item = &str> {
+    path.rmatch_indices('.').map(|(end, _)| path.get(..end).unwrap_or_default())
+}
+
+fn find<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
+    path.split('.').filter(|step| !step.is_empty()).try_fold(value, |value, step| match value {
+        Value::Dict(_, dict) => dict.get(step),
+        Value::Array(_, array) => array.get(step.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('.').unwrap_or(("", path))
+}
+
+fn steps<'p>(path: &'p str, index: impl Fn(&str) -> String) -> Vec<String> {
+    let is_index = |step: &str| !step.is_empty() && step.bytes().all(|it| it.is_ascii_digit());
+    path.split('.')
+        .map(|step: &'p str| if is_index(step) { index(step) } else { step.into() })
+        .collect()
+}
+
+fn pattern(path: &str) -> String {
+    steps(path, |_| "*".into()).join(".")
+}
+
+/// `route.0.path` → `route[0].path`
+fn readable(path: &str) -> String {
+    steps(path, |index| format!("[{index}]")).join(".").replace(".[", "[")
+}
+
+fn separated(text: &str) -> Vec<Value> {
+    let list = text.trim();
+    if list.starts_with('[') {
+        // No list when it is an address in brackets.
+        let toml = format!("list = {list}");
+        if let Ok(document) = Document::parse(None, toml)
+            && let Ok(Some(values)) =
+                Figment::from(&document).find_value("list").map(|list| list.into_array())
+        {
+            return values;
+        }
+    }
+    list.split(',').map(str::trim).filter(|it| !it.is_empty()).map(Value::from).collect()
+}
+
+/// A value as one line.
+fn written(value: &Value) -> String {
+    match value {
+        Value::String(_, text) => {
+            text.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'")
+        }
+        Value::Bool(_, flag) => flag.to_string(),
+        Value::Array(_, values) if values.is_empty() => "off".into(),
+        Value::Array(_, values) => values.iter().map(written).collect::<Vec<_>>().join(", "),
+        other => other.to_i128().map_or_else(|| kind(other).into(), |number| number.to_string()),
+    }
+}
+
+fn nearest<'k>(word: &str, keys: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    let normal = |text: &str| text.to_lowercase().replace(['-', '_', '.'], "");
+    let word = normal(word);
+    keys.map(|key| (strsim::jaro_winkler(&normal(key), &word), key))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, key)| key)
+}
+
+fn with_hint(problem: Problem, hint: Option<String>) -> Problem {
+    match hint {
+        Some(hint) => problem.hint(hint),
+        None => problem,
+    }
+}
+
+fn only_in_file(list: &str) -> Problem {
+    Problem::error("a list of tables cannot be set by a variable")
+        .hint(format!("write `[[{list}]]` in the file"))
+}

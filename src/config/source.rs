@@ -1,0 +1,328 @@
+use super::problem::Problem;
+use figment::value::{Dict, Empty, Map, Value};
+use figment::{Metadata, Profile, Provider, Source};
+use std::ffi::OsString;
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use toml_edit::{Item, TableLike};
+
+/// What every variable of the edge starts with.
+pub(super) const PREFIX: &str = "CALLBACK_EDGE_";
+
+/// Names the file; a variable, but not a setting.
+pub(super) const FILE_VARIABLE: &str = "CALLBACK_EDGE_CONFIG";
+
+/// Where a value was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// Nowhere: it is built in, or there is no one place.
+    #[default]
+    Default,
+    /// In the file.
+    File(Spot),
+    /// In the environment variable of this name.
+    Variable(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(spot) => spot.fmt(f),
+            Self::Variable(name) => f.write_str(name),
+        }
+    }
+}
+
+/// A few characters in a line of a file; line and column count characters from 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spot {
+    /// The file, as it was named.
+    pub file: PathBuf,
+    /// The line.
+    pub line: usize,
+    /// The column.
+    pub column: usize,
+    /// How many characters.
+    pub width: usize,
+    /// The line's text; `None` when it holds something that must not be repeated.
+    pub source: Option<String>,
+}
+
+impl fmt::Display for Spot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file.display(), self.line, self.column)
+    }
+}
+
+/// A TOML file: a layer of values for figment, and the place of each of them.
+///
+/// Parsed once, by the parser that knows positions, so that values and places cannot disagree.
+#[derive(Debug)]
+pub(super) struct Document {
+    file: Option<PathBuf>,
+    toml: toml_edit::Document<String>,
+}
+
+impl Document {
+    /// Parses; `file` is `None` for what is built in.
+    pub(super) fn parse(file: Option<&Path>, text: String) -> Result<Self, Problem> {
+        match toml_edit::Document::parse(text.clone()) {
+            Ok(toml) => Ok(Self { file: file.map(Path::to_owned), toml }),
+            Err(error) => {
+                let message = error.message().replace('\n', ", ");
+                let problem = Problem::error(format!("not valid TOML: {message}"));
+                Err(match (file, error.span()) {
+                    (Some(file), Some(span)) => problem.at(&Place::File(spot(file, &text, span))),
+                    _ => problem,
+                })
+            }
+        }
+    }
+
+    /// The place of the value at `path`, such as `route.0.path`; of its name when it is a table.
+    pub(super) fn place_of(&self, path: &str) -> Place {
+        let mut node = Node::Item(self.toml.as_item());
+        let mut name = None;
+        for step in path.split('.').filter(|step| !step.is_empty()) {
+            let Some((key, child)) = node.child(step) else { return Place::Default };
+            (name, node) = (key, child);
+        }
+        let is_value =
+            node.table().is_none() && !matches!(node, Node::Item(Item::ArrayOfTables(_)));
+        self.at(if is_value { node.span() } else { name.or_else(|| node.span()) })
+    }
+
+    /// Every key with its path and the place of its name, a table before what is in it.
+    pub(super) fn keys(&self) -> Vec<(String, Place)> {
+        let mut keys = Vec::new();
+        let mut open = vec![(String::new(), Node::Item(self.toml.as_item()))];
+        while let Some((path, node)) = open.pop() {
+            let inside =
+                |step: &str| if path.is_empty() { step.into() } else { [&path, step].join(".") };
+            if let Some(table) = node.table() {
+                for (key, item) in table.iter() {
+                    let span = table.get_key_value(key).and_then(|(key, _)| key.span());
+                    keys.push((inside(key), self.at(span)));
+                    open.push((inside(key), Node::Item(item)));
+                }
+            } else {
+                for index in 0.. {
+                    let step = index.to_string();
+                    let Some((_, child)) = node.child(&step) else { break };
+                    open.push((inside(&step), child));
+                }
+            }
+        }
+        keys
+    }
+
+    fn at(&self, span: Option<Range<usize>>) -> Place {
+        match (&self.file, span) {
+            (Some(file), Some(span)) => Place::File(spot(file, self.toml.raw(), span)),
+            _ => Place::Default,
+        }
+    }
+}
+
+impl Provider for Document {
+    fn metadata(&self) -> Metadata {
+        match &self.file {
+            Some(file) => Metadata::from("file", Source::File(file.clone())),
+            None => Metadata::named("default"),
+        }
+    }
+
+    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
+        Ok(Map::from([(Profile::Default, Node::Item(self.toml.as_item()).dict())]))
+    }
+}
+
+/// An environment variable: a layer with one value. It stays the text that it is; figment's own
+/// provider would type it by its look, and forget how the variable is spelt.
+#[derive(Debug)]
+pub(super) struct Variable {
+    /// `CALLBACK_EDGE_LISTEN__HTTPS`
+    pub(super) name: String,
+    /// `listen.https`
+    pub(super) path: String,
+    value: String,
+}
+
+impl Variable {
+    /// Those with the prefix, by name. Names and values must be text.
+    pub(super) fn all(
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> (Vec<Self>, Vec<Problem>) {
+        let (mut variables, mut problems) = (Vec::new(), Vec::new());
+        for (name, value) in environment {
+            let name = name.to_string_lossy().into_owned();
+            let Some(path) = name.strip_prefix(PREFIX) else { continue };
+            if name == FILE_VARIABLE {
+                continue;
+            }
+            let path = path.to_lowercase().replace("__", ".");
+            match value.into_string() {
+                Ok(value) => variables.push(Self { name, path, value }),
+                Err(_) => problems
+                    .push(Problem::error("the value is not UTF-8").at(&Place::Variable(name))),
+            }
+        }
+        variables.sort_by(|one, other| one.name.cmp(&other.name));
+        (variables, problems)
+    }
+
+    /// How the variable that sets the key at `path` is spelt.
+    pub(super) fn spelt(path: &str) -> String {
+        format!("{PREFIX}{}", path.replace('.', "__").to_uppercase())
+    }
+}
+
+impl Provider for Variable {
+    fn metadata(&self) -> Metadata {
+        Metadata::from("environment", Source::Custom(self.name.clone()))
+    }
+
+    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
+        let value = figment::util::nest(&self.path, self.value.clone().into());
+        Ok(Map::from([(Profile::Default, value.into_dict().unwrap_or_default())]))
+    }
+}
+
+/// A table, a list or a value, whichever way it was written.
+#[derive(Clone, Copy)]
+enum Node<'d> {
+    Item(&'d Item),
+    Table(&'d toml_edit::Table),
+    Value(&'d toml_edit::Value),
+}
+
+impl<'d> Node<'d> {
+    fn table(self) -> Option<&'d dyn TableLike> {
+        match self {
+            Self::Item(item) => item.as_table_like(),
+            Self::Table(table) => Some(table),
+            Self::Value(value) => value.as_inline_table().map(|table| table as &dyn TableLike),
+        }
+    }
+
+    fn value(self) -> Option<&'d toml_edit::Value> {
+        match self {
+            Self::Item(item) => item.as_value(),
+            Self::Table(_) => None,
+            Self::Value(value) => Some(value),
+        }
+    }
+
+    fn span(self) -> Option<Range<usize>> {
+        match self {
+            Self::Item(item) => item.span(),
+            Self::Table(table) => table.span(),
+            Self::Value(value) => value.span(),
+        }
+    }
+
+    /// One step down, and the place of the key if the step was one.
+    fn child(self, step: &str) -> Option<(Option<Range<usize>>, Self)> {
+        if let Some(table) = self.table() {
+            let (key, item) = table.get_key_value(step)?;
+            return Some((key.span(), Self::Item(item)));
+        }
+        let index = step.parse().ok()?;
+        if let Self::Item(Item::ArrayOfTables(tables)) = self {
+            return Some((None, Self::Table(tables.get(index)?)));
+        }
+        Some((None, Self::Value(self.value()?.as_array()?.get(index)?)))
+    }
+
+    fn dict(self) -> Dict {
+        self.table().map_or_else(Dict::new, |table| {
+            table
+                .iter()
+                .map(|(key, item)| (key.to_owned(), Node::Item(item).to_figment()))
+                .collect()
+        })
+    }
+
+    fn to_figment(self) -> Value {
+        if self.table().is_some() {
+            return self.dict().into();
+        }
+        if let Self::Item(Item::ArrayOfTables(tables)) = self {
+            return tables
+                .iter()
+                .map(|table| Node::Table(table).to_figment())
+                .collect::<Vec<_>>()
+                .into();
+        }
+        match self.value() {
+            Some(toml_edit::Value::String(text)) => text.value().clone().into(),
+            Some(toml_edit::Value::Integer(number)) => (*number.value()).into(),
+            Some(toml_edit::Value::Float(number)) => (*number.value()).into(),
+            Some(toml_edit::Value::Boolean(flag)) => (*flag.value()).into(),
+            Some(toml_edit::Value::Array(array)) => {
+                array.iter().map(|value| Node::Value(value).to_figment()).collect::<Vec<_>>().into()
+            }
+            // No setting is a date; this says so to the reader.
+            _ => Value::from(Empty::Unit),
+        }
+    }
+}
+
+/// The spot that a span of bytes covers, as far as the end of its first line.
+fn spot(file: &Path, text: &str, span: Range<usize>) -> Spot {
+    let before = text.get(..span.start).unwrap_or(text);
+    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let source = text.get(start..).unwrap_or_default().lines().next().unwrap_or_default();
+    let column = before.get(start..).unwrap_or_default().chars().count() + 1;
+    let covered = text.get(span).unwrap_or_default().lines().next().unwrap_or_default();
+    Spot {
+        file: file.to_owned(),
+        line: before.matches('\n').count() + 1,
+        column,
+        width: covered.chars().count().max(1),
+        source: Some(source.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(text: &str, path: &str) -> String {
+        let document = Document::parse(Some(Path::new("f")), text.into()).unwrap();
+        match document.place_of(path) {
+            Place::File(spot) => format!("{}:{}+{}", spot.line, spot.column, spot.width),
+            other => other.to_string(),
+        }
+    }
+
+    #[test]
+    fn every_value_has_a_place_however_it_is_written() {
+        let text = "a = 1\n[b]\nc = [ \"é\", \"d\" ]\r\ne.f = true\n[[g]]\nh = 2\n[[g]]\nh = 3\n[i]\nj = [{ k = 4 }]";
+        #[rustfmt::skip]
+        let table = [
+            ("a", "1:5+1"), ("b", "2:2+1"), ("b.c", "3:5+12"), ("b.c.1", "3:12+3"), ("b.e.f", "4:7+4"),
+            ("g", "5:3+1"), ("g.0", "5:1+5"), ("g.1.h", "8:5+1"), ("i.j.0.k", "10:12+1"),
+            ("g.2", "default"), ("x", "default"), ("a.x", "default"),
+        ];
+        for (path, expected) in table {
+            assert_eq!(place(text, path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn variables_are_spelt_as_paths() {
+        let pairs =
+            [("CALLBACK_EDGE_LISTEN__HTTP", "x"), ("CALLBACK_EDGE_CONFIG", "f"), ("HOME", "/")];
+        let (variables, problems) =
+            Variable::all(pairs.map(|(name, value)| (name.into(), value.into())));
+        assert_eq!(
+            variables.iter().map(|it| it.path.as_str()).collect::<Vec<_>>(),
+            ["listen.http"]
+        );
+        assert_eq!(Variable::spelt("listen.http"), "CALLBACK_EDGE_LISTEN__HTTP");
+        assert!(problems.is_empty());
+    }
+}

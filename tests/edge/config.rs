@@ -1,0 +1,149 @@
+//! `config check` and `config show`, as a person meets them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Every bad configuration in `golden/config/*.toml` is refused with the text beside it, all of it.
+///
+/// Lines `# env: NAME=value` at the top of a file set variables. `UPDATE_GOLDEN=1` writes the
+/// texts anew; read them before you keep them.
+#[test]
+fn every_mistake_is_told_with_its_place_and_a_way_out() {
+    let inputs = golden_inputs();
+    assert!(inputs.len() > 40, "only {} inputs", inputs.len());
+    let mut differ = Vec::new();
+    for input in inputs {
+        let text = fs::read_to_string(&input).unwrap();
+        let output = check(&text, &variables(&text));
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(64), "{}: {told}", input.display());
+        assert!(output.stdout.is_empty(), "{}", input.display());
+        let golden = input.with_extension("txt");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&golden, &told).unwrap();
+        } else if fs::read_to_string(&golden).unwrap_or_default() != told {
+            differ.push(format!("{}:\n{told}", input.display()));
+        }
+    }
+    assert!(differ.is_empty(), "{}", differ.join("\n"));
+}
+
+#[test]
+fn a_file_that_is_named_must_exist() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = edge(dir.path(), &["-c", "missing.toml", "config", "check"], &[]);
+    assert_eq!(output.status.code(), Some(64));
+    assert_eq!(
+        stderr(&output),
+        "error: cannot read `missing.toml`\n  caused by: No such file or directory (os error 2)\n\
+         hint: `-c` names this file\n"
+    );
+    let variable = [("CALLBACK_EDGE_CONFIG".to_owned(), "other.toml".to_owned())];
+    let output = edge(dir.path(), &["config", "check"], &variable);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(stderr(&output).ends_with("hint: `CALLBACK_EDGE_CONFIG` names this file\n"));
+}
+
+#[test]
+fn files_are_found_in_the_order_that_is_promised() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["config.toml", "named.toml", "variable.toml"] {
+        fs::write(dir.path().join(name), "").unwrap();
+    }
+    let variable = [("CALLBACK_EDGE_CONFIG".to_owned(), "variable.toml".to_owned())];
+    let table: [(&[&str], &[_], &str); 3] = [
+        (&["config", "check"], &[], "config.toml"),
+        (&["config", "check"], &variable, "variable.toml"),
+        (&["-c", "named.toml", "config", "check"], &variable, "named.toml"),
+    ];
+    for (arguments, variables, file) in table {
+        let output = edge(dir.path(), arguments, variables);
+        assert_eq!(stderr(&output), format!("the configuration is valid (`{file}`)\n"));
+        assert_eq!(output.status.code(), Some(0));
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn warnings_stop_nothing() {
+    let output = check("[tls]\nhsts = \"1y\"\n", &[]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stderr(&output).starts_with("warning: `tls.hsts` does nothing"), "{}", stderr(&output));
+}
+
+#[test]
+fn show_tells_each_setting_with_its_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "public_url = \"https://auth.example.com\"\n[limits]\nconnections = 500\n";
+    fs::write(dir.path().join("config.toml"), text).unwrap();
+    let variable = [("CALLBACK_EDGE_LISTEN__HTTP".to_owned(), "127.0.0.1:80, [::1]:80".to_owned())];
+    let output = edge(dir.path(), &["config", "show"], &variable);
+    assert_eq!(stderr(&output), "");
+    assert_eq!(output.status.code(), Some(0));
+    let told = String::from_utf8(output.stdout).unwrap();
+    let golden = golden_dir().join("show.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&golden, &told).unwrap();
+    }
+    assert_eq!(told, fs::read_to_string(golden).unwrap());
+}
+
+/// With the sample file the edge behaves as without any.
+#[test]
+fn the_sample_file_says_what_is_built_in() {
+    let sample = fs::read_to_string(root().join("config.toml")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let show = || {
+        let output = edge(dir.path(), &["config", "show"], &[]);
+        assert_eq!(stderr(&output), "");
+        let told = String::from_utf8(output.stdout).unwrap();
+        let columns = |line: &str| {
+            let columns: Vec<_> = line.split("  ").filter(|column| !column.is_empty()).collect();
+            columns[..2].iter().map(|column| column.trim().to_owned()).collect::<Vec<_>>()
+        };
+        told.lines().map(columns).collect::<Vec<_>>()
+    };
+    let without = show();
+    fs::write(dir.path().join("config.toml"), sample).unwrap();
+    assert_eq!(show(), without);
+}
+
+fn golden_inputs() -> Vec<PathBuf> {
+    let entries = fs::read_dir(golden_dir()).unwrap().map(|entry| entry.unwrap().path());
+    let mut inputs: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|it| it == "toml")).collect();
+    inputs.sort();
+    inputs
+}
+
+fn golden_dir() -> PathBuf {
+    root().join("tests/edge/golden/config")
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn variables(text: &str) -> Vec<(String, String)> {
+    let lines = text.lines().map_while(|line| line.strip_prefix("# env: "));
+    lines.map(|line| line.split_once('=').unwrap()).map(|(k, v)| (k.into(), v.into())).collect()
+}
+
+fn check(text: &str, variables: &[(String, String)]) -> Output {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("config.toml"), text).unwrap();
+    fs::write(dir.path().join("large.txt"), vec![b'a'; (64 << 10) + 1]).unwrap();
+    edge(dir.path(), &["config", "check"], variables)
+}
+
+fn edge(dir: &Path, arguments: &[&str], variables: &[(String, String)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_callback-edge"));
+    command.args(arguments).current_dir(dir).env_clear();
+    command.envs(variables.iter().map(|(name, value)| (name, value)));
+    command.output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}

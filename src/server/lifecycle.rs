@@ -1,6 +1,7 @@
 //! The life of the process: start, reload, rotate, drain, end.
 
 use super::listen::{Bound, Key, Listeners};
+use super::service::whole;
 use super::slots::Slots;
 use super::state::{LinesDropped, Shared, Snapshot};
 use super::{announce, reload};
@@ -148,8 +149,8 @@ async fn leave(house: &mut reload::House, signals: &mut Signals, signal: &'stati
     tracing::info!(
         event = "draining",
         signal,
-        delay_ms = shutdown.delay.as_millis(),
-        grace_ms = shutdown.grace.as_millis(),
+        delay_ms = whole(shutdown.delay.as_millis()),
+        grace_ms = whole(shutdown.grace.as_millis()),
     );
     let drain = async {
         tokio::time::sleep(shutdown.delay).await;

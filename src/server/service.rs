@@ -73,6 +73,11 @@ enum Verdict {
 
 impl Edge {
     fn decide(&self, snapshot: &Snapshot, head: &Parts) -> Verdict {
+        // RFC 9112 §6.3: two framings are somebody's attempt to smuggle a request.
+        if head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH)
+        {
+            return Verdict::Answer(answer::text(StatusCode::BAD_REQUEST, "bad request\n"));
+        }
         match self.kind {
             ListenerKind::Admin => Verdict::Answer(self.admin(head)),
             ListenerKind::Http if snapshot.http_leads_to_https() => Verdict::Answer(
@@ -257,8 +262,12 @@ impl Edge {
             answer.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
         // What is left of a body must not be taken for the next request; see `guard::HeadScan`.
-        // A form that was refused counts as left.
-        let clean = body_read && (redirected.is_some() || !has_body(head));
+        // A form that was refused counts as left, and so does a chunked one: hyper drops a
+        // `Content-Length` that comes behind `Transfer-Encoding`, so a second framing cannot be
+        // ruled out.
+        let clean = body_read
+            && (redirected.is_some() || !has_body(head))
+            && !head.headers.contains_key(TRANSFER_ENCODING);
         if head.version < Version::HTTP_2 && (!clean || self.drain.is_cancelled()) {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -283,7 +292,7 @@ impl Edge {
                 route = route.as_deref(),
                 outcome = redirected.map(|(_, outcome)| outcome.name()),
                 status = status.as_u16(),
-                duration_us = started.elapsed().as_micros(),
+                duration_us = whole(started.elapsed().as_micros()),
             );
         }
         answer
@@ -330,6 +339,11 @@ fn method(method: &Method) -> &'static str {
         Method::CONNECT => "CONNECT",
         _ => "other",
     }
+}
+
+/// A number as a number: 128 bits become text in JSON.
+pub(super) fn whole(number: u128) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
 }
 
 fn protocol(version: Version) -> &'static str {

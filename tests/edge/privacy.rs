@@ -1,1 +1,98 @@
-//! x
+//! Canaries: what a callback carries appears in its `Location` and nowhere else.
+
+use crate::support::{Authority, Edge, Http1, Http2, connect, connect_tls};
+use tempfile::TempDir;
+
+const CODE: &str = "canary-code-7f3a";
+const STATE: &str = "canary-state-91bc";
+const COOKIE: &str = "canary-cookie-55de";
+
+#[tokio::test]
+async fn canaries_appear_in_no_other_header_and_in_no_log() {
+    let authority = Authority::new();
+    let dir = TempDir::new().unwrap();
+    authority.write(dir.path(), "edge", &["localhost"]);
+    for format in ["text", "json"] {
+        let dir = TempDir::with_prefix("privacy").unwrap();
+        authority.write(dir.path(), "edge", &["localhost"]);
+        let settings = format!(
+            "
+            listen.http = '127.0.0.1:0'
+            listen.https = '127.0.0.1:0'
+            listen.admin = '127.0.0.1:0'
+            public_url = 'https://localhost'
+            tls.certificate = '{{dir}}/edge.pem'
+            tls.private_key = '{{dir}}/edge.key'
+            log.level = 'trace'
+            {}
+            ",
+            // Without a format the greeting tells the ports.
+            if format == "text" { "log.format = 'text'" } else { "" }
+        );
+        let edge = Edge::start_in(dir, &settings, |_| {});
+        everything(&edge, &authority).await;
+        let mut admin = connect(edge.admin[0]).await;
+        let metrics = admin.get("/metrics").await.unwrap();
+        let metrics = String::from_utf8(metrics.body).unwrap();
+        assert!(metrics.contains("callback_edge_redirects_total"), "{metrics}");
+        let (status, stderr) = edge.stop();
+        assert_eq!(status.code(), Some(0));
+        assert!(stderr.contains("request"), "the log is empty: {stderr}");
+        for canary in [CODE, STATE, COOKIE, "canary"] {
+            assert!(!stderr.contains(canary), "{canary} in the log:\n{stderr}");
+            assert!(!metrics.contains(canary), "{canary} in the metrics:\n{metrics}");
+        }
+    }
+}
+
+/// Good and bad requests on every protocol, each with canaries in every place.
+async fn everything(edge: &Edge, authority: &Authority) {
+    let query = format!("code={CODE}&state={STATE}");
+    let fields = format!(
+        "Cookie: session={COOKIE}\r\nReferer: https://x/?{query}\r\nUser-Agent: {CODE}\r\n"
+    );
+    let form = "content-type: application/x-www-form-urlencoded\r\n";
+    #[rustfmt::skip]
+    let requests = [
+        ("GET", format!("/oauth/callback?{query}"), String::new(), String::new()),
+        ("GET", format!("/nowhere/{CODE}?{query}"), String::new(), String::new()),
+        ("PUT", format!("/oauth/callback?{query}"), String::new(), String::new()),
+        (CODE, format!("/oauth/callback?{query}"), String::new(), String::new()),
+        ("GET", format!("/oauth/callback?{query}"), "Sec-Purpose: prefetch\r\n".into(), String::new()),
+        ("GET", format!("/oauth/callback?{query}&{}", "x".repeat(40_000)), String::new(), String::new()),
+        ("POST", "/oauth/callback".into(), format!("{form}content-length: {}\r\n", query.len()), query.clone()),
+        ("POST", "/oauth/callback".into(), format!("{form}content-length: {}\r\n", query.len() + 2), format!("{query} #")),
+        ("GET", format!("/oauth/callback?{query}"), format!("Host: {STATE}:x\r\n"), String::new()),
+        ("GET", format!("/oauth/callback?{query}#"), String::new(), String::new()),
+        ("GET", format!("/oauth/callback?{query} {CODE}"), String::new(), String::new()),
+        ("GET", format!("/oauth/callback?{query}"), format!("X-{CODE} : {STATE}\r\n"), String::new()),
+    ];
+    for (method, target, more, body) in &requests {
+        let fields = format!("{fields}{more}");
+        let mut plain = connect(edge.http[0]).await;
+        let stream = connect_tls(authority, edge.https[0], "localhost", &[]).await.unwrap();
+        let mut tls = Http1::new(stream);
+        for reply in [
+            plain.request(method, target, &fields, body.as_bytes()).await,
+            tls.request(method, target, &fields, body.as_bytes()).await,
+        ] {
+            // None: the connection was closed on it, which says nothing either.
+            let Some(reply) = reply else { continue };
+            for (name, value) in &reply.headers {
+                let value = String::from_utf8_lossy(value);
+                assert!(name == "location" || !value.contains("canary"), "{name}: {value}");
+                assert!(!value.contains(COOKIE), "{name}: {value}");
+            }
+            assert!(!String::from_utf8_lossy(&reply.body).contains("canary"));
+        }
+    }
+    let mut h2 = Http2::connect(authority, edge.https[0], "localhost").await;
+    for target in [format!("/oauth/callback?{query}"), format!("/{CODE}?{query}")] {
+        let request = http::Request::get(format!("https://localhost{target}"))
+            .header("cookie", format!("session={COOKIE}"))
+            .body(())
+            .unwrap();
+        let reply = h2.request(request, b"").await.unwrap();
+        assert!(!String::from_utf8_lossy(&reply.body).contains("canary"));
+    }
+}

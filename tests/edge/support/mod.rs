@@ -5,7 +5,7 @@ mod client;
 mod process;
 
 pub(crate) use certs::Authority;
-pub(crate) use client::{Http1, Http2, Reply, connect, connect_tls};
+pub(crate) use client::{Http1, Http2, connect, connect_tls};
 pub(crate) use process::Edge;
 
 use std::future::Future;

@@ -42,7 +42,7 @@ pub(super) fn settle(read: Read, problems: &mut Vec<Problem>) -> Option<Settings
             trusted_proxies: read.listen.trusted_proxies,
         },
         tls,
-        limits: read.limits,
+        limits: read.limits.limits,
         shutdown: read.shutdown,
         self_check: read.self_check,
         log: read.log,
@@ -77,19 +77,22 @@ fn listeners(read: &Read, problems: &mut Vec<Problem>) {
 }
 
 fn limits(read: &Read, problems: &mut Vec<Problem>) {
-    let Some(query) = &read.query_bytes else { return };
-    let header_bytes = read.limits.header_bytes;
+    let (Some(header), Some(query)) = (&read.limits.header_bytes, &read.limits.query_bytes) else {
+        return;
+    };
     if query.value > QUERY_BYTES {
         let what = format!("`limits.query_bytes` is {}, over {QUERY_BYTES}", query.value);
         problems.push(Problem::error(what).at(&query.place).hint(format!(
-            "a request line ends at 65534 bytes, path included; give at most {QUERY_BYTES}"
+            "the longest request target is 65534 bytes, path included; give at most {QUERY_BYTES}"
         )));
-    } else if header_bytes > 0 && query.value >= header_bytes {
+    } else if query.value >= header.value {
         let what = format!(
-            "`limits.query_bytes` ({}) is not below `limits.header_bytes` ({header_bytes})",
-            query.value
+            "`limits.query_bytes` ({}) is not below `limits.header_bytes` ({})",
+            query.value, header.value
         );
-        problems.push(Problem::error(what).at(&query.place).hint(
+        // Whichever was set.
+        let place = if query.place == Place::Default { &header.place } else { &query.place };
+        problems.push(Problem::error(what).at(place).hint(
             "the query is part of the request head; lower `query_bytes` or raise `header_bytes`",
         ));
     }
@@ -203,7 +206,10 @@ fn page_file(file: &At<std::path::PathBuf>) -> Result<Bytes, Problem> {
     std::fs::File::open(&file.value)
         .and_then(|open| open.take(PAGE_BYTES as u64 + 1).read_to_end(&mut body))
         .map_err(|error| {
-            Problem::error(format!("cannot read {name}")).at(&file.place).caused_by(&error)
+            Problem::error(format!("cannot read {name}"))
+                .at(&file.place)
+                .caused_by(&error)
+                .hint("relative paths start at the working directory")
         })?;
     if body.len() > PAGE_BYTES { Err(too_long(&name, &file.place)) } else { Ok(body.into()) }
 }

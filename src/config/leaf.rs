@@ -1,16 +1,13 @@
 //! What the values of single keys look like, each as one function from what was written to a type.
+//! Those that name places on a network are in `address`.
 
-use crate::config::settings::{ConnectTo, LogFormat, Origin};
-use crate::redirect::{FormPost, Host, Path, Target};
+use super::settings::LogFormat;
+use crate::redirect::FormPost;
 use figment::value::Value;
 use http::HeaderValue;
-use ipnet::IpNet;
 use jiff::{Span, SpanRelativeTo};
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::time::Duration;
-use url::Url;
 
 /// What was written, and whether it can only be text because a variable holds it.
 #[derive(Clone, Copy)]
@@ -44,7 +41,7 @@ impl Bad {
         Self::new(format!("expected {expected}, found {}", kind(found)))
     }
 
-    fn userinfo() -> Self {
+    pub(super) fn userinfo() -> Self {
         let bad = Self::new("the URL has a user name or password in it")
             .hint("remove everything between `://` and `@`");
         Self { secret: true, ..bad }
@@ -73,7 +70,13 @@ pub(super) fn text<T>(parse: impl Fn(&str) -> Leaf<T>) -> impl Fn(Raw<'_>) -> Le
             "remove the key, or give it a value"
         })),
         Some(text) => parse(text),
-        None => Err(Bad::kind("text", raw.value).hint("put the value in quotes")),
+        None => Err(match raw.value.to_i128() {
+            // Quotes may not be all that is missing: a unit, an address.
+            Some(number) => parse(&number.to_string())
+                .err()
+                .unwrap_or_else(|| Bad::kind("text", raw.value).hint("put the value in quotes")),
+            None => Bad::kind("text", raw.value),
+        }),
     }
 }
 
@@ -157,7 +160,7 @@ fn in_units(bytes: usize) -> String {
     match bytes {
         bytes if bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) => format!("{}MiB", bytes >> 20),
         bytes if bytes >= 1 << 10 && bytes.is_multiple_of(1 << 10) => format!("{}KiB", bytes >> 10),
-        bytes => format!("{bytes} bytes"),
+        bytes => format!("{bytes}B"),
     }
 }
 
@@ -175,9 +178,9 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Leaf
 }
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
-pub(super) const HOUR: Duration = Duration::from_secs(3600);
-pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
-pub(super) const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(super) const HOUR: Duration = Duration::from_hours(1);
+pub(super) const DAY: Duration = Duration::from_hours(24);
+pub(super) const YEAR: Duration = Duration::from_hours(365 * 24);
 
 fn span(text: &str) -> Leaf<Duration> {
     const EXAMPLES: &str = "give a number with a unit, for example `500ms`, `10s`, `5m` or `1y`";
@@ -215,177 +218,8 @@ pub(super) fn max_age(text: &str) -> Leaf<Duration> {
     if age.subsec_nanos() == 0 {
         return Ok(age);
     }
-    Err(Bad::new(format!("`{text}` is not a whole number of seconds")))
-}
-
-pub(super) fn socket(text: &str) -> Leaf<SocketAddr> {
-    text.parse().map_err(|_| {
-        let bad = Bad::new(format!("`{text}` is not a socket address"));
-        if let Ok(address) = text.trim_matches(['[', ']']).parse::<std::net::IpAddr>() {
-            return bad.hint(format!("include a port, for example `{}`", SocketAddr::new(address, 443)));
-        }
-        match text.rsplit_once(':') {
-            Some(("", port)) if is_port(port) => {
-                bad.hint(format!("name an address: `0.0.0.0:{port}` for all, `127.0.0.1:{port}` for this machine only"))
-            }
-            Some(("localhost", port)) if is_port(port) => {
-                bad.hint(format!("use `127.0.0.1:{port}` or `[::1]:{port}`"))
-            }
-            Some((name, port)) if is_port(port) && Host::parse(name).is_ok() => {
-                bad.hint(format!("use an IP address, for example `0.0.0.0:{port}`; names are not looked up"))
-            }
-            _ if is_port(text) => bad.hint(format!("include an address, for example `0.0.0.0:{text}`")),
-            _ => bad.hint("give an IP address and a port, for example `0.0.0.0:443` or `[::]:443`"),
-        }
-    })
-}
-
-fn is_port(text: &str) -> bool {
-    text.parse::<u16>().is_ok()
-}
-
-/// A network, or a single address.
-pub(super) fn network(text: &str) -> Leaf<IpNet> {
-    if let Ok(address) = text.parse::<std::net::IpAddr>() {
-        return Ok(address.into());
-    }
-    let network: IpNet = text.parse().map_err(|_| {
-        Bad::new(format!("`{text}` is not a network"))
-            .hint("give an address and a prefix length, for example `10.0.0.0/8`")
-    })?;
-    if network == network.trunc() {
-        return Ok(network);
-    }
-    Err(Bad::new(format!("`{text}` has bits set behind its prefix")).hint(format!(
-        "write `{}`, or `{}` for the one address",
-        network.trunc(),
-        network.addr()
-    )))
-}
-
-/// A network that no stranger can own.
-pub(super) fn private_network(text: &str) -> Leaf<IpNet> {
-    const PRIVATE: [&str; 9] = [
-        "10.0.0.0/8",
-        "172.16.0.0/12",
-        "192.168.0.0/16",
-        // Shared address space of carriers and overlay networks (RFC 6598).
-        "100.64.0.0/10",
-        "169.254.0.0/16",
-        "127.0.0.0/8",
-        "::1/128",
-        "fc00::/7",
-        "fe80::/10",
-    ];
-    let given = network(text)?;
-    let private = PRIVATE.iter().flat_map(|private| private.parse::<IpNet>());
-    if private.into_iter().any(|private| private.contains(&given)) {
-        return Ok(given);
-    }
-    Err(Bad::new(format!("`{text}` is not a private network")).hint(
-        "plain http is for private networks only, such as `10.0.0.0/8`, `172.16.0.0/12`, \
-         `192.168.0.0/16`, `100.64.0.0/10` or `fc00::/7`; reach anything else over https",
-    ))
-}
-
-/// A host without port; international names become their `xn--` form.
-pub(super) fn host(text: &str) -> Leaf<Host> {
-    let bad = || Bad::new(format!("`{text}` is not a host name or IP address"));
-    if let Ok(url) = Url::parse(text)
-        && let Some(host) = url.host_str().filter(|host| !host.is_empty())
-    {
-        return Err(bad().hint(format!("give the host alone: `{host}`")));
-    }
-    if text.contains('*') {
-        return Err(
-            bad().hint("wildcards are not supported; leave `host` out to answer on any host")
-        );
-    }
-    if text.parse::<std::net::Ipv6Addr>().is_ok() {
-        return Err(bad().hint(format!("put an IPv6 address in brackets: `[{text}]`")));
-    }
-    if let Some((name, port)) = text.rsplit_once(':')
-        && is_port(port)
-        && Host::parse(name).is_ok()
-    {
-        return Err(bad().hint(format!("give the host without a port: `{name}`")));
-    }
-    let normal = url::Host::parse(text).map_err(|_| bad())?;
-    Host::parse(&normal.to_string()).map_err(|_| bad())
-}
-
-pub(super) fn path(text: &str) -> Leaf<Path> {
-    Path::parse(text).map_err(|error| {
-        let bad = Bad::new(format!("`{text}` {error}"));
-        match Url::parse(text) {
-            Ok(url) if url.has_host() => bad.hint(format!("give the path alone: `{}`", url.path())),
-            _ => bad.hint("give the path as in a request line, for example `/oauth/callback`"),
-        }
-    })
-}
-
-pub(super) fn target(text: &str) -> Leaf<Target> {
-    if has_userinfo(text) {
-        return Err(Bad::userinfo());
-    }
-    Target::parse(text).map_err(|error| {
-        let bad = Bad::new(format!("`{text}` {error}"));
-        match (error, Url::parse(text)) {
-            (crate::redirect::BadTarget::Fragment, _) => bad.hint("remove `#` and what follows"),
-            (crate::redirect::BadTarget::NoPath, Ok(url)) => bad.hint(format!("write `{url}`")),
-            (crate::redirect::BadTarget::NotAscii, Ok(url)) => {
-                bad.hint(format!("write it as it is sent: `{url}`"))
-            }
-            _ => bad.hint("give a whole URL, for example `https://api.nango.dev/oauth/callback`"),
-        }
-    })
-}
-
-/// Scheme, host and port.
-pub(super) fn origin(text: &str) -> Leaf<Origin> {
-    if has_userinfo(text) {
-        return Err(Bad::userinfo());
-    }
-    let (bad, url) = web_url(text, "https://auth.example.com")?;
-    let host = url.host_str().and_then(|host| Host::parse(host).ok());
-    let Some(host) = host else { return Err(bad.hint("the host is not a valid name")) };
-    let origin = Origin { https: url.scheme() == "https", host, port: url.port() };
-    if url.path() != "/" || text.contains(['?', '#']) {
-        return Err(Bad::new(format!("`{text}` has more than a scheme, a host and a port"))
-            .hint(format!("write `{origin}`; the paths are those of the routes")));
-    }
-    Ok(origin)
-}
-
-/// An `http` or `https` URL that paths can be added to; without the slash at its end.
-pub(super) fn base(text: &str) -> Leaf<Target> {
-    if has_userinfo(text) {
-        return Err(Bad::userinfo());
-    }
-    let (bad, _) = web_url(text, "https://api.nango.dev")?;
-    if text.contains(['?', '#']) {
-        return Err(Bad::new(format!("`{text}` has a query or a fragment"))
-            .hint("paths are added to this URL; remove `?` or `#` and what follows"));
-    }
-    let base = text.trim_end_matches('/');
-    Target::parse(&format!("{base}/")).map_err(|error| bad.hint(format!("it {error}")))
-}
-
-fn web_url(text: &str, example: &str) -> Leaf<(Bad, Url)> {
-    let bad = || Bad::new(format!("`{text}` is not an http or https URL"));
-    match Url::parse(text) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && text.contains("://") => {
-            Ok((bad(), url))
-        }
-        _ if Host::parse(text).is_ok() => Err(bad().hint(format!("write `https://{text}`"))),
-        _ => Err(bad().hint(format!("give a scheme and a host, for example `{example}`"))),
-    }
-}
-
-/// Judged on the text: what a parser refuses may hold a password all the same.
-fn has_userinfo(text: &str) -> bool {
-    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
-    rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
+    Err(Bad::new(format!("`{text}` is not a whole number of seconds"))
+        .hint("give whole seconds, for example `86400s`, or `1y`"))
 }
 
 pub(super) fn form_post(text: &str) -> Leaf<FormPost> {
@@ -417,8 +251,9 @@ fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> Leaf<T> {
     })
 }
 
-pub(super) fn file(text: &str) -> Leaf<PathBuf> {
-    Ok(text.into())
+/// Any text at all.
+pub(super) fn verbatim<T: for<'t> From<&'t str>>(raw: Raw<'_>) -> Leaf<T> {
+    text(|text| Ok(text.into()))(raw)
 }
 
 pub(super) fn header(text: &str) -> Leaf<HeaderValue> {
@@ -426,20 +261,37 @@ pub(super) fn header(text: &str) -> Leaf<HeaderValue> {
         .map_err(|_| Bad::new(format!("`{}` cannot stand in a header", text.escape_debug())))
 }
 
-/// `HOST:PORT:ADDRESS:PORT`
-pub(super) fn connect_to(text: &str) -> Leaf<ConnectTo> {
-    let parts = || {
-        let host_end = if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':')? };
-        let (name, rest) = text.split_at_checked(host_end)?;
-        let (port, address) = rest.strip_prefix(':')?.split_once(':')?;
-        Some(ConnectTo {
-            host: host(name).ok()?,
-            port: port.parse().ok()?,
-            address: address.parse().ok()?,
-        })
-    };
-    parts().ok_or_else(|| {
-        Bad::new(format!("`{text}` is not of the form `HOST:PORT:ADDRESS:PORT`"))
-            .hint("for example `auth.example.com:443:127.0.0.1:8443`; the address is an IP address")
-    })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit_and_a_year_has_365_days() {
+        #[rustfmt::skip]
+        let table = [
+            ("10s", 10), ("1m 30s", 90), ("1h30m", 5400), ("1d", 86_400), ("2w", 14 * 86_400),
+            ("1y", 365 * 86_400), ("1y 1d", 366 * 86_400), ("PT5M", 300), ("0s", 0),
+        ];
+        for (text, seconds) in table {
+            assert_eq!(span(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        assert_eq!(span("500ms"), Ok(Duration::from_millis(500)));
+        for bad in ["10", "", "s", "1mo", "-1s", "1s ago", "ten seconds", "9999999y", "1y -2d"] {
+            assert!(span(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_bytes_or_carry_a_unit() {
+        #[rustfmt::skip]
+        let table = [
+            ("0", Some(0)), ("512", Some(512)), ("64KiB", Some(65_536)), ("64 kib", Some(65_536)),
+            ("64kB", Some(64_000)), ("1MiB", Some(1 << 20)), ("1MB", Some(1_000_000)),
+            ("9B", Some(9)), ("", None), ("KiB", None), ("64k", None), ("1.5MiB", None),
+            ("-1", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(bytes(text), expected, "{text}");
+        }
+    }
 }

@@ -43,11 +43,11 @@ pub fn load(
         (None, None) => find_file()?,
     };
     let document = match &file {
-        Some((file, text)) => Some(Document::parse(Some(file), text.clone())?),
+        Some((file, text)) => Some(Document::parse(Some(file), text)?),
         None => None,
     };
     let (variables, mut problems) = Variable::all(environment);
-    let defaults = Document::parse(None, DEFAULTS.to_owned())?;
+    let defaults = Document::parse(None, DEFAULTS)?;
     let mut reader = Reader::new(&defaults, document.as_ref(), &variables)?;
 
     let read = read(&mut reader.root());
@@ -93,4 +93,138 @@ fn find_file() -> Result<Option<(PathBuf, String)>, Problem> {
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn loaded(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, Problems> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("f.toml");
+        std::fs::write(&file, text).unwrap();
+        let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
+        load(Some(&file), variables)
+    }
+
+    fn settings(text: &str, variables: &[(&str, &str)]) -> Settings {
+        loaded(text, variables).unwrap_or_else(|problems| panic!("{problems}")).settings
+    }
+
+    #[test]
+    fn defaults_are_what_the_contract_says() {
+        let it = settings("", &[]);
+        assert_eq!((it.public_url, &*it.nango_url), (None, "https://api.nango.dev"));
+        let routes = it.routes.items().iter();
+        let routes: Vec<_> =
+            routes.map(|route| (route.path.as_str(), route.target.as_str())).collect();
+        assert_eq!(
+            routes,
+            [
+                ("/oauth/callback", "https://api.nango.dev/oauth/callback"),
+                ("/app-auth/connect", "https://api.nango.dev/app-auth/connect"),
+            ]
+        );
+        assert!(it.pages.items().is_empty() && it.tls.is_none());
+        assert_eq!(it.listen.http, ["127.0.0.1:8080".parse().unwrap()]);
+        assert!(it.listen.https.is_empty() && it.listen.admin.is_empty());
+        assert!(it.listen.proxy_protocol.is_empty() && it.listen.trusted_proxies.is_empty());
+        assert_eq!((it.limits.connections, it.limits.connections_per_address), (10_000, 256));
+        assert_eq!(it.limits.handshake_timeout, Duration::from_secs(10));
+        assert_eq!(it.limits.request_timeout, Duration::from_secs(15));
+        assert_eq!(it.limits.idle_timeout, Duration::from_secs(30));
+        assert_eq!(it.limits.connection_age, Duration::from_mins(10));
+        let bytes = (it.limits.header_bytes, it.limits.query_bytes, it.limits.form_bytes);
+        assert_eq!(bytes, (64 << 10, 32 << 10, 32 << 10));
+        assert_eq!((it.shutdown.delay, it.shutdown.grace.as_secs()), (Duration::ZERO, 30));
+        assert_eq!((it.self_check.every, it.self_check.cache.as_secs()), (None, 10));
+        assert!(it.self_check.token_file.is_none() && it.self_check.connect_to.is_empty());
+        assert!(!it.self_check.follow && it.log.requests && it.log.format.is_none());
+        assert_eq!(it.log.level, tracing::Level::INFO);
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_key_by_key() {
+        let text = "[limits]\nconnections = 5\nform_bytes = 9\n[listen]\nhttp = \"off\"";
+        let it = settings(
+            text,
+            &[
+                ("CALLBACK_EDGE_LIMITS__CONNECTIONS", "7"),
+                ("CALLBACK_EDGE_LISTEN__HTTP", "[::1]:80, 127.0.0.1:80"),
+                ("CALLBACK_EDGE_LISTEN__ADMIN", "[\"127.0.0.1:90\"]"),
+                ("CALLBACK_EDGE_LISTEN__PROXY_PROTOCOL", ""),
+            ],
+        );
+        assert_eq!((it.limits.connections, it.limits.form_bytes), (7, 9));
+        assert_eq!((it.listen.http.len(), it.listen.admin.len()), (2, 1));
+    }
+
+    #[test]
+    fn a_route_in_the_file_replaces_those_built_in() {
+        let text = "[nango]\nurl = \"http://localhost:3003/nango/\"\n\
+                    [[route]]\nhost = \"Bücher.example\"\npath = \"/x/app-auth/connect\"";
+        let it = settings(text, &[]);
+        let [route] = it.routes.items() else { panic!("{:?}", it.routes) };
+        assert_eq!(route.host.as_ref().unwrap().as_str(), "xn--bcher-kva.example");
+        assert_eq!(route.target.as_str(), "http://localhost:3003/nango/app-auth/connect");
+        assert_eq!(&*it.nango_url, "http://localhost:3003/nango");
+    }
+
+    #[test]
+    fn plain_http_goes_to_this_machine_and_to_named_networks_only() {
+        let target = |url: &str| {
+            let text = format!(
+                "allow_plain_targets = \"10.1.0.0/16\"\n[[route]]\npath = \"/cb\"\ntarget = \"{url}\""
+            );
+            loaded(&text, &[]).is_ok()
+        };
+        for good in ["127.9.9.9", "[::1]", "localhost", "a.localhost:1", "10.1.2.3", "2130706433"] {
+            assert!(target(&format!("http://{good}/cb")), "{good}");
+        }
+        for bad in ["10.2.0.1", "192.168.0.1", "[fd00::1]", "localhost.example", "127.0.0.1.nip.io"]
+        {
+            assert!(!target(&format!("http://{bad}/cb")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_what_leads_back_here_is_a_loop() {
+        let table = [
+            ("https://auth.example.com/cb", true),
+            ("https://AUTH.example.com.:443/cb", true),
+            ("http://localhost:8080/cb", true),
+            ("http://127.0.0.1:8080/cb", true),
+            ("https://auth.example.com/other", false),
+            ("https://auth.example.com:8443/cb", false),
+            ("https://example.com/cb", false),
+            ("http://127.0.0.1:3003/cb", false),
+        ];
+        for (target, is_loop) in table {
+            let text = format!(
+                "public_url = \"https://auth.example.com\"\n\
+                 [[route]]\npath = \"/cb\"\ntarget = \"{target}\""
+            );
+            assert_eq!(loaded(&text, &[]).is_err(), is_loop, "{target}");
+        }
+    }
+
+    #[test]
+    fn the_sample_file_names_every_key() {
+        let sample = include_str!("../../config.toml");
+        let uncommented: Vec<_> = sample
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(key) if key.starts_with(|it: char| it.is_lowercase() || it == '[') => key,
+                _ => line,
+            })
+            .collect();
+        let sample = Document::parse(Some(Path::new("s")), &uncommented.join("\n")).unwrap();
+        let defaults = Document::parse(None, DEFAULTS).unwrap();
+        let mut reader = Reader::new(&defaults, Some(&sample), &[]).unwrap();
+        read(&mut reader.root());
+        reader.note_unknown(&[]);
+        assert_eq!(reader.problems, []);
+        assert_eq!(reader.keys_not_in_the_file(), [""; 0]);
+    }
 }

@@ -4,6 +4,7 @@
 //! read by itself) → `read` (the one list of keys) → `agree` (what only shows when settings are
 //! seen together). Each step notes its [`Problem`]s and goes on, so that one run tells them all.
 
+mod address;
 mod agree;
 mod leaf;
 mod load;
@@ -13,6 +14,7 @@ mod read;
 mod reader;
 mod settings;
 mod source;
+mod unknown;
 
 pub use load::{Loaded, load};
 pub use problem::{Problem, Problems};

@@ -12,9 +12,9 @@ pub struct Problem {
     warning: bool,
     what: String,
     place: Place,
-    beside: String,
+    beside: Box<str>,
     causes: Vec<String>,
-    hint: Option<String>,
+    hint: Option<Box<str>>,
 }
 
 impl Problem {
@@ -24,7 +24,7 @@ impl Problem {
             warning: false,
             what: what.into(),
             place: Place::Default,
-            beside: String::new(),
+            beside: Box::default(),
             causes: Vec::new(),
             hint: None,
         }
@@ -45,7 +45,7 @@ impl Problem {
     /// A few words beside the caret.
     #[must_use]
     pub fn beside(mut self, words: impl Into<String>) -> Self {
-        self.beside = words.into();
+        self.beside = words.into().into();
         self
     }
 
@@ -70,7 +70,7 @@ impl Problem {
     /// What to do instead.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(hint.into().into());
         self
     }
 
@@ -190,7 +190,7 @@ mod tests {
             source: Some("redirct = \"https://api.nango.dev/oauth/callback\"".into()),
         };
         let problem = Problem::error("unknown key `redirct`")
-            .at(&Place::File(spot))
+            .at(&Place::File(Box::new(spot)))
             .beside("expected one of `listen`, `route`, `tls`")
             .hint("did you mean `route`?");
         let expected = "\

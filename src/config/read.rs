@@ -1,5 +1,6 @@
 //! Every key there is, read in the order in which `config show` tells them.
 
+use super::address;
 use super::leaf::{self, DAY, HOUR, SECOND, YEAR, or_off, text};
 use super::problem::Problem;
 use super::reader::{At, Section};
@@ -23,8 +24,7 @@ pub(super) struct Read {
     pub(super) pages: Vec<PageRead>,
     pub(super) listen: ListenRead,
     pub(super) tls: TlsRead,
-    pub(super) limits: Limits,
-    pub(super) query_bytes: Option<At<usize>>,
+    pub(super) limits: LimitsRead,
     pub(super) shutdown: Shutdown,
     pub(super) self_check: SelfCheck,
     pub(super) log: Log,
@@ -69,6 +69,12 @@ pub(super) struct TlsRead {
     pub(super) hsts: Option<At<Duration>>,
 }
 
+pub(super) struct LimitsRead {
+    pub(super) limits: Limits,
+    pub(super) header_bytes: Option<At<usize>>,
+    pub(super) query_bytes: Option<At<usize>>,
+}
+
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// hyper's HTTP/1 read buffer cannot be smaller.
@@ -77,10 +83,9 @@ const LEAST_HEADER_BYTES: usize = 8 << 10;
 /// Reads them all. A leaf that could not be read stands at a value that nobody sees, since then
 /// there are problems and no settings.
 pub(super) fn read(root: &mut Section<'_, '_>) -> Read {
-    let public_url = root.value("public_url", text(leaf::origin));
-    let plain_targets = root.list("allow_plain_targets", leaf::private_network);
-    let nango = root.section("nango").value("url", text(leaf::base));
-    let limits = limits(&mut root.section("limits"));
+    let public_url = root.value("public_url", text(address::origin));
+    let plain_targets = root.list("allow_plain_targets", address::private_network);
+    let nango = root.section("nango").value("url", text(address::base));
     Read {
         public_url,
         plain_targets: plain_targets.into_iter().map(|network| network.value).collect(),
@@ -90,8 +95,7 @@ pub(super) fn read(root: &mut Section<'_, '_>) -> Read {
         pages: root.tables("page", page),
         listen: listen(&mut root.section("listen")),
         tls: tls(&mut root.section("tls")),
-        query_bytes: limits.1,
-        limits: limits.0,
+        limits: limits(&mut root.section("limits")),
         shutdown: shutdown(&mut root.section("shutdown")),
         self_check: self_check(&mut root.section("self_check")),
         log: log(&mut root.section("log")),
@@ -113,11 +117,11 @@ pub(super) fn below(nango: &Target, path: &str) -> String {
 }
 
 fn route(table: &mut Section<'_, '_>, nango: Option<&At<Target>>) -> Option<RouteRead> {
-    let host = table.value("host", text(leaf::host));
+    let host = table.value("host", text(address::host));
     table.derived("host", "any");
-    let path = table.required("path", text(leaf::path));
+    let path = table.required("path", "/oauth/callback", text(address::path));
     let is_set = table.is_set("target");
-    let target = table.value("target", text(leaf::target));
+    let target = table.value("target", text(address::target));
     let form_post = table.value("form_post", text(leaf::form_post));
     table.derived("form_post", "convert");
     let path = path?;
@@ -136,12 +140,12 @@ fn route(table: &mut Section<'_, '_>, nango: Option<&At<Target>>) -> Option<Rout
 }
 
 fn page(table: &mut Section<'_, '_>) -> Option<PageRead> {
-    let host = table.value("host", text(leaf::host));
+    let host = table.value("host", text(address::host));
     table.derived("host", "any");
-    let path = table.required("path", text(leaf::path));
+    let path = table.required("path", "/verification.txt", text(address::path));
     let (has_body, has_file) = (table.is_set("body"), table.is_set("file"));
-    let body = table.value("body", text(|text| Ok(text.to_owned())));
-    let file = table.value("file", text(leaf::file));
+    let body = table.value("body", leaf::verbatim);
+    let file = table.value("file", leaf::verbatim);
     let content_type = table.value("content_type", text(leaf::header));
     table.derived("content_type", "text/plain; charset=utf-8");
     if has_body == has_file {
@@ -172,33 +176,33 @@ fn page(table: &mut Section<'_, '_>) -> Option<PageRead> {
 
 fn listen(table: &mut Section<'_, '_>) -> ListenRead {
     let before = table.problems();
-    let http = table.list("http", leaf::socket);
-    let https = table.list("https", leaf::socket);
+    let http = table.list("http", address::socket);
+    let https = table.list("https", address::socket);
     let nowhere = http.is_empty() && https.is_empty() && table.problems() == before;
     ListenRead {
         // A table that is none has no `http`, and was noted.
         nowhere: (nowhere && table.is_set("http")).then(|| table.place_of("http")),
         http,
         https,
-        admin: table.list("admin", leaf::socket),
+        admin: table.list("admin", address::socket),
         proxy_protocol: networks(table, "proxy_protocol"),
         trusted_proxies: networks(table, "trusted_proxies"),
     }
 }
 
 fn networks(table: &mut Section<'_, '_>, key: &str) -> Networks {
-    Networks(table.list(key, leaf::network).into_iter().map(|it| it.value).collect())
+    Networks(table.list(key, address::network).into_iter().map(|it| it.value).collect())
 }
 
 fn tls(table: &mut Section<'_, '_>) -> TlsRead {
-    let certificate = table.value("certificate", text(leaf::file));
-    let private_key = table.value("private_key", text(leaf::file));
+    let certificate = table.value("certificate", leaf::verbatim);
+    let private_key = table.value("private_key", leaf::verbatim);
     let mut given = certificate.is_some();
     let pairs = table.tables("pair", |pair| {
         given = true;
         let place = pair.place();
-        let certificate = pair.required("certificate", text(leaf::file));
-        let private_key = pair.required("private_key", text(leaf::file));
+        let certificate = pair.required("certificate", "fullchain.pem", leaf::verbatim);
+        let private_key = pair.required("private_key", "privkey.pem", leaf::verbatim);
         let (certificate, private_key) = (certificate?.value, private_key?.value);
         Some(At { value: CertificateFiles { certificate, private_key }, place })
     });
@@ -207,7 +211,7 @@ fn tls(table: &mut Section<'_, '_>) -> TlsRead {
     TlsRead { certificate, private_key, pairs, given, hsts }
 }
 
-fn limits(table: &mut Section<'_, '_>) -> (Limits, Option<At<usize>>) {
+fn limits(table: &mut Section<'_, '_>) -> LimitsRead {
     let connections = count(table, "connections");
     let connections_per_address = count(table, "connections_per_address");
     let handshake_timeout = time(table, "handshake_timeout", MILLISECOND, HOUR);
@@ -224,11 +228,11 @@ fn limits(table: &mut Section<'_, '_>) -> (Limits, Option<At<usize>>) {
         request_timeout,
         idle_timeout,
         connection_age,
-        header_bytes: value(header_bytes),
+        header_bytes: value(header_bytes.clone()),
         query_bytes: value(query_bytes.clone()),
         form_bytes: value(form_bytes),
     };
-    (limits, query_bytes)
+    LimitsRead { limits, header_bytes, query_bytes }
 }
 
 fn shutdown(table: &mut Section<'_, '_>) -> Shutdown {
@@ -241,8 +245,8 @@ fn shutdown(table: &mut Section<'_, '_>) -> Shutdown {
 fn self_check(table: &mut Section<'_, '_>) -> SelfCheck {
     let every = table.value("every", or_off(leaf::duration(SECOND..=DAY)));
     let cache = time(table, "cache", Duration::ZERO, HOUR);
-    let token_file = table.value("token_file", text(leaf::file));
-    let connect_to = table.list("connect_to", leaf::connect_to);
+    let token_file = table.value("token_file", leaf::verbatim);
+    let connect_to = table.list("connect_to", address::connect_to);
     SelfCheck {
         every: value(every),
         cache,

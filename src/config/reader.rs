@@ -1,6 +1,7 @@
 use super::leaf::{Bad, Leaf, Raw, is_off, kind};
 use super::problem::Problem;
 use super::source::{Document, Place, Variable};
+use super::unknown::ancestors;
 use figment::value::Value;
 use figment::{Figment, Source};
 
@@ -28,21 +29,21 @@ pub struct Shown {
 pub(super) struct Reader<'d> {
     merged: Value,
     layers: Figment,
-    document: Option<&'d Document>,
-    asked: Vec<Asked>,
+    pub(super) document: Option<&'d Document>,
+    pub(super) asked: Vec<Asked>,
     pub(super) shown: Vec<Shown>,
     pub(super) problems: Vec<Problem>,
 }
 
 #[derive(Debug)]
-struct Asked {
+pub(super) struct Asked {
     /// As in a path, a place in a list as `*`.
-    pattern: String,
-    kind: Kind,
+    pub(super) pattern: String,
+    pub(super) kind: Kind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Leaf,
     Section,
     Tables,
@@ -90,45 +91,14 @@ impl<'d> Reader<'d> {
         Section { reader: self, path: String::new() }
     }
 
-    /// Notes every key of the file and every variable that nothing asked for.
-    pub(super) fn note_unknown(&mut self, variables: &[Variable]) {
-        let mut unknown = Vec::new();
-        for (path, place) in self.document.map(Document::keys).unwrap_or_default() {
-            let (parent, key) = split(&path);
-            let below_table =
-                parent.is_empty() || self.kind(parent).is_some_and(|kind| kind != Kind::Leaf);
-            if below_table && self.kind(&path).is_none() {
-                let problem = Problem::error(format!("unknown key `{key}`")).at(&place);
-                let problem = problem.beside(self.expected(parent));
-                unknown.push(with_hint(problem, self.advice(&path)));
-            }
-        }
-        for variable in variables {
-            let problem = Problem::error("no setting has this name");
-            let path = variable.path.as_str();
-            let above = ancestors(path).find_map(|path| Some((path, self.kind(path)?)));
-            let problem = match (self.kind(path), above) {
-                (Some(Kind::Leaf), _) => continue,
-                (Some(Kind::Section), _) => Problem::error(format!("`{path}` is a table"))
-                    .hint(format!("set its keys, for example `{}`", self.example(path))),
-                (Some(Kind::Tables), _) => only_in_file(path),
-                (None, Some((list, Kind::Tables))) => only_in_file(list),
-                (None, Some((leaf, Kind::Leaf))) => problem.hint(format!(
-                    "`{leaf}` has no keys below it; use `{}`",
-                    Variable::spelt(leaf)
-                )),
-                (None, _) => with_hint(problem, self.advice_for_variable(path)),
-            };
-            unknown.push(problem.at(&Place::Variable(variable.name.clone())));
-        }
-        self.problems.append(&mut unknown);
-    }
-
-    /// Every key that was asked for: `limits.header_bytes`, `route.*.path`.
+    /// What was asked for and does not stand in the file.
     #[cfg(test)]
-    pub(super) fn keys(&self) -> Vec<&str> {
+    pub(super) fn keys_not_in_the_file(&self) -> Vec<&str> {
+        let written = self.document.map(Document::keys).unwrap_or_default();
+        let written: Vec<_> = written.iter().map(|(path, _)| pattern(path)).collect();
         let leaves = self.asked.iter().filter(|asked| asked.kind == Kind::Leaf);
-        leaves.map(|asked| asked.pattern.as_str()).collect()
+        let leaves = leaves.map(|asked| asked.pattern.as_str());
+        leaves.filter(|leaf| !written.iter().any(|path| path == leaf)).collect()
     }
 
     fn ask(&mut self, path: &str, kind: Kind) -> Option<At<Value>> {
@@ -156,52 +126,9 @@ impl<'d> Reader<'d> {
         self.problems.push(with_hint(Problem::error(bad.what).at(&place), bad.hint));
     }
 
-    fn kind(&self, path: &str) -> Option<Kind> {
+    pub(super) fn kind(&self, path: &str) -> Option<Kind> {
         let wanted = pattern(path);
         self.asked.iter().find(|asked| asked.pattern == wanted).map(|asked| asked.kind)
-    }
-
-    fn siblings(&self, parent: &str) -> impl Iterator<Item = &str> {
-        let parent = pattern(parent);
-        self.asked.iter().filter_map(move |asked| {
-            let (of, key) = split(&asked.pattern);
-            (of == parent && key != "*").then_some(key)
-        })
-    }
-
-    fn expected(&self, parent: &str) -> String {
-        let keys: Vec<_> = self.siblings(parent).map(|key| format!("`{key}`")).collect();
-        format!("expected one of {}", keys.join(", "))
-    }
-
-    /// What may have been meant by an unknown key.
-    fn advice(&self, path: &str) -> Option<String> {
-        let (parent, key) = split(path);
-        if let Some(near) = nearest(key, self.siblings(parent)) {
-            return Some(format!("did you mean `{near}`?"));
-        }
-        let elsewhere = self.asked.iter().find(|asked| split(&asked.pattern).1 == key)?;
-        Some(match split(&elsewhere.pattern).0 {
-            // Below a table's header every key belongs to that table.
-            "" => format!("`{key}` belongs at the top of the file, before the first `[table]`"),
-            list if list.ends_with(".*") => {
-                format!("`{key}` belongs in `[[{}]]`", list.trim_end_matches(".*"))
-            }
-            table => format!("`{key}` belongs in `[{table}]`"),
-        })
-    }
-
-    fn advice_for_variable(&self, path: &str) -> Option<String> {
-        let leaves = self.asked.iter().filter(|asked| asked.kind == Kind::Leaf);
-        let leaves = leaves.map(|asked| asked.pattern.as_str()).filter(|it| !it.contains('*'));
-        // `LISTEN_HTTP` is near `LISTEN__HTTP`.
-        let near = nearest(path, leaves)?;
-        Some(format!("did you mean `{}`?", Variable::spelt(near)))
-    }
-
-    fn example(&self, section: &str) -> String {
-        let key = self.siblings(section).next().unwrap_or_default();
-        Variable::spelt(&format!("{section}.{key}"))
     }
 }
 
@@ -237,13 +164,15 @@ impl<'d> Section<'_, 'd> {
     pub(super) fn required<T>(
         &mut self,
         key: &str,
+        example: &str,
         parse: impl FnOnce(Raw<'_>) -> Leaf<T>,
     ) -> Option<At<T>> {
         if self.is_set(key) {
             return self.value(key, parse);
         }
         let place = self.place();
-        self.note(Problem::error(format!("`{key}` is missing")).at(&place));
+        let hint = format!("add it, for example `{key} = \"{example}\"`");
+        self.note(Problem::error(format!("`{key}` is missing")).at(&place).hint(hint));
         self.value(key, parse)
     }
 
@@ -255,13 +184,8 @@ impl<'d> Section<'_, 'd> {
         };
         let texts = match (&value, &place) {
             (Value::String(_, text), Place::Variable(_)) => separated(text),
-            (Value::String(..), _) => vec![value.clone()],
             (Value::Array(_, values), _) => values.clone(),
-            (other, _) => {
-                let found = format!("expected text or a list, found {}", kind(other));
-                self.reader.note(Bad::new(found), place);
-                return Vec::new();
-            }
+            _ => vec![value.clone()],
         };
         if matches!(texts.as_slice(), [one] if one.as_str().is_some_and(is_off)) {
             return Vec::new();
@@ -378,21 +302,12 @@ fn fits(merged: &Value, path: &str) -> bool {
         && find(merged, path).is_none_or(|it| it.as_dict().is_none())
 }
 
-/// `a.b.c` → `a.b`, `a`
-fn ancestors(path: &str) -> impl Iterator<Item = &str> {
-    path.rmatch_indices('.').map(|(end, _)| path.get(..end).unwrap_or_default())
-}
-
 fn find<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
     path.split('.').filter(|step| !step.is_empty()).try_fold(value, |value, step| match value {
         Value::Dict(_, dict) => dict.get(step),
         Value::Array(_, array) => array.get(step.parse::<usize>().ok()?),
         _ => None,
     })
-}
-
-fn split(path: &str) -> (&str, &str) {
-    path.rsplit_once('.').unwrap_or(("", path))
 }
 
 fn steps<'p>(path: &'p str, index: impl Fn(&str) -> String) -> Vec<String> {
@@ -402,7 +317,7 @@ fn steps<'p>(path: &'p str, index: impl Fn(&str) -> String) -> Vec<String> {
         .collect()
 }
 
-fn pattern(path: &str) -> String {
+pub(super) fn pattern(path: &str) -> String {
     steps(path, |_| "*".into()).join(".")
 }
 
@@ -416,9 +331,9 @@ fn separated(text: &str) -> Vec<Value> {
     if list.starts_with('[') {
         // No list when it is an address in brackets.
         let toml = format!("list = {list}");
-        if let Ok(document) = Document::parse(None, toml)
+        if let Ok(document) = Document::parse(None, &toml)
             && let Ok(Some(values)) =
-                Figment::from(&document).find_value("list").map(|list| list.into_array())
+                Figment::from(&document).find_value("list").map(Value::into_array)
         {
             return values;
         }
@@ -439,23 +354,9 @@ fn written(value: &Value) -> String {
     }
 }
 
-fn nearest<'k>(word: &str, keys: impl Iterator<Item = &'k str>) -> Option<&'k str> {
-    let normal = |text: &str| text.to_lowercase().replace(['-', '_', '.'], "");
-    let word = normal(word);
-    keys.map(|key| (strsim::jaro_winkler(&normal(key), &word), key))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|(one, _), (other, _)| one.total_cmp(other))
-        .map(|(_, key)| key)
-}
-
-fn with_hint(problem: Problem, hint: Option<String>) -> Problem {
+pub(super) fn with_hint(problem: Problem, hint: Option<String>) -> Problem {
     match hint {
         Some(hint) => problem.hint(hint),
         None => problem,
     }
-}
-
-fn only_in_file(list: &str) -> Problem {
-    Problem::error("a list of tables cannot be set by a variable")
-        .hint(format!("write `[[{list}]]` in the file"))
 }

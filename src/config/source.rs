@@ -20,7 +20,7 @@ pub enum Place {
     #[default]
     Default,
     /// In the file.
-    File(Spot),
+    File(Box<Spot>),
     /// In the environment variable of this name.
     Variable(String),
 }
@@ -67,14 +67,16 @@ pub(super) struct Document {
 
 impl Document {
     /// Parses; `file` is `None` for what is built in.
-    pub(super) fn parse(file: Option<&Path>, text: String) -> Result<Self, Problem> {
-        match toml_edit::Document::parse(text.clone()) {
+    pub(super) fn parse(file: Option<&Path>, text: &str) -> Result<Self, Problem> {
+        match toml_edit::Document::parse(text.to_owned()) {
             Ok(toml) => Ok(Self { file: file.map(Path::to_owned), toml }),
             Err(error) => {
                 let message = error.message().replace('\n', ", ");
                 let problem = Problem::error(format!("not valid TOML: {message}"));
                 Err(match (file, error.span()) {
-                    (Some(file), Some(span)) => problem.at(&Place::File(spot(file, &text, span))),
+                    (Some(file), Some(span)) => {
+                        problem.at(&Place::File(Box::new(spot(file, text, span))))
+                    }
                     _ => problem,
                 })
             }
@@ -120,7 +122,7 @@ impl Document {
 
     fn at(&self, span: Option<Range<usize>>) -> Place {
         match (&self.file, span) {
-            (Some(file), Some(span)) => Place::File(spot(file, self.toml.raw(), span)),
+            (Some(file), Some(span)) => Place::File(Box::new(spot(file, self.toml.raw(), span))),
             _ => Place::Default,
         }
     }
@@ -291,7 +293,7 @@ mod tests {
     use super::*;
 
     fn place(text: &str, path: &str) -> String {
-        let document = Document::parse(Some(Path::new("f")), text.into()).unwrap();
+        let document = Document::parse(Some(Path::new("f")), text).unwrap();
         match document.place_of(path) {
             Place::File(spot) => format!("{}:{}+{}", spot.line, spot.column, spot.width),
             other => other.to_string(),

@@ -1,0 +1,257 @@
+//! Leaves that name places on a network: addresses, networks, hosts, paths and URLs.
+
+use super::leaf::{Bad, Leaf};
+use super::settings::{ConnectTo, Origin};
+use crate::redirect::{BadTarget, Host, Path, Target};
+use ipnet::IpNet;
+use std::net::SocketAddr;
+use url::Url;
+
+pub(super) fn socket(text: &str) -> Leaf<SocketAddr> {
+    text.parse().map_err(|_| {
+        let bad = Bad::new(format!("`{text}` is not a socket address"));
+        if let Ok(address) = text.trim_matches(['[', ']']).parse::<std::net::IpAddr>() {
+            return bad.hint(format!("include a port, for example `{}`", SocketAddr::new(address, 443)));
+        }
+        match text.rsplit_once(':') {
+            Some(("", port)) if is_port(port) => {
+                bad.hint(format!("name an address: `0.0.0.0:{port}` for all, `127.0.0.1:{port}` for this machine only"))
+            }
+            Some(("localhost", port)) if is_port(port) => {
+                bad.hint(format!("use `127.0.0.1:{port}` or `[::1]:{port}`"))
+            }
+            Some((name, port)) if is_port(port) && Host::parse(name).is_ok() => {
+                bad.hint(format!("use an IP address, for example `0.0.0.0:{port}`; names are not looked up"))
+            }
+            _ if is_port(text) => bad.hint(format!("include an address, for example `0.0.0.0:{text}`")),
+            _ => bad.hint("give an IP address and a port, for example `0.0.0.0:443` or `[::]:443`"),
+        }
+    })
+}
+
+fn is_port(text: &str) -> bool {
+    text.parse::<u16>().is_ok()
+}
+
+/// A network, or a single address.
+pub(super) fn network(text: &str) -> Leaf<IpNet> {
+    if let Ok(address) = text.parse::<std::net::IpAddr>() {
+        return Ok(address.into());
+    }
+    let network: IpNet = text.parse().map_err(|_| {
+        Bad::new(format!("`{text}` is not a network"))
+            .hint("give an address and a prefix length, for example `10.0.0.0/8`")
+    })?;
+    if network == network.trunc() {
+        return Ok(network);
+    }
+    Err(Bad::new(format!("`{text}` has bits set behind its prefix")).hint(format!(
+        "write `{}`, or `{}` for the one address",
+        network.trunc(),
+        network.addr()
+    )))
+}
+
+/// A network that no stranger can own.
+pub(super) fn private_network(text: &str) -> Leaf<IpNet> {
+    const PRIVATE: [&str; 9] = [
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        // Shared address space of carriers and overlay networks (RFC 6598).
+        "100.64.0.0/10",
+        "169.254.0.0/16",
+        "127.0.0.0/8",
+        "::1/128",
+        "fc00::/7",
+        "fe80::/10",
+    ];
+    let given = network(text)?;
+    let private = PRIVATE.iter().flat_map(|private| private.parse::<IpNet>());
+    if private.into_iter().any(|private| private.contains(&given)) {
+        return Ok(given);
+    }
+    Err(Bad::new(format!("`{text}` is not a private network")).hint(
+        "plain http is for private networks only, such as `10.0.0.0/8`, `172.16.0.0/12`, \
+         `192.168.0.0/16`, `100.64.0.0/10` or `fc00::/7`; reach anything else over https",
+    ))
+}
+
+/// A host without port; international names become their `xn--` form.
+pub(super) fn host(text: &str) -> Leaf<Host> {
+    let bad = || Bad::new(format!("`{text}` is not a host name or IP address"));
+    if let Ok(url) = Url::parse(text)
+        && let Some(host) = url.host_str().filter(|host| !host.is_empty())
+    {
+        return Err(bad().hint(format!("give the host alone: `{host}`")));
+    }
+    if text.contains('*') {
+        return Err(
+            bad().hint("wildcards are not supported; leave `host` out to answer on any host")
+        );
+    }
+    if text.parse::<std::net::Ipv6Addr>().is_ok() {
+        return Err(bad().hint(format!("put an IPv6 address in brackets: `[{text}]`")));
+    }
+    if let Some((name, port)) = text.rsplit_once(':')
+        && is_port(port)
+        && Host::parse(name).is_ok()
+    {
+        return Err(bad().hint(format!("give the host without a port: `{name}`")));
+    }
+    let normal = url::Host::parse(text).map_err(|_| bad())?;
+    Host::parse(&normal.to_string()).map_err(|_| bad())
+}
+
+pub(super) fn path(text: &str) -> Leaf<Path> {
+    Path::parse(text).map_err(|error| {
+        let bad = Bad::new(format!("`{text}` {error}"));
+        match Url::parse(text) {
+            Ok(url) if url.has_host() => bad.hint(format!("give the path alone: `{}`", url.path())),
+            _ => bad.hint("give the path as in a request line, for example `/oauth/callback`"),
+        }
+    })
+}
+
+pub(super) fn target(text: &str) -> Leaf<Target> {
+    if has_userinfo(text) {
+        return Err(Bad::userinfo());
+    }
+    Target::parse(text).map_err(|error| {
+        let bad = Bad::new(format!("`{text}` {error}"));
+        match (error, Url::parse(text)) {
+            (BadTarget::Fragment, _) => bad.hint("remove `#` and what follows"),
+            (BadTarget::NotAscii, Ok(url)) => bad.hint(format!("write it as it is sent: `{url}`")),
+            _ => bad.hint("give a whole URL, for example `https://api.nango.dev/oauth/callback`"),
+        }
+    })
+}
+
+/// Scheme, host and port.
+pub(super) fn origin(text: &str) -> Leaf<Origin> {
+    if has_userinfo(text) {
+        return Err(Bad::userinfo());
+    }
+    let (bad, url) = web_url(text, "https://auth.example.com")?;
+    let host = url.host_str().and_then(|host| Host::parse(host).ok());
+    let Some(host) = host else { return Err(bad.hint("the host is not a valid name")) };
+    let origin = Origin { https: url.scheme() == "https", host, port: url.port() };
+    if url.path() != "/" || text.contains(['?', '#']) {
+        return Err(Bad::new(format!("`{text}` has more than a scheme, a host and a port"))
+            .hint(format!("write `{origin}`; the paths are those of the routes")));
+    }
+    Ok(origin)
+}
+
+/// An `http` or `https` URL that paths can be added to; without the slash at its end.
+pub(super) fn base(text: &str) -> Leaf<Target> {
+    if has_userinfo(text) {
+        return Err(Bad::userinfo());
+    }
+    let (bad, _) = web_url(text, "https://api.nango.dev")?;
+    if text.contains(['?', '#']) {
+        return Err(Bad::new(format!("`{text}` has a query or a fragment"))
+            .hint("paths are added to this URL; remove `?` or `#` and what follows"));
+    }
+    let base = text.trim_end_matches('/');
+    Target::parse(&format!("{base}/")).map_err(|error| bad.hint(format!("it {error}")))
+}
+
+fn web_url(text: &str, example: &str) -> Leaf<(Bad, Url)> {
+    let bad = || Bad::new(format!("`{text}` is not an http or https URL"));
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && text.contains("://") => {
+            Ok((bad(), url))
+        }
+        _ if text.contains('.') && Host::parse(text).is_ok() => {
+            Err(bad().hint(format!("write `https://{text}`")))
+        }
+        _ => Err(bad().hint(format!("give a scheme and a host, for example `{example}`"))),
+    }
+}
+
+/// Judged on the text: what a parser refuses may hold a password all the same.
+fn has_userinfo(text: &str) -> bool {
+    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+    rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
+}
+
+/// `HOST:PORT:ADDRESS:PORT`
+pub(super) fn connect_to(text: &str) -> Leaf<ConnectTo> {
+    let parts = || {
+        let host_end = if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':')? };
+        let (name, rest) = text.split_at_checked(host_end)?;
+        let (port, address) = rest.strip_prefix(':')?.split_once(':')?;
+        Some(ConnectTo {
+            host: host(name).ok()?,
+            port: port.parse().ok()?,
+            address: address.parse().ok()?,
+        })
+    };
+    parts().ok_or_else(|| {
+        Bad::new(format!("`{text}` is not of the form `HOST:PORT:ADDRESS:PORT`"))
+            .hint("for example `auth.example.com:443:127.0.0.1:8443`; the address is an IP address")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_normal() {
+        #[rustfmt::skip]
+        let table = [
+            ("Auth.Example.COM.", "auth.example.com"), ("bücher.example", "xn--bcher-kva.example"),
+            ("127.1", "127.0.0.1"), ("[0:0::1]", "[::1]"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(host(text).unwrap().as_str(), expected);
+        }
+        for bad in ["a b", "a/b", "https://a", "a:80", "::1", "*.a", "a..b", "user@a"] {
+            assert!(host(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn origins_and_bases_lose_what_says_nothing() {
+        let written = |text| origin(text).unwrap().to_string();
+        assert_eq!(written("https://Auth.example.com:443/"), "https://auth.example.com");
+        assert_eq!(written("http://[::1]:8080"), "http://[::1]:8080");
+        assert_eq!(base("https://a/n//").unwrap().as_str(), "https://a/n/");
+        for bad in ["https:a", "ftp://a", "https://", "https://a/x", "https://a?", "https://a#"] {
+            assert!(origin(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_never_repeated() {
+        for url in ["https://u:hunter2@a/cb", "https://u:hunter2@/", "http://:hunter2@a?x#y"] {
+            for bad in [target(url).unwrap_err(), origin(url).unwrap_err(), base(url).unwrap_err()]
+            {
+                assert!(bad.secret && !format!("{bad:?}").contains("hunter2"), "{bad:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn networks_are_networks_or_addresses() {
+        assert_eq!(network("10.0.0.1").unwrap().to_string(), "10.0.0.1/32");
+        assert_eq!(network("fd00::/8").unwrap().to_string(), "fd00::/8");
+        assert!(private_network("10.9.0.0/16").is_ok() && private_network("fd00::/8").is_ok());
+        for public in ["8.8.8.8", "0.0.0.0/0", "10.0.0.0/7", "::/0", "2001:db8::/32"] {
+            assert!(private_network(public).is_err(), "{public}");
+        }
+    }
+
+    #[test]
+    fn detours_name_a_host_and_an_address() {
+        let detour = connect_to("[::1]:443:[::2]:8443").unwrap();
+        assert_eq!((detour.host.as_str(), detour.port), ("[::1]", 443));
+        assert_eq!(detour.address, "[::2]:8443".parse().unwrap());
+        for bad in ["", "a:1", "a:1:b:2", "a:1:127.0.0.1", "[::1:1:127.0.0.1:2", "a:x:127.0.0.1:2"]
+        {
+            assert!(connect_to(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -71,7 +71,7 @@ fn say(problems: &Problems) {
     }
 }
 
-/// Sockets of systemd's protocol for handing over (sd_listen_fds(3)).
+/// Sockets of systemd's protocol for handing over (`sd_listen_fds(3)`).
 fn inherited_sockets() -> Vec<TcpListener> {
     let mut handed = ListenFd::from_env();
     (0..handed.len())

@@ -402,7 +402,7 @@ impl Metrics {
         }
     }
 
-    /// Everything in the OpenMetrics text format.
+    /// Everything in the `OpenMetrics` text format.
     pub fn text(&self, sampled: &Sampled) -> Result<String, fmt::Error> {
         for (&state, &count) in ConnectionState::ALL.iter().zip(&sampled.connections) {
             self.connections.get_or_create_owned(&one(state)).set(signed(count));
@@ -446,7 +446,7 @@ fn unix_seconds(time: SystemTime) -> i64 {
         .unwrap_or_default()
 }
 
-/// `VmRSS` of proc_pid_status(5); 0 where there is no `/proc`.
+/// `VmRSS` of `proc_pid_status(5)`; 0 where there is no `/proc`.
 fn resident_bytes() -> usize {
     std::fs::read_to_string("/proc/self/status")
         .ok()

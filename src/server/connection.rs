@@ -29,7 +29,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const LAST_CALL: Duration = Duration::from_secs(2);
 
 /// Deadlines are looked at no less often than this, however long they are.
-const LONGEST_LOOK: Duration = Duration::from_secs(60);
+const LONGEST_LOOK: Duration = Duration::from_mins(1);
 
 // HTTP/2 for answers without bodies: a fraction of hyper's defaults serves any browser.
 const H2_STREAMS: u32 = 64;

@@ -155,9 +155,8 @@ impl HeadScan {
                     *byte = 0x7f;
                     Within::RequestLine
                 }
-                (Within::RequestLine | Within::FieldLine, b'\n') => Within::LineBegin,
                 (Within::LineBegin, b'\n') => Within::RequestLine,
-                (Within::LineBegin, b'\r') => Within::LineBegin,
+                (_, b'\n') | (Within::LineBegin, b'\r') => Within::LineBegin,
                 (Within::LineBegin, _) => Within::FieldLine,
                 (within, _) => within,
             };

@@ -121,7 +121,7 @@ async fn run(house: &mut reload::House, signals: &mut Signals) -> &'static str {
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let watchdog = sd_notify::watchdog_enabled();
     // Twice in the time that the manager allows, as sd_watchdog_enabled(3) asks.
-    let mut alive = interval(watchdog.map_or(Duration::from_secs(3600), |every| every / 2));
+    let mut alive = interval(watchdog.map_or(Duration::from_hours(1), |every| every / 2));
     loop {
         tokio::select! {
             asked = signals.next() => match asked {
@@ -248,7 +248,7 @@ fn raise_file_limit(connections: usize) {
         return;
     }
     limit.current = Some(limit.maximum.map_or(needed, |maximum| maximum.min(needed)));
-    let raised = setrlimit(Resource::Nofile, limit.clone()).is_ok();
+    let raised = setrlimit(Resource::Nofile, limit).is_ok();
     let current = getrlimit(Resource::Nofile).current;
     if !raised || current.is_some_and(|current| current < needed) {
         tracing::warn!(

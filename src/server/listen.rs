@@ -111,22 +111,21 @@ impl Listeners {
             .inherited
             .iter()
             .position(|socket| socket.local_addr().is_ok_and(|local| local == address));
-        let (socket, inherited) = match handed {
-            Some(position) => (self.inherited.swap_remove(position).into(), true),
-            None => {
-                let socket =
-                    Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-                socket.set_reuse_address(true)?;
-                if address.is_ipv6() {
-                    // `[::]` takes IPv4 as well, unless that has a listener of its own.
-                    let own_v4 = keys(wanted)
-                        .any(|(_, other)| other.is_ipv4() && other.port() == address.port());
-                    socket.set_only_v6(own_v4)?;
-                }
-                socket.bind(&address.into())?;
-                socket.listen(BACKLOG)?;
-                (socket, false)
+        let (socket, inherited) = if let Some(position) = handed {
+            (self.inherited.swap_remove(position).into(), true)
+        } else {
+            let socket =
+                Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_reuse_address(true)?;
+            if address.is_ipv6() {
+                // `[::]` takes IPv4 as well, unless that has a listener of its own.
+                let own_v4 = keys(wanted)
+                    .any(|(_, other)| other.is_ipv4() && other.port() == address.port());
+                socket.set_only_v6(own_v4)?;
             }
+            socket.bind(&address.into())?;
+            socket.listen(BACKLOG)?;
+            (socket, false)
         };
         // Accepted sockets inherit these.
         socket.set_tcp_nodelay(true)?;

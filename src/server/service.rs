@@ -73,11 +73,6 @@ enum Verdict {
 
 impl Edge {
     fn decide(&self, snapshot: &Snapshot, head: &Parts) -> Verdict {
-        // RFC 9112 §6.3: two framings are somebody's attempt to smuggle a request.
-        if head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH)
-        {
-            return Verdict::Answer(answer::text(StatusCode::BAD_REQUEST, "bad request\n"));
-        }
         match self.kind {
             ListenerKind::Admin => Verdict::Answer(self.admin(head)),
             ListenerKind::Http if snapshot.http_leads_to_https() => Verdict::Answer(
@@ -217,7 +212,7 @@ impl Edge {
         }
         let read = Limited::new(body, limit).collect();
         match tokio::time::timeout(settings.limits.request_timeout, read).await {
-            Ok(Ok(form_body)) => self.redirect_form(form, &form_body.to_bytes()),
+            Ok(Ok(form_body)) => redirect_form(form, &form_body.to_bytes()),
             Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
                 (self.form_too_large(), None)
             }
@@ -226,20 +221,6 @@ impl Edge {
                 self.shared.metrics.deadlines.count(Deadline::Body);
                 (answer::text(StatusCode::REQUEST_TIMEOUT, "the form did not arrive\n"), None)
             }
-        }
-    }
-
-    fn redirect_form(&self, form: Form<'_>, body: &[u8]) -> (Answer, Option<(usize, Outcome)>) {
-        let outcome = match Outcome::of(form.query().unwrap_or_default()) {
-            Outcome::Other => Outcome::of(std::str::from_utf8(body).unwrap_or_default()),
-            told => told,
-        };
-        match form.redirect(body) {
-            Ok(redirect) => {
-                let position = redirect.position;
-                (answer::redirect(redirect), Some((position, outcome)))
-            }
-            Err(_) => (answer::text(StatusCode::BAD_REQUEST, "not a form\n"), None),
         }
     }
 
@@ -263,8 +244,8 @@ impl Edge {
         }
         // What is left of a body must not be taken for the next request; see `guard::HeadScan`.
         // A form that was refused counts as left, and so does a chunked one: hyper drops a
-        // `Content-Length` that comes behind `Transfer-Encoding`, so a second framing cannot be
-        // ruled out.
+        // `Content-Length` beside `Transfer-Encoding`, so a second framing (RFC 9112 §6.3) cannot
+        // be ruled out.
         let clean = body_read
             && (redirected.is_some() || !has_body(head))
             && !head.headers.contains_key(TRANSFER_ENCODING);
@@ -308,6 +289,21 @@ impl Clone for Edge {
             peer: self.peer,
             drain: self.drain.clone(),
         }
+    }
+}
+
+/// Turns a form that was read into a redirect.
+fn redirect_form(form: Form<'_>, body: &[u8]) -> (Answer, Option<(usize, Outcome)>) {
+    let outcome = match Outcome::of(form.query().unwrap_or_default()) {
+        Outcome::Other => Outcome::of(std::str::from_utf8(body).unwrap_or_default()),
+        told => told,
+    };
+    match form.redirect(body) {
+        Ok(redirect) => {
+            let position = redirect.position;
+            (answer::redirect(redirect), Some((position, outcome)))
+        }
+        Err(_) => (answer::text(StatusCode::BAD_REQUEST, "not a form\n"), None),
     }
 }
 

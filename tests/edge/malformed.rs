@@ -33,7 +33,6 @@ async fn malformed_requests_are_refused_and_the_next_client_is_served() {
         ("obs-fold", format!("{get}x: 1\r\n 2\r\n\r\n")),
         ("10,000 fields", format!("{get}{many}\r\n")),
         ("a field of 70,000 bytes", format!("{get}{wide}\r\n")),
-        ("Content-Length and Transfer-Encoding", format!("{post}Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n")),
         ("two Content-Lengths", format!("{post}Content-Length: 6\r\nContent-Length: 7\r\n\r\ncode=12")),
         ("negative Content-Length", format!("{post}Content-Length: -1\r\n\r\n")),
         ("chunked not last", format!("{post}Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n")),
@@ -75,12 +74,16 @@ async fn a_refused_body_does_not_become_the_next_request() {
 #[tokio::test]
 async fn nothing_is_served_behind_a_request_with_two_framings() {
     let edge = Edge::start("listen.http = '127.0.0.1:0'");
-    let mut client = connect(edge.http[0]).await;
-    let framings = "Transfer-Encoding: chunked\r\nContent-Length: 30\r\n";
-    let fields = format!("content-type: application/x-www-form-urlencoded\r\n{framings}");
-    let body = "0\r\n\r\nGET /oauth/callback?smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
-    client.request("POST", "/oauth/callback", &fields, body.as_bytes()).await.unwrap();
-    assert!(client.is_closed().await);
+    for framings in [
+        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+    ] {
+        let mut client = connect(edge.http[0]).await;
+        let fields = format!("content-type: application/x-www-form-urlencoded\r\n{framings}");
+        let body = "0\r\n\r\nGET /oauth/callback?smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
+        client.request("POST", "/oauth/callback", &fields, body.as_bytes()).await.unwrap();
+        assert!(client.is_closed().await, "{framings}");
+    }
 }
 
 #[tokio::test]

@@ -27,12 +27,13 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    fn new(status: u16, headers: Vec<(String, Vec<u8>)>, body: Vec<u8>) -> Self {
+    fn new(status: u16, headers: Vec<(String, Vec<u8>)>, also: &[&str]) -> Self {
         for (position, (name, _)) in headers.iter().enumerate() {
-            assert!(ALLOWED.contains(&name.as_str()), "nobody stated the header {name}");
+            let stated = ALLOWED.iter().chain(also).any(|stated| stated == name);
+            assert!(stated, "nobody stated the header {name}");
             assert!(headers[..position].iter().all(|(other, _)| other != name), "{name} twice");
         }
-        Self { status, headers, body }
+        Self { status, headers, body: Vec::new() }
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&[u8]> {
@@ -71,6 +72,16 @@ pub(crate) async fn connect_tls(
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = soon(TcpStream::connect(address)).await?;
     stream.set_nodelay(true)?;
+    handshake(authority, stream, name, alpn).await
+}
+
+/// TLS under this name on a connection that is there.
+pub(crate) async fn handshake(
+    authority: &Authority,
+    stream: TcpStream,
+    name: &str,
+    alpn: &[&str],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(name.to_owned()).unwrap();
     soon(TlsConnector::from(authority.client(alpn)).connect(name, stream)).await
 }
@@ -78,11 +89,17 @@ pub(crate) async fn connect_tls(
 /// An HTTP/1 client that sends what it is told, byte for byte.
 pub(crate) struct Http1<S> {
     stream: BufReader<S>,
+    also: &'static [&'static str],
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self { stream: BufReader::with_capacity(64 * 1024, stream) }
+        Self::allowing(stream, &[])
+    }
+
+    /// Takes these headers too, which a proxy on the way adds.
+    pub(crate) fn allowing(stream: S, also: &'static [&'static str]) -> Self {
+        Self { stream: BufReader::with_capacity(64 * 1024, stream), also }
     }
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
@@ -140,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
             let name = String::from_utf8(line[..colon].to_ascii_lowercase()).unwrap();
             headers.push((name, line[colon + 1..].trim_ascii().to_vec()));
         }
-        let mut reply = Reply::new(status, headers, Vec::new());
+        let mut reply = Reply::new(status, headers, self.also);
         if status == 100 {
             return Box::pin(self.read(body)).await;
         }
@@ -212,7 +229,7 @@ impl Http2 {
             let headers = head.headers.iter();
             let headers =
                 headers.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
-            Ok(Reply::new(head.status.as_u16(), headers.collect(), body))
+            Ok(Reply { body, ..Reply::new(head.status.as_u16(), headers.collect(), &[]) })
         })
         .await
     }

@@ -5,8 +5,8 @@ mod client;
 mod process;
 
 pub(crate) use certs::Authority;
-pub(crate) use client::{Http1, Http2, connect, connect_tls};
-pub(crate) use process::Edge;
+pub(crate) use client::{Http1, Http2, connect, connect_tls, handshake};
+pub(crate) use process::{Edge, Lines};
 
 use std::future::Future;
 use std::time::Duration;

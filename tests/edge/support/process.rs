@@ -1,6 +1,6 @@
 use super::PATIENCE;
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -21,10 +21,47 @@ pub(crate) struct Edge {
     pub(crate) admin: Vec<SocketAddr>,
 }
 
+/// What a process says, gathered by a thread of its own.
 #[derive(Default)]
-struct Lines {
+pub(crate) struct Lines {
     text: Mutex<String>,
     grown: Condvar,
+}
+
+impl Lines {
+    /// Gathers until the pipe ends.
+    pub(crate) fn of(pipe: impl Read + Send + 'static) -> Arc<Self> {
+        let lines = Arc::new(Self::default());
+        std::thread::spawn({
+            let lines = Arc::clone(&lines);
+            move || {
+                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                    let mut text = lines.text.lock().unwrap();
+                    text.push_str(&line);
+                    text.push('\n');
+                    lines.grown.notify_all();
+                }
+            }
+        });
+        lines
+    }
+
+    /// Everything so far.
+    pub(crate) fn text(&self) -> String {
+        self.text.lock().unwrap().clone()
+    }
+
+    /// Waits until it holds this text; tells all of it.
+    pub(crate) fn wait_for(&self, child: &mut Child, needle: &str) -> String {
+        let started = Instant::now();
+        let mut text = self.text.lock().unwrap();
+        while !text.contains(needle) {
+            let ended = child.try_wait().unwrap();
+            assert!(ended.is_none() && started.elapsed() < PATIENCE, "no {needle:?} in:\n{text}");
+            text = self.grown.wait_timeout(text, PATIENCE / 100).unwrap().0;
+        }
+        text.clone()
+    }
 }
 
 impl Edge {
@@ -44,19 +81,7 @@ impl Edge {
         command.args(["-c", "config.toml", "serve"]);
         adjust(&mut command);
         let mut child = command.stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
-        let stderr = Arc::new(Lines::default());
-        let reader = BufReader::new(child.stderr.take().unwrap());
-        std::thread::spawn({
-            let stderr = Arc::clone(&stderr);
-            move || {
-                for line in reader.lines().map_while(Result::ok) {
-                    let mut text = stderr.text.lock().unwrap();
-                    text.push_str(&line);
-                    text.push('\n');
-                    stderr.grown.notify_all();
-                }
-            }
-        });
+        let stderr = Lines::of(child.stderr.take().unwrap());
         let mut edge = Self { child, stderr, dir, http: vec![], https: vec![], admin: vec![] };
         let text = edge.wait_for("\nready; Ctrl-C stops it\n");
         for line in text.lines() {
@@ -91,19 +116,12 @@ impl Edge {
 
     /// Everything on stderr so far.
     pub(crate) fn stderr(&self) -> String {
-        self.stderr.text.lock().unwrap().clone()
+        self.stderr.text()
     }
 
     /// Waits until stderr holds this text; tells all of it.
     pub(crate) fn wait_for(&mut self, needle: &str) -> String {
-        let started = Instant::now();
-        let mut text = self.stderr.text.lock().unwrap();
-        while !text.contains(needle) {
-            let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none() && started.elapsed() < PATIENCE, "no {needle:?} in:\n{text}");
-            text = self.stderr.grown.wait_timeout(text, PATIENCE / 100).unwrap().0;
-        }
-        text.clone()
+        self.stderr.wait_for(&mut self.child, needle)
     }
 
     /// Waits for the process to end by itself; tells how, and everything on stderr.

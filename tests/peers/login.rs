@@ -1,0 +1,95 @@
+//! The whole flow in a real browser: an app opens Nango's connect URL, a person logs in at a
+//! provider, and the answer goes through the edge. App, Nango, provider and edge are four sites to
+//! the browser: each has a name of its own below `localhost`.
+
+use crate::peer::{Peer, program};
+use crate::support::{Authority, Edge};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use url::form_urlencoded;
+
+#[test]
+fn a_browser_login_ends_at_the_opener() {
+    let mut nango = Peer::node("nango/server.mjs", &[]);
+    let nango_origin = format!("http://nango.localhost:{}", nango.hear()["port"]);
+
+    let dir = TempDir::new().unwrap();
+    let (certificate, _) = Authority::new().write(dir.path(), "edge", &["edge.localhost"]);
+    let certificate = certificate.display().to_string();
+    let settings = "
+        listen.http = 'off'
+        listen.https = '127.0.0.1:0'
+        nango.url = '{nango}'
+        tls.certificate = '{dir}/edge.pem'
+        tls.private_key = '{dir}/edge.key'
+        [[route]]
+        host = 'edge.localhost'
+        path = '/oauth/callback'
+    ";
+    let edge = Edge::start_in(dir, &settings.replace("{nango}", &nango_origin), |_| {});
+    let callback = format!("https://edge.localhost:{}/oauth/callback", edge.https[0].port());
+
+    let mut provider = Peer::node("provider.mjs", &[&callback]);
+    let provider_origin = format!("http://provider.localhost:{}", provider.hear()["port"]);
+    nango.tell(&json!({
+        "callback": callback,
+        "provider": provider_origin,
+        "client": "nango",
+        "secret": "a-secret-of-the-test",
+    }));
+    assert_eq!(nango.hear(), json!({ "settings": "saved" }));
+
+    let chromium = program("chromium").display().to_string();
+    let profile = TempDir::with_prefix("profile").unwrap();
+    let profile_path = profile.path().display().to_string();
+    let mut person = Peer::node("browser.mjs", &[&chromium, &profile_path, &certificate]);
+    person.hear();
+
+    for (mode, hop) in [("query", 308), ("form_post", 303)] {
+        person.tell(&json!({ "connect": format!(
+            "{nango_origin}/oauth/connect/an-api?authorization_params%5Bresponse_mode%5D={mode}"
+        )}));
+        let told = person.hear();
+        assert_eq!(
+            told["message"],
+            json!({
+                "eventType": "AUTHORIZATION_SUCCESS",
+                "data": { "providerConfigKey": "an-api" },
+            }),
+            "{told:#}"
+        );
+        assert_eq!(told["origin"], nango_origin);
+
+        // Once, by GET, with the cookie of Nango's own host: a redirect, and no second visitor.
+        let arrived = nango.hear()["arrived"].clone();
+        assert_eq!(arrived["method"], "GET");
+        assert_eq!(arrived["cookie"], true);
+        let arrived = arrived["query"].as_str().unwrap();
+        let parameters = pairs(arrived);
+        let sent = provider.hear()["sent"].clone();
+        match mode {
+            "query" => assert_eq!(sent["query"], arrived),
+            _ => assert_eq!(sent["fields"], json!(parameters)),
+        }
+        let names: Vec<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["code", "state", "iss", "accounts-server", "note"]);
+
+        let hops: Vec<&Value> = told["hops"].as_array().unwrap().iter().collect();
+        let [.., edges, last] = hops[..] else { panic!("{hops:?}") };
+        assert_eq!(edges[0], hop, "{hops:?}");
+        assert!(edges[1].as_str().unwrap().starts_with(&callback), "{hops:?}");
+        assert_eq!(*last, json!([200, format!("{nango_origin}/oauth/callback?{arrived}")]));
+
+        let log = edge.stderr();
+        for (name, value) in parameters {
+            assert!(!log.contains(&value), "{name} is in the log:\n{log}");
+        }
+    }
+    let (status, log) = edge.stop();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert_eq!(log.matches("\"event\":\"request\"").count(), 2, "{log}");
+}
+
+fn pairs(query: &str) -> Vec<(String, String)> {
+    form_urlencoded::parse(query.as_bytes()).into_owned().collect()
+}

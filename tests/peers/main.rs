@@ -1,0 +1,18 @@
+//! The suite that drives the edge with programs of others: proxies in front, a provider, a
+//! browser, and load. `tests/peers/setup` installs them; one that is missing fails its test.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test that cannot go on says so by panicking"
+)]
+
+mod login;
+mod peer;
+mod proxies;
+#[path = "../edge/support/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "the suites share a harness; each uses its part")]
+mod support;

@@ -1,0 +1,241 @@
+use crate::support::{Lines, PATIENCE};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A running program of somebody else's. It has a folder of its own, dies when it is dropped, and
+/// when a test fails, what it said is shown.
+///
+/// In configurations `{dir}` stands for that folder and `{port:NAME}` for a port of the peer's,
+/// which [`Peer::address`] tells.
+pub(crate) struct Peer {
+    name: String,
+    child: Child,
+    stdout: Arc<Lines>,
+    stderr: Arc<Lines>,
+    heard: usize,
+    ports: BTreeMap<String, u16>,
+    _dir: TempDir,
+}
+
+impl Peer {
+    /// Starts nginx. The configuration begins at `http {` or `stream {`.
+    pub(crate) fn nginx(configuration: &str) -> Self {
+        // The built-in places for temporary files belong to the machine's nginx.
+        let places = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|what| format!("{what}_temp_path {{dir}}/{what};"))
+            .join(" ");
+        let http = format!("http {{ access_log off; {places}");
+        let configuration = format!(
+            "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\nevents {{}}\n{}",
+            configuration.replace("http {", &http)
+        );
+        Self::serve("nginx", "nginx.conf", &configuration, |command, file| {
+            // One process, so that none is left behind.
+            let main = "daemon off; master_process off; pid nginx.pid;";
+            command.arg("-p").arg(file.parent().unwrap());
+            command.args(["-e", "stderr", "-g", main, "-c"]).arg(file);
+        })
+    }
+
+    /// Starts `HAProxy`.
+    pub(crate) fn haproxy(configuration: &str) -> Self {
+        Self::serve("haproxy", "haproxy.cfg", configuration, |command, file| {
+            command.args(["-db", "-f"]).arg(file);
+        })
+    }
+
+    /// Starts Caddy. The configuration is a Caddyfile without global options.
+    pub(crate) fn caddy(configuration: &str) -> Self {
+        let configuration = format!("{{\n\tadmin off\n\tauto_https off\n}}\n{configuration}");
+        Self::serve("caddy", "Caddyfile", &configuration, |command, file| {
+            command.args(["run", "--adapter", "caddyfile", "--config"]).arg(file);
+        })
+    }
+
+    /// Starts a Node program of this folder. It talks in lines of JSON ([`Peer::hear`],
+    /// [`Peer::tell`]), tells its own port, and ends when its input does.
+    pub(crate) fn node(script: &str, arguments: &[&str]) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers");
+        assert!(folder.join("node_modules").exists(), "{}", missing("node_modules"));
+        let dir = TempDir::new().unwrap();
+        let mut command = command("node", dir.path());
+        command.arg(folder.join(script)).args(arguments);
+        Self::spawn(script, command, dir, BTreeMap::new())
+    }
+
+    /// Starts a server and waits until it listens on every port.
+    fn serve(
+        name: &str,
+        file: &str,
+        configuration: &str,
+        arguments: impl Fn(&mut Command, &Path),
+    ) -> Self {
+        // None of these servers can be told "any port" and then say which it got, so ports are
+        // looked for first. Somebody else may take one before the server does: then all of it is
+        // done again.
+        for _ in 0..5 {
+            let dir = TempDir::new().unwrap();
+            let ports = free_ports(configuration);
+            let mut text = configuration.replace("{dir}", &dir.path().display().to_string());
+            for (of, port) in &ports {
+                text = text.replace(&format!("{{port:{of}}}"), &port.to_string());
+            }
+            let file = dir.path().join(file);
+            // HAProxy refuses a last line without an end.
+            fs::write(&file, text + "\n").unwrap();
+            let mut command = command(name, dir.path());
+            arguments(&mut command, &file);
+            let mut peer = Self::spawn(name, command, dir, ports);
+            if peer.listens() {
+                return peer;
+            }
+        }
+        panic!("{name} found its ports in use again and again");
+    }
+
+    fn spawn(name: &str, mut command: Command, dir: TempDir, ports: BTreeMap<String, u16>) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) if error.kind() == ErrorKind::NotFound => panic!("{}", missing(name)),
+            Err(error) => panic!("cannot start {name}: {error}"),
+        };
+        let stdout = Lines::of(child.stdout.take().unwrap());
+        let stderr = Lines::of(child.stderr.take().unwrap());
+        Self { name: name.to_owned(), child, stdout, stderr, heard: 0, ports, _dir: dir }
+    }
+
+    /// Waits until this process, and no other, listens on its ports; `false` when they were taken.
+    fn listens(&mut self) -> bool {
+        let started = Instant::now();
+        loop {
+            if self.ports.values().all(|&port| listens(self.child.id(), port)) {
+                return true;
+            }
+            if self.child.try_wait().unwrap().is_some() {
+                let log = self.log().to_lowercase();
+                // As nginx and Caddy say it, and as HAProxy does.
+                let taken = log.contains("address already in use") || log.contains("cannot bind");
+                assert!(taken, "{} ended:\n{log}", self.name);
+                return false;
+            }
+            assert!(started.elapsed() < PATIENCE, "{} never listens", self.name);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Where it listens under this name of its configuration.
+    pub(crate) fn address(&self, name: &str) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.ports[name]).into()
+    }
+
+    /// Everything that it said.
+    pub(crate) fn log(&self) -> String {
+        self.stdout.text() + &self.stderr.text()
+    }
+
+    /// Sends a line.
+    pub(crate) fn tell(&mut self, what: &Value) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{what}").unwrap();
+    }
+
+    /// The next line of JSON that it says; libraries say other things beside.
+    pub(crate) fn hear(&mut self) -> Value {
+        let started = Instant::now();
+        loop {
+            let text = self.stdout.text();
+            if let Some((line, _)) = text[self.heard..].split_once('\n') {
+                self.heard += line.len() + 1;
+                match serde_json::from_str(line) {
+                    Ok(said) => return said,
+                    Err(_) => continue,
+                }
+            }
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none(), "{} ended: {}", self.name, self.log());
+            assert!(started.elapsed() < PATIENCE * 2, "{} says nothing", self.name);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // A Node program has no port of ours; it ends with its input, and so does its browser.
+        drop(self.child.stdin.take());
+        let started = Instant::now();
+        while self.ports.is_empty()
+            && matches!(self.child.try_wait(), Ok(None))
+            && started.elapsed() < Duration::from_secs(5)
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- {} said:\n{}", self.name, self.log());
+        }
+    }
+}
+
+/// The path of an installed program.
+pub(crate) fn program(name: &str) -> PathBuf {
+    std::env::split_paths(&search_path())
+        .map(|folder| folder.join(name))
+        .find(|path| path.exists())
+        .unwrap_or_else(|| panic!("{}", missing(name)))
+}
+
+fn missing(what: &str) -> String {
+    format!("{what} is missing: run tests/peers/setup, which installs it")
+}
+
+/// A program with an environment of its own.
+fn command(name: &str, dir: &Path) -> Command {
+    let mut command = Command::new(name);
+    command.current_dir(dir).env_clear().env("HOME", dir).env("PATH", search_path());
+    command
+}
+
+/// Servers live in `/usr/sbin`, which is not on everybody's path.
+fn search_path() -> String {
+    std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/usr/bin"
+}
+
+/// A free port for each `{port:NAME}`.
+fn free_ports(configuration: &str) -> BTreeMap<String, u16> {
+    let names = configuration.split("{port:").skip(1).map(|rest| rest.split_once('}').unwrap().0);
+    // All are held until each name has one. `TcpListener` sets SO_REUSEADDR, so that a port can
+    // be bound again at once.
+    let held: BTreeMap<_, _> =
+        names.map(|name| (name, TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())).collect();
+    held.iter()
+        .map(|(name, socket)| ((*name).to_owned(), socket.local_addr().unwrap().port()))
+        .collect()
+}
+
+/// Whether this process holds a listening socket on this port (`proc_net(5)`); asking the port
+/// itself would be a connection that the peer may log or pass on.
+fn listens(process: u32, port: u16) -> bool {
+    let end = format!(":{port:04X}");
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap());
+    let sockets: Vec<String> = tables
+        .iter()
+        .flat_map(|table| table.lines())
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|words| words[1].ends_with(&end) && words[3] == "0A")
+        .map(|words| format!("socket:[{}]", words[9]))
+        .collect();
+    let Ok(files) = fs::read_dir(format!("/proc/{process}/fd")) else { return false };
+    files
+        .filter_map(|file| fs::read_link(file.ok()?.path()).ok())
+        .any(|link| sockets.iter().any(|socket| link.as_os_str() == socket.as_str()))
+}

@@ -1,8 +1,10 @@
 use super::Exit;
-use crate::config::{Loaded, Place, Shown, load};
+use crate::config::{Loaded, Place, Problem, Problems, Shown, load};
+use crate::tls::Certificates;
 use clap::{Args, Subcommand};
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::SystemTime;
 
 /// Check the settings without running anything, or show them with their sources.
 #[derive(Debug, Args)]
@@ -37,8 +39,30 @@ pub(super) fn run(config: &Config, file: Option<&Path>) -> Exit {
         say(anstream::stderr(), &loaded.warnings.coloured());
     }
     match config.what {
-        What::Check => say(anstream::stderr(), &verdict(&loaded)),
+        What::Check => {
+            let pairs = loaded.settings.tls.as_ref().map_or(&[][..], |tls| &tls.pairs);
+            match Certificates::load(pairs) {
+                Err(errors) => {
+                    let problems = Problems(errors.iter().map(Problem::from).collect());
+                    say(anstream::stderr(), &problems.coloured());
+                    return Exit::Usage;
+                }
+                Ok(certificates) => warn_about_validity(&certificates),
+            }
+            say(anstream::stderr(), &verdict(&loaded))
+        }
         What::Show => say(anstream::stdout(), &table(&loaded)),
+    }
+}
+
+fn warn_about_validity(certificates: &Certificates) {
+    for (files, certificate, _) in certificates.all() {
+        if let Some(problem) = certificate.invalid_at(SystemTime::now()) {
+            let certificate = files.certificate.display();
+            let warning = Problem::warning(format!("the certificate `{certificate}` {problem}"))
+                .hint("put a valid certificate in its place; a running edge picks it up");
+            say(anstream::stderr(), &warning.coloured());
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The verbs: one file each. They print, and they choose the exit code; nothing else does.
 
+mod check;
 mod config;
 mod exit;
 mod serve;
@@ -31,6 +32,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Serve(serve::Serve),
+    Check(check::Args),
     Config(config::Config),
 }
 
@@ -51,6 +53,7 @@ pub fn run() -> ExitCode {
     match cli.verb {
         None => serve::run(&serve::Serve::default(), file),
         Some(Verb::Serve(serve)) => serve::run(&serve, file),
+        Some(Verb::Check(args)) => check::run(&args, file),
         Some(Verb::Config(config)) => config::run(&config, file),
     }
     .into()

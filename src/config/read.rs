@@ -246,11 +246,13 @@ fn self_check(table: &mut Section<'_, '_>) -> SelfCheck {
     let every = table.value("every", or_off(leaf::duration(SECOND..=DAY)));
     let cache = time(table, "cache", Duration::ZERO, HOUR);
     let token_file = table.value("token_file", leaf::verbatim);
+    let root_ca = table.value("root_ca", leaf::verbatim);
     let connect_to = table.list("connect_to", address::connect_to);
     SelfCheck {
         every: value(every),
         cache,
         token_file: token_file.map(|file| file.value),
+        root_ca: root_ca.map(|file| file.value),
         connect_to: connect_to.into_iter().map(|entry| entry.value).collect(),
         follow: value(table.value("follow", leaf::flag)),
     }

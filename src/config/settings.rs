@@ -177,6 +177,8 @@ pub struct SelfCheck {
     pub cache: Duration,
     /// A file with the bearer token that callers must present.
     pub token_file: Option<PathBuf>,
+    /// A PEM file with authorities to trust beside the public ones.
+    pub root_ca: Option<PathBuf>,
     /// Dial an address other than the one that DNS tells.
     pub connect_to: Vec<ConnectTo>,
     /// Whether the end-to-end step goes to Nango.

@@ -249,6 +249,9 @@ pub struct Metrics {
     reloaded_at: Gauge,
     certificate_not_after: Family<[(&'static str, String); 1], Gauge>,
     certificate_current: Family<[(&'static str, String); 1], Gauge>,
+    self_check_passed: Gauge,
+    self_check_failed: Family<[(&'static str, String); 2], Gauge>,
+    self_checked_at: Gauge,
     ready: Gauge,
     lines_dropped: Counter,
     resident: Gauge,
@@ -332,6 +335,19 @@ impl Metrics {
             "1 when the certificate in use is the one on disk, 0 when an older one is kept",
             certificate_current.clone(),
         );
+        let self_check_passed =
+            gauge(own, "self_check_passed", "1 when every callback passed the last self-check");
+        let self_check_failed = Family::default();
+        own.register(
+            "self_check_failed",
+            "1 when this check of this route failed in the last self-check, 0 when not",
+            self_check_failed.clone(),
+        );
+        let self_checked_at = gauge(
+            own,
+            "self_check_seconds",
+            "When the last self-check ended, Unix time; 0 for never",
+        );
         let ready = gauge(own, "ready", "1 when /readyz answers 200");
         let lines_dropped = counter(
             own,
@@ -358,6 +374,9 @@ impl Metrics {
             reloaded_at,
             certificate_not_after,
             certificate_current,
+            self_check_passed,
+            self_check_failed,
+            self_checked_at,
             ready,
             lines_dropped,
             resident,
@@ -399,6 +418,21 @@ impl Metrics {
             let label = [("name", name)];
             self.certificate_not_after.get_or_create_owned(&label).set(not_after);
             self.certificate_current.get_or_create_owned(&label).set(i64::from(current));
+        }
+    }
+
+    /// Records a self-check, and forgets the one before: route, id of the check, whether it failed.
+    pub fn self_checked<'r>(
+        &self,
+        passed: bool,
+        results: impl IntoIterator<Item = (String, &'r str, bool)>,
+    ) {
+        self.self_check_passed.set(i64::from(passed));
+        self.self_checked_at.set(unix_seconds(SystemTime::now()));
+        self.self_check_failed.clear();
+        for (route, check, failed) in results {
+            let labels = [("route", route), ("check", check.to_owned())];
+            self.self_check_failed.get_or_create_owned(&labels).set(i64::from(failed));
         }
     }
 

@@ -1,1 +1,127 @@
-//! To come.
+//! The one way out: a dialer, a TLS client, and an HTTP client, each step under a deadline and
+//! each read under a limit.
+//!
+//! It differs from a browser's where a prober must: the caller chooses the socket address, no
+//! redirect is followed, the peer's certificates are told also when they are not valid (the
+//! handshake goes on, and [`Peer`] says what is wrong), and header values are the bytes received.
+
+mod fault;
+mod http;
+mod resolve;
+mod tls;
+
+pub use self::fault::{Fault, Reason, Step};
+pub use self::http::{Answer, Connection, Protocol, Request};
+pub use self::resolve::{BadOverride, Origin, Override, Resolved, Resolver};
+pub use self::tls::{BadRoots, Certificate, Distrust, Offer, Peer, Roots};
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+
+/// What may be used up before a step is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// For each of: resolve, connect, handshake, response head, response body.
+    pub step: Duration,
+    /// Response head, in bytes.
+    pub head_bytes: usize,
+    /// Response body, in bytes; what goes beyond is not read.
+    pub body_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { step: Duration::from_secs(10), head_bytes: 64 << 10, body_bytes: 64 << 10 }
+    }
+}
+
+/// Where to connect, and as whom to be addressed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Whether TLS is spoken.
+    pub tls: bool,
+    /// The host in the URL: `Host` and SNI. An IPv6 address is in brackets.
+    pub host: String,
+    /// The port in the URL.
+    pub port: u16,
+    /// The address that is dialled.
+    pub address: SocketAddr,
+}
+
+impl Endpoint {
+    /// `host`, with the port unless it is the scheme's default (RFC 9110 §4.2.3).
+    pub fn authority(&self) -> String {
+        if self.port == if self.tls { 443 } else { 80 } {
+            self.host.clone()
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// The client. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Outbound {
+    resolver: Resolver,
+    roots: Roots,
+    limits: Limits,
+}
+
+impl Outbound {
+    /// A client that finds addresses, trusts and stops as it is told.
+    pub fn new(resolver: Resolver, roots: Roots, limits: Limits) -> Self {
+        Self { resolver, roots, limits }
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// The addresses that the caller gave for a host, if any.
+    pub fn overridden(&self, host: &str, port: u16) -> Option<Resolved> {
+        self.resolver.overridden(host, port)
+    }
+
+    /// The addresses of a host.
+    pub async fn resolve(&self, host: &str, port: u16) -> Result<Resolved, Fault> {
+        within(Step::Resolve, self.limits.step, self.resolver.resolve(host, port)).await
+    }
+
+    /// Dials the endpoint, and handshakes when it speaks TLS.
+    pub async fn connect(&self, to: &Endpoint, offer: Offer) -> Result<Connection, Fault> {
+        let dial = async {
+            TcpStream::connect(to.address).await.map_err(|error| Fault::io(Step::Connect, &error))
+        };
+        let stream = within(Step::Connect, self.limits.step, dial).await?;
+        // Small requests should not wait for company; a socket that refuses is as good.
+        let _ = stream.set_nodelay(true);
+        if to.tls {
+            let handshake = tls::handshake(stream, &to.host, offer, &self.roots);
+            let (stream, peer) = within(Step::Handshake, self.limits.step, handshake).await?;
+            let protocol = peer.protocol;
+            Connection::open(stream, protocol, to, Some(peer), self.limits).await
+        } else {
+            let protocol = if offer == Offer::Http2 { Protocol::Http2 } else { Protocol::Http1 };
+            Connection::open(stream, protocol, to, None, self.limits).await
+        }
+    }
+}
+
+/// Runs one step under its deadline.
+async fn within<T>(
+    step: Step,
+    limit: Duration,
+    work: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    let began = Instant::now();
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => done,
+        Err(_) => Err(Fault::new(
+            step,
+            Reason::Timeout,
+            format!("nothing within {} ms", began.elapsed().as_millis()),
+        )),
+    }
+}

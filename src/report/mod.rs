@@ -1,1 +1,300 @@
-//! To come.
+//! Checks and verdicts: what a prober found, in a shape that text, JSON and HTML are made from.
+//!
+//! A [`Check`] has a stable id; the id names the section of the README that explains it. No text
+//! in here holds a query value, code, state or token: whoever writes a check sees to that, and
+//! [`printable`] sees to it that nothing a server said can drive a terminal.
+
+mod html;
+mod json;
+mod text;
+
+pub use html::{html, html_policy};
+pub use json::json;
+pub use text::text;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// What was found out about one callback.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Why it could not run at all, if it could not.
+    pub broken: Option<String>,
+    /// The callback, values of its query left out.
+    pub callback: String,
+    /// Where the callback should lead, values of its query left out.
+    pub target: String,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long it took.
+    pub duration: Duration,
+    /// What was checked, in the order of the text report.
+    pub checks: Vec<Check>,
+}
+
+impl Report {
+    /// The outcome in one word.
+    pub fn verdict(&self) -> Verdict {
+        if self.broken.is_some() {
+            Verdict::Error
+        } else if self.count(Status::Fail) > 0 {
+            Verdict::Fail
+        } else if self.count(Status::Unknown) > 0 || self.checks.iter().all(Check::is_skipped) {
+            Verdict::Unconfirmed
+        } else {
+            Verdict::Pass
+        }
+    }
+
+    /// How many checks have this status.
+    pub fn count(&self, status: Status) -> usize {
+        self.checks.iter().filter(|check| check.status == status).count()
+    }
+}
+
+/// The outcome in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Nothing failed, and all that was to be confirmed is.
+    Pass,
+    /// Something failed.
+    Fail,
+    /// Nothing failed, but something could not be found out.
+    Unconfirmed,
+    /// It could not run.
+    Error,
+}
+
+impl Verdict {
+    /// The verdict over several reports: a failure outweighs all, then what could not run.
+    pub fn of(reports: &[Report]) -> Self {
+        let verdicts: Vec<_> = reports.iter().map(Report::verdict).collect();
+        [Self::Fail, Self::Error, Self::Unconfirmed]
+            .into_iter()
+            .find(|worst| verdicts.contains(worst))
+            .unwrap_or(Self::Pass)
+    }
+}
+
+/// The outcome of one check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// As it should be.
+    Pass,
+    /// It works, but something should be mended.
+    Warn,
+    /// It does not work.
+    Fail,
+    /// It could not be found out.
+    Unknown,
+    /// It was not run, and the detail says why.
+    Skip,
+}
+
+impl Status {
+    /// The mark that stands before the summary.
+    pub const fn mark(self) -> &'static str {
+        match self {
+            Self::Pass => "√",
+            Self::Warn => "!",
+            Self::Fail => "×",
+            Self::Unknown => "?",
+            Self::Skip => "–",
+        }
+    }
+}
+
+/// One thing that was checked.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// `category.name`; stable.
+    pub id: Cow<'static, str>,
+    /// The outcome.
+    pub status: Status,
+    /// What was looked at.
+    pub subject: String,
+    /// What was found, in a line; what is checked, when it was not run.
+    pub summary: String,
+    /// More about it.
+    pub detail: Option<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// How long it took.
+    pub duration: Duration,
+    /// The check whose failure kept this one from running.
+    pub blocked_by: Option<&'static str>,
+}
+
+impl Check {
+    /// A check that passes until told otherwise. The title says what passes.
+    pub fn new(id: impl Into<Cow<'static, str>>, title: impl AsRef<str>) -> Self {
+        Self {
+            id: id.into(),
+            status: Status::Pass,
+            subject: String::new(),
+            summary: printable(title.as_ref()),
+            detail: None,
+            hint: None,
+            duration: Duration::ZERO,
+            blocked_by: None,
+        }
+    }
+
+    /// Passes, and says more exactly what was found.
+    #[must_use]
+    pub fn pass(self, summary: impl AsRef<str>) -> Self {
+        self.judged(Status::Pass, summary.as_ref())
+    }
+
+    /// Works, but should be mended.
+    #[must_use]
+    pub fn warn(self, summary: impl AsRef<str>) -> Self {
+        self.judged(Status::Warn, summary.as_ref())
+    }
+
+    /// Does not work.
+    #[must_use]
+    pub fn fail(self, summary: impl AsRef<str>) -> Self {
+        self.judged(Status::Fail, summary.as_ref())
+    }
+
+    /// Could not be found out.
+    #[must_use]
+    pub fn unknown(self, summary: impl AsRef<str>) -> Self {
+        self.judged(Status::Unknown, summary.as_ref())
+    }
+
+    /// Was not run: it does not apply, or was not asked for.
+    #[must_use]
+    pub fn skip(mut self, why: impl AsRef<str>) -> Self {
+        self.status = Status::Skip;
+        self.detail(why)
+    }
+
+    /// Was not run because another check did not pass.
+    #[must_use]
+    pub fn blocked(mut self, by: &'static str) -> Self {
+        self.blocked_by = Some(by);
+        self.skip(format!("not run: {by} failed"))
+    }
+
+    /// Says more.
+    #[must_use]
+    pub fn detail(mut self, detail: impl AsRef<str>) -> Self {
+        self.detail = Some(printable(detail.as_ref()));
+        self
+    }
+
+    /// Says what to do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl AsRef<str>) -> Self {
+        self.hint = Some(printable(hint.as_ref()));
+        self
+    }
+
+    /// Says how long it took.
+    #[must_use]
+    pub fn took(mut self, duration: Duration) -> Self {
+        self.duration = duration;
+        self
+    }
+
+    /// Where the check is explained.
+    pub fn docs(&self) -> String {
+        // `integration.<key>` is one section for all keys.
+        let section = if self.id.starts_with("integration.") { "integration" } else { &self.id };
+        format!("README.md#{}", section.replace('.', "-"))
+    }
+
+    /// What stands before the first dot of the id.
+    pub fn category(&self) -> &str {
+        self.id.split('.').next().unwrap_or_default()
+    }
+
+    /// Whether it was not run.
+    pub fn is_skipped(&self) -> bool {
+        self.status == Status::Skip
+    }
+
+    fn judged(mut self, status: Status, summary: &str) -> Self {
+        self.status = status;
+        self.summary = printable(summary);
+        self
+    }
+}
+
+/// The text without what could drive a terminal or hide in one, and not without end.
+pub fn printable(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for (at, character) in text.char_indices() {
+        if at >= MOST_BYTES {
+            safe.push('…');
+            break;
+        }
+        // Newlines part the lines of a detail. Format characters are not alphanumeric, but
+        // neither is punctuation: only what is known to show is let through.
+        match character {
+            '\n' | ' '..='~' | '…' | '–' | '→' => safe.push(character),
+            shown if shown.is_alphanumeric() => safe.push(shown),
+            other => safe.extend(other.escape_unicode()),
+        }
+    }
+    safe
+}
+
+/// More than this of one text is not shown.
+const MOST_BYTES: usize = 2000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(statuses: &[Status]) -> Report {
+        let checks = statuses.iter().map(|status| Check {
+            status: *status,
+            ..Check::new("redirect.status", "answers 308")
+        });
+        Report {
+            broken: None,
+            callback: "https://a.example/cb".into(),
+            target: "https://b.example/cb".into(),
+            started_at: Timestamp::UNIX_EPOCH,
+            duration: Duration::from_millis(812),
+            checks: checks.collect(),
+        }
+    }
+
+    #[test]
+    fn unknown_is_never_a_pass() {
+        use Status::{Fail, Pass, Skip, Unknown, Warn};
+        assert_eq!(report(&[Pass, Warn, Skip]).verdict(), Verdict::Pass);
+        assert_eq!(report(&[Pass, Unknown]).verdict(), Verdict::Unconfirmed);
+        assert_eq!(report(&[Fail, Unknown]).verdict(), Verdict::Fail);
+        assert_eq!(report(&[Skip]).verdict(), Verdict::Unconfirmed);
+        assert_eq!(report(&[]).verdict(), Verdict::Unconfirmed);
+        let broken = Report { broken: Some("no network".into()), ..report(&[Pass]) };
+        assert_eq!(broken.verdict(), Verdict::Error);
+        let pass = || report(&[Pass]);
+        assert_eq!(Verdict::of(&[pass(), broken.clone()]), Verdict::Error);
+        assert_eq!(Verdict::of(&[report(&[Fail]), broken, pass()]), Verdict::Fail);
+        assert_eq!(Verdict::of(&[pass(), pass()]), Verdict::Pass);
+    }
+
+    #[test]
+    fn a_section_explains_each_id() {
+        assert_eq!(Check::new("redirect.query", "").docs(), "README.md#redirect-query");
+        let integration = Check::new(format!("integration.{}", "my.key"), "");
+        assert_eq!(integration.docs(), "README.md#integration");
+        assert_eq!(integration.category(), "integration");
+    }
+
+    #[test]
+    fn what_a_server_says_cannot_drive_a_terminal() {
+        assert_eq!(printable("a\u{1b}[2J\u{202e}b\u{200b}é"), r"a\u{1b}[2J\u{202e}b\u{200b}é");
+        assert!(printable(&"x".repeat(1 << 20)).len() < 3000);
+    }
+}

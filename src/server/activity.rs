@@ -23,6 +23,8 @@ pub(super) struct Activity {
     self_timed: AtomicU32,
     /// Requests that have arrived.
     requests: AtomicU32,
+    /// Everything is answered; what remains is to close.
+    closing: AtomicBool,
     /// Somebody else needs the place.
     evicted: AtomicBool,
     /// Wakes the connection when `evicted` was set.
@@ -47,6 +49,7 @@ impl Activity {
             in_flight: AtomicU32::new(0),
             self_timed: AtomicU32::new(0),
             requests: AtomicU32::new(0),
+            closing: AtomicBool::new(false),
             evicted: AtomicBool::new(false),
             evict: Notify::new(),
         }
@@ -108,6 +111,15 @@ impl Activity {
         if self.blocked.load(Relaxed) != 0 {
             self.blocked.store(0, Relaxed);
         }
+    }
+
+    /// All is written, and the connection closes.
+    pub(super) fn closes(&self) {
+        self.closing.store(true, Relaxed);
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Relaxed)
     }
 
     /// Whether nothing has been asked on this connection yet.

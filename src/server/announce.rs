@@ -1,6 +1,6 @@
 //! What `serve` says when it is up.
 
-use super::origin::{Addresses, callback_url};
+use super::origin::{Addresses, callback_url, public};
 use crate::config::Settings;
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -12,6 +12,7 @@ pub(super) fn text(settings: &Settings, bound: &Addresses, file: Option<&Path>) 
     for (url, target) in callbacks(settings, bound) {
         let _ = writeln!(text, "  callback    {url}\n           →  {target}");
     }
+    let _ = writeln!(text, "  self-check  {}", self_check(settings, bound));
     for (kind, address) in addresses(bound) {
         let _ = writeln!(text, "  listening   {kind:<5}  {address}");
     }
@@ -27,6 +28,14 @@ pub(super) fn events(settings: &Settings, bound: &Addresses) {
     }
     for (kind, address) in addresses(bound) {
         tracing::info!(event = "listening", listener = kind, %address);
+    }
+}
+
+/// Where a person finds the self-check.
+fn self_check(settings: &Settings, bound: &Addresses) -> String {
+    match bound.admin.first() {
+        Some(admin) => format!("http://{admin}/self-check"),
+        None => format!("{}/self-check", public(settings, bound)),
     }
 }
 

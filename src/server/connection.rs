@@ -10,10 +10,12 @@ use super::state::Shared;
 use crate::observe::{Deadline, HandshakeFailure, Limit, ListenerKind, Refusal, Status};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -207,15 +209,23 @@ impl Keeper {
         let mut sleep = pin!(tokio::time::sleep_until(self.look_at().into()));
         let mut last_call: Option<Instant> = None;
         let mut drop_at: Option<Instant> = None;
+        let mut closing = false;
         loop {
             tokio::select! {
                 biased;
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
-                        self.ended(&error);
+                progress = poll_fn(|cx| match connection.as_mut().poll(cx) {
+                    Poll::Ready(ended) => Poll::Ready(Some(ended)),
+                    Poll::Pending if self.activity.is_closing() && !closing => Poll::Ready(None),
+                    Poll::Pending => Poll::Pending,
+                }) => match progress {
+                    Some(Ok(())) => return,
+                    Some(Err(error)) => return self.ended(&error),
+                    None => {
+                        closing = true;
+                        let farewell = Instant::now() + FAREWELL;
+                        drop_at = Some(drop_at.map_or(farewell, |at| at.min(farewell)));
                     }
-                    return;
-                }
+                },
                 () = self.drain.cancelled(), if last_call.is_none() && drop_at.is_none() => {
                     last_call = Some(Instant::now() + LAST_CALL);
                     if C::CLOSES_SAFELY {

@@ -97,9 +97,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     /// Closes the sending side, then reads on until the client has closed too. Closing a socket
-    /// with unread bytes resets it, and the reset overtakes the answer (RFC 9112 §9.6).
+    /// with unread bytes resets it, and the reset overtakes the answer (RFC 9112 §9.6). Whoever
+    /// polls this bounds the time.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.activity.closes();
         if !this.closed {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             this.closed = true;

@@ -1,6 +1,7 @@
 //! The life of the process: start, reload, rotate, drain, end.
 
 use super::listen::{Bound, Key, Listeners};
+use super::self_check::SelfCheck;
 use super::service::whole;
 use super::slots::Slots;
 use super::state::{LinesDropped, Shared, Snapshot};
@@ -17,7 +18,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -86,6 +87,7 @@ pub async fn serve(startup: Startup) -> Result<Ended, Problems> {
         metrics,
         slots,
         store,
+        self_check: SelfCheck::default(),
         lines_dropped,
         leaving: AtomicBool::new(false),
         kill: CancellationToken::new(),
@@ -121,6 +123,7 @@ async fn run(house: &mut reload::House, signals: &mut Signals) -> &'static str {
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let watchdog = sd_notify::watchdog_enabled();
     // Twice in the time that the manager allows, as sd_watchdog_enabled(3) asks.
+    let mut check = CheckRound::begin();
     let mut alive = interval(watchdog.map_or(Duration::from_hours(1), |every| every / 2));
     loop {
         tokio::select! {
@@ -134,9 +137,35 @@ async fn run(house: &mut reload::House, signals: &mut Signals) -> &'static str {
                     notify(&[NotifyState::Ready]);
                 }
             },
+            () = check.due(&house.shared) => check.start(&house.shared),
             _ = look.tick() => reload::look_at_certificates(&house.shared),
             _ = alive.tick(), if watchdog.is_some() => notify(&[NotifyState::Watchdog]),
         }
+    }
+}
+
+/// The self-checks that run by themselves.
+struct CheckRound {
+    last: Instant,
+}
+
+impl CheckRound {
+    fn begin() -> Self {
+        Self { last: Instant::now() }
+    }
+
+    /// Waits for the next one; for ever when there is none.
+    async fn due(&self, shared: &Shared) {
+        match shared.snapshot.load().settings.self_check.every {
+            Some(every) => tokio::time::sleep_until((self.last + every).into()).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn start(&mut self, shared: &Arc<Shared>) {
+        self.last = Instant::now();
+        let shared = Arc::clone(shared);
+        tokio::spawn(async move { shared.self_check.outcome(&shared).await });
     }
 }
 

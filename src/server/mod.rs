@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `GET /healthz` | 200 while the process can answer |
 //! | `GET /readyz` | 200 ready, 503 starting, draining, or without a certificate |
+//! | `GET /self-check` | the check of every route through its public URL; JSON, or a page for a browser |
 //! | `GET /metrics` | OpenMetrics text; admin listener only |
 
 mod activity;
@@ -20,8 +21,10 @@ mod listen;
 mod origin;
 mod proxy;
 mod reload;
+mod self_check;
 mod service;
 mod slots;
 mod state;
 
 pub use lifecycle::{Ended, Source, Startup, serve};
+pub use origin::callbacks;

@@ -4,6 +4,19 @@ use crate::config::{Origin, Settings};
 use crate::redirect::{Host, Route};
 use std::net::{IpAddr, SocketAddr};
 
+/// Every callback as the settings tell it, with its route. Before a listener is bound, port 0 is
+/// still port 0.
+pub fn callbacks(settings: &Settings) -> impl Iterator<Item = (String, &Route)> {
+    let listen = &settings.listen;
+    let configured = Addresses {
+        http: listen.http.clone(),
+        https: listen.https.clone(),
+        admin: listen.admin.clone(),
+    };
+    let routes = settings.routes.items().iter();
+    routes.map(move |route| (callback_url(route, settings, &configured), route))
+}
+
 /// Where a route is reached, as it is pasted into Nango's and the providers' settings.
 pub(super) fn callback_url(route: &Route, settings: &Settings, bound: &Addresses) -> String {
     let origin = match &route.host {

@@ -6,8 +6,12 @@ use super::state::{Shared, Snapshot, name};
 use super::{client, origin};
 use crate::observe::{Deadline, Label, Limit, ListenerKind, Sampled, Status};
 use crate::redirect::{self, Decision, Form, Outcome};
+use crate::report;
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING};
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY,
+    STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode, Version};
 use http_body_util::{BodyExt, Limited};
@@ -23,6 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Answers the requests of one connection.
 #[derive(Debug)]
@@ -47,6 +54,16 @@ impl Service<Request<Incoming>> for Edge {
         let (answer, redirected) = match self.decide(&snapshot, &head) {
             Verdict::Answer(answer) => (answer, None),
             Verdict::Redirect(answer, position, outcome) => (answer, Some((position, outcome))),
+            Verdict::SelfCheck => {
+                let in_flight = InFlight::self_timed(&self.activity);
+                let edge = self.clone();
+                let snapshot = Arc::clone(&snapshot);
+                return Answering::Later(Box::pin(async move {
+                    let answer = edge.self_check(&snapshot, &head).await;
+                    drop(in_flight);
+                    edge.finish(&snapshot, &head, answer, None, !has_body(&head), started)
+                }));
+            }
             Verdict::Form => {
                 let in_flight = InFlight::self_timed(&self.activity);
                 let edge = self.clone();
@@ -69,11 +86,13 @@ enum Verdict {
     Answer(Answer),
     Redirect(Answer, usize, Outcome),
     Form,
+    SelfCheck,
 }
 
 impl Edge {
     fn decide(&self, snapshot: &Snapshot, head: &Parts) -> Verdict {
         match self.kind {
+            ListenerKind::Admin if is_self_check(head) => Verdict::SelfCheck,
             ListenerKind::Admin => Verdict::Answer(self.admin(head)),
             ListenerKind::Http if snapshot.http_leads_to_https() => Verdict::Answer(
                 self.health(snapshot, head).unwrap_or_else(|| self.to_https(snapshot, head)),
@@ -101,6 +120,11 @@ impl Edge {
                 }
                 Decision::QueryTooLong => self.query_too_long(),
                 Decision::Malformed => answer::text(StatusCode::BAD_REQUEST, "bad request\n"),
+                Decision::UnknownPath | Decision::UnknownHost
+                    if is_self_check(head) && !snapshot.has_admin() =>
+                {
+                    return Verdict::SelfCheck;
+                }
                 Decision::UnknownPath => self.elsewhere(snapshot, head, StatusCode::NOT_FOUND),
                 Decision::UnknownHost => {
                     self.elsewhere(snapshot, head, StatusCode::MISDIRECTED_REQUEST)
@@ -164,6 +188,50 @@ impl Edge {
                 }
             }),
             _ => answer::text(StatusCode::NOT_FOUND, "not found\n"),
+        }
+    }
+
+    async fn self_check(&self, snapshot: &Snapshot, head: &Parts) -> Answer {
+        if let Some(file) = &snapshot.settings.self_check.token_file {
+            match std::fs::read(file) {
+                Ok(token) if presents(head, token.trim_ascii()) => {}
+                Ok(_) => {
+                    let mut answer =
+                        answer::text(StatusCode::UNAUTHORIZED, "a token is required\n");
+                    answer
+                        .headers_mut()
+                        .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                    return answer;
+                }
+                Err(error) => {
+                    // Closed, not open: somebody meant this to be protected.
+                    tracing::error!(event = "token_file", file = %file.display(), %error);
+                    return answer::text(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "the token cannot be read\n",
+                    );
+                }
+            }
+        }
+        let Some(outcome) = self.shared.self_check.outcome(&self.shared).await else {
+            return answer::text(StatusCode::SERVICE_UNAVAILABLE, "the check came to no end\n");
+        };
+        let status = match outcome.verdict() {
+            report::Verdict::Pass | report::Verdict::Unconfirmed => StatusCode::OK,
+            report::Verdict::Fail | report::Verdict::Error => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        if wants_html(head) {
+            let page = report::html(&outcome.reports);
+            let mut answer = answer::typed(status, HTML, Bytes::from(page));
+            let headers = answer.headers_mut();
+            headers
+                .insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(report::html_policy()));
+            headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            return answer;
+        }
+        match report::json(&outcome.reports) {
+            Ok(json) => answer::typed(status, JSON, Bytes::from(json + "\n")),
+            Err(_) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode\n"),
         }
     }
 
@@ -305,6 +373,31 @@ fn redirect_form(form: Form<'_>, body: &[u8]) -> (Answer, Option<(usize, Outcome
         }
         Err(_) => (answer::text(StatusCode::BAD_REQUEST, "not a form\n"), None),
     }
+}
+
+/// Whether the self-check is asked for.
+fn is_self_check(head: &Parts) -> bool {
+    head.uri.path() == "/self-check" && matches!(head.method, Method::GET | Method::HEAD)
+}
+
+/// Whether the request carries the bearer token (RFC 6750 §2.1). An empty token opens nothing.
+fn presents(head: &Parts, token: &[u8]) -> bool {
+    let presented = head.headers.get(AUTHORIZATION).map(|value| value.as_bytes());
+    let presented = presented.and_then(|value| {
+        let (scheme, rest) = value.split_at_checked(b"Bearer ".len())?;
+        scheme.eq_ignore_ascii_case(b"Bearer ").then_some(rest)
+    });
+    !token.is_empty()
+        && presented.is_some_and(|presented| {
+            aws_lc_rs::constant_time::verify_slices_are_equal(presented, token).is_ok()
+        })
+}
+
+/// Whether a browser asks: it names HTML, programs name JSON or anything.
+fn wants_html(head: &Parts) -> bool {
+    head.headers.get_all(ACCEPT).iter().any(|value| {
+        value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains("text/html"))
+    })
 }
 
 /// An endpoint that is only read.

@@ -1,4 +1,5 @@
 use super::origin::Addresses;
+use super::self_check::SelfCheck;
 use super::slots::Slots;
 use crate::config::Settings;
 use crate::observe::Metrics;
@@ -18,6 +19,7 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) slots: Arc<Slots>,
     pub(super) store: Arc<Store>,
+    pub(super) self_check: SelfCheck,
     /// Lines that the log has dropped.
     pub(super) lines_dropped: Box<LinesDropped>,
     /// Set when the process is asked to end; readiness fails from then on.

@@ -83,7 +83,7 @@ impl Bytes {
         let key_path = files.private_key.display();
         let chain = CertificateDer::pem_slice_iter(&self.certificate)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| fail(format!("it is not valid PEM: {error}")))?;
+            .map_err(|error| fail(format!("it is not valid PEM: {}", flaw(&error))))?;
         let leaf = chain.first().ok_or_else(|| {
             fail("it holds no `BEGIN CERTIFICATE` block; is it PEM, and not the key?".into())
         })?;
@@ -95,7 +95,9 @@ impl Bytes {
                     "the private key `{key_path}` holds no `BEGIN PRIVATE KEY` block; \
                      an encrypted key must be decrypted first"
                 ),
-                error => format!("the private key `{key_path}` is not valid PEM: {error}"),
+                error => {
+                    format!("the private key `{key_path}` is not valid PEM: {}", flaw(&error))
+                }
             })
         })?;
         let names = leaf
@@ -124,6 +126,16 @@ impl Bytes {
             })?;
         let content = self.content();
         Ok(Certificate { key: Arc::new(key), names, not_before, not_after, content })
+    }
+}
+
+/// What is wrong with a PEM file. The library's own words quote the file, and that may be a key.
+fn flaw(error: &PemError) -> &'static str {
+    match error {
+        PemError::MissingSectionEnd { .. } => "a `BEGIN` line has no `END` line; was it cut short?",
+        PemError::IllegalSectionStart { .. } => "a `BEGIN` line is broken",
+        PemError::Base64Decode(_) => "what stands between `BEGIN` and `END` is not base64",
+        _ => "it cannot be read",
     }
 }
 

@@ -13,5 +13,6 @@ mod house;
 mod malformed;
 mod privacy;
 mod redirect;
+mod self_check;
 mod serve;
 mod support;

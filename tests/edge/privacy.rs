@@ -10,8 +10,6 @@ const COOKIE: &str = "canary-cookie-55de";
 #[tokio::test]
 async fn canaries_appear_in_no_other_header_and_in_no_log() {
     let authority = Authority::new();
-    let dir = TempDir::new().unwrap();
-    authority.write(dir.path(), "edge", &["localhost"]);
     for format in ["text", "json"] {
         let dir = TempDir::with_prefix("privacy").unwrap();
         authority.write(dir.path(), "edge", &["localhost"]);

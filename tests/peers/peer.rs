@@ -1,4 +1,5 @@
-use crate::support::{Lines, PATIENCE};
+use crate::support::PATIENCE;
+use crate::support::process::Lines;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;

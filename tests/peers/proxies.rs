@@ -1,7 +1,8 @@
 //! With a proxy in front: the redirect stays exact, and the log still names the client.
 
 use crate::peer::Peer;
-use crate::support::{Authority, Edge, Http1, handshake, soon, until};
+use crate::support::client::handshake;
+use crate::support::{Authority, Edge, Http1, soon, until};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};

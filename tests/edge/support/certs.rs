@@ -17,6 +17,10 @@ impl Authority {
         Self { issuer }
     }
 
+    pub(crate) fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
     /// Writes `<name>.pem` and `<name>.key` for these DNS names or addresses.
     pub(crate) fn write(&self, dir: &Path, name: &str, names: &[&str]) -> (PathBuf, PathBuf) {
         self.write_with(dir, name, names, |_| {})

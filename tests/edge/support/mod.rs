@@ -1,12 +1,12 @@
 //! The harness: the built binary as a process, certificates, and clients that hide nothing.
 
 mod certs;
-mod client;
-mod process;
+pub(crate) mod client;
+pub(crate) mod process;
 
 pub(crate) use certs::Authority;
-pub(crate) use client::{Http1, Http2, connect, connect_tls, handshake};
-pub(crate) use process::{Edge, Lines};
+pub(crate) use client::{Http1, Http2, Reply, connect, connect_tls};
+pub(crate) use process::{Edge, command};
 
 use std::future::Future;
 use std::time::Duration;

@@ -1,0 +1,211 @@
+//! `dns.*`: the addresses, and whether all of them are the same callback.
+
+use super::landing::Landing;
+use super::prober::{Door, Seen};
+use super::query::Difference;
+use super::{Findings, Observations, check};
+use crate::outbound::{Origin, Reason, Resolved, Step};
+use crate::report::Check;
+use std::net::IpAddr;
+
+pub(super) fn judge(seen: &Observations, findings: &mut Findings) -> Result<(), &'static str> {
+    let host = &seen.callback.site.host;
+    let resolved = match &seen.resolved {
+        Ok(resolved) => resolved,
+        Err(fault) if fault.reason == Reason::NoSuchHost => {
+            let check = check("dns.resolves")
+                .fail(format!("{host} has no address"))
+                .detail(&fault.text)
+                .hint("create an A or AAAA record, or register the callback on a host that exists");
+            return findings.gate(check, "dns.resolves");
+        }
+        Err(fault) => {
+            findings.broken = Some(format!("cannot look up {host}: {}", fault.text));
+            let check = check("dns.resolves")
+                .unknown(format!("{host} could not be looked up"))
+                .detail(&fault.text)
+                .hint("check this machine's network and resolver");
+            return findings.gate(check, "dns.resolves");
+        }
+    };
+    findings.add(resolves(resolved));
+    findings.add(public(seen, resolved));
+    if seen.doors.is_empty() {
+        return Ok(());
+    }
+    let reach = reach(seen);
+    if seen.doors.iter().all(|door| reason(door) == Some(Reason::NoRoute)) {
+        findings.broken = Some("this machine has no route to the callback".to_owned());
+    }
+    if seen.doors.iter().all(|door| is_unreached(door)) {
+        return findings.gate(reach, "dns.reach");
+    }
+    findings.add(reach);
+    findings.add(alike(seen));
+    Ok(())
+}
+
+fn resolves(resolved: &Resolved) -> Check {
+    let v4 = resolved.addresses.iter().filter(|address| address.is_ipv4()).count();
+    let v6 = resolved.addresses.len() - v4;
+    let all: Vec<_> = resolved.addresses.iter().map(|address| address.ip().to_string()).collect();
+    let check = check("dns.resolves").detail(all.join(", "));
+    match resolved.origin {
+        Origin::Literal => check.pass("the host is an address"),
+        Origin::Override => check.pass("the addresses were given"),
+        Origin::System => check.pass(format!("{v4} IPv4 and {v6} IPv6 addresses")),
+    }
+}
+
+fn public(seen: &Observations, resolved: &Resolved) -> Check {
+    let check = check("dns.public");
+    if seen.callback.site.is_loopback() {
+        return check.skip("not run: the callback is on this machine");
+    }
+    if resolved.origin == Origin::Override {
+        return check.skip("not run: the addresses were given");
+    }
+    let odd: Vec<_> = resolved
+        .addresses
+        .iter()
+        .filter_map(|address| Some(format!("{} is {}", address.ip(), range(address.ip())?)))
+        .collect();
+    if odd.is_empty() {
+        return check;
+    }
+    check
+        .warn("browsers elsewhere cannot reach every address")
+        .detail(odd.join("\n"))
+        .hint("publish addresses that everybody who signs in can reach")
+}
+
+/// The special range that an address is in (RFC 6890).
+fn range(address: IpAddr) -> Option<&'static str> {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => match v4.octets() {
+            _ if v4.is_private() => Some("private"),
+            _ if v4.is_loopback() => Some("loopback"),
+            _ if v4.is_link_local() => Some("link-local"),
+            _ if v4.is_documentation() => Some("for documentation"),
+            [100, 64..=127, ..] => Some("behind carrier-grade NAT"),
+            [0, ..] | [224..=255, ..] => Some("not a host's"),
+            _ => None,
+        },
+        IpAddr::V6(v6) => match v6.segments() {
+            _ if v6.is_loopback() => Some("loopback"),
+            _ if v6.is_unspecified() || v6.is_multicast() => Some("not a host's"),
+            [0xfe80..=0xfebf, ..] => Some("link-local"),
+            [0xfc00..=0xfdff, ..] => Some("private"),
+            [0x2001, 0xdb8, ..] | [0x3fff, 0..=0x0fff, ..] => Some("for documentation"),
+            _ => None,
+        },
+    }
+}
+
+fn reason(door: &Door) -> Option<Reason> {
+    door.closed.as_ref().map(|fault| fault.reason)
+}
+
+/// Whether not even a TCP connection came about.
+fn is_unreached(door: &Door) -> bool {
+    door.closed.as_ref().is_some_and(|fault| fault.step == Step::Connect)
+}
+
+fn reach(seen: &Observations) -> Check {
+    let took = seen.doors.iter().map(|door| door.took).max().unwrap_or_default();
+    let check = check("dns.reach").took(took);
+    let unreached: Vec<_> = seen.doors.iter().filter(|door| is_unreached(door)).collect();
+    if unreached.is_empty() {
+        return check;
+    }
+    let detail: Vec<_> = unreached
+        .iter()
+        .filter_map(|door| Some(format!("{}: {}", door.address, door.closed.as_ref()?.text)))
+        .collect();
+    // No route: this machine's lack, mostly of IPv6. Out of time: nobody's.
+    let telling =
+        |door: &&&Door| !matches!(reason(door), Some(Reason::NoRoute | Reason::OutOfTime));
+    let (all, dead) = (seen.doors.len(), unreached.iter().filter(telling).count());
+    if dead == 0 {
+        return check
+            .unknown(format!("{} of {all} addresses cannot be reached from here", unreached.len()))
+            .detail(detail.join("\n"))
+            .hint("run the check from a machine with IPv4 and IPv6");
+    }
+    let check = check.detail(detail.join("\n"));
+    if dead == all {
+        return check
+            .fail("nothing accepts connections")
+            .hint("see whether the server runs, listens on this port, and is let through the firewall; or whether the host still leads to the right place");
+    }
+    check.fail(format!("{dead} of {all} addresses do not accept connections")).hint(
+        "withdraw the records of addresses that do not serve the callback, or serve it there too",
+    )
+}
+
+/// P27: an old server that still has a record, or IPv6 that leads to something else.
+fn alike(seen: &Observations) -> Check {
+    let check = check("dns.alike");
+    let Some(front) = seen.front() else {
+        return check.blocked("tls.handshake");
+    };
+    let different: Vec<_> = seen
+        .doors
+        .iter()
+        .filter(|door| door.address != front.address && !is_unreached(door))
+        .filter_map(|door| Some(format!("{}: {}", door.address.ip(), unlike(front, door)?)))
+        .collect();
+    if different.is_empty() {
+        return check;
+    }
+    check
+        .fail("the addresses answer differently")
+        .detail(format!("{} was asked for all else\n{}", front.address.ip(), different.join("\n")))
+        .hint("withdraw the records that lead to an old server, or set that one up in the same way")
+}
+
+fn unlike(front: &Door, door: &Door) -> Option<String> {
+    if let Some(fault) = &door.closed {
+        return Some(fault.to_string());
+    }
+    let trusted = |door: &Door| door.peer.as_ref().is_none_or(crate::outbound::Peer::trusted);
+    if trusted(front) != trusted(door) {
+        let word = if trusted(door) { "valid" } else { "not valid" };
+        return Some(format!("its certificate is {word}"));
+    }
+    let (front, seen) = (front.seen.as_ref()?, door.seen.as_ref()?);
+    (!same(front, seen)).then(|| seen.shape())
+}
+
+/// Whether two answers say the same. What a cache mixed up is told by `redirect.cache`.
+pub(super) fn same(one: &Seen, other: &Seen) -> bool {
+    let stale = |seen: &Seen| seen.landing() == Some(&Landing::Altered(Difference::Stale));
+    if stale(one) || stale(other) {
+        one.status() == other.status()
+    } else {
+        one.shape() == other.shape()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn special_ranges_are_named() {
+        let table = [
+            ("10.1.2.3", Some("private")),
+            ("100.100.0.1", Some("behind carrier-grade NAT")),
+            ("203.0.113.7", Some("for documentation")),
+            ("::ffff:192.168.0.1", Some("private")),
+            ("fd00::1", Some("private")),
+            ("2001:db8::1", Some("for documentation")),
+            ("fe80::1", Some("link-local")),
+            ("8.8.8.8", None),
+            ("2606:4700::1", None),
+        ];
+        for (address, expected) in table {
+            assert_eq!(range(address.parse().unwrap()), expected, "{address}");
+        }
+    }
+}

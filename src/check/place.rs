@@ -1,0 +1,243 @@
+//! URLs as texts: taken apart, never rebuilt, and shown without the values in their queries.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+/// The parts of a URI reference, as they stand in the text (RFC 3986 appendix B).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Parts<'t> {
+    pub(super) scheme: Option<&'t str>,
+    pub(super) authority: Option<&'t str>,
+    pub(super) path: &'t str,
+    pub(super) query: Option<&'t str>,
+    pub(super) fragment: Option<&'t str>,
+}
+
+impl<'t> Parts<'t> {
+    pub(super) fn of(text: &'t str) -> Self {
+        let (rest, fragment) = cut(text, '#');
+        let (rest, query) = cut(rest, '?');
+        let (scheme, rest) = match rest.split_once(':') {
+            Some((scheme, after)) if !scheme.is_empty() && !scheme.contains('/') => {
+                (Some(scheme), after)
+            }
+            _ => (None, rest),
+        };
+        let (authority, path) = match rest.strip_prefix("//") {
+            None => (None, rest),
+            Some(rest) => {
+                let end = rest.find('/').unwrap_or(rest.len());
+                let (authority, path) = rest.split_at_checked(end).unwrap_or((rest, ""));
+                (Some(authority), path)
+            }
+        };
+        Self { scheme, authority, path, query, fragment }
+    }
+
+    /// Where it is, when it is an absolute http or https URL.
+    pub(super) fn site(&self) -> Option<Site> {
+        let https = match self.scheme?.to_ascii_lowercase().as_str() {
+            "https" => true,
+            "http" => false,
+            _ => return None,
+        };
+        let authority = self.authority?;
+        let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port),
+            _ => (authority, ""),
+        };
+        let port = match port {
+            "" => default_port(https),
+            port => port.parse().ok()?,
+        };
+        (!host.is_empty()).then(|| Site { https, host: host.to_ascii_lowercase(), port })
+    }
+
+    /// The user name and password.
+    pub(super) fn userinfo(&self) -> Option<&'t str> {
+        self.authority?.rsplit_once('@').map(|(userinfo, _)| userinfo)
+    }
+
+    /// The port as it stands there.
+    pub(super) fn written_port(&self) -> Option<&'t str> {
+        let (_, port) = self.authority?.rsplit_once(':')?;
+        (!port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())).then_some(port)
+    }
+}
+
+fn cut(text: &str, at: char) -> (&str, Option<&str>) {
+    match text.split_once(at) {
+        Some((before, after)) => (before, Some(after)),
+        None => (text, None),
+    }
+}
+
+fn default_port(https: bool) -> u16 {
+    if https { 443 } else { 80 }
+}
+
+/// Scheme, host in lower case, and port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Site {
+    pub(super) https: bool,
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl Site {
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.https { "https" } else { "http" }
+    }
+
+    /// As in a URL, the default port left out.
+    pub(super) fn shown(&self) -> String {
+        if self.port == default_port(self.https) {
+            format!("{}://{}", self.scheme(), self.host)
+        } else {
+            format!("{}://{}:{}", self.scheme(), self.host, self.port)
+        }
+    }
+
+    /// The address that the host is, when it is one.
+    pub(super) fn literal(&self) -> Option<IpAddr> {
+        match self.host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(v6) => v6.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+            None => self.host.parse().ok(),
+        }
+    }
+
+    /// Whether it is this machine.
+    pub(super) fn is_loopback(&self) -> bool {
+        self.host == "localhost"
+            || self.host.ends_with(".localhost")
+            || self.literal().is_some_and(|address| address.is_loopback())
+    }
+
+    /// Whether one host is the other or below it, as `www.example.com` is below `example.com`.
+    pub(super) fn is_kin(&self, other: &Self) -> bool {
+        let below = |name: &str, above: &str| {
+            name.strip_suffix(above).is_some_and(|label| label.ends_with('.'))
+        };
+        self.host == other.host
+            || (self.literal().is_none() && other.literal().is_none())
+                && (below(&self.host, &other.host) || below(&other.host, &self.host))
+    }
+}
+
+/// The callback under test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Callback {
+    pub(super) site: Site,
+    pub(super) path: String,
+}
+
+impl Callback {
+    /// Scheme, host and path; there is nothing else.
+    pub(super) fn shown(&self) -> String {
+        format!("{}{}", self.site.shown(), self.path)
+    }
+
+    /// The callback with another path.
+    pub(super) fn at(&self, path: String) -> Self {
+        Self { site: self.site.clone(), path }
+    }
+}
+
+/// A URL without anything that could be a secret: user name and password, the values in the
+/// query, and the fragment are left out.
+pub(super) fn shown(url: &str) -> String {
+    let parts = Parts::of(url);
+    let mut shown = String::new();
+    if let Some(scheme) = parts.scheme {
+        shown.push_str(scheme);
+        shown.push(':');
+    }
+    if let Some(authority) = parts.authority {
+        shown.push_str("//");
+        if parts.userinfo().is_some() {
+            shown.push_str("…@");
+        }
+        shown.push_str(authority.rsplit_once('@').map_or(authority, |(_, host)| host));
+    }
+    shown.push_str(&short(parts.path));
+    if let Some(query) = parts.query {
+        shown.push('?');
+        shown.push_str(&names_shown(query));
+    }
+    if parts.fragment.is_some() {
+        shown.push_str("#…");
+    }
+    shown
+}
+
+/// The names in a query, each with `=…` where a value was.
+fn names_shown(query: &str) -> String {
+    let names: Vec<_> = query
+        .split('&')
+        .take(MOST_NAMES)
+        .map(|parameter| match parameter.split_once('=') {
+            Some((name, "")) => format!("{}=", short(name)),
+            Some((name, _)) => format!("{}=…", short(name)),
+            // A lone token may be a value as well as a name.
+            None if parameter.len() > 32 => "…".to_owned(),
+            None => parameter.to_owned(),
+        })
+        .collect();
+    names.join("&")
+}
+
+/// A text cut to what fits a line.
+pub(super) fn short(text: &str) -> String {
+    let mut short: String = text.chars().take(MOST_CHARACTERS).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
+const MOST_NAMES: usize = 20;
+const MOST_CHARACTERS: usize = 120;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_taken_apart_as_it_stands() {
+        let parts = Parts::of("HTTPS://u:p@Auth.Example.com:443/a/b?c=d?e#f");
+        assert_eq!(parts.scheme, Some("HTTPS"));
+        assert_eq!(parts.userinfo(), Some("u:p"));
+        assert_eq!(parts.written_port(), Some("443"));
+        assert_eq!((parts.path, parts.query, parts.fragment), ("/a/b", Some("c=d?e"), Some("f")));
+        assert_eq!(parts.site().unwrap().shown(), "https://auth.example.com");
+        assert_eq!(Parts::of("http://[::1]:80/").site().unwrap().shown(), "http://[::1]");
+        assert_eq!(Parts::of("/cb?u=https://x").site(), None);
+        assert_eq!(Parts::of("//host/cb").site(), None);
+        assert_eq!(Parts::of("https:///cb").site(), None);
+        assert_eq!(Parts::of("https://h:99999/cb").site(), None);
+    }
+
+    #[test]
+    fn no_value_is_shown() {
+        let table = [
+            ("https://h/cb?code=s3cret&state=s3cret&flag", "https://h/cb?code=…&state=…&flag"),
+            ("https://u:s3cret@h/cb#s3cret", "https://…@h/cb#…"),
+            ("s3cret:x", "s3cret:x"),
+            ("/cb?a=&b", "/cb?a=&b"),
+        ];
+        for (url, expected) in table {
+            assert_eq!(shown(url), expected);
+        }
+        assert!(!shown(&format!("https://h/?{}", "s".repeat(99))).contains("sss"));
+    }
+
+    #[test]
+    fn www_is_kin_but_a_suffix_is_not() {
+        let site = |url| Parts::of(url).site().unwrap();
+        assert!(site("https://www.a.example/").is_kin(&site("http://a.example/")));
+        assert!(site("https://a.example/").is_kin(&site("http://www.a.example/")));
+        assert!(!site("https://xa.example/").is_kin(&site("https://a.example/")));
+        assert!(!site("http://1.127.0.0.1/").is_kin(&site("http://127.0.0.1/")));
+        assert!(!site("http://127.0.0.2/").is_kin(&site("http://127.0.0.1/")));
+    }
+}

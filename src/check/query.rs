@@ -1,0 +1,323 @@
+//! What became of a query on its way through a redirect. Pure.
+
+use super::place::short;
+
+/// How the query that arrived differs from the one that was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Difference {
+    /// Nothing arrived.
+    Dropped,
+    /// A placeholder arrived instead of what it stands for.
+    Template(&'static str),
+    /// The query of another request arrived.
+    Stale,
+    /// It ends early, after so many bytes.
+    Cut(usize),
+    /// The same parameters, written in other bytes.
+    Reencoded {
+        /// The bytes around the first difference, as sent.
+        sent: String,
+        /// As they arrived.
+        got: String,
+        /// Whether percent signs were encoded once more.
+        twice: bool,
+    },
+    /// Parameters were lost, added, joined or moved; in words.
+    Parameters(String),
+    /// The value of this parameter is another.
+    Value(String),
+    /// Something was appended behind a `#`.
+    Fragment,
+    /// There was nothing to carry, and a bare `?` was appended.
+    Dangling,
+}
+
+impl Difference {
+    /// The check that reports it.
+    pub(super) fn id(&self) -> &'static str {
+        match self {
+            Self::Dropped | Self::Value(_) | Self::Fragment => "redirect.query",
+            Self::Template(_) => "redirect.template",
+            Self::Stale => "redirect.cache",
+            Self::Cut(_) => "redirect.size",
+            Self::Reencoded { .. } => "redirect.encoding",
+            Self::Parameters(_) => "redirect.parameters",
+            Self::Dangling => "redirect.empty",
+        }
+    }
+
+    /// In words.
+    pub(super) fn words(&self) -> String {
+        match self {
+            Self::Dropped => "no parameter arrives".to_owned(),
+            Self::Template(marker) => format!("`{marker}` arrives as it is written"),
+            Self::Stale => "the parameters of another request arrive".to_owned(),
+            Self::Cut(length) => format!("the query ends after {length} bytes"),
+            Self::Reencoded { sent, got, twice: false } => format!("`{sent}` arrives as `{got}`"),
+            Self::Reencoded { sent, got, twice: true } => {
+                format!("encoded twice: `{sent}` arrives as `{got}`")
+            }
+            Self::Parameters(words) => words.clone(),
+            Self::Value(name) => format!("the value of `{name}` is another"),
+            Self::Fragment => "something is appended behind a `#`".to_owned(),
+            Self::Dangling => "a bare `?` is appended".to_owned(),
+        }
+    }
+}
+
+/// Compares the query sent with the one that arrived; `None` when they are the same bytes.
+/// `prefix` starts every state of this run, `state` is the one of this query.
+pub(super) fn difference(
+    sent: &str,
+    got: Option<&[u8]>,
+    prefix: &str,
+    state: &str,
+) -> Option<Difference> {
+    let raw = got.unwrap_or_default();
+    if raw == sent.as_bytes() {
+        return None;
+    }
+    let got = String::from_utf8_lossy(raw);
+    if raw.is_empty() {
+        return Some(Difference::Dropped);
+    }
+    if let Some(marker) = template(sent, &got) {
+        return Some(Difference::Template(marker));
+    }
+    if !got.contains(state) && got.contains(prefix) && sent.contains(state) {
+        return Some(Difference::Stale);
+    }
+    if got.contains('#') {
+        return Some(Difference::Fragment);
+    }
+    // A query this much shorter was not cut between two parameters by chance.
+    if sent.len() > 1024 && sent.starts_with(&*got) {
+        return Some(Difference::Cut(got.len()));
+    }
+    if decoded(raw, false) == sent.as_bytes() || got.replace("&amp;", "&") == sent {
+        return Some(reencoded(sent, &got));
+    }
+    let (before, after) = (pairs(sent), pairs(&got));
+    if before == after {
+        return Some(reencoded(sent, &got));
+    }
+    Some(match moved(&before, &after) {
+        Some(words) => Difference::Parameters(words),
+        None => Difference::Value(
+            before
+                .iter()
+                .zip(&after)
+                .find(|(before, after)| before != after)
+                .map_or_else(String::new, |(pair, _)| pair.shown()),
+        ),
+    })
+}
+
+/// A placeholder of some server's configuration that stands in `got`, but not in `sent`.
+pub(super) fn template(sent: &str, got: &str) -> Option<&'static str> {
+    // Longer ones first, so that the whole of it is named.
+    const MARKERS: [&str; 24] = [
+        "$is_args$args",
+        "$request_uri",
+        "$query_string",
+        "$args",
+        "$arg_",
+        "${",
+        "$1",
+        "$2",
+        "$host",
+        "$uri",
+        "{http.request",
+        "{query}",
+        "{uri}",
+        "{path}",
+        "{host}",
+        "{args}",
+        "#{query}",
+        "#{path}",
+        "%{QUERY_STRING}",
+        "%{REQUEST_URI}",
+        "%[query]",
+        "{{",
+        "%7Buri%7D",
+        "%7Bquery%7D",
+    ];
+    MARKERS.into_iter().find(|marker| got.contains(marker) && !sent.contains(marker))
+}
+
+/// A parameter, decoded. A name without `=` is not the same as one with an empty value.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Pair {
+    name: Vec<u8>,
+    value: Option<Vec<u8>>,
+}
+
+impl Pair {
+    fn shown(&self) -> String {
+        short(&String::from_utf8_lossy(&self.name))
+    }
+}
+
+fn pairs(query: &str) -> Vec<Pair> {
+    query
+        .split('&')
+        .map(|parameter| match parameter.split_once('=') {
+            Some((name, value)) => Pair {
+                name: decoded(name.as_bytes(), true),
+                value: Some(decoded(value.as_bytes(), true)),
+            },
+            None => Pair { name: decoded(parameter.as_bytes(), true), value: None },
+        })
+        .collect()
+}
+
+/// Says which parameters were lost, added, joined or moved; `None` when only values differ.
+fn moved(before: &[Pair], after: &[Pair]) -> Option<String> {
+    let names = |pairs: &[Pair]| pairs.iter().map(|pair| pair.name.clone()).collect::<Vec<_>>();
+    let count = |pairs: &[Pair], name: &[u8]| pairs.iter().filter(|pair| pair.name == name).count();
+    let mut words = Vec::new();
+    let mut seen: Vec<&[u8]> = Vec::new();
+    for pair in before.iter().chain(after) {
+        if seen.contains(&pair.name.as_slice()) {
+            continue;
+        }
+        seen.push(&pair.name);
+        let (sent, got) = (count(before, &pair.name), count(after, &pair.name));
+        let name = if pair.name.is_empty() { "(no name)".to_owned() } else { pair.shown() };
+        match (sent, got) {
+            (sent, got) if sent == got => {}
+            (0, _) => words.push(format!("`{name}` is added")),
+            (1, 0) => words.push(format!("`{name}` is lost")),
+            (sent, got) => words.push(format!("`{name}` was sent {sent} times and arrives {got}")),
+        }
+    }
+    if words.is_empty() && names(before) != names(after) {
+        words.push("the parameters arrive in another order".to_owned());
+    }
+    if words.is_empty() {
+        let mut sorted = (before.to_vec(), after.to_vec());
+        sorted.0.sort();
+        sorted.1.sort();
+        if sorted.0 == sorted.1 {
+            words.push("the parameters arrive in another order".to_owned());
+        }
+    }
+    if words.is_empty() {
+        for (before, after) in before.iter().zip(after) {
+            let name = before.shown();
+            match (&before.value, &after.value) {
+                (None, Some(value)) if value.is_empty() => {
+                    words.push(format!("`{name}` arrives as `{name}=`"));
+                }
+                (Some(value), None) if value.is_empty() => {
+                    words.push(format!("`{name}=` arrives as `{name}`"));
+                }
+                _ => {}
+            }
+        }
+    }
+    words.truncate(MOST_WORDS);
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
+const MOST_WORDS: usize = 6;
+
+/// Both hold the same in other bytes, all of them the prober's own: the bytes around the first
+/// difference can be shown.
+fn reencoded(sent: &str, got: &str) -> Difference {
+    let same = sent.bytes().zip(got.bytes()).take_while(|(sent, got)| sent == got).count();
+    let around = |text: &str| -> String {
+        // From the parameter's beginning, as far as both have it in common.
+        let start = text.get(..same).and_then(|before| before.rfind('&')).map_or(0, |at| at + 1);
+        let start = start.max(same.saturating_sub(16));
+        let bytes = text.as_bytes().get(start..).unwrap_or_default();
+        let bytes = bytes.get(..(same - start) + 12).unwrap_or(bytes);
+        let shown = String::from_utf8_lossy(bytes);
+        shown
+            .split_once('&')
+            .filter(|(head, _)| head.len() > same - start)
+            .map_or_else(|| shown.clone().into_owned(), |(head, _)| head.to_owned())
+    };
+    let twice = sent.contains('%') && decoded(got.as_bytes(), false) == sent.as_bytes();
+    Difference::Reencoded { sent: around(sent), got: around(got), twice }
+}
+
+/// Percent-decoded once (RFC 3986 §2.1); what is no encoding stays.
+fn decoded(text: &[u8], plus: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        match (byte, after) {
+            (b'%', [high, low, tail @ ..]) => match (digit(*high), digit(*low)) {
+                (Some(high), Some(low)) => {
+                    out.push(high << 4 | low);
+                    rest = tail;
+                }
+                _ => out.push(b'%'),
+            },
+            (b'+', _) if plus => out.push(b' '),
+            _ => out.push(byte),
+        }
+    }
+    out
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_difference_has_its_name() {
+        let re = |sent: &str, got: &str, twice| {
+            Some(Difference::Reencoded { sent: sent.into(), got: got.into(), twice })
+        };
+        let parameters = |words: &str| Some(Difference::Parameters(words.into()));
+        #[rustfmt::skip]
+        let table = [
+            ("s=P-1&a=1", Some("s=P-1&a=1"), None),
+            ("s=P-1&a=1", None, Some(Difference::Dropped)),
+            ("s=P-1&a=1", Some(""), Some(Difference::Dropped)),
+            ("s=P-1&a=1", Some("$args"), Some(Difference::Template("$args"))),
+            ("s=P-1&a=1", Some("s=P-2&a=1"), Some(Difference::Stale)),
+            ("s=P-1&a=1", Some("s=P-1&a=1#_=_"), Some(Difference::Fragment)),
+            ("s=P-1&a=%2F", Some("s=P-1&a=/"), re("a=%2F", "a=/", false)),
+            ("s=P-1&a=%2f&b", Some("s=P-1&a=%2F&b"), re("a=%2f", "a=%2F", false)),
+            ("s=P-1&a=x%20y", Some("s=P-1&a=x+y"), re("a=x%20y", "a=x+y", false)),
+            ("s=P-1&a='", Some("s=P-1&a=%27"), re("a='", "a=%27", false)),
+            ("s=P-1&a=%2F", Some("s=P-1&a=%252F"), re("a=%2F", "a=%252F", true)),
+            ("s=P-1&a=é", Some("s=P-1&a=%C3%A9"), re("a=é", "a=%C3%A9", false)),
+            ("s=P-1&a=1", Some("s=P-1&amp;a=1"), re("a=1", "amp;a=1", false)),
+            ("s=P-1&a=1&a=2", Some("s=P-1&a=2"), parameters("`a` was sent 2 times and arrives 1")),
+            ("s=P-1&a=1&a=2", Some("s=P-1&a=1,2"), parameters("`a` was sent 2 times and arrives 1")),
+            ("s=P-1&a=1&a=2", Some("s=P-1&a=2&a=1"), parameters("the parameters arrive in another order")),
+            ("s=P-1&a=1", Some("a=1&s=P-1"), parameters("the parameters arrive in another order")),
+            ("s=P-1&b", Some("s=P-1"), parameters("`b` is lost")),
+            ("s=P-1&b", Some("s=P-1&b="), parameters("`b` arrives as `b=`")),
+            ("s=P-1&b=", Some("s=P-1&b"), parameters("`b=` arrives as `b`")),
+            ("s=P-1", Some("s=P-1&path=x"), parameters("`path` is added")),
+            ("s=P-1&a=1&&b=2", Some("s=P-1&a=1&b=2"), parameters("`(no name)` is lost")),
+            ("s=P-1&a=abc", Some("s=P-1&a=***"), Some(Difference::Value("a".into()))),
+        ];
+        for (sent, got, expected) in table {
+            let found = difference(sent, got.map(str::as_bytes), "P-", "P-1");
+            assert_eq!(found, expected, "{sent} → {got:?}");
+        }
+        let long = format!("s=P-1&a={}", "x".repeat(2000));
+        let got = &long[..1500];
+        let found = difference(&long, Some(got.as_bytes()), "P-", "P-1");
+        assert_eq!(found, Some(Difference::Cut(1500)));
+    }
+
+    #[test]
+    fn foreign_values_are_never_shown() {
+        for got in ["s=P-1&a=s3cret", "s=P-1&a=1&token=s3cret", "s=P-1&a=1#s3cret"] {
+            let found = difference("s=P-1&a=1", Some(got.as_bytes()), "P-", "P-1").unwrap();
+            assert!(!found.words().contains("s3cret"), "{}", found.words());
+        }
+    }
+}

@@ -1,0 +1,236 @@
+use super::{Endpoint, Fault, Limits, Peer, Reason, Step, within};
+use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Method, StatusCode, Uri, Version};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinHandle;
+
+/// An HTTP version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+impl Protocol {
+    /// As people write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http1 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+        }
+    }
+}
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The method.
+    pub method: Method,
+    /// The path, and the query if there is one; goes on the wire byte for byte.
+    pub path_and_query: String,
+    /// Fields beyond `Host` and `Content-Length`.
+    pub headers: HeaderMap,
+    /// The body; empty for none.
+    pub body: Bytes,
+}
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The fields, values as received.
+    pub headers: HeaderMap,
+    /// The body, up to the limit.
+    pub body: Bytes,
+    /// The version that was spoken.
+    pub protocol: Protocol,
+    /// From the first byte sent to the end of the head.
+    pub head_time: Duration,
+}
+
+/// An open connection. Dropping it closes it.
+#[derive(Debug)]
+pub struct Connection {
+    sender: Sender,
+    driver: JoinHandle<()>,
+    authority: String,
+    scheme: &'static str,
+    peer: Option<Peer>,
+    limits: Limits,
+    /// Whether a body was cut off, after which nothing more can be asked.
+    spent: bool,
+}
+
+#[derive(Debug)]
+enum Sender {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+impl Connection {
+    pub(super) async fn open<S>(
+        stream: S,
+        protocol: Protocol,
+        to: &Endpoint,
+        peer: Option<Peer>,
+        limits: Limits,
+    ) -> Result<Self, Fault>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (sender, driver) =
+            within(Step::Handshake, limits.step, start(stream, protocol, limits)).await?;
+        let scheme = if to.tls { "https" } else { "http" };
+        let authority = to.authority();
+        Ok(Self { sender, driver, authority, scheme, peer, limits, spent: false })
+    }
+
+    /// Who is at the other end; `None` without TLS.
+    pub fn peer(&self) -> Option<&Peer> {
+        self.peer.as_ref()
+    }
+
+    /// The version that is spoken.
+    pub fn protocol(&self) -> Protocol {
+        match self.sender {
+            Sender::Http1(_) => Protocol::Http1,
+            Sender::Http2(_) => Protocol::Http2,
+        }
+    }
+
+    /// Waits until another request can be sent; `false` when the connection is at its end.
+    pub async fn ready(&mut self) -> bool {
+        let limit = self.limits.step;
+        let ready = async {
+            match &mut self.sender {
+                Sender::Http1(sender) => sender.ready().await.is_ok(),
+                Sender::Http2(sender) => sender.ready().await.is_ok(),
+            }
+        };
+        !self.spent && tokio::time::timeout(limit, ready).await.unwrap_or(false)
+    }
+
+    /// Asks, and reads the answer within the limits.
+    pub async fn send(&mut self, request: &Request) -> Result<Answer, Fault> {
+        let wire = self.wire(request)?;
+        let began = Instant::now();
+        let limit = self.limits.step;
+        let response = within(Step::Head, limit, async {
+            let response = match &mut self.sender {
+                Sender::Http1(sender) => sender.send_request(wire).await,
+                Sender::Http2(sender) => sender.send_request(wire).await,
+            };
+            response.map_err(|error| Fault::http(Step::Head, &error))
+        })
+        .await
+        .inspect_err(|_| self.spent = true)?;
+        let head_time = began.elapsed();
+        let (head, body) = response.into_parts();
+        let (body, whole) = self.read(body).await;
+        self.spent = !whole;
+        let protocol =
+            if head.version == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 };
+        Ok(Answer { status: head.status, headers: head.headers, body, protocol, head_time })
+    }
+
+    fn wire(&self, request: &Request) -> Result<http::Request<Full<Bytes>>, Fault> {
+        let unsendable =
+            |_| Fault::new(Step::Head, Reason::Unsendable, "the URL cannot be sent as it is");
+        let path = PathAndQuery::try_from(request.path_and_query.as_str())
+            .map_err(|error| unsendable(error.into()))?;
+        let mut wire = http::Request::new(Full::new(request.body.clone()));
+        *wire.method_mut() = request.method.clone();
+        *wire.headers_mut() = request.headers.clone();
+        let uri = Uri::builder();
+        *wire.uri_mut() = match self.protocol() {
+            // Origin form and a Host (RFC 9112 §3.2.1); pseudo-header fields (RFC 9113 §8.3.1).
+            Protocol::Http1 => uri.path_and_query(path),
+            Protocol::Http2 => {
+                uri.scheme(self.scheme).authority(self.authority.as_str()).path_and_query(path)
+            }
+        }
+        .build()
+        .map_err(unsendable)?;
+        if self.protocol() == Protocol::Http1 {
+            let host =
+                HeaderValue::from_str(&self.authority).map_err(|error| unsendable(error.into()))?;
+            wire.headers_mut().insert(header::HOST, host);
+        }
+        Ok(wire)
+    }
+
+    /// The body up to the limit in time and bytes, and whether that was all of it. A body that
+    /// breaks off is no fault: the head is what matters here.
+    async fn read(&self, mut body: Incoming) -> (Bytes, bool) {
+        let mut read = BytesMut::new();
+        let all = async {
+            while let Some(frame) = body.frame().await {
+                let Ok(frame) = frame else { return false };
+                let Some(data) = frame.data_ref() else { continue };
+                let room = self.limits.body_bytes.saturating_sub(read.len());
+                read.extend_from_slice(data.get(..room).unwrap_or(data));
+                if data.len() > room {
+                    return false;
+                }
+            }
+            true
+        };
+        let whole = tokio::time::timeout(self.limits.step, all).await.unwrap_or(false);
+        (read.freeze(), whole)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+async fn start<S>(
+    stream: S,
+    protocol: Protocol,
+    limits: Limits,
+) -> Result<(Sender, JoinHandle<()>), Fault>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let failed = |error: hyper::Error| Fault::http(Step::Handshake, &error);
+    let io = TokioIo::new(stream);
+    // How a connection ends is told by the request that it ends under.
+    match protocol {
+        Protocol::Http1 => {
+            let (sender, connection) = http1::Builder::new()
+                .max_buf_size(limits.head_bytes)
+                .handshake(io)
+                .await
+                .map_err(failed)?;
+            let driver = tokio::spawn(async move {
+                let _ = connection.await;
+            });
+            Ok((Sender::Http1(sender), driver))
+        }
+        Protocol::Http2 => {
+            let most = u32::try_from(limits.head_bytes).unwrap_or(u32::MAX);
+            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .max_header_list_size(most)
+                .handshake(io)
+                .await
+                .map_err(failed)?;
+            let driver = tokio::spawn(async move {
+                let _ = connection.await;
+            });
+            Ok((Sender::Http2(sender), driver))
+        }
+    }
+}

@@ -1,0 +1,321 @@
+use super::{Fault, Protocol, Reason, Step};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, ProtocolVersion, RootCertStore,
+    SignatureScheme,
+};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// Whose certificates are trusted.
+#[derive(Clone, Debug)]
+pub struct Roots(Arc<RootCertStore>);
+
+impl Roots {
+    /// Mozilla's, as compiled in.
+    pub fn public() -> Self {
+        Self(Arc::new(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }))
+    }
+
+    /// These, and those in a PEM text.
+    pub fn and_pem(&self, pem: &[u8]) -> Result<Self, BadRoots> {
+        let mut store = RootCertStore::clone(&self.0);
+        let before = store.len();
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let certificate = certificate.map_err(|_| BadRoots)?;
+            store.add(certificate).map_err(|_| BadRoots)?;
+        }
+        if store.len() == before { Err(BadRoots) } else { Ok(Self(Arc::new(store))) }
+    }
+}
+
+/// A text holds no certificate, or one that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadRoots;
+
+impl fmt::Display for BadRoots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("holds no readable PEM certificate")
+    }
+}
+
+impl std::error::Error for BadRoots {}
+
+/// The HTTP versions that are offered (ALPN, RFC 7301); without TLS, the one that is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// As browsers do: both, HTTP/2 preferred. HTTP/1.1 without TLS.
+    Both,
+    /// HTTP/1.1 alone.
+    Http1,
+    /// HTTP/2 alone.
+    Http2,
+}
+
+/// Who is at the other end of a TLS connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The version in use, for example `TLS 1.3`.
+    pub version: &'static str,
+    /// The HTTP version that was negotiated.
+    pub protocol: Protocol,
+    /// What it sent, the leaf first. Certificates that do not parse are left out.
+    pub certificates: Vec<Certificate>,
+    /// Whether the chain ends at a trusted root, judged at a time when the leaf is valid.
+    pub chain: Result<(), Distrust>,
+    /// Whether the leaf is for this host.
+    pub name: Result<(), Distrust>,
+}
+
+impl Peer {
+    /// The leaf certificate.
+    pub fn leaf(&self) -> Option<&Certificate> {
+        self.certificates.first()
+    }
+
+    /// Whether a browser would go on without a warning.
+    pub fn trusted(&self) -> bool {
+        self.chain.is_ok()
+            && self.name.is_ok()
+            && self.leaf().is_some_and(|leaf| leaf.valid_at(SystemTime::now()))
+    }
+}
+
+/// Why a certificate or chain is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Distrust {
+    /// No trusted root vouches for it.
+    UnknownIssuer,
+    /// The leaf is for other names.
+    WrongName,
+    /// A certificate above the leaf is not valid now.
+    Expired,
+    /// Something else, in words.
+    Other(String),
+}
+
+impl From<Error> for Distrust {
+    fn from(error: Error) -> Self {
+        use CertificateError as Bad;
+        match error {
+            Error::InvalidCertificate(Bad::UnknownIssuer) => Self::UnknownIssuer,
+            Error::InvalidCertificate(
+                Bad::NotValidForName | Bad::NotValidForNameContext { .. },
+            ) => Self::WrongName,
+            Error::InvalidCertificate(
+                Bad::Expired
+                | Bad::ExpiredContext { .. }
+                | Bad::NotValidYet
+                | Bad::NotValidYetContext { .. },
+            ) => Self::Expired,
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
+
+/// What a certificate says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// For whom.
+    pub subject: String,
+    /// By whom.
+    pub issuer: String,
+    /// The DNS names and addresses it is for.
+    pub names: Vec<String>,
+    /// Valid from.
+    pub not_before: SystemTime,
+    /// Valid to.
+    pub not_after: SystemTime,
+    /// Whether it says where the issuer's certificate is found (RFC 5280 §4.2.2.1), as those of
+    /// public authorities do.
+    pub issuer_is_published: bool,
+}
+
+impl Certificate {
+    fn read(der: &CertificateDer<'_>) -> Option<Self> {
+        let (_, read) = X509Certificate::from_der(der).ok()?;
+        let names = read.subject_alternative_name().ok().flatten().map_or_else(Vec::new, |names| {
+            names.value.general_names.iter().filter_map(name).collect()
+        });
+        let issuer_is_published =
+            read.extensions().iter().any(|extension| match extension.parsed_extension() {
+                ParsedExtension::AuthorityInfoAccess(access) => access
+                    .iter()
+                    .any(|entry| entry.access_method.to_id_string() == "1.3.6.1.5.5.7.48.2"),
+                _ => false,
+            });
+        Some(Self {
+            subject: read.subject().to_string(),
+            issuer: read.issuer().to_string(),
+            names,
+            not_before: time(read.validity().not_before.timestamp()),
+            not_after: time(read.validity().not_after.timestamp()),
+            issuer_is_published,
+        })
+    }
+
+    /// Whether the time is within the validity.
+    pub fn valid_at(&self, time: SystemTime) -> bool {
+        (self.not_before..=self.not_after).contains(&time)
+    }
+}
+
+fn name(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => {
+                <[u8; 4]>::try_from(*bytes).ok().map(|v4| std::net::Ipv4Addr::from(v4).to_string())
+            }
+            _ => {
+                <[u8; 16]>::try_from(*bytes).ok().map(|v6| std::net::Ipv6Addr::from(v6).to_string())
+            }
+        },
+        _ => None,
+    }
+}
+
+fn time(seconds: i64) -> SystemTime {
+    let magnitude = Duration::from_secs(seconds.unsigned_abs());
+    let time = if seconds < 0 {
+        UNIX_EPOCH.checked_sub(magnitude)
+    } else {
+        UNIX_EPOCH.checked_add(magnitude)
+    };
+    time.unwrap_or(UNIX_EPOCH)
+}
+
+/// Handshakes with whoever is there, and tells who it was.
+pub(super) async fn handshake(
+    stream: TcpStream,
+    host: &str,
+    offer: Offer,
+    roots: &Roots,
+) -> Result<(TlsStream<TcpStream>, Peer), Fault> {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    let name = ServerName::try_from(bare.to_owned())
+        .map_err(|_| Fault::new(Step::Handshake, Reason::Tls, "the host is no name for TLS"))?;
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Fault::new(Step::Handshake, Reason::Other, error.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Witness { provider: Arc::clone(&provider) }))
+        .with_no_client_auth();
+    // Each connection shows its certificates anew.
+    config.resumption = Resumption::disabled();
+    config.alpn_protocols = match offer {
+        Offer::Both => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        Offer::Http1 => vec![b"http/1.1".to_vec()],
+        Offer::Http2 => vec![b"h2".to_vec()],
+    };
+    let stream = TlsConnector::from(Arc::new(config))
+        .connect(name.clone(), stream)
+        .await
+        .map_err(|error| Fault::io(Step::Handshake, &error))?;
+    let session = stream.get_ref().1;
+    // A server without ALPN speaks HTTP/1.1.
+    let protocol =
+        if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
+    if offer == Offer::Http2 && protocol != Protocol::Http2 {
+        return Err(Fault::new(Step::Handshake, Reason::NoProtocol, "HTTP/2 is not spoken"));
+    }
+    let ders = session.peer_certificates().unwrap_or_default();
+    let (chain, named) = judge(ders, &name, &roots.0, &provider);
+    let peer = Peer {
+        version: match session.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
+            Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
+            _ => "TLS",
+        },
+        protocol,
+        certificates: ders.iter().filter_map(Certificate::read).collect(),
+        chain,
+        name: named,
+    };
+    Ok((stream, peer))
+}
+
+/// Chain and name by themselves, so that one fault does not hide another.
+fn judge(
+    ders: &[CertificateDer<'_>],
+    name: &ServerName<'_>,
+    roots: &RootCertStore,
+    provider: &CryptoProvider,
+) -> (Result<(), Distrust>, Result<(), Distrust>) {
+    let nothing = || Distrust::Other("no certificate was sent".to_owned());
+    let Some((leaf_der, above)) = ders.split_first() else {
+        return (Err(nothing()), Err(nothing()));
+    };
+    let leaf = match ParsedCertificate::try_from(leaf_der) {
+        Ok(leaf) => leaf,
+        Err(error) => {
+            let why = Distrust::from(error);
+            return (Err(why.clone()), Err(why));
+        }
+    };
+    // An expired leaf is told by its dates; the chain is judged as if it were not.
+    let now = SystemTime::now();
+    let at = match Certificate::read(leaf_der) {
+        Some(read) if now > read.not_after => read.not_after,
+        Some(read) if now < read.not_before => read.not_before,
+        _ => now,
+    };
+    let at = UnixTime::since_unix_epoch(at.duration_since(UNIX_EPOCH).unwrap_or_default());
+    let algorithms = provider.signature_verification_algorithms.all;
+    let chain = verify_server_cert_signed_by_trust_anchor(&leaf, roots, above, at, algorithms);
+    (chain.map_err(Distrust::from), verify_server_name(&leaf, name).map_err(Distrust::from))
+}
+
+/// Lets every certificate pass, because what is wrong with one is to be reported, not to end the
+/// conversation. That the peer holds its key is still verified.
+#[derive(Debug)]
+struct Witness {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Witness {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,258 @@
+use super::{Check, Report, Status, Verdict};
+use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::BASE64;
+use maud::{DOCTYPE, Markup, PreEscaped, html as markup};
+use std::sync::LazyLock;
+
+/// The report for a browser: no script, nothing from elsewhere, light and dark, wide and narrow.
+/// Serve it with [`html_policy`].
+pub fn html(reports: &[Report]) -> String {
+    let verdict = Verdict::of(reports);
+    let (word, sentence) = words(verdict, reports);
+    let page = markup! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="robots" content="noindex";
+                title { (word) " – callback-edge self-check" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                main {
+                    header class=(class(verdict)) {
+                        p class="product" { "callback-edge self-check" }
+                        h1 { span class="mark" aria-hidden="true" { (mark(verdict)) } (word) }
+                        p { (sentence) }
+                    }
+                    (to_paste(reports))
+                    @for report in reports { (one(report)) }
+                }
+                footer { p { "callback-edge " (env!("CARGO_PKG_VERSION")) } }
+            }
+        }
+    };
+    page.into_string()
+}
+
+/// The `Content-Security-Policy` under which the page works: its own style sheet and nothing else.
+pub fn html_policy() -> &'static str {
+    static POLICY: LazyLock<String> = LazyLock::new(|| {
+        let hash = BASE64.encode(digest(&SHA256, STYLE.as_bytes()).as_ref());
+        format!(
+            "default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; form-action 'none'; \
+             frame-ancestors 'none'"
+        )
+    });
+    &POLICY
+}
+
+fn words(verdict: Verdict, reports: &[Report]) -> (&'static str, String) {
+    let count = |status| reports.iter().map(|report| report.count(status)).sum::<usize>();
+    let checks = |count| if count == 1 { "1 check".to_owned() } else { format!("{count} checks") };
+    match verdict {
+        Verdict::Pass if count(Status::Warn) > 0 => (
+            "The callback works",
+            format!("Nothing failed; {} could be better.", checks(count(Status::Warn))),
+        ),
+        Verdict::Pass => ("The callback works", "Nothing failed.".to_owned()),
+        Verdict::Fail => (
+            "The callback is broken",
+            format!("{} failed. Do not switch before this is mended.", checks(count(Status::Fail))),
+        ),
+        Verdict::Unconfirmed => (
+            "The callback is unconfirmed",
+            format!(
+                "Nothing failed, but {} could not be completed.",
+                checks(count(Status::Unknown).max(1))
+            ),
+        ),
+        Verdict::Error => {
+            ("The check could not run", "Nothing is known about the callback.".to_owned())
+        }
+    }
+}
+
+/// What a person came for: the URLs, each selected whole by one click.
+fn to_paste(reports: &[Report]) -> Markup {
+    let is_app = |report: &Report| {
+        report.target.split('?').next().unwrap_or_default().ends_with("/app-auth/connect")
+    };
+    markup! {
+        section aria-labelledby="paste" {
+            h2 id="paste" { "What to paste" }
+            dl class="paste" {
+                @for report in reports {
+                    dt {
+                        @if is_app(report) {
+                            "Setup URL of GitHub Apps"
+                        } @else {
+                            "Callback URL, with every API provider and then in Nango's environment settings"
+                        }
+                    }
+                    dd { code { (report.callback) } }
+                }
+            }
+        }
+    }
+}
+
+fn one(report: &Report) -> Markup {
+    let detail =
+        |id: &str| report.checks.iter().find(|check| check.id == id && !check.is_skipped());
+    markup! {
+        section {
+            h2 { code { (report.callback) } }
+            dl class="facts" {
+                div { dt { "Leads to" } dd { code { (report.target) } } }
+                @if let Some(check) = detail("dns.resolves") {
+                    div { dt { "Addresses" } dd { (check.detail.as_deref().unwrap_or(&check.summary)) } }
+                }
+                @for id in ["tls.name", "tls.expiry"] {
+                    @if let Some(check) = detail(id) {
+                        div {
+                            dt { @if id == "tls.name" { "Certificate" } @else { "Validity" } }
+                            dd { (check.detail.as_deref().unwrap_or(&check.summary)) }
+                        }
+                    }
+                }
+                div {
+                    dt { "Checked" }
+                    dd {
+                        time { (report.started_at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()) }
+                        " in " (report.duration.as_millis()) " ms"
+                    }
+                }
+            }
+            @if let Some(broken) = &report.broken { p class="broken" { (broken) } }
+            @let problems: Vec<&Check> = report.checks.iter().filter(|check| needs_eyes(check)).collect();
+            @if !problems.is_empty() {
+                h3 { "To mend" }
+                ul class="checks" { @for check in problems { (row(check)) } }
+            }
+            @if !report.checks.is_empty() {
+                details open[report.verdict() == Verdict::Pass] {
+                    summary { (quiet(report)) }
+                    @for category in categories(report) {
+                        h3 { (category) }
+                        ul class="checks" {
+                            @for check in report.checks.iter().filter(|check| {
+                                check.category() == category && !needs_eyes(check)
+                            }) {
+                                (row(check))
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+const fn needs_eyes(check: &Check) -> bool {
+    matches!(check.status, Status::Fail | Status::Unknown | Status::Warn)
+}
+
+/// What nobody has to look at, counted.
+fn quiet(report: &Report) -> String {
+    let (passed, skipped) = (report.count(Status::Pass), report.count(Status::Skip));
+    if skipped == 0 {
+        format!("{passed} passed")
+    } else {
+        format!("{passed} passed, {skipped} not run")
+    }
+}
+
+fn categories(report: &Report) -> Vec<&str> {
+    let quiet = report.checks.iter().filter(|check| !needs_eyes(check));
+    let mut categories: Vec<&str> = quiet.map(Check::category).collect();
+    categories.dedup();
+    categories
+}
+
+fn row(check: &Check) -> Markup {
+    markup! {
+        li class=(status_class(check.status)) {
+            span class="mark" aria-hidden="true" { (check.status.mark()) }
+            div {
+                p class="summary" {
+                    span class="status" { (status_word(check.status)) ": " }
+                    (check.summary) " " code class="id" { (check.id) }
+                }
+                @for line in check.detail.iter().flat_map(|detail| detail.lines()) {
+                    p class="detail" { (line) }
+                }
+                @if let Some(hint) = &check.hint {
+                    p class="hint" { b { "What to do: " } (hint) " – " (check.docs()) }
+                }
+            }
+        }
+    }
+}
+
+const fn class(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "pass",
+        Verdict::Fail | Verdict::Error => "fail",
+        Verdict::Unconfirmed => "warn",
+    }
+}
+
+const fn mark(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => Status::Pass.mark(),
+        Verdict::Fail | Verdict::Error => Status::Fail.mark(),
+        Verdict::Unconfirmed => Status::Unknown.mark(),
+    }
+}
+
+const fn status_class(status: Status) -> &'static str {
+    match status {
+        Status::Pass => "pass",
+        Status::Warn | Status::Unknown => "warn",
+        Status::Fail => "fail",
+        Status::Skip => "skip",
+    }
+}
+
+const fn status_word(status: Status) -> &'static str {
+    match status {
+        Status::Pass => "passed",
+        Status::Warn => "to mend",
+        Status::Unknown => "unconfirmed",
+        Status::Fail => "failed",
+        Status::Skip => "not run",
+    }
+}
+
+const STYLE: &str = include_str!("page.css");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn nothing_in_a_report_becomes_markup() {
+        let evil = "<script>alert(1)</script>\"'&";
+        let report = Report {
+            broken: Some(evil.to_owned()),
+            callback: evil.to_owned(),
+            target: evil.to_owned(),
+            started_at: jiff::Timestamp::UNIX_EPOCH,
+            duration: Duration::ZERO,
+            checks: vec![Check::new("url.https", evil).fail(evil).detail(evil).hint(evil)],
+        };
+        let page = html(&[report]);
+        assert!(!page.contains("<script"), "{page}");
+        assert!(page.contains("&lt;script&gt;"), "{page}");
+    }
+
+    #[test]
+    fn the_policy_names_the_style_sheet_of_the_page() {
+        assert!(html(&[]).contains(&format!("<style>{STYLE}</style>")));
+        let hash = BASE64.encode(digest(&SHA256, STYLE.as_bytes()).as_ref());
+        assert!(html_policy().contains(&hash));
+    }
+}

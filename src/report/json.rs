@@ -1,0 +1,74 @@
+use super::{Check, Report, Status, Verdict};
+use serde::Serialize;
+use std::time::Duration;
+
+/// The version of the JSON below. It changes when a member changes its meaning or goes away.
+const SCHEMA: u32 = 1;
+
+/// One report is an object; several are an array of such.
+pub fn json(reports: &[Report]) -> serde_json::Result<String> {
+    match reports {
+        [report] => serde_json::to_string_pretty(&ReportJson::from(report)),
+        reports => {
+            let all: Vec<_> = reports.iter().map(ReportJson::from).collect();
+            serde_json::to_string_pretty(&all)
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ReportJson<'r> {
+    schema: u32,
+    verdict: Verdict,
+    callback: &'r str,
+    target: &'r str,
+    started_at: String,
+    duration_ms: u64,
+    checks: Vec<CheckJson<'r>>,
+}
+
+#[derive(Serialize)]
+struct CheckJson<'r> {
+    id: &'r str,
+    status: Status,
+    subject: &'r str,
+    summary: &'r str,
+    detail: Option<&'r str>,
+    hint: Option<&'r str>,
+    docs: String,
+    duration_ms: u64,
+}
+
+impl<'r> From<&'r Report> for ReportJson<'r> {
+    fn from(report: &'r Report) -> Self {
+        Self {
+            schema: SCHEMA,
+            verdict: report.verdict(),
+            callback: &report.callback,
+            target: &report.target,
+            // RFC 3339, to the millisecond.
+            started_at: format!("{:.3}", report.started_at),
+            duration_ms: millis(report.duration),
+            checks: report.checks.iter().map(CheckJson::from).collect(),
+        }
+    }
+}
+
+impl<'r> From<&'r Check> for CheckJson<'r> {
+    fn from(check: &'r Check) -> Self {
+        Self {
+            id: &check.id,
+            status: check.status,
+            subject: &check.subject,
+            summary: &check.summary,
+            detail: check.detail.as_deref(),
+            hint: check.hint.as_deref(),
+            docs: check.docs(),
+            duration_ms: millis(check.duration),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,205 @@
+//! The self-check: the prober against the edge's own callbacks, from outside.
+//!
+//! One run at a time, whoever asks; its answer is given again for a while. Nothing in a request
+//! says what is contacted: the plans come from the settings.
+
+use super::origin;
+use super::state::{Shared, Snapshot};
+use crate::check::{self, Plan};
+use crate::outbound::{Limits, Outbound, Override, Resolver, Roots};
+use crate::report::{Report, Status, Verdict};
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// How long each step of a probe may take.
+const STEP: Duration = Duration::from_secs(5);
+/// How long the check of one callback may take.
+const TOTAL: Duration = Duration::from_secs(30);
+
+/// The last run, and the one under way.
+#[derive(Debug, Default)]
+pub(super) struct SelfCheck(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    last: Option<Arc<Outcome>>,
+    running: Option<watch::Receiver<Option<Arc<Outcome>>>>,
+}
+
+/// What a run found.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// One for each route, in their order.
+    pub(super) reports: Vec<Report>,
+    ended: Instant,
+    /// The settings it was about.
+    snapshot: Arc<Snapshot>,
+}
+
+impl SelfCheck {
+    /// The last outcome while it is fresh, else that of a run: the one under way or a new one.
+    /// `None` when the run came to no end.
+    pub(super) async fn outcome(&self, shared: &Arc<Shared>) -> Option<Arc<Outcome>> {
+        let mut running = {
+            let mut state = self.lock();
+            let snapshot = shared.snapshot.load_full();
+            let fresh = state.last.as_ref().filter(|outcome| {
+                Arc::ptr_eq(&outcome.snapshot, &snapshot)
+                    && outcome.ended.elapsed() < snapshot.settings.self_check.cache
+            });
+            if let Some(fresh) = fresh {
+                return Some(Arc::clone(fresh));
+            }
+            // A run whose sender is gone has panicked, and is no longer under way.
+            match state.running.as_ref().filter(|running| running.has_changed().is_ok()) {
+                Some(running) => running.clone(),
+                None => {
+                    let (sender, receiver) = watch::channel(None);
+                    state.running = Some(receiver.clone());
+                    // A task of its own: it goes on when the client that asked has gone.
+                    tokio::spawn(run(Arc::clone(shared), snapshot, sender));
+                    receiver
+                }
+            }
+        };
+        running.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing under the lock can leave it half-way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Outcome {
+    pub(super) fn verdict(&self) -> Verdict {
+        Verdict::of(&self.reports)
+    }
+}
+
+async fn run(
+    shared: Arc<Shared>,
+    snapshot: Arc<Snapshot>,
+    sender: watch::Sender<Option<Arc<Outcome>>>,
+) {
+    let reports = probe(&snapshot).await;
+    record(&shared, &snapshot, &reports);
+    let outcome = Arc::new(Outcome { reports, ended: Instant::now(), snapshot });
+    {
+        let mut state = shared.self_check.lock();
+        state.last = Some(Arc::clone(&outcome));
+        state.running = None;
+    }
+    let _ = sender.send(Some(outcome));
+}
+
+async fn probe(snapshot: &Snapshot) -> Vec<Report> {
+    let settings = &snapshot.settings;
+    let outbound = match outbound(&settings.self_check) {
+        Ok(outbound) => outbound,
+        Err(why) => {
+            let plans = plans(snapshot);
+            return plans.map(|plan| could_not_run(&plan, why.to_string())).collect();
+        }
+    };
+    let mut reports = Vec::new();
+    for plan in plans(snapshot) {
+        // On the heap: it is too large to be handed from hand to hand on a worker's stack.
+        reports.push(Box::pin(check::run(&plan, &outbound)).await);
+    }
+    reports
+}
+
+/// What is checked: every route at its callback URL.
+fn plans(snapshot: &Snapshot) -> impl Iterator<Item = Plan> {
+    snapshot.settings.routes.items().iter().map(|route| {
+        let callback = origin::callback_url(route, &snapshot.settings, &snapshot.bound);
+        let mut plan = Plan::new(callback, route.target.clone());
+        plan.follow = snapshot.settings.self_check.follow;
+        plan.total = TOTAL;
+        plan
+    })
+}
+
+fn outbound(settings: &crate::config::SelfCheck) -> Result<Outbound, BadRoots> {
+    let overrides = settings.connect_to.iter().map(|entry| Override {
+        host: entry.host.to_string(),
+        port: entry.port,
+        address: entry.address,
+    });
+    let mut roots = Roots::public();
+    if let Some(path) = &settings.root_ca {
+        let bad = |why: &dyn fmt::Display| BadRoots::new(path, why);
+        let pem = std::fs::read(path).map_err(|error| bad(&error))?;
+        roots = roots.and_pem(&pem).map_err(|error| bad(&error))?;
+    }
+    let limits = Limits { step: STEP, ..Limits::default() };
+    Ok(Outbound::new(Resolver::new(overrides.collect()), roots, limits))
+}
+
+/// `self_check.root_ca` cannot be used.
+struct BadRoots(String);
+
+impl BadRoots {
+    fn new(path: &Path, why: &dyn fmt::Display) -> Self {
+        Self(format!("cannot use `self_check.root_ca` `{}`: {why}", path.display()))
+    }
+}
+
+impl fmt::Display for BadRoots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn could_not_run(plan: &Plan, why: String) -> Report {
+    Report {
+        broken: Some(why),
+        callback: plan.callback.clone(),
+        target: plan.target.to_string(),
+        started_at: jiff::Timestamp::now(),
+        duration: Duration::ZERO,
+        checks: Vec::new(),
+    }
+}
+
+/// Tells the metrics and the log.
+fn record(shared: &Shared, snapshot: &Snapshot, reports: &[Report]) {
+    let routes = snapshot.settings.routes.items();
+    let results = routes.iter().zip(reports).flat_map(|(route, report)| {
+        let ran = report.checks.iter().filter(|check| check.status != Status::Skip);
+        ran.map(move |check| (super::state::name(route), &*check.id, check.status == Status::Fail))
+    });
+    shared.metrics.self_checked(Verdict::of(reports) == Verdict::Pass, results);
+    for report in reports {
+        let failed: Vec<&str> = report
+            .checks
+            .iter()
+            .filter(|check| check.status == Status::Fail)
+            .map(|check| &*check.id)
+            .collect();
+        let verdict = report.verdict();
+        let took = super::service::whole(report.duration.as_millis());
+        if matches!(verdict, Verdict::Fail | Verdict::Error) {
+            tracing::warn!(
+                event = "self_check",
+                callback = report.callback,
+                ?verdict,
+                failed = failed.join(" "),
+                cause = report.broken,
+                duration_ms = took,
+                hint = "GET /self-check tells the reasons",
+            );
+        } else {
+            tracing::info!(
+                event = "self_check",
+                callback = report.callback,
+                ?verdict,
+                duration_ms = took
+            );
+        }
+    }
+}

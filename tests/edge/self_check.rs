@@ -1,0 +1,172 @@
+//! The self-check endpoint: what it says, to whom, and that nobody can turn it on others.
+
+use crate::support::{Authority, Edge, Reply, connect, until};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Leaves Nango alone: nothing of these tests leaves the machine.
+const ALONE: &str = "
+    listen.http = '127.0.0.1:0'
+    self_check.follow = false
+    [[route]]
+    path = '/oauth/callback'
+";
+
+async fn get(edge: &Edge, target: &str, fields: &str) -> Reply {
+    let address = edge.admin.first().unwrap_or_else(|| &edge.http[0]);
+    connect(*address).await.request("GET", target, fields, b"").await.unwrap()
+}
+
+fn report(reply: &Reply) -> Value {
+    serde_json::from_slice(&reply.body).unwrap()
+}
+
+#[tokio::test]
+async fn a_right_edge_passes_its_own_check() {
+    let authority = Authority::new();
+    let dir = TempDir::new().unwrap();
+    authority.write(dir.path(), "edge", &["auth.example.com"]);
+    std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
+    // The public name leads elsewhere in this world, so `connect_to` says where the edge is.
+    let mut edge = Edge::start_in(
+        dir,
+        "
+        public_url = 'https://auth.example.com'
+        listen.http = '127.0.0.1:0'
+        listen.https = '127.0.0.1:0'
+        listen.admin = '127.0.0.1:0'
+        tls.certificate = '{dir}/edge.pem'
+        tls.private_key = '{dir}/edge.key'
+        self_check.root_ca = '{dir}/ca.pem'
+        ",
+        |_| {},
+    );
+    let settings = std::fs::read_to_string(edge.dir().join("config.toml")).unwrap();
+    let (http, https) = (edge.http[0], edge.https[0]);
+    edge.rewrite(&format!(
+        "{settings}\nself_check.connect_to = ['auth.example.com:443:{https}', 'auth.example.com:80:{http}']"
+    ));
+    edge.signal(rustix::process::Signal::HUP);
+    edge.wait_for("\"reloaded\"");
+    let reply = get(&edge, "/self-check", "").await;
+    let reports = report(&reply);
+    for report in reports.as_array().unwrap() {
+        let checks = report["checks"].as_array().unwrap();
+        let failed: Vec<_> = checks.iter().filter(|check| check["status"] == "fail").collect();
+        assert!(failed.is_empty(), "{failed:#?}");
+        for id in ["tls.chain", "tls.name", "redirect.query", "redirect.protocols", "redirect.http"]
+        {
+            let check = checks.iter().find(|check| check["id"] == id).unwrap();
+            assert_eq!(check["status"], "pass", "{check:#}");
+        }
+    }
+    assert_eq!(reply.status, 200);
+    assert_eq!(connect(http).await.get("/self-check").await.unwrap().status, 308);
+}
+
+#[tokio::test]
+async fn a_broken_edge_answers_503_and_says_why() {
+    let edge = Edge::start(&format!("public_url = 'https://127.0.0.1:1'{ALONE}"));
+    let reply = get(&edge, "/self-check", "").await;
+    assert_eq!((reply.status, reply.text("content-type").as_str()), (503, "application/json"));
+    let report = report(&reply);
+    assert_eq!((&report["schema"], &report["verdict"]), (&1.into(), &"fail".into()));
+    let checks = report["checks"].as_array().unwrap();
+    let reach = checks.iter().find(|check| check["id"] == "dns.reach").unwrap();
+    assert_eq!(reach["status"], "fail");
+    assert!(reach["hint"].is_string());
+}
+
+#[tokio::test]
+async fn a_browser_gets_a_page_that_needs_nothing_else() {
+    let edge = Edge::start(ALONE);
+    let accept = "Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n";
+    let reply = get(&edge, "/self-check", accept).await;
+    assert_eq!(
+        (reply.status, reply.text("content-type").as_str()),
+        (200, "text/html; charset=utf-8")
+    );
+    let policy = reply.text("content-security-policy");
+    assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
+    let page = String::from_utf8(reply.body).unwrap();
+    assert!(page.contains("The callback works"), "{page}");
+    assert!(page.contains(&format!("<code>http://{}/oauth/callback</code>", edge.http[0])));
+    assert!(!page.contains("<script") && !page.contains("src="), "{page}");
+}
+
+#[tokio::test]
+async fn a_hundred_who_ask_at_once_cause_one_run() {
+    let edge = Edge::start(ALONE);
+    let address = edge.http[0];
+    let asking = (0..100).map(|_| async move { connect(address).await.get("/self-check").await });
+    let mut tasks = tokio::task::JoinSet::new();
+    asking.for_each(|ask| drop(tasks.spawn(ask)));
+    let replies = tasks.join_all().await;
+    assert!(replies.iter().all(|reply| reply.as_ref().unwrap().status == 200));
+    assert!(
+        replies
+            .windows(2)
+            .all(|pair| pair[0].as_ref().unwrap().body == pair[1].as_ref().unwrap().body)
+    );
+    let (_, log) = edge.stop();
+    assert_eq!(log.matches("\"event\":\"self_check\"").count(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn nothing_in_the_request_says_what_is_contacted() {
+    let edge = Edge::start(&format!("self_check.cache = '0s'{ALONE}"));
+    let callback = format!("http://{}/oauth/callback", edge.http[0]);
+    let fields =
+        "Host: evil.example\r\nForwarded: host=evil.example\r\nX-Forwarded-Host: evil.example\r\n";
+    for target in ["/self-check?url=http://evil.example/&callback=evil&target=evil", "/self-check?"]
+    {
+        let reply = get(&edge, target, fields).await;
+        let text = String::from_utf8(reply.body.clone()).unwrap();
+        assert!(!text.contains("evil"), "{text}");
+        assert_eq!(report(&reply)["callback"], callback.as_str());
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_when_there_is_one() {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("token"), "canary-token-31\n").unwrap();
+    let edge =
+        Edge::start_in(dir, &format!("self_check.token_file = '{{dir}}/token'{ALONE}"), |_| {});
+    for (fields, status) in [
+        ("", 401),
+        ("Authorization: Bearer wrong\r\n", 401),
+        ("Authorization: Bearer \r\n", 401),
+        ("Authorization: Basic canary-token-31\r\n", 401),
+        ("Authorization: bearer canary-token-31\r\n", 200),
+    ] {
+        let reply = get(&edge, "/self-check", fields).await;
+        assert_eq!(reply.status, status, "{fields:?}");
+        assert_eq!(reply.text("www-authenticate"), if status == 401 { "Bearer" } else { "" });
+    }
+    // A token that cannot be read, or is empty, opens nothing.
+    std::fs::write(edge.dir().join("token"), "\n").unwrap();
+    assert_eq!(get(&edge, "/self-check", "Authorization: Bearer \r\n").await.status, 401);
+    std::fs::remove_file(edge.dir().join("token")).unwrap();
+    assert_eq!(get(&edge, "/self-check", "Authorization: Bearer x\r\n").await.status, 503);
+    let (_, log) = edge.stop();
+    assert!(!log.contains("canary-token"), "{log}");
+}
+
+#[tokio::test]
+async fn it_runs_by_itself_for_the_metrics() {
+    let settings = format!("listen.admin = '127.0.0.1:0'\nself_check.every = '1s'{ALONE}");
+    let edge = Edge::start(&settings);
+    let metric = async |name: &str| {
+        let text = String::from_utf8(get(&edge, "/metrics", "").await.body).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map(ToOwned::to_owned)
+    };
+    until("a self-check ran", async || {
+        metric("callback_edge_self_check_passed").await.as_deref() == Some("1")
+    })
+    .await;
+    let query =
+        "callback_edge_self_check_failed{route=\"/oauth/callback\",check=\"redirect.query\"}";
+    assert_eq!(metric(query).await.as_deref(), Some("0"));
+}

@@ -7,12 +7,14 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
+    clippy::print_stdout,
     reason = "a test that cannot go on says so by panicking"
 )]
 
 mod login;
 mod peer;
 mod proxies;
+mod soak;
 #[path = "../edge/support/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the suites share a harness; each uses its part")]
 mod support;

@@ -8,11 +8,15 @@
     reason = "a test that cannot go on says so by panicking"
 )]
 
+mod check;
 mod config;
+mod gallery;
 mod house;
 mod malformed;
 mod privacy;
+mod readme;
 mod redirect;
 mod self_check;
 mod serve;
+mod stand_in;
 mod support;

@@ -1,0 +1,256 @@
+//! The verb `check`: what it prints, what it exits with, and that bytes go on the wire as they are.
+
+use crate::stand_in::{Act, Heard, Reply, behaviour, nango, plain, right};
+use callback_edge::check::IDS;
+use callback_edge::outbound::{
+    Endpoint, Limits, Offer, Outbound, Reason, Request, Resolver, Roots, Step,
+};
+use http::{HeaderMap, Method};
+use serde_json::Value;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+#[tokio::test]
+async fn a_right_callback_passes() {
+    let stage = Stage::new(|_, right| Act::Reply(right)).await;
+    let run = stage.check(&[]).await;
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{}", run.stdout);
+    assert_eq!(stage.neutral(&run.stdout), include_str!("golden/passing.txt"));
+}
+
+#[tokio::test]
+async fn a_wrong_callback_fails_and_says_what_to_do() {
+    let stage = Stage::new(|_, right| {
+        let location = right.location().replace("%2F", "/");
+        Act::Reply(Reply::new(302).with("location", location).with("set-cookie", "id=s3cret"))
+    })
+    .await;
+    let run = stage.check(&["--only", "redirect", "--only=nango"]).await;
+    assert_eq!((run.code, run.stderr.as_str()), (1, ""), "{}", run.stdout);
+    assert_eq!(stage.neutral(&run.stdout), include_str!("golden/failing.txt"));
+}
+
+#[tokio::test]
+async fn json_is_as_the_contract_says() {
+    let stage = Stage::new(|_, right| Act::Reply(right)).await;
+    let run = stage.check(&["--json"]).await;
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    let keys = |value: &Value| {
+        value.as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>()
+    };
+    let set = |names: &str| names.split(' ').map(str::to_owned).collect();
+    assert_eq!(keys(&report), set("callback checks duration_ms schema started_at target verdict"));
+    assert_eq!((&report["schema"], &report["verdict"]), (&1.into(), &"pass".into()));
+    assert_eq!(report["callback"], stage.callback());
+    assert!(report["started_at"].as_str().unwrap().ends_with('Z'));
+    let checks = report["checks"].as_array().unwrap();
+    let ids: Vec<_> = checks.iter().map(|check| check["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, IDS);
+    for check in checks {
+        assert_eq!(keys(check), set("detail docs duration_ms hint id status subject summary"));
+        let id = check["id"].as_str().unwrap();
+        assert_eq!(check["docs"], format!("README.md#{}", id.replace('.', "-")));
+    }
+}
+
+#[tokio::test]
+async fn several_urls_are_an_array_and_the_worst_counts() {
+    let stage = Stage::new(|_, right| Act::Reply(right)).await;
+    let other = format!("{}/nothing", stage.callback());
+    let run = stage.check(&["--json", &other]).await;
+    let reports: Vec<Value> = serde_json::from_str(&run.stdout).unwrap();
+    let verdicts: Vec<_> = reports.iter().map(|report| report["verdict"].clone()).collect();
+    assert_eq!(verdicts, ["pass", "fail"]);
+    assert_eq!(run.code, 1);
+}
+
+#[tokio::test]
+async fn no_follow_leaves_nango_alone() {
+    let visits = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&visits);
+    let stage = Stage::with_nango(
+        |_, right| Act::Reply(right),
+        move |heard| {
+            count.fetch_add(1, Ordering::SeqCst);
+            nango(heard)
+        },
+    )
+    .await;
+    let run = stage.check(&["--no-follow"]).await;
+    assert_eq!((run.code, visits.load(Ordering::SeqCst)), (0, 0));
+    assert!(run.stdout.contains("not run: Nango is left alone"), "{}", run.stdout);
+    stage.check(&[]).await;
+    assert_eq!(visits.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn an_unreachable_nango_is_unconfirmed() {
+    let stage = Stage::with_nango(|_, right| Act::Reply(right), |_| Act::Raw(Vec::new())).await;
+    let run = stage.check(&["--only", "nango."]).await;
+    assert_eq!(run.code, 2, "{}", run.stdout);
+    assert!(run.stdout.contains("2 unconfirmed"), "{}", run.stdout);
+}
+
+#[tokio::test]
+async fn wait_repeats_until_it_passes() {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let stage = Stage::new(move |heard, right| {
+        let plain = heard.query.as_ref().is_some_and(|query| query.contains("invented-code"));
+        let early = plain && runs.fetch_add(1, Ordering::SeqCst) == 0;
+        Act::Reply(if early { Reply::new(503) } else { right })
+    })
+    .await;
+    let run = stage.check(&["--wait", "30s", "--only", "redirect.status"]).await;
+    assert_eq!(run.code, 0, "{}", run.stdout);
+    assert!(run.stdout.ends_with("1 passed\n"), "{}", run.stdout);
+}
+
+#[tokio::test]
+async fn usage_errors_are_64_and_say_what_is_expected() {
+    let stage = Stage::new(|_, right| Act::Reply(right)).await;
+    for (args, words) in [
+        (&["--only", "redirects"][..], "no id of a check starts so"),
+        (&["--timeout", "0s"], "is not a duration"),
+        (&["--timeout", "-1s"], "is not a duration"),
+        (&["--wait", "soon"], "is not a duration"),
+        (&["--resolve", "a:b"], "names no host, port and address"),
+        (&["--connect-to", "a:1:b:2"], "names no host, port and address"),
+        (&["--ca", "/nonexistent.pem"], "cannot use certificate file `/nonexistent.pem`"),
+        (&["--ca", "Cargo.toml"], "holds no readable PEM certificate"),
+        (&["--target", "nango"], "is neither an http nor an https URL"),
+    ] {
+        let run = stage.check(args).await;
+        assert_eq!((run.code, run.stdout.as_str()), (64, ""), "{args:?}");
+        assert!(run.stderr.contains(words), "{args:?}: {}", run.stderr);
+    }
+    let run = callback_edge(&["check"]).await;
+    assert_eq!((run.code, run.stdout.as_str()), (64, ""));
+    assert!(run.stderr.contains("hint: name a URL"), "{}", run.stderr);
+}
+
+#[tokio::test]
+async fn help_ends_with_an_example() {
+    let run = callback_edge(&["check", "--help"]).await;
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    let last = run.stdout.lines().last().unwrap().trim();
+    assert_eq!(last, "callback-edge check https://auth.example.com/oauth/callback");
+}
+
+#[tokio::test]
+async fn a_secret_in_the_url_is_not_repeated() {
+    let stage = Stage::new(|_, right| Act::Reply(right)).await;
+    let pasted = format!("{}?code=s3cret&state=s3cret#s3cret", stage.callback());
+    for form in ["--json", "--no-follow"] {
+        let run = stage.check(&[form, &pasted]).await;
+        assert_eq!(run.code, 1);
+        assert!(!run.stdout.contains("s3cret"), "{}", run.stdout);
+    }
+}
+
+#[tokio::test]
+async fn queries_go_on_the_wire_byte_for_byte() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&heard);
+    let server = plain(behaviour(move |request: &Heard| {
+        keep.lock().unwrap().push(request.query.clone());
+        Act::Reply(Reply::new(204))
+    }))
+    .await;
+    let outbound = Outbound::new(Resolver::default(), Roots::public(), Limits::default());
+    let to = Endpoint { tls: false, host: "a.test".into(), port: 80, address: server };
+    let mut connection = outbound.connect(&to, Offer::Both).await.unwrap();
+    let request = |query: &str| Request {
+        method: Method::GET,
+        path_and_query: format!("/cb?{query}"),
+        headers: HeaderMap::new(),
+        body: bytes::Bytes::new(),
+    };
+    let kept = ["a='", "a={b}|^`", "a=é", "%2f%2F", "", "?", "a&b=&&", "%zz%", "a[]=1", "a=~+%20"];
+    for query in kept {
+        connection.send(&request(query)).await.unwrap();
+        assert!(connection.ready().await);
+    }
+    assert_eq!(*heard.lock().unwrap(), kept.map(|query| Some(query.to_owned())));
+    for refused in ["a b", "a=\u{7f}", "a\r\nb"] {
+        let fault = connection.send(&request(refused)).await.unwrap_err();
+        assert_eq!((fault.step, fault.reason), (Step::Head, Reason::Unsendable), "{refused:?}");
+    }
+}
+
+/// A callback and a Nango.
+struct Stage {
+    callback: std::net::SocketAddr,
+    nango: std::net::SocketAddr,
+}
+
+impl Stage {
+    async fn new(change: impl Fn(&Heard, Reply) -> Act + Send + Sync + 'static) -> Self {
+        Self::with_nango(change, nango).await
+    }
+
+    async fn with_nango(
+        change: impl Fn(&Heard, Reply) -> Act + Send + Sync + 'static,
+        nango: impl Fn(&Heard) -> Act + Send + Sync + 'static,
+    ) -> Self {
+        let nango = plain(behaviour(nango)).await;
+        let origin = format!("http://{nango}");
+        let callback = plain(behaviour(move |heard| change(heard, right(&origin, heard)))).await;
+        Self { callback, nango }
+    }
+
+    fn callback(&self) -> String {
+        format!("http://{}/oauth/callback", self.callback)
+    }
+
+    async fn check(&self, args: &[&str]) -> Run {
+        let (callback, target) = (self.callback(), format!("http://{}/oauth/callback", self.nango));
+        let mut all = vec!["check", &callback];
+        if !args.contains(&"--target") {
+            all.extend(["--target", &target]);
+        }
+        all.extend(args);
+        callback_edge(&all).await
+    }
+
+    /// The text without what differs from run to run.
+    fn neutral(&self, text: &str) -> String {
+        let text = text
+            .replace(&self.callback.to_string(), "CALLBACK")
+            .replace(&self.nango.to_string(), "NANGO");
+        let words = text.split_inclusive(' ');
+        let mut neutral = String::new();
+        let mut within = false;
+        for word in words {
+            let time = within && word.trim_end().parse::<u64>().is_ok();
+            neutral.push_str(if time { "N " } else { word });
+            within = word == "within ";
+        }
+        // The summary's width depends on the time; so does the padding.
+        let lines = neutral.lines().map(|line| match line.split_once("HTTP/1.1 within N ms") {
+            Some((before, after)) => {
+                format!("{before}HTTP/1.1 within N ms  {}", after.trim_start())
+            }
+            None => line.to_owned(),
+        });
+        lines.fold(String::new(), |all, line| all + &line + "\n")
+    }
+}
+
+struct Run {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs the built binary, away from the settings of whoever runs the tests.
+async fn callback_edge(args: &[&str]) -> Run {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_callback-edge"));
+    command.args(args).stdin(Stdio::null()).env_remove("CALLBACK_EDGE_CONFIG");
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    Run {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}

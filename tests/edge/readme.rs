@@ -1,0 +1,140 @@
+//! What the README shows is what the program does.
+
+use crate::support::{Authority, Edge, command, connect};
+use std::collections::BTreeSet;
+use std::fs;
+use tempfile::TempDir;
+
+fn readme() -> String {
+    fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap()
+}
+
+/// The transcript of a command: what stands behind `$ <command>` in a `console` block.
+fn transcript(readme: &str, command: &str) -> String {
+    let start = format!("```console\n$ {command}\n");
+    let (_, rest) = readme.split_once(&start).unwrap_or_else(|| panic!("no {start:?}"));
+    rest.split_once("```").unwrap().0.to_owned()
+}
+
+/// Compares line by line; a line `…` stands for any lines, and `…` in a line for any text.
+fn assert_shows(transcript: &str, output: &str) {
+    let mut lines = output.lines();
+    let mut skipping = false;
+    for shown in transcript.lines() {
+        if shown == "…" {
+            skipping = true;
+            continue;
+        }
+        let matches = |line: &str| match shown.split_once('…') {
+            Some((start, end)) => line.starts_with(start) && line.ends_with(end),
+            None => line == shown,
+        };
+        let found = if skipping { lines.find(|line| matches(line)) } else { lines.next() };
+        assert!(found.is_some_and(matches), "the README shows {shown:?}, found {found:?} in:\n{output}");
+        skipping = false;
+    }
+    assert_eq!(lines.next(), None, "the README leaves out the end of:\n{output}");
+}
+
+#[tokio::test]
+async fn the_first_screen_is_what_happens() {
+    let readme = readme();
+    let edge = Edge::start("listen.http = '127.0.0.1:0'");
+    let address = edge.http[0].to_string();
+    let as_shown = |text: &str| text.replace(&address, "127.0.0.1:8080");
+
+    let greeting = edge.stderr().replace("config.toml", "built-in defaults");
+    let greeting = greeting.split_inclusive("stops it\n").next().unwrap();
+    assert_shows(&transcript(&readme, "callback-edge"), &as_shown(greeting));
+
+    let target = "/oauth/callback?code=4%2F0Ab%20c&scope=a+b&scope=&flag";
+    let reply = connect(edge.http[0]).await.get(target).await.unwrap();
+    let headers: Vec<String> = reply
+        .headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value)))
+        .collect();
+    assert_eq!(reply.status, 308);
+    let answer = format!("HTTP/1.1 308 Permanent Redirect\n{}\n", headers.join("\n"));
+    assert_shows(&transcript(&readme, &format!("curl -i 'http://127.0.0.1:8080{target}'")), &answer);
+
+    let url = format!("http://{address}/oauth/callback");
+    let check = command(edge.dir()).args(["check", "--no-follow", &url]).output().unwrap();
+    assert_eq!(check.status.code(), Some(0));
+    let shown = "callback-edge check --no-follow http://127.0.0.1:8080/oauth/callback";
+    assert_shows(&transcript(&readme, shown), &as_shown(&String::from_utf8(check.stdout).unwrap()));
+}
+
+#[test]
+fn the_mistakes_are_told_as_shown() {
+    let dir = TempDir::new().unwrap();
+    let settings = "redirct = \"https://api.nango.dev/oauth/callback\"\n[listen]\nhttp = \"0.0.0.0\"\n";
+    fs::write(dir.path().join("config.toml"), settings).unwrap();
+    let output = command(dir.path()).args(["config", "check"]).output().unwrap();
+    assert_shows(
+        &transcript(&readme(), "callback-edge config check"),
+        &String::from_utf8(output.stderr).unwrap(),
+    );
+}
+
+#[test]
+fn the_settings_of_the_quick_start_are_valid_but_for_the_files() {
+    let readme = readme();
+    let (_, settings) = readme.split_once("```toml\n").unwrap();
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("config.toml"), settings.split_once("```").unwrap().0).unwrap();
+    let output = command(dir.path()).args(["config", "show"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[tokio::test]
+async fn every_metric_stands_in_the_readme_and_none_besides() {
+    let dir = TempDir::new().unwrap();
+    Authority::new().write(dir.path(), "edge", &["localhost"]);
+    let settings = "
+        listen.http = 'off'
+        listen.https = '127.0.0.1:0'
+        listen.admin = '127.0.0.1:0'
+        tls.certificate = '{dir}/edge.pem'
+        tls.private_key = '{dir}/edge.key'
+    ";
+    let edge = Edge::start_in(dir, settings, |_| {});
+    // Some metrics come with the first self-check.
+    connect(edge.admin[0]).await.get("/self-check").await.unwrap();
+    let reply = connect(edge.admin[0]).await.get("/metrics").await.unwrap();
+    let text = String::from_utf8(reply.body).unwrap();
+    let counters: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+        .collect();
+    let exported: BTreeSet<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .map(|name| {
+            let info = name.ends_with("_build").then_some("_info");
+            let total = counters.contains(name).then_some("_total");
+            format!("{name}{}", info.or(total).unwrap_or_default())
+        })
+        .collect();
+    let readme = readme();
+    let (_, section) = readme.split_once("\n## Metrics\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let told: BTreeSet<String> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split(['`', '{']).next())
+        .map(ToOwned::to_owned)
+        .collect();
+    assert_eq!(told, exported);
+}
+
+#[test]
+fn every_check_is_explained_where_its_hint_points() {
+    let readme = readme();
+    for id in callback_edge::check::IDS {
+        let anchor = format!("<a id=\"{}\"></a>", id.replace('.', "-"));
+        assert!(readme.contains(&anchor), "no {anchor} for {id}");
+        assert!(readme.contains(&format!("`{id}`")), "{id} is not named");
+    }
+    let anchors = readme.matches("<a id=\"").count();
+    assert_eq!(anchors, callback_edge::check::IDS.len(), "an anchor that no check leads to");
+}

@@ -85,6 +85,7 @@ fn a_browser_login_ends_at_the_opener() {
             assert!(!log.contains(&value), "{name} is in the log:\n{log}");
         }
     }
+    drop(person);
     let (status, log) = edge.stop();
     assert_eq!(status.code(), Some(0), "{log}");
     assert_eq!(log.matches("\"event\":\"request\"").count(), 2, "{log}");

@@ -11,6 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+/// Where this file is, and what `setup` installs beside it.
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers");
+
 /// A running program of somebody else's. It has a folder of its own, dies when it is dropped, and
 /// when a test fails, what it said is shown.
 ///
@@ -64,7 +67,7 @@ impl Peer {
     /// Starts a Node program of this folder. It talks in lines of JSON ([`Peer::hear`],
     /// [`Peer::tell`]), tells its own port, and ends when its input does.
     pub(crate) fn node(script: &str, arguments: &[&str]) -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers");
+        let folder = Path::new(FOLDER);
         assert!(folder.join("node_modules").exists(), "{}", missing("node_modules"));
         let dir = TempDir::new().unwrap();
         let mut command = command("node", dir.path());
@@ -122,10 +125,12 @@ impl Peer {
                 return true;
             }
             if self.child.try_wait().unwrap().is_some() {
-                let log = self.log().to_lowercase();
-                // As nginx and Caddy say it, and as HAProxy does.
-                let taken = log.contains("address already in use") || log.contains("cannot bind");
-                assert!(taken, "{} ended:\n{log}", self.name);
+                // What its reader has by the end of the pipe is all.
+                while Arc::strong_count(&self.stderr) > 1 {
+                    std::thread::yield_now();
+                }
+                let taken = self.log().to_lowercase().contains("address already in use");
+                assert!(taken, "{} ended", self.name);
                 return false;
             }
             assert!(started.elapsed() < PATIENCE, "{} never listens", self.name);
@@ -161,7 +166,7 @@ impl Peer {
                 }
             }
             let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none(), "{} ended: {}", self.name, self.log());
+            assert!(ended.is_none(), "{} ended", self.name);
             assert!(started.elapsed() < PATIENCE * 2, "{} says nothing", self.name);
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -206,9 +211,11 @@ fn command(name: &str, dir: &Path) -> Command {
     command
 }
 
-/// Servers live in `/usr/sbin`, which is not on everybody's path.
+/// What `setup` put beside this file comes first. Servers live in `/usr/sbin`, which is not on
+/// everybody's path.
 fn search_path() -> String {
-    std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/usr/bin"
+    let path = std::env::var("PATH").unwrap_or_default();
+    format!("{FOLDER}/.tools/bin:{path}:/usr/sbin:/usr/bin")
 }
 
 /// A free port for each `{port:NAME}`.

@@ -6,6 +6,7 @@ use super::query::Difference;
 use super::{Findings, Observations, check};
 use crate::outbound::Reason;
 use crate::report::Check;
+use http::StatusCode;
 use std::time::Duration;
 
 /// Checks that say nothing when no query arrives at all.
@@ -114,7 +115,7 @@ fn query(corpus: &[&Seen], dropped: bool) -> Check {
         return if exact == all {
             check.pass(format!("{all} queries arrive byte for byte"))
         } else {
-            check.pass("the query arrives").detail(format!("{exact} of {all} byte for byte"))
+            check.pass(format!("the query arrives, {exact} of {all} byte for byte"))
         };
     }
     altered.judge(
@@ -159,7 +160,7 @@ fn parameters(corpus: &[&Seen]) -> Check {
 fn blocked(corpus: &[&Seen]) -> Check {
     let check = check("redirect.blocked");
     let mut lines = Vec::new();
-    let (mut orderly, mut count) = (false, 0);
+    let (mut orderly, mut count, mut limited) = (false, 0, 0);
     for seen in corpus.iter().skip(1) {
         let why = match (&seen.result, seen.landing()) {
             (Err(fault), _) if fault.reason == Reason::OutOfTime => continue,
@@ -171,6 +172,7 @@ fn blocked(corpus: &[&Seen]) -> Check {
             _ => continue,
         };
         count += 1;
+        limited += usize::from(seen.status() == Some(StatusCode::TOO_MANY_REQUESTS));
         orderly |= seen.probe.orderly;
         if lines.len() < MOST_LINES {
             let probe = &seen.probe;
@@ -184,6 +186,11 @@ fn blocked(corpus: &[&Seen]) -> Check {
     }
     if count == 0 {
         return check.pass(format!("none of {} callbacks is blocked", corpus.len()));
+    }
+    if limited == count {
+        return check
+            .unknown(format!("{count} of {} callbacks met a rate limit", corpus.len()))
+            .hint("exempt the callback's path from rate limits: whole offices sign in from one address");
     }
     let summary = format!("{count} of {} callbacks are not redirected", corpus.len());
     let check = if orderly {
@@ -209,7 +216,7 @@ fn size(sizes: &[Seen]) -> Check {
     let lost: Vec<_> = judged.iter().filter(|seen| !arrives(seen)).collect();
     let Some(least) = lost.first() else {
         return match judged.last() {
-            Some(last) => check.pass(format!("{} of query arrive", last.probe.name)),
+            Some(longest) => check.pass(format!("queries of {} arrive", longest.probe.name)),
             None => check.unknown("the time was used up"),
         };
     };

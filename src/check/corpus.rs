@@ -96,26 +96,20 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn new() -> Self {
-        let [a, b, c, d, ..] = random();
-        Self { prefix: format!("{a:02x}{b:02x}{c:02x}{d:02x}") }
+        Self { prefix: format!("{:08x}", u128::from_be_bytes(random()) >> 96) }
     }
 
     /// A UUID of version 4 (RFC 9562 §5.4) that nobody issued.
     pub(super) fn state(&self) -> String {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = random();
-        let (c, e) = ((c & 0x0f) | 0x40, (e & 0x3f) | 0x80);
-        format!(
-            "{}-{a:02x}{b:02x}-{c:02x}{d:02x}-{e:02x}{f:02x}-{g:02x}{h:02x}{i:02x}{j:02x}{k:02x}{l:02x}",
-            self.prefix
-        )
+        let bits = u128::from_be_bytes(random());
+        let (variant, version) = (0x8000 | (bits >> 48 & 0x3fff), 0x4000 | (bits >> 64 & 0x0fff));
+        let (high, node) = (bits >> 80 & 0xffff, bits & 0xffff_ffff_ffff);
+        format!("{}-{high:04x}-{version:04x}-{variant:04x}-{node:012x}", self.prefix)
     }
 
     /// Letters and digits that nobody can know.
-    pub(super) fn nonce(&self) -> String {
-        random().iter().fold(String::from("n"), |mut nonce, byte| {
-            let _ = write!(nonce, "{byte:02x}");
-            nonce
-        })
+    pub(super) fn nonce() -> String {
+        format!("n{:032x}", u128::from_be_bytes(random()))
     }
 }
 
@@ -219,7 +213,7 @@ mod tests {
         probes.extend(Probe::spellings(&run));
         probes.extend(Probe::sizes(&run));
         probes.push(Probe::plain(&run));
-        probes.push(Probe::echo(&run.nonce(), &run));
+        probes.push(Probe::echo(&Run::nonce(), &run));
         for probe in probes {
             let query = probe.query.unwrap();
             assert!(query.contains(&probe.state), "{}", probe.name);

@@ -37,7 +37,7 @@ pub(super) fn judge(seen: &Observations, findings: &mut Findings) -> Result<(), 
     if seen.doors.iter().all(|door| reason(door) == Some(Reason::NoRoute)) {
         findings.broken = Some("this machine has no route to the callback".to_owned());
     }
-    if seen.doors.iter().all(|door| is_unreached(door)) {
+    if seen.doors.iter().all(is_unreached) {
         return findings.gate(reach, "dns.reach");
     }
     findings.add(reach);
@@ -88,7 +88,7 @@ fn range(address: IpAddr) -> Option<&'static str> {
             _ if v4.is_link_local() => Some("link-local"),
             _ if v4.is_documentation() => Some("for documentation"),
             [100, 64..=127, ..] => Some("behind carrier-grade NAT"),
-            [0, ..] | [224..=255, ..] => Some("not a host's"),
+            [0 | 224..=255, ..] => Some("not a host's"),
             _ => None,
         },
         IpAddr::V6(v6) => match v6.segments() {
@@ -130,7 +130,7 @@ fn reach(seen: &Observations) -> Check {
         return check
             .unknown(format!("{} of {all} addresses cannot be reached from here", unreached.len()))
             .detail(detail.join("\n"))
-            .hint("run the check from a machine with IPv4 and IPv6");
+            .hint("run the check from a machine with IPv4 and IPv6, or leave this to another with --skip dns.reach");
     }
     let check = check.detail(detail.join("\n"));
     if dead == all {
@@ -161,7 +161,7 @@ fn alike(seen: &Observations) -> Check {
     check
         .fail("the addresses answer differently")
         .detail(format!("{} was asked for all else\n{}", front.address.ip(), different.join("\n")))
-        .hint("withdraw the records that lead to an old server, or set that one up in the same way")
+        .hint("withdraw the records that lead to an old server, or set that one up in the same way; if the records were just changed, they may take a while to spread (--wait)")
 }
 
 fn unlike(front: &Door, door: &Door) -> Option<String> {

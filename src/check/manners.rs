@@ -54,7 +54,8 @@ fn redirected(seen: &Seen) -> Option<&Answer> {
 /// P10 (RFC 9111 §4.2.2: 301 and 308 may be stored without a word).
 fn cache(seen: &Observations, answers: &[&Answer]) -> Check {
     let check = check("redirect.cache");
-    let hint = "send `Cache-Control: no-store`";
+    let hint =
+        "send `Cache-Control: no-store`; in nginx, `add_header Cache-Control no-store always;`";
     let stale =
         seen.corpus().any(|seen| seen.landing() == Some(&Landing::Altered(Difference::Stale)));
     if stale {

@@ -178,9 +178,9 @@ fn names_shown(query: &str) -> String {
         .map(|parameter| match parameter.split_once('=') {
             Some((name, "")) => format!("{}=", short(name)),
             Some((name, _)) => format!("{}=…", short(name)),
-            // A lone token may be a value as well as a name.
-            None if parameter.len() > 32 => "…".to_owned(),
-            None => parameter.to_owned(),
+            None if parameter.is_empty() => String::new(),
+            // It may be a value as well as a name.
+            None => "…".to_owned(),
         })
         .collect();
     names.join("&")
@@ -220,10 +220,10 @@ mod tests {
     #[test]
     fn no_value_is_shown() {
         let table = [
-            ("https://h/cb?code=s3cret&state=s3cret&flag", "https://h/cb?code=…&state=…&flag"),
+            ("https://h/cb?code=s3cret&state=s3cret&flag", "https://h/cb?code=…&state=…&…"),
             ("https://u:s3cret@h/cb#s3cret", "https://…@h/cb#…"),
             ("s3cret:x", "s3cret:x"),
-            ("/cb?a=&b", "/cb?a=&b"),
+            ("/cb?a=&b&", "/cb?a=&…&"),
         ];
         for (url, expected) in table {
             assert_eq!(shown(url), expected);

@@ -26,7 +26,7 @@ impl Plan {
             target,
             selection: Selection::default(),
             follow: true,
-            total: Duration::from_secs(120),
+            total: Duration::from_mins(2),
             progress: None,
         }
     }

@@ -93,7 +93,7 @@ pub(super) enum Client {
 impl Prober {
     pub(super) fn new(outbound: &Outbound, total: Duration) -> Self {
         let run = Run::new();
-        let canary = run.nonce();
+        let canary = Run::nonce();
         Self { outbound: outbound.clone(), run, canary, deadline: Instant::now() + total }
     }
 
@@ -212,12 +212,13 @@ impl Lane {
         Ok(self.connection.as_ref().and_then(Connection::peer))
     }
 
-    /// Asks, and asks once more when a connection that was kept open turns out to be closed.
+    /// Asks, and asks once more when a connection that was kept open turns out to be closed, or
+    /// says so by a GOAWAY.
     pub(super) async fn ask(&mut self, request: &Request) -> Result<Answer, Fault> {
         let kept = self.connection.is_some();
         self.open().await?;
         match self.send(request).await {
-            Err(fault) if kept && fault.reason == Reason::Closed => {
+            Err(fault) if kept && matches!(fault.reason, Reason::Closed | Reason::Other) => {
                 self.connection = None;
                 self.open().await?;
                 self.send(request).await

@@ -22,12 +22,9 @@ pub(super) fn judge(
         Err(fault) => return findings.gate(no_answer(fault), "redirect.answer"),
         Ok(got) => got,
     };
-    let answer = check("redirect.answer").pass(format!(
-        "answers over {} within {} ms",
-        got.answer.protocol.name(),
-        got.answer.head_time.as_millis()
-    ));
-    findings.add(answer.took(first.took));
+    let protocol = got.answer.protocol.name();
+    let answer = check("redirect.answer").pass(format!("answers over {protocol}"));
+    findings.add(answer.took(got.answer.head_time));
     page(got, findings)?;
     status(got, findings)?;
     trail(seen, findings)?;
@@ -181,10 +178,10 @@ fn trail(seen: &Observations, findings: &mut Findings) -> Result<(), &'static st
 
 /// P7, as far as the place and the whole query are concerned.
 fn template(seen: &Observations, got: &Got, findings: &mut Findings) -> Result<(), &'static str> {
-    let marker = match &got.landing {
-        Landing::Elsewhere(Elsewhere::Template(marker))
-        | Landing::Altered(Difference::Template(marker)) => marker,
-        _ => return Ok(()),
+    let (Landing::Elsewhere(Elsewhere::Template(marker))
+    | Landing::Altered(Difference::Template(marker))) = &got.landing
+    else {
+        return Ok(());
     };
     let check = check("redirect.template")
         .fail("a placeholder stands in the Location as it is written")
@@ -208,7 +205,9 @@ fn target(
     let wanted = shown(plan.target.as_str());
     let location = first_location(seen);
     let both = format!("leads to  {location}\nshould be {wanted}");
-    let hint = format!("let the Location be {wanted}, then `?` and the query as it came");
+    let hint = format!(
+        "let the Location be {wanted}, then `?` and the query as it came; if that was just set up, it may take minutes to spread (--wait)"
+    );
     let check = match elsewhere {
         Elsewhere::Missing => check
             .fail("redirects without a Location")

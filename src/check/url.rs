@@ -3,7 +3,7 @@
 use super::place::{Callback, Parts, short, shown};
 use super::plan::Plan;
 use super::{Findings, check};
-use crate::report::Check;
+use crate::report::{Check, is_invisible};
 
 /// Judges the URL, and reads it as far as it can be asked about.
 pub(super) fn judge(plan: &Plan, findings: &mut Findings) -> Result<Callback, &'static str> {
@@ -43,16 +43,6 @@ fn characters(given: &str) -> Check {
     check.fail("has invisible characters or spaces in it").detail(invisible.join(", ")).hint(
         "type the URL by hand where it is registered; providers compare it character by character",
     )
-}
-
-/// Controls, spaces of all kinds, and what Unicode calls default ignorable.
-fn is_invisible(character: char) -> bool {
-    character.is_control()
-        || character.is_whitespace()
-        || matches!(u32::from(character),
-            0xAD | 0x34F | 0x61C | 0x115F | 0x1160 | 0x17B4 | 0x17B5 | 0x180B..=0x180E
-            | 0x200B..=0x200F | 0x202A..=0x202E | 0x2060..=0x206F | 0x3164 | 0xFE00..=0xFE0F
-            | 0xFEFF | 0xFFA0 | 0xFFF9..=0xFFFB | 0xE0000..=0xE0FFF)
 }
 
 fn read(cleaned: &str, parts: &Parts<'_>) -> (Check, Option<Callback>) {

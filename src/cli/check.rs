@@ -7,7 +7,7 @@ use crate::outbound::{Limits, Outbound, Override, Resolver, Roots};
 use crate::redirect::Target;
 use crate::report::{self, Report, Verdict};
 use crate::server;
-use anstream::{eprintln, print};
+use anstream::eprintln;
 use jiff::SignedDuration;
 use std::fmt;
 use std::io::{self, IsTerminal, Write as _};
@@ -50,15 +50,15 @@ pub(super) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     timeout: Duration,
 
-    /// Run only checks whose id starts so; may be repeated
-    #[arg(long, value_name = "PREFIX", value_parser = prefix)]
+    /// Run only checks whose id starts so; may be repeated, or parted by commas
+    #[arg(long, value_name = "PREFIX", value_parser = prefix, value_delimiter = ',')]
     only: Vec<String>,
 
-    /// Leave out checks whose id starts so; may be repeated
-    #[arg(long, value_name = "PREFIX", value_parser = prefix)]
+    /// Leave out checks whose id starts so; may be repeated, or parted by commas
+    #[arg(long, value_name = "PREFIX", value_parser = prefix, value_delimiter = ',')]
     skip: Vec<String>,
 
-    /// Repeat until everything passes, for so long at most
+    /// Repeat until everything passes, for so long at most: changes take minutes to spread
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     wait: Option<Duration>,
 
@@ -74,7 +74,7 @@ const NANGO: &str = "https://api.nango.dev";
 const STEPS: u32 = 12;
 
 /// The shortest and the longest pause between two tries of `--wait`.
-const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
+const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(15)];
 
 pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
     // A callback of somebody else's has nothing to do with a file that happens to lie here.
@@ -164,28 +164,33 @@ fn progress(doing: &str) {
 
 async fn until_passed(plans: &[Plan], outbound: &Outbound, wait: Option<Duration>) -> Vec<Report> {
     let began = Instant::now();
+    let left = || wait.and_then(|wait| wait.checked_sub(began.elapsed()));
+    // Each question costs Nango a lookup and an error report, so that it is asked nothing while
+    // the callback itself still fails.
+    let quiet: Vec<_> = plans.iter().map(|plan| Plan { follow: false, ..plan.clone() }).collect();
     loop {
-        let mut reports = Vec::with_capacity(plans.len());
-        for plan in plans {
-            reports.push(check::run(plan, outbound).await);
+        let still_fails = left().is_some()
+            && matches!(Verdict::of(&once(&quiet, outbound).await), Verdict::Fail | Verdict::Error);
+        if !still_fails {
+            let reports = once(plans, outbound).await;
+            if left().is_none() || Verdict::of(&reports) == Verdict::Pass {
+                return reports;
+            }
         }
-        if plans.iter().any(|plan| plan.progress.is_some()) {
+        let [shortest, longest] = PAUSES;
+        tokio::time::sleep((left().unwrap_or_default() / 10).clamp(shortest, longest)).await;
+    }
+}
+
+async fn once(plans: &[Plan], outbound: &Outbound) -> Vec<Report> {
+    let mut reports = Vec::with_capacity(plans.len());
+    for plan in plans {
+        reports.push(check::run(plan, outbound).await);
+        if plan.progress.is_some() {
             let _ = write!(anstream::stderr(), "\r\x1b[2K");
         }
-        let left = wait.and_then(|wait| wait.checked_sub(began.elapsed()));
-        match left {
-            Some(left) if Verdict::of(&reports) != Verdict::Pass => {
-                let [shortest, longest] = PAUSES;
-                let pause = (left / 10).clamp(shortest, longest);
-                if let Some(plan) = plans.iter().find(|plan| plan.progress.is_some()) {
-                    let progress = plan.progress.unwrap_or(|_| ());
-                    progress("not yet; waiting");
-                }
-                tokio::time::sleep(pause).await;
-            }
-            _ => return reports,
-        }
     }
+    reports
 }
 
 fn show(reports: &[Report], json: bool) -> io::Result<()> {
@@ -194,11 +199,12 @@ fn show(reports: &[Report], json: bool) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         return writeln!(stdout, "{text}");
     }
+    let mut stdout = anstream::stdout().lock();
     for (number, report) in reports.iter().enumerate() {
         let gap = if number == 0 { "" } else { "\n" };
-        print!("{gap}{}", report::text(report));
+        write!(stdout, "{gap}{}", report::text(report))?;
     }
-    io::stdout().flush()
+    stdout.flush()
 }
 
 fn roots(ca: Option<&Path>) -> Result<Roots, String> {

@@ -32,7 +32,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Serve(serve::Serve),
-    Check(check::Args),
+    Check(Box<check::Args>),
     Config(config::Config),
 }
 

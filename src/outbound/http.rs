@@ -210,7 +210,8 @@ where
     match protocol {
         Protocol::Http1 => {
             let (sender, connection) = http1::Builder::new()
-                .max_buf_size(limits.head_bytes)
+                // hyper wants this much at least.
+                .max_buf_size(limits.head_bytes.max(8 << 10))
                 .handshake(io)
                 .await
                 .map_err(failed)?;

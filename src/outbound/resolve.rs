@@ -161,9 +161,9 @@ mod tests {
     #[tokio::test]
     async fn an_override_wins_over_the_system() {
         let resolver = Resolver::new(vec![Override::resolve("a.example:443:127.0.0.9").unwrap()]);
-        let resolved = resolver.resolve("A.example", 443).await.unwrap();
-        assert_eq!(resolved.origin, Origin::Override);
-        assert_eq!(resolved.addresses, ["127.0.0.9:443".parse().unwrap()]);
+        let found = resolver.resolve("A.example", 443).await.unwrap();
+        assert_eq!(found.origin, Origin::Override);
+        assert_eq!(found.addresses, ["127.0.0.9:443".parse().unwrap()]);
         let literal = resolver.resolve("[::1]", 80).await.unwrap();
         assert_eq!(literal.origin, Origin::Literal);
     }

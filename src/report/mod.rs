@@ -235,15 +235,25 @@ pub fn printable(text: &str) -> String {
             safe.push('…');
             break;
         }
-        // Newlines part the lines of a detail. Format characters are not alphanumeric, but
-        // neither is punctuation: only what is known to show is let through.
         match character {
-            '\n' | ' '..='~' | '…' | '–' | '→' => safe.push(character),
-            shown if shown.is_alphanumeric() => safe.push(shown),
-            other => safe.extend(other.escape_unicode()),
+            // Newlines part the lines of a detail.
+            '\n' | ' ' => safe.push(character),
+            hidden if is_invisible(hidden) => safe.extend(hidden.escape_unicode()),
+            shown => safe.push(shown),
         }
     }
     safe
+}
+
+/// Whether a character cannot be seen, or moves others about: controls, spaces of all kinds,
+/// and what Unicode calls default ignorable.
+pub fn is_invisible(character: char) -> bool {
+    character.is_control()
+        || character.is_whitespace()
+        || matches!(u32::from(character),
+            0xAD | 0x34F | 0x61C | 0x115F | 0x1160 | 0x17B4 | 0x17B5 | 0x180B..=0x180E
+            | 0x200B..=0x200F | 0x202A..=0x202E | 0x2060..=0x206F | 0x3164 | 0xFE00..=0xFE0F
+            | 0xFEFF | 0xFFA0 | 0xFFF9..=0xFFFB | 0xE0000..=0xE0FFF)
 }
 
 /// More than this of one text is not shown.

@@ -25,15 +25,43 @@ fn write(report: &Report, out: &mut String) -> fmt::Result {
         .unwrap_or_default();
     let id_width = report.checks.iter().map(|check| check.id.len()).max().unwrap_or_default();
     let mut category = "";
-    for check in &report.checks {
-        if check.category() != category {
-            category = check.category();
+    for run in report.checks.chunk_by(|one, next| one.blocked_by == next.blocked_by) {
+        if let [check, .., _] = run
+            && run.len() >= FOLDED
+            && let Some(blocker) = check.blocked_by
+        {
+            let dim = Style::new().dimmed();
+            writeln!(
+                out,
+                "\n{dim}– {} further checks not run: {blocker} failed{dim:#}",
+                run.len()
+            )?;
+            continue;
+        }
+        write_run(run, &mut category, width, id_width, out)?;
+    }
+    writeln!(out, "\n{}", verdict(report))
+}
+
+/// So many checks in a row that one failure barred are told in one line.
+const FOLDED: usize = 3;
+
+fn write_run<'r>(
+    run: &'r [Check],
+    category: &mut &'r str,
+    width: usize,
+    id_width: usize,
+    out: &mut String,
+) -> fmt::Result {
+    for check in run {
+        if check.category() != *category {
+            *category = check.category();
             let bold = Style::new().bold();
             writeln!(out, "\n{bold}{category}{bold:#}\n{}", "─".repeat(category.len()))?;
         }
         write_check(check, width, id_width, out)?;
     }
-    writeln!(out, "\n{}", verdict(report))
+    Ok(())
 }
 
 fn write_check(check: &Check, width: usize, id_width: usize, out: &mut String) -> fmt::Result {

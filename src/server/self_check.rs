@@ -54,15 +54,15 @@ impl SelfCheck {
                 return Some(Arc::clone(fresh));
             }
             // A run whose sender is gone has panicked, and is no longer under way.
-            match state.running.as_ref().filter(|running| running.has_changed().is_ok()) {
-                Some(running) => running.clone(),
-                None => {
-                    let (sender, receiver) = watch::channel(None);
-                    state.running = Some(receiver.clone());
-                    // A task of its own: it goes on when the client that asked has gone.
-                    tokio::spawn(run(Arc::clone(shared), snapshot, sender));
-                    receiver
-                }
+            let running = state.running.as_ref().filter(|running| running.has_changed().is_ok());
+            if let Some(running) = running {
+                running.clone()
+            } else {
+                let (sender, receiver) = watch::channel(None);
+                state.running = Some(receiver.clone());
+                // A task of its own: it goes on when the client that asked has gone.
+                tokio::spawn(run(Arc::clone(shared), snapshot, sender));
+                receiver
             }
         };
         running.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone())

@@ -382,7 +382,7 @@ fn is_self_check(head: &Parts) -> bool {
 
 /// Whether the request carries the bearer token (RFC 6750 §2.1). An empty token opens nothing.
 fn presents(head: &Parts, token: &[u8]) -> bool {
-    let presented = head.headers.get(AUTHORIZATION).map(|value| value.as_bytes());
+    let presented = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
     let presented = presented.and_then(|value| {
         let (scheme, rest) = value.split_at_checked(b"Bearer ".len())?;
         scheme.eq_ignore_ascii_case(b"Bearer ").then_some(rest)

@@ -1,6 +1,7 @@
 //! The verb `check`: what it prints, what it exits with, and that bytes go on the wire as they are.
 
 use crate::stand_in::{Act, Heard, Reply, behaviour, nango, plain, right};
+use crate::support::Edge;
 use callback_edge::check::IDS;
 use callback_edge::outbound::{
     Endpoint, Limits, Offer, Outbound, Reason, Request, Resolver, Roots, Step,
@@ -26,7 +27,7 @@ async fn a_wrong_callback_fails_and_says_what_to_do() {
         Act::Reply(Reply::new(302).with("location", location).with("set-cookie", "id=s3cret"))
     })
     .await;
-    let run = stage.check(&["--only", "redirect", "--only=nango"]).await;
+    let run = stage.check(&["--only", "redirect,nango"]).await;
     assert_eq!((run.code, run.stderr.as_str()), (1, ""), "{}", run.stdout);
     assert_eq!(stage.neutral(&run.stdout), include_str!("golden/failing.txt"));
 }
@@ -93,17 +94,33 @@ async fn an_unreachable_nango_is_unconfirmed() {
 }
 
 #[tokio::test]
-async fn wait_repeats_until_it_passes() {
-    let runs = Arc::new(AtomicUsize::new(0));
-    let stage = Stage::new(move |heard, right| {
-        let plain = heard.query.as_ref().is_some_and(|query| query.contains("invented-code"));
-        let early = plain && runs.fetch_add(1, Ordering::SeqCst) == 0;
-        Act::Reply(if early { Reply::new(503) } else { right })
-    })
+async fn wait_repeats_until_it_passes_and_spares_nango() {
+    let (runs, visits) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&visits);
+    let stage = Stage::with_nango(
+        move |heard, right| {
+            let plain = heard.query.as_ref().is_some_and(|query| query.contains("invented-code"));
+            let early = plain && runs.fetch_add(1, Ordering::SeqCst) < 2;
+            Act::Reply(if early { Reply::new(503) } else { right })
+        },
+        move |heard| {
+            count.fetch_add(1, Ordering::SeqCst);
+            nango(heard)
+        },
+    )
     .await;
-    let run = stage.check(&["--wait", "30s", "--only", "redirect.status"]).await;
+    let run = stage.check(&["--wait", "20s", "--only", "redirect.status,nango"]).await;
     assert_eq!(run.code, 0, "{}", run.stdout);
-    assert!(run.stdout.ends_with("1 passed\n"), "{}", run.stdout);
+    assert!(run.stdout.ends_with("3 passed\n"), "{}", run.stdout);
+    assert_eq!(visits.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn wait_ends_in_time_with_what_is_wrong() {
+    let stage = Stage::new(|_, _| Act::Reply(Reply::new(503))).await;
+    let run = stage.check(&["--wait", "300ms", "--no-follow"]).await;
+    assert_eq!(run.code, 1);
+    assert!(run.stdout.contains("answers 503 instead of redirecting"), "{}", run.stdout);
 }
 
 #[tokio::test]
@@ -112,7 +129,7 @@ async fn usage_errors_are_64_and_say_what_is_expected() {
     for (args, words) in [
         (&["--only", "redirects"][..], "no id of a check starts so"),
         (&["--timeout", "0s"], "is not a duration"),
-        (&["--timeout", "-1s"], "is not a duration"),
+        (&["--timeout=-1s"], "is not a duration"),
         (&["--wait", "soon"], "is not a duration"),
         (&["--resolve", "a:b"], "names no host, port and address"),
         (&["--connect-to", "a:1:b:2"], "names no host, port and address"),
@@ -124,9 +141,39 @@ async fn usage_errors_are_64_and_say_what_is_expected() {
         assert_eq!((run.code, run.stdout.as_str()), (64, ""), "{args:?}");
         assert!(run.stderr.contains(words), "{args:?}: {}", run.stderr);
     }
-    let run = callback_edge(&["check"]).await;
+}
+
+#[tokio::test]
+async fn what_one_failure_bars_is_told_in_one_line() {
+    // Bound and closed again: nobody listens there.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let run = callback_edge(&["check", &format!("http://{address}/oauth/callback")]).await;
+    assert_eq!(run.code, 1);
+    assert_eq!(run.stdout.matches("not run").count(), 3, "{}", run.stdout);
+    assert!(
+        run.stdout.contains("further checks not run: dns.reach failed\n\n1 failed"),
+        "{}",
+        run.stdout
+    );
+}
+
+#[tokio::test]
+async fn without_a_url_the_callbacks_of_the_settings_are_checked() {
+    let edge = Edge::start("listen.http = '127.0.0.1:0'");
+    // The port is known by now, so it can stand in the settings.
+    let settings = format!("listen.http = '{}'\n[[route]]\npath = '/oauth/callback'", edge.http[0]);
+    edge.rewrite(&settings);
+    let file = edge.dir().join("config.toml");
+    let args = ["-c", file.to_str().unwrap(), "check", "--no-follow", "--json"];
+    let run = callback_edge(&args).await;
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["callback"], format!("http://{}/oauth/callback", edge.http[0]));
+    assert_eq!((run.code, &report["verdict"]), (0, &"pass".into()), "{}", run.stdout);
+
+    edge.rewrite("lisen = 1");
+    let run = callback_edge(&args).await;
     assert_eq!((run.code, run.stdout.as_str()), (64, ""));
-    assert!(run.stderr.contains("hint: name a URL"), "{}", run.stderr);
+    assert!(run.stderr.contains("unknown key `lisen`"), "{}", run.stderr);
 }
 
 #[tokio::test]
@@ -215,25 +262,8 @@ impl Stage {
 
     /// The text without what differs from run to run.
     fn neutral(&self, text: &str) -> String {
-        let text = text
-            .replace(&self.callback.to_string(), "CALLBACK")
-            .replace(&self.nango.to_string(), "NANGO");
-        let words = text.split_inclusive(' ');
-        let mut neutral = String::new();
-        let mut within = false;
-        for word in words {
-            let time = within && word.trim_end().parse::<u64>().is_ok();
-            neutral.push_str(if time { "N " } else { word });
-            within = word == "within ";
-        }
-        // The summary's width depends on the time; so does the padding.
-        let lines = neutral.lines().map(|line| match line.split_once("HTTP/1.1 within N ms") {
-            Some((before, after)) => {
-                format!("{before}HTTP/1.1 within N ms  {}", after.trim_start())
-            }
-            None => line.to_owned(),
-        });
-        lines.fold(String::new(), |all, line| all + &line + "\n")
+        text.replace(&self.callback.to_string(), "CALLBACK")
+            .replace(&self.nango.to_string(), "NANGO")
     }
 }
 

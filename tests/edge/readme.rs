@@ -30,7 +30,10 @@ fn assert_shows(transcript: &str, output: &str) {
             None => line == shown,
         };
         let found = if skipping { lines.find(|line| matches(line)) } else { lines.next() };
-        assert!(found.is_some_and(matches), "the README shows {shown:?}, found {found:?} in:\n{output}");
+        assert!(
+            found.is_some_and(matches),
+            "the README shows {shown:?}, found {found:?} in:\n{output}"
+        );
         skipping = false;
     }
     assert_eq!(lines.next(), None, "the README leaves out the end of:\n{output}");
@@ -56,7 +59,10 @@ async fn the_first_screen_is_what_happens() {
         .collect();
     assert_eq!(reply.status, 308);
     let answer = format!("HTTP/1.1 308 Permanent Redirect\n{}\n", headers.join("\n"));
-    assert_shows(&transcript(&readme, &format!("curl -i 'http://127.0.0.1:8080{target}'")), &answer);
+    assert_shows(
+        &transcript(&readme, &format!("curl -i 'http://127.0.0.1:8080{target}'")),
+        &answer,
+    );
 
     let url = format!("http://{address}/oauth/callback");
     let check = command(edge.dir()).args(["check", "--no-follow", &url]).output().unwrap();
@@ -68,7 +74,8 @@ async fn the_first_screen_is_what_happens() {
 #[test]
 fn the_mistakes_are_told_as_shown() {
     let dir = TempDir::new().unwrap();
-    let settings = "redirct = \"https://api.nango.dev/oauth/callback\"\n[listen]\nhttp = \"0.0.0.0\"\n";
+    let settings =
+        "redirct = \"https://api.nango.dev/oauth/callback\"\n[listen]\nhttp = \"0.0.0.0\"\n";
     fs::write(dir.path().join("config.toml"), settings).unwrap();
     let output = command(dir.path()).args(["config", "check"]).output().unwrap();
     assert_shows(

@@ -241,15 +241,15 @@ async fn hear(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Op
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
         .collect();
-    let mut heard = Heard { method, path, query, headers, body: String::new(), http2: false };
-    let length = heard.header("content-length").map_or(0, |length| length.parse().unwrap());
+    let mut request = Heard { method, path, query, headers, body: String::new(), http2: false };
+    let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
     while buffer.len() < length {
         if stream.read_buf(buffer).await.ok()? == 0 {
             return None;
         }
     }
-    heard.body = String::from_utf8(buffer.drain(..length).collect()).unwrap();
-    Some(heard)
+    request.body = String::from_utf8(buffer.drain(..length).collect()).unwrap();
+    Some(request)
 }
 
 /// Does it; `None` when the connection is to end.
@@ -288,13 +288,13 @@ where
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let behaviour = Arc::clone(&behaviour);
         async move {
-            let (head, body) = request.into_parts();
+            let (parts, body) = request.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
-            let heard = Heard {
-                method: head.method.to_string(),
-                path: head.uri.path().to_owned(),
-                query: head.uri.query().map(str::to_owned),
-                headers: head
+            let request = Heard {
+                method: parts.method.to_string(),
+                path: parts.uri.path().to_owned(),
+                query: parts.uri.query().map(str::to_owned),
+                headers: parts
                     .headers
                     .iter()
                     .map(|(name, value)| {
@@ -305,7 +305,7 @@ where
                 http2: true,
             };
             // An error resets the stream, which is what HTTP/2 has for a broken connection.
-            let Act::Reply(reply) = behaviour(&heard) else { return Err("reset") };
+            let Act::Reply(reply) = behaviour(&request) else { return Err("reset") };
             let mut response = http::Response::builder().status(reply.status);
             for (name, value) in &reply.headers {
                 response = response.header(name, value.as_slice());

@@ -1,0 +1,220 @@
+//! URLs, certificates, addresses, and what is at the target.
+
+use super::{BOTH, Case, World, to};
+use crate::stand_in::{
+    Act, Authority, Chain, HOST, Heard, Reply, Wish, behaviour, nango, plain, plain_at, right, tls,
+    tls_at,
+};
+use callback_edge::redirect::Target;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What is wrong with the URL as it is written.
+pub(super) async fn urls(world: &World) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let written: [(&'static str, String, &'static [&'static str]); 8] = [
+        ("P19 a newline", format!("https://{HOST}/oauth/callback\n"), &["url.characters=U+000A"]),
+        (
+            "P19 a zero-width space",
+            format!("https://{HOST}/oauth\u{200b}/callback"),
+            &["url.characters"],
+        ),
+        ("P19 upper case", "https://Auth.Example.test/oauth/callback".to_owned(), &["!url.case"]),
+        ("the default port", format!("https://{HOST}:443/oauth/callback"), &["!url.port"]),
+        ("P22 a fragment", format!("https://{HOST}/oauth/callback#s3cret"), &["url.fragment"]),
+        ("a query", format!("https://{HOST}/oauth/callback?code=s3cret"), &["url.query"]),
+        ("a password", format!("https://me:s3cret@{HOST}/oauth/callback"), &["url.userinfo"]),
+        ("no URL", format!("{HOST}/oauth/callback"), &["url.syntax"]),
+    ];
+    for (name, url, expected) in written {
+        let mut case = world.case(name, expected, |_, right| Act::Reply(right)).await;
+        case.url = url;
+        cases.push(case);
+    }
+    let any_path = |world: &World| {
+        let origin = world.origin.clone();
+        behaviour(move |heard| {
+            let path = "/oauth/callback".to_owned();
+            Act::Reply(right(&origin, &Heard { path, ..heard.clone() }))
+        })
+    };
+    let server = tls(world.config(BOTH), any_path(world)).await;
+    let mut slash = world.at("P19 a trailing slash", &["!url.path", "!url.slash"], server);
+    slash.url.push('/');
+    cases.push(slash);
+    let mut path = world.at("a path of one's own", &["!url.path"], server);
+    path.url = format!("https://{HOST}/integrations/done");
+    cases.push(path);
+    let mut insecure = world.at("plain http", &["url.https"], server);
+    insecure.url = format!("http://{HOST}/oauth/callback");
+    insecure.overrides =
+        vec![to(HOST, 80, plain(behaviour(world.mended(|_, right| Act::Reply(right)))).await)];
+    cases.push(insecure);
+    let local = plain(behaviour(world.mended(|_, right| Act::Reply(right)))).await;
+    let mut development = world.at("plain http on this machine", &["!url.https"], local);
+    development.url = format!("http://{local}/oauth/callback");
+    development.overrides.clear();
+    cases.push(development);
+    let foreign = "xn--uth-tna.example.test";
+    let wish = Wish { names: vec![foreign.to_owned()], ..Wish::default() };
+    let config = world.authority.issue(wish).config(BOTH);
+    let server = tls(config, behaviour(world.mended(|_, right| Act::Reply(right)))).await;
+    let mut lookalike = world.at("a look-alike", &["!url.lookalike"], server);
+    lookalike.url = format!("https://{foreign}/oauth/callback");
+    lookalike.overrides = vec![to(foreign, 443, server)];
+    cases.push(lookalike);
+    let mut own = world.at("P28 the target is the callback", &["url.target"], server);
+    own.target = Target::parse(&own.url).unwrap();
+    cases.push(own);
+    cases
+}
+
+/// P26.
+pub(super) async fn certificates(world: &World) -> Vec<Case> {
+    let days = |days: u64| Duration::from_hours(24 * days);
+    let root = &world.authority;
+    let names: Vec<_> = (0..1000).map(|number| format!("n{number}.example.test")).collect();
+    let chains: Vec<(&'static str, &'static [&'static str], Chain)> = vec![
+        (
+            "P26 expired",
+            &["tls.expiry=has expired"],
+            root.issue(Wish { left: Err(days(1)), ..Wish::default() }),
+        ),
+        (
+            "P26 not valid yet",
+            &["tls.expiry=not valid yet"],
+            root.issue(Wish { from_tomorrow: true, ..Wish::default() }),
+        ),
+        (
+            "P26 expires soon",
+            &["!tls.expiry"],
+            root.issue(Wish { left: Ok(days(3)), ..Wish::default() }),
+        ),
+        (
+            "P26 short-lived, and two of three thirds are over",
+            &["!tls.expiry"],
+            root.issue(Wish { age: days(5), left: Ok(days(1)), ..Wish::default() }),
+        ),
+        (
+            "P26 another name",
+            &["tls.name=other.example.test"],
+            root.issue(Wish { names: vec!["other.example.test".to_owned()], ..Wish::default() }),
+        ),
+        ("P26 self-signed", &["tls.chain=self-signed"], Chain::self_signed()),
+        (
+            "P26 unknown authority",
+            &["tls.chain=issuer is not trusted"],
+            Authority::new("nobody").issue(Wish::default()),
+        ),
+        (
+            "P26 incomplete chain",
+            &["tls.chain=an intermediate certificate is missing"],
+            root.issue_below_intermediate(Wish { issuer_is_published: true, ..Wish::default() }),
+        ),
+        (
+            "P26 expired, of another name and authority",
+            &["tls.chain", "tls.expiry", "tls.name"],
+            Authority::new("nobody").issue(Wish {
+                names: vec!["other.example.test".to_owned()],
+                left: Err(days(1)),
+                ..Wish::default()
+            }),
+        ),
+        (
+            "a certificate with 1000 names",
+            &["tls.name"],
+            root.issue(Wish { names, ..Wish::default() }),
+        ),
+    ];
+    let mut cases = Vec::new();
+    for (name, expected, chain) in chains {
+        let answers = behaviour(world.mended(|_, right| Act::Reply(right)));
+        cases.push(world.at(name, expected, tls(chain.config(BOTH), answers).await));
+    }
+    let short = Wish { age: days(1), left: Ok(days(5)), ..Wish::default() };
+    let answers = behaviour(world.mended(|_, right| Act::Reply(right)));
+    let fresh = tls(root.issue(short).config(BOTH), answers).await;
+    cases.push(world.at("short-lived, but fresh", &[], fresh));
+    cases
+}
+
+/// P18, P27.
+pub(super) async fn addresses(world: &World) -> Vec<Case> {
+    let right = || behaviour(world.mended(|_, right| Act::Reply(right)));
+    let mut cases = Vec::new();
+    let dead = dead();
+    cases.push(world.at("P18 nothing listens", &["dns.reach"], dead));
+    let mut half = world.at("P27 one address is dead", &["dns.reach=1 of 2"], dead);
+    let good = tls(world.config(BOTH), right()).await;
+    half.overrides.push(to(HOST, 443, good));
+    cases.push(half);
+    let mut old = world.at("P27 one address is an old server", &["dns.alike=404"], good);
+    let forgotten = behaviour(|_| Act::Reply(Reply::page(404, "default backend")));
+    let forgotten = tls_at(another_family(), world.config(BOTH), forgotten).await;
+    old.overrides.push(to(HOST, 443, forgotten));
+    cases.push(old);
+    let mut expired = world.at(
+        "P27 one address has an old certificate",
+        &["dns.alike=certificate is not valid"],
+        good,
+    );
+    let wish = Wish { left: Err(Duration::from_hours(24)), ..Wish::default() };
+    let config = world.authority.issue(wish).config(BOTH);
+    expired.overrides.push(to(HOST, 443, tls(config, right()).await));
+    cases.push(expired);
+    let mut bare = world.at("P27 one address speaks no TLS", &["dns.alike"], good);
+    // It waits for the end of a request that never comes.
+    bare.timeout = Duration::from_secs(3);
+    bare.overrides.push(to(HOST, 443, plain_at(another_family(), right()).await));
+    cases.push(bare);
+    cases
+}
+
+/// IPv6, where the machine has it.
+fn another_family() -> SocketAddr {
+    let v6: SocketAddr = "[::1]:0".parse().unwrap();
+    let has_v6 = std::net::TcpListener::bind(v6).is_ok();
+    if has_v6 { v6 } else { "127.0.0.1:0".parse().unwrap() }
+}
+
+/// An address where nothing listens.
+fn dead() -> SocketAddr {
+    // Bound and not listening, for as long as the process lives: nobody else can take it.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    address
+}
+
+/// What is at the target.
+pub(super) async fn nangos(world: &World) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let elsewhere: [(&'static str, &'static [&'static str], SocketAddr); 4] = [
+        (
+            "P18 the target is not Nango",
+            &["nango.callback", "nango.echo"],
+            plain(behaviour(|_| Act::Reply(Reply::page(404, "Cannot GET")))).await,
+        ),
+        (
+            "a proxy before Nango drops the query",
+            &["nango.echo"],
+            plain(behaviour(|heard| nango(&Heard { query: None, ..heard.clone() }))).await,
+        ),
+        ("Nango cannot be reached", &["?nango.callback", "?nango.echo"], dead()),
+        (
+            "Nango has had enough",
+            &["?nango.callback", "?nango.echo"],
+            plain(behaviour(|_| Act::Reply(Reply::new(429)))).await,
+        ),
+    ];
+    for (name, expected, nango) in elsewhere {
+        let origin = format!("http://{nango}");
+        let target = Target::parse(&format!("{origin}/oauth/callback")).unwrap();
+        let server = behaviour(move |heard| Act::Reply(right(&origin, heard)));
+        let mut case = world.at(name, expected, tls(world.config(BOTH), server).await);
+        case.target = target;
+        cases.push(case);
+    }
+    cases
+}

@@ -1,0 +1,240 @@
+//! What becomes of the query.
+
+use super::{Case, World};
+use crate::stand_in::{Act, Reply};
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write as _;
+
+/// What becomes of the query.
+#[expect(clippy::too_many_lines, reason = "a table")]
+pub(super) async fn queries(world: &World) -> Vec<Case> {
+    vec![
+        world
+            .located("P1 the query is dropped", &["redirect.query"], |location| {
+                location.split('?').next().unwrap().to_owned()
+            })
+            .await,
+        world
+            .rebuilt("P2 URLSearchParams", &["redirect.encoding", "redirect.parameters"], |pairs| {
+                pairs
+                    .into_iter()
+                    .filter(|pair| !pair.is_empty())
+                    .map(|pair| {
+                        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                        format!("{}={}", form_encoded(name), form_encoded(value))
+                    })
+                    .collect()
+            })
+            .await,
+        world
+            .queried("P2 hex in upper case", &["redirect.encoding"], |query| {
+                query
+                    .replace("%2f", "%2F")
+                    .replace("%3a", "%3A")
+                    .replace("%0d", "%0D")
+                    .replace("%0a", "%0A")
+            })
+            .await,
+        world
+            .queried("P2 spaces as plus", &["redirect.encoding"], |query| query.replace("%20", "+"))
+            .await,
+        world
+            .queried("P2 slashes decoded", &["redirect.encoding"], |query| {
+                query.replace("%2F", "/").replace("%2f", "/")
+            })
+            .await,
+        world
+            .queried("P2 apostrophes encoded", &["redirect.encoding"], |query| {
+                query.replace('\'', "%27")
+            })
+            .await,
+        world
+            .queried("P2 raw UTF-8 encoded", &["!redirect.encoding"], |query| {
+                query.replace('é', "%C3%A9")
+            })
+            .await,
+        world
+            .queried("P2 escaped for HTML", &["redirect.encoding"], |query| {
+                query.replace('&', "&amp;")
+            })
+            .await,
+        world
+            .rebuilt(
+                "P3 the last duplicate wins",
+                &["redirect.parameters=`scope` was sent 3 times and arrives 1"],
+                |pairs| {
+                    let last: HashMap<_, _> =
+                        pairs.iter().map(|pair| (name(pair), *pair)).collect();
+                    let mut seen = BTreeSet::new();
+                    let unique = pairs.iter().filter(|pair| seen.insert(name(pair)));
+                    unique.map(|pair| last[name(pair)].to_owned()).collect()
+                },
+            )
+            .await,
+        world
+            .rebuilt("P3 duplicates joined by commas", &["redirect.parameters"], |pairs| {
+                let mut joined: Vec<(&str, String)> = Vec::new();
+                for pair in pairs {
+                    match joined.iter_mut().find(|(known, _)| *known == name(pair)) {
+                        Some((_, all)) if !name(pair).is_empty() => {
+                            *all = format!("{all},{}", pair.split_once('=').unwrap().1);
+                        }
+                        _ => joined.push((name(pair), pair.to_owned())),
+                    }
+                }
+                joined.into_iter().map(|(_, all)| all).collect()
+            })
+            .await,
+        world
+            .rebuilt("P3 sorted", &["redirect.parameters"], |mut pairs| {
+                pairs.sort_unstable();
+                pairs.into_iter().map(str::to_owned).collect()
+            })
+            .await,
+        world
+            .rebuilt("P3 empty values dropped", &["redirect.parameters"], |pairs| {
+                let kept =
+                    pairs.into_iter().filter(|pair| !pair.ends_with('=') || pair.contains("=c="));
+                kept.map(str::to_owned).collect()
+            })
+            .await,
+        world
+            .rebuilt("P3 bare keys dropped", &["redirect.parameters"], |pairs| {
+                let kept = pairs.into_iter().filter(|pair| pair.contains('=') || pair.is_empty());
+                kept.map(str::to_owned).collect()
+            })
+            .await,
+        world
+            .queried("P5 a parameter added", &["redirect.parameters=`_token` is added"], |query| {
+                format!("{query}&_token=s3cret-of-the-server")
+            })
+            .await,
+        world
+            .rebuilt("P5 a parameter dropped", &["redirect.parameters=`scope` is lost"], |pairs| {
+                let kept = pairs.into_iter().filter(|pair| name(pair) != "scope");
+                kept.map(str::to_owned).collect()
+            })
+            .await,
+        world
+            .queried("P6 encoded twice", &["redirect.encoding=encoded twice"], |query| {
+                query.replace('%', "%25")
+            })
+            .await,
+        world.queried("P7 $args", &["redirect.template=`$args`"], |_| "$args".to_owned()).await,
+        world
+            .located("P7 {uri} in the path", &["redirect.template=`{uri}`"], |location| {
+                format!("{}{{uri}}", location.split('?').next().unwrap())
+            })
+            .await,
+        world
+            .located("P7 ${1}", &["redirect.template"], |location| {
+                format!("{}${{1}}", location.split('?').next().unwrap())
+            })
+            .await,
+        world
+            .located("P8 a dangling question mark", &["!redirect.empty"], |location| {
+                if location.contains('?') { location.to_owned() } else { format!("{location}?") }
+            })
+            .await,
+        world
+            .located("the question mark is missing", &["redirect.target=`?`"], |location| {
+                location.replacen('?', "", 1)
+            })
+            .await,
+        world
+            .queried("a fragment appended", &["redirect.query"], |query| format!("{query}#s3cret"))
+            .await,
+        world
+            .rebuilt("a value masked", &["redirect.query"], |pairs| {
+                pairs
+                    .into_iter()
+                    .map(|pair| {
+                        if name(pair) == "code" {
+                            "code=s3cret".to_owned()
+                        } else {
+                            pair.to_owned()
+                        }
+                    })
+                    .collect()
+            })
+            .await,
+        world
+            .case(
+                "P11 a firewall minds URLs in scope",
+                &["redirect.blocked=Google (URLs in `scope`): answers 403"],
+                |heard, right| {
+                    let query = heard.query.clone().unwrap_or_default();
+                    let minds = query.contains("userinfo.profile");
+                    Act::Reply(if minds { Reply::page(403, "Forbidden") } else { right })
+                },
+            )
+            .await,
+        world
+            .case("P11 a firewall resets on line breaks", &["redirect.blocked"], |heard, right| {
+                let minds = heard.query.as_ref().is_some_and(|query| query.contains("%0d%0a"));
+                if minds { Act::Raw(Vec::new()) } else { Act::Reply(right) }
+            })
+            .await,
+        world
+            .case("raw bytes refused", &["!redirect.blocked"], |heard, right| {
+                let minds =
+                    heard.query.as_ref().is_some_and(|query| query.contains(['{', 'é', '[']));
+                Act::Reply(if minds { Reply::new(400) } else { right })
+            })
+            .await,
+        world
+            .case("a rate limit", &["?redirect.blocked"], |heard, right| {
+                let limit = heard.query.as_ref().is_some_and(|query| query.contains("iss="));
+                Act::Reply(if limit { Reply::new(429) } else { right })
+            })
+            .await,
+        world
+            .case("P12 2 KiB at most", &["redirect.size=2.1 KiB"], |heard, right| {
+                let long = heard.query.as_ref().is_some_and(|query| query.len() > 2048);
+                Act::Reply(if long { Reply::page(403, "Request blocked") } else { right })
+            })
+            .await,
+        world
+            .case("P12 8 KiB at most", &["!redirect.size=8 KiB"], |heard, right| {
+                let long = heard.query.as_ref().is_some_and(|query| query.len() > 8000);
+                Act::Reply(if long { Reply::new(414) } else { right })
+            })
+            .await,
+        world
+            .queried("P12 cut off at 2 KiB", &["redirect.size"], |query| {
+                String::from_utf8(query.bytes().take(2048).collect()).unwrap()
+            })
+            .await,
+    ]
+}
+
+fn name(pair: &str) -> &str {
+    pair.split('=').next().unwrap()
+}
+
+/// As `application/x-www-form-urlencoded` serializers write it, after decoding.
+fn form_encoded(text: &str) -> String {
+    let mut out = String::new();
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        let mut byte = bytes[at];
+        at += 1;
+        if byte == b'+' {
+            byte = b' ';
+        } else if byte == b'%'
+            && let Some(Ok(decoded)) = text.get(at..at + 2).map(|hex| u8::from_str_radix(hex, 16))
+        {
+            byte = decoded;
+            at += 2;
+        }
+        match byte {
+            b' ' => out.push('+'),
+            byte if byte.is_ascii_alphanumeric() || b"*-._".contains(&byte) => {
+                out.push(byte.into());
+            }
+            byte => write!(out, "%{byte:02X}").unwrap(),
+        }
+    }
+    out
+}

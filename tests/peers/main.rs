@@ -11,10 +11,12 @@
     reason = "a test that cannot go on says so by panicking"
 )]
 
+mod check;
 mod login;
+mod page;
 mod peer;
 mod proxies;
 mod soak;
 #[path = "../edge/support/mod.rs"]
-#[expect(dead_code, unused_imports, reason = "the suites share a harness; each uses its part")]
+#[expect(dead_code, reason = "the suites share a harness; each uses its part")]
 mod support;

@@ -1,0 +1,183 @@
+//! `callback-edge check` against servers of others: right configurations raise no alarm, common
+//! wrong ones are caught under the id that names what is wrong.
+
+use crate::peer::Peer;
+use crate::support::{Authority, Edge, command};
+use serde_json::Value;
+use std::net::SocketAddr;
+use tempfile::TempDir;
+
+/// What `check` says of a callback at this address: exit code, and the ids of what failed.
+fn check(dir: &TempDir, address: SocketAddr, tls: bool) -> (i32, Vec<String>) {
+    let scheme = if tls { "https" } else { "http" };
+    let port = address.port();
+    let mut command = command(dir.path());
+    command.args(["check", "--json", "--no-follow", "--target", "https://api.nango.dev/oauth/callback"]);
+    if tls {
+        command.args(["--ca", "ca.pem"]);
+    }
+    command.arg("--resolve").arg(format!("localhost:{port}:{}", address.ip()));
+    let output = command.arg(format!("{scheme}://localhost:{port}/oauth/callback")).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let failed = report["checks"].as_array().unwrap().iter();
+    let failed = failed.filter(|check| check["status"] == "fail");
+    let failed = failed.map(|check| {
+        assert!(check["hint"].is_string(), "no hint: {check:#}");
+        check["id"].as_str().unwrap().to_owned()
+    });
+    (output.status.code().unwrap(), failed.collect())
+}
+
+/// A folder with an authority and a certificate for `localhost`, also as one file for `HAProxy`.
+fn certified() -> TempDir {
+    let dir = TempDir::new().unwrap();
+    let authority = Authority::new();
+    let (certificate, key) = authority.write(dir.path(), "edge", &["localhost"]);
+    let both = [certificate, key].map(|path| std::fs::read_to_string(path).unwrap()).concat();
+    std::fs::write(dir.path().join("both.pem"), both).unwrap();
+    std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
+    dir
+}
+
+#[test]
+fn right_configurations_raise_no_alarm() {
+    let dir = certified();
+    let certs = dir.path().display().to_string();
+    let nginx = Peer::nginx(
+        &"
+        http {
+            large_client_header_buffers 4 32k;
+            server {
+                listen 127.0.0.1:{port:tls} ssl http2;
+                ssl_certificate {certs}/edge.pem;
+                ssl_certificate_key {certs}/edge.key;
+                add_header Cache-Control no-store always;
+                location = /oauth/callback { return 308 https://api.nango.dev/oauth/callback$is_args$args; }
+                location = /app-auth/connect { return 308 https://api.nango.dev/app-auth/connect$is_args$args; }
+            }
+        }
+        "
+        .replace("{certs}", &certs),
+    );
+    let haproxy = Peer::haproxy(
+        &"
+        global
+            tune.bufsize 65536
+        defaults
+            mode http
+            timeout client 20s
+            timeout connect 20s
+            timeout server 20s
+        frontend callback
+            bind 127.0.0.1:{port:tls} ssl crt {certs}/both.pem alpn h2,http/1.1
+            http-after-response set-header Cache-Control no-store
+            http-request redirect location \"https://api.nango.dev%[path]?%[query]\" code 308 if { query -m found }
+            http-request redirect location \"https://api.nango.dev%[path]\" code 308
+        "
+        .replace("{certs}", &certs),
+    );
+    let caddy = Peer::caddy(
+        &"
+        https://localhost:{port:tls} {
+            bind 127.0.0.1
+            tls {certs}/edge.pem {certs}/edge.key
+            header Cache-Control no-store
+            redir https://api.nango.dev{uri} 308
+        }
+        "
+        .replace("{certs}", &certs),
+    );
+    for (name, peer) in [("nginx", &nginx), ("HAProxy", &haproxy), ("Caddy", &caddy)] {
+        assert_eq!(check(&dir, peer.address("tls"), true), (0, vec![]), "{name}");
+    }
+
+    let mut node = Peer::node("callback.mjs", &["right"]);
+    assert_eq!(check(&dir, port(&mut node), false), (0, vec![]), "Node");
+
+    let edge = Edge::start_in(
+        certified(),
+        "
+        public_url = 'https://localhost'
+        listen.http = 'off'
+        listen.https = '127.0.0.1:0'
+        tls.certificate = '{dir}/edge.pem'
+        tls.private_key = '{dir}/edge.key'
+        ",
+        |_| {},
+    );
+    std::fs::copy(edge.dir().join("ca.pem"), dir.path().join("ca.pem")).unwrap();
+    assert_eq!(check(&dir, edge.https[0], true), (0, vec![]), "the edge");
+}
+
+#[test]
+fn common_mistakes_are_caught() {
+    let dir = TempDir::new().unwrap();
+    let mut differ = Vec::new();
+    let mut assert_fails = |name: &str, address: SocketAddr, ids: &[&str]| {
+        let (code, failed) = check(&dir, address, false);
+        if code != 1 || failed != ids {
+            differ.push(format!("{name}: exit {code}, {failed:?} instead of {ids:?}"));
+        }
+    };
+
+    #[rustfmt::skip]
+    let nginx: &[(&str, &[&str])] = &[
+        // The last one's own header takes the place of those that the server sets.
+        ("return 308 https://api.nango.dev/oauth/callback;", &["redirect.query"]),
+        ("return 308 https://api.nango.dev$uri;", &["redirect.query"]),
+        ("rewrite ^ https://api.nango.dev/oauth/callback? permanent;", &["redirect.query"]),
+        ("return 308 https://api.nango.dev/oauth/callback$request_uri;", &["redirect.target"]),
+        ("add_header X-By nginx; return 301 https://api.nango.dev/oauth/callback$is_args$args;", &["redirect.cache"]),
+    ];
+    for (line, ids) in nginx {
+        let peer = Peer::nginx(&format!(
+            "http {{
+                large_client_header_buffers 4 32k;
+                add_header Cache-Control no-store always;
+                server {{ listen 127.0.0.1:{{port:plain}}; location = /oauth/callback {{ {line} }} }}
+            }}"
+        ));
+        assert_fails(line, peer.address("plain"), ids);
+    }
+
+    let caddy: &[(&str, &[&str])] = &[
+        ("redir https://api.nango.dev/oauth/callback 308", &["redirect.query"]),
+        ("redir https://api.nango.dev/oauth/callback{uri} 308", &["redirect.target"]),
+        ("redir https://api.nango.dev/oauth/callback?{http.request.uri.query_string} 308", &["redirect.query"]),
+    ];
+    for (line, ids) in caddy {
+        let peer = Peer::caddy(&format!(
+            "http://localhost:{{port:plain}} {{\n\tbind 127.0.0.1\n\theader Cache-Control no-store\n\t{line}\n}}"
+        ));
+        assert_fails(line, peer.address("plain"), ids);
+    }
+
+    let haproxy: &[(&str, &[&str])] = &[
+        ("location https://api.nango.dev%[path] code 308", &["redirect.query"]),
+        ("prefix https://api.nango.dev drop-query code 308", &["redirect.query"]),
+    ];
+    for (line, ids) in haproxy {
+        let peer = Peer::haproxy(&format!(
+            "global\n  tune.bufsize 65536\ndefaults\n  mode http\n  timeout client 20s\n  timeout connect 20s\n  timeout server 20s\n\
+             frontend callback\n  bind 127.0.0.1:{{port:plain}}\n  http-after-response set-header Cache-Control no-store\n  http-request redirect {line}"
+        ));
+        assert_fails(line, peer.address("plain"), ids);
+    }
+
+    let node: &[(&str, &[&str])] = &[
+        ("search_params", &["redirect.encoding", "redirect.parameters"]),
+        ("from_entries", &["redirect.encoding", "redirect.parameters"]),
+        ("helmet", &["redirect.coop"]),
+        ("echo", &["redirect.echo"]),
+    ];
+    for (which, ids) in node {
+        let mut peer = Peer::node("callback.mjs", &[which]);
+        assert_fails(which, port(&mut peer), ids);
+    }
+    assert!(differ.is_empty(), "{}", differ.join("\n"));
+}
+
+fn port(node: &mut Peer) -> SocketAddr {
+    let port = node.hear()["port"].as_u64().unwrap();
+    ([127, 0, 0, 1], u16::try_from(port).unwrap()).into()
+}

@@ -3,6 +3,7 @@
 mod check;
 mod config;
 mod exit;
+mod health;
 mod serve;
 
 use clap::{Parser, Subcommand};
@@ -33,6 +34,7 @@ pub struct Cli {
 enum Verb {
     Serve(serve::Serve),
     Check(Box<check::Args>),
+    Health(health::Health),
     Config(config::Config),
 }
 
@@ -54,6 +56,7 @@ pub fn run() -> ExitCode {
         None => serve::run(&serve::Serve::default(), file),
         Some(Verb::Serve(serve)) => serve::run(&serve, file),
         Some(Verb::Check(args)) => check::run(&args, file),
+        Some(Verb::Health(health)) => health::run(&health, file),
         Some(Verb::Config(config)) => config::run(&config, file),
     }
     .into()

@@ -133,6 +133,24 @@ label! {
 }
 
 label! {
+    /// Why a connection ended in an error after its handshake.
+    ConnectionError, "reason" {
+        /// Request line and header fields over `limits.header_bytes`.
+        HeadTooLarge => "head_too_large",
+        /// What came was not HTTP.
+        Malformed => "malformed",
+        /// It ended within a request.
+        Incomplete => "incomplete",
+        /// More of what costs little to send than any browser sends (HTTP/2).
+        Flood => "flood",
+        /// Another breach of HTTP/2.
+        Protocol => "protocol",
+        /// It was reset, or ended without the farewell of its protocol.
+        Io => "io",
+    }
+}
+
+label! {
     /// Which deadline ended a connection.
     Deadline, "stage" {
         /// The PROXY header did not arrive.
@@ -236,6 +254,8 @@ pub struct Metrics {
     pub evicted: Counter,
     /// Handshakes that failed by reason.
     pub handshake_failures: ByLabel<HandshakeFailure>,
+    /// Connections that ended in an error by reason.
+    pub connection_errors: ByLabel<ConnectionError>,
     /// Deadlines that ended something by stage.
     pub deadlines: ByLabel<Deadline>,
     /// Limits reached by name.
@@ -275,7 +295,8 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::default();
         let process = &mut registry;
-        let resident = gauge(process, "process_resident_memory_bytes", "Resident memory");
+        let resident =
+            gauge(process, "process_resident_memory_bytes", "Resident memory of the process");
         let open_files = gauge(process, "process_open_fds", "Open file descriptors");
         gauge(process, "process_start_time_seconds", "Start of the process, Unix time")
             .set(unix_seconds(SystemTime::now()));
@@ -292,13 +313,20 @@ impl Metrics {
             "Callbacks sent on, by route and by what the parameter names say (code, error, other)",
             redirects.clone(),
         );
-        let requests = ByLabel::register(own, "requests", "Requests answered, by status");
-        let accepted = ByLabel::register(own, "connections_accepted", "Connections accepted");
+        let requests =
+            ByLabel::register(own, "requests", "Requests answered on any listener, by status");
+        let accepted =
+            ByLabel::register(own, "connections_accepted", "Connections accepted, by listener");
         let refused =
             ByLabel::register(own, "connections_refused", "Connections turned away, by reason");
-        let evicted = counter(own, "connections_evicted", "Idle connections closed to make room");
+        let evicted =
+            counter(own, "connections_evicted", "Idle connections asked to make room for others");
         let connections = Family::<One, Gauge>::default();
-        own.register("connections", "Open connections by what they do", connections.clone());
+        own.register(
+            "connections",
+            "Open connections on the public listeners, by what they do",
+            connections.clone(),
+        );
         let handshakes = Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0]);
         own.register(
             "tls_handshake_seconds",
@@ -310,9 +338,17 @@ impl Metrics {
             "tls_handshake_failures",
             "TLS handshakes that failed, by reason",
         );
-        let deadlines =
-            ByLabel::register(own, "deadlines", "Deadlines that ended something, by stage");
-        let limits = ByLabel::register(own, "limits", "Limits reached, by name");
+        let connection_errors = ByLabel::register(
+            own,
+            "connection_errors",
+            "Connections that ended in an error after their handshake, by reason",
+        );
+        let deadlines = ByLabel::register(
+            own,
+            "deadlines",
+            "Deadlines that passed and ended a connection or a form, by stage",
+        );
+        let limits = ByLabel::register(own, "limits", "Times that a limit was reached, by limit");
         let reloads = ByLabel::register(own, "reloads", "Reloads of the settings, by result");
         let settings_current = gauge(
             own,
@@ -365,6 +401,7 @@ impl Metrics {
             refused,
             evicted,
             handshake_failures,
+            connection_errors,
             deadlines,
             limits,
             reloads,

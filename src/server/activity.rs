@@ -11,31 +11,38 @@ pub(super) struct Activity {
     opened: Instant,
     /// When the connection became ready for requests; 0 during the handshake.
     ready: AtomicU64,
-    /// The last time that a request began or was answered.
+    /// The last time that a request was answered, or began when none was being answered.
     progress: AtomicU64,
     /// Since when bytes of a request that is not whole yet have been arriving.
     arriving: AtomicU64,
     /// Since when the client has not been taking what is written.
     blocked: AtomicU64,
+    /// Since when this side has been closed, and the client's has not.
+    farewell: AtomicU64,
     /// Requests being answered.
     in_flight: AtomicU32,
     /// Those among them that have deadlines of their own.
     self_timed: AtomicU32,
     /// Requests that have arrived.
     requests: AtomicU32,
-    /// Everything is answered; what remains is to close.
-    closing: AtomicBool,
+    /// It has lived long enough: the next answer is its last.
+    old: AtomicBool,
     /// Somebody else needs the place.
     evicted: AtomicBool,
-    /// Wakes the connection when `evicted` was set.
-    pub(super) evict: Notify,
+    /// Wakes the connection when what it has to do has changed: see [`Activity::is_evicted`] and
+    /// [`Activity::due`].
+    pub(super) wake: Notify,
 }
+
+/// How long a connection that was told to close may take to do so.
+pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 
 /// When a connection has to act, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Due {
     pub(super) at: Instant,
-    pub(super) stage: Deadline,
+    /// `None`: everything was said, and the client takes its time to leave.
+    pub(super) stage: Option<Deadline>,
 }
 
 impl Activity {
@@ -46,12 +53,13 @@ impl Activity {
             progress: AtomicU64::new(0),
             arriving: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
+            farewell: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
             self_timed: AtomicU32::new(0),
             requests: AtomicU32::new(0),
-            closing: AtomicBool::new(false),
+            old: AtomicBool::new(false),
             evicted: AtomicBool::new(false),
-            evict: Notify::new(),
+            wake: Notify::new(),
         }
     }
 
@@ -78,18 +86,22 @@ impl Activity {
         }
     }
 
-    /// A request has arrived and was answered at once.
-    pub(super) fn answered(&self) {
+    /// A request has arrived.
+    pub(super) fn arrived(&self) {
         self.requests.fetch_add(1, Relaxed);
         self.arriving.store(0, Relaxed);
-        self.progress.store(self.now(), Relaxed);
+        // Further requests are no progress of those that nobody takes the answers of.
+        if self.in_flight.load(Relaxed) == 0 {
+            self.progress.store(self.now(), Relaxed);
+        }
     }
 
-    /// A request has arrived whose answer takes time.
+    /// An answer began that takes time.
     pub(super) fn began(&self, self_timed: bool) {
-        self.in_flight.fetch_add(1, Relaxed);
+        if self.in_flight.fetch_add(1, Relaxed) == 0 {
+            self.progress.store(self.now(), Relaxed);
+        }
         self.self_timed.fetch_add(u32::from(self_timed), Relaxed);
-        self.answered();
     }
 
     /// That answer is complete, or nobody waits for it any more.
@@ -113,13 +125,10 @@ impl Activity {
         }
     }
 
-    /// All is written, and the connection closes.
-    pub(super) fn closes(&self) {
-        self.closing.store(true, Relaxed);
-    }
-
-    pub(super) fn is_closing(&self) -> bool {
-        self.closing.load(Relaxed)
+    /// This side is closed.
+    pub(super) fn said_farewell(&self) {
+        self.farewell.store(self.now(), Relaxed);
+        self.wake.notify_one();
     }
 
     /// Whether nothing has been asked on this connection yet.
@@ -127,51 +136,94 @@ impl Activity {
         self.requests.load(Relaxed) == 0
     }
 
+    /// It is old enough.
+    pub(super) fn grew_old(&self) {
+        self.old.store(true, Relaxed);
+    }
+
+    pub(super) fn is_old(&self) -> bool {
+        self.old.load(Relaxed)
+    }
+
     /// Asks the connection to make room.
     pub(super) fn make_room(&self) {
         self.evicted.store(true, Relaxed);
-        self.evict.notify_one();
+        self.wake.notify_one();
+    }
+
+    pub(super) fn is_evicted(&self) -> bool {
+        self.evicted.load(Relaxed)
+    }
+
+    /// Resolves when the connection was asked to make room.
+    pub(super) async fn evicted(&self) {
+        while !self.is_evicted() {
+            self.wake.notified().await;
+        }
     }
 
     /// Since when nothing has been going on; `None` while something is, or when it is leaving.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let busy = self.in_flight.load(Relaxed) > 0
-            || self.evicted.load(Relaxed)
+            || self.is_evicted()
             || (self.arriving.load(Relaxed) > 0 && !self.is_fresh());
-        (!busy).then(|| self.at(self.progress.load(Relaxed)))
+        (!busy).then(|| self.last_progress())
     }
 
     pub(super) fn state(&self) -> ConnectionState {
         if self.ready.load(Relaxed) == 0 {
             ConnectionState::Handshake
-        } else if self.in_flight.load(Relaxed) > 0 || self.arriving.load(Relaxed) > 0 {
+        } else if self.is_busy() {
             ConnectionState::Active
         } else {
             ConnectionState::Idle
         }
     }
 
+    /// Whether a request is arriving or being answered.
+    pub(super) fn is_busy(&self) -> bool {
+        self.in_flight.load(Relaxed) > 0 || self.arriving.load(Relaxed) > 0
+    }
+
+    /// When a request or its answer was last worked on.
+    pub(super) fn last_progress(&self) -> Instant {
+        self.at(self.progress.load(Relaxed))
+    }
+
     /// The next deadline, as things stand.
     pub(super) fn due(&self, limits: &Limits) -> Due {
-        let age = Due { at: self.opened + limits.connection_age, stage: Deadline::Age };
+        let farewell = self.farewell.load(Relaxed);
+        if farewell > 0 {
+            return Due { at: self.at(farewell) + FAREWELL, stage: None };
+        }
+        let age = (self.opened + limits.connection_age, Deadline::Age);
         let blocked = self.blocked.load(Relaxed);
-        let arriving = self.arriving.load(Relaxed);
+        let blocked =
+            (blocked > 0).then(|| (self.at(blocked) + limits.request_timeout, Deadline::Response));
+        let (at, stage) = [blocked, self.stage_due(limits)]
+            .into_iter()
+            .flatten()
+            .fold(age, |first, next| if next.0 <= first.0 { next } else { first });
+        Due { at, stage: Some(stage) }
+    }
+
+    /// The deadline of what it is doing; `None` while that keeps its own.
+    fn stage_due(&self, limits: &Limits) -> Option<(Instant, Deadline)> {
         let in_flight = self.in_flight.load(Relaxed);
-        let (since, timeout, stage) = if blocked > 0 {
-            (blocked, limits.request_timeout, Deadline::Response)
-        } else if in_flight > self.self_timed.load(Relaxed) {
-            (self.progress.load(Relaxed), limits.request_timeout, Deadline::Response)
+        let arriving = self.arriving.load(Relaxed);
+        let progress = self.progress.load(Relaxed);
+        let (since, timeout, stage) = if in_flight > self.self_timed.load(Relaxed) {
+            (progress, limits.request_timeout, Deadline::Response)
         } else if in_flight > 0 {
-            return age;
+            return None;
         } else if self.is_fresh() {
             (self.ready.load(Relaxed), limits.request_timeout, Deadline::FirstRequest)
         } else if arriving > 0 {
             (arriving, limits.request_timeout, Deadline::Request)
         } else {
-            (self.progress.load(Relaxed), limits.idle_timeout, Deadline::Idle)
+            (progress, limits.idle_timeout, Deadline::Idle)
         };
-        let due = Due { at: self.at(since) + timeout, stage };
-        if due.at <= age.at { due } else { age }
+        Some((self.at(since) + timeout, stage))
     }
 
     fn at(&self, milliseconds: u64) -> Instant {

@@ -39,6 +39,17 @@ fn self_check(settings: &Settings, bound: &Addresses) -> String {
     }
 }
 
+/// What a reload opens and closes.
+pub(super) fn changes(old: &Addresses, new: &Addresses) {
+    let among = |all: &Addresses, one| addresses(all).any(|other| other == one);
+    for (kind, address) in addresses(new).filter(|&one| !among(old, one)) {
+        tracing::info!(event = "listening", listener = kind, %address);
+    }
+    for (kind, address) in addresses(old).filter(|&one| !among(new, one)) {
+        tracing::info!(event = "closing", listener = kind, %address);
+    }
+}
+
 fn callbacks<'s>(
     settings: &'s Settings,
     bound: &'s Addresses,

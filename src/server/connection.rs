@@ -1,21 +1,22 @@
 //! One connection from accept to close: PROXY header, TLS handshake, HTTP version by ALPN, and
 //! every deadline on the way.
 
-use super::activity::Activity;
-use super::guard::Watched;
+use super::activity::{Activity, Due, FAREWELL};
+use super::guard::{Taken, Watched};
 use super::proxy;
 use super::service::Edge;
 use super::slots::Slot;
 use super::state::Shared;
-use crate::observe::{Deadline, HandshakeFailure, Limit, ListenerKind, Refusal, Status};
+use crate::observe::{
+    ConnectionError, Deadline, HandshakeFailure, Label, Limit, ListenerKind, Refusal, Status,
+};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use std::future::poll_fn;
+use std::error::Error as _;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -23,11 +24,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-/// How long a connection that was told to close may take to do so.
-const FAREWELL: Duration = Duration::from_secs(1);
-
-/// How long a connection without a request is kept when its listener closes: what its client sent
-/// before it could know is answered, and told that it was the last.
+/// How long a connection without a request is kept when its listener closes or it is old: what
+/// its client sent before it could know is answered, and told that it was the last.
 const LAST_CALL: Duration = Duration::from_secs(2);
 
 /// Deadlines are looked at no less often than this, however long they are.
@@ -66,7 +64,7 @@ pub(super) async fn serve(mut accepted: Accepted) {
 }
 
 async fn connect(accepted: Accepted, activity: &Arc<Activity>) {
-    let Accepted { mut stream, peer, kind, slot, tls, drain, shared } = accepted;
+    let Accepted { stream, peer, kind, slot, tls, drain, shared } = accepted;
     let metrics = Arc::clone(&shared.metrics);
     metrics.accepted.count(kind);
     let (handshake_timeout, needs_header) = {
@@ -76,8 +74,14 @@ async fn connect(accepted: Accepted, activity: &Arc<Activity>) {
         (settings.limits.handshake_timeout, needs_header)
     };
 
+    let mut stream = Taken::new(stream, Arc::clone(activity));
     let peer = if needs_header {
-        match timeout(handshake_timeout, proxy::read_header(&mut stream)).await {
+        let header = tokio::select! {
+            header = timeout(handshake_timeout, proxy::read_header(&mut stream)) => header,
+            () = activity.evicted() => return,
+            () = last_call(&drain) => return,
+        };
+        match header {
             Ok(Ok(client)) => client.unwrap_or(peer).ip(),
             Ok(Err(_)) => {
                 metrics.refused.count(Refusal::ProxyHeader);
@@ -96,8 +100,13 @@ async fn connect(accepted: Accepted, activity: &Arc<Activity>) {
         return;
     }
 
-    let edge =
-        Edge { shared: Arc::clone(&shared), activity: Arc::clone(activity), kind, peer, drain };
+    let edge = Edge {
+        shared: Arc::clone(&shared),
+        activity: Arc::clone(activity),
+        kind,
+        peer,
+        drain: drain.clone(),
+    };
     let Some(tls) = tls else {
         activity.became_ready();
         return http1(stream, edge).await;
@@ -105,7 +114,8 @@ async fn connect(accepted: Accepted, activity: &Arc<Activity>) {
     let left = handshake_timeout.saturating_sub(activity.age());
     let handshake = tokio::select! {
         handshake = timeout(left, tls.accept(stream)) => handshake,
-        () = activity.evict.notified() => return,
+        () = activity.evicted() => return,
+        () = last_call(&drain) => return,
     };
     match handshake {
         Ok(Ok(stream)) => {
@@ -120,6 +130,12 @@ async fn connect(accepted: Accepted, activity: &Arc<Activity>) {
         Ok(Err(error)) => handshake_failed(&shared, peer, &error),
         Err(_) => metrics.deadlines.count(Deadline::Handshake),
     }
+}
+
+/// Resolves when a connection that has not asked for anything is no longer waited for.
+async fn last_call(drain: &CancellationToken) {
+    drain.cancelled().await;
+    tokio::time::sleep(LAST_CALL).await;
 }
 
 async fn http1(stream: impl AsyncRead + AsyncWrite + Unpin, edge: Edge) {
@@ -194,6 +210,23 @@ struct Keeper {
     drain: CancellationToken,
 }
 
+/// How far a connection is on its way to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// It takes requests until then, and says with each answer that it is the last. After that
+    /// answers have as long as `grace`.
+    LastCall {
+        until: Instant,
+        grace: Duration,
+    },
+    /// It was told to close.
+    Closing {
+        since: Instant,
+        until: Instant,
+    },
+}
+
 impl Keeper {
     fn of(edge: &Edge) -> Self {
         Self {
@@ -206,76 +239,106 @@ impl Keeper {
 
     async fn keep<C: Connection>(self, connection: C) {
         let mut connection = pin!(connection);
-        let mut sleep = pin!(tokio::time::sleep_until(self.look_at().into()));
-        let mut last_call: Option<Instant> = None;
-        let mut drop_at: Option<Instant> = None;
-        let mut closing = false;
+        let mut phase = Phase::Open;
+        let mut sleep = pin!(tokio::time::sleep_until(self.look_at(&phase).into()));
         loop {
             tokio::select! {
+                // The connection last: a flood that never lets it rest would use up the task's
+                // budget each time, and the deadlines would never be looked at.
                 biased;
-                progress = poll_fn(|cx| match connection.as_mut().poll(cx) {
-                    Poll::Ready(ended) => Poll::Ready(Some(ended)),
-                    Poll::Pending if self.activity.is_closing() && !closing => Poll::Ready(None),
-                    Poll::Pending => Poll::Pending,
-                }) => match progress {
-                    Some(Ok(())) => return,
-                    Some(Err(error)) => return self.ended(&error),
-                    None => {
-                        closing = true;
-                        let farewell = Instant::now() + FAREWELL;
-                        drop_at = Some(drop_at.map_or(farewell, |at| at.min(farewell)));
-                    }
-                },
-                () = self.drain.cancelled(), if last_call.is_none() && drop_at.is_none() => {
-                    last_call = Some(Instant::now() + LAST_CALL);
-                    if C::CLOSES_SAFELY {
-                        connection.as_mut().close();
-                    }
-                }
-                () = self.activity.evict.notified(), if drop_at.is_none() => {
-                    drop_at = Some(Instant::now() + FAREWELL);
-                    connection.as_mut().close();
-                }
                 () = sleep.as_mut() => {}
-            }
-            let now = Instant::now();
-            if drop_at.is_some_and(|at| at <= now) {
-                return;
-            }
-            if last_call.is_some_and(|at| at <= now) {
-                // From here on only what is being answered keeps it open, until the grace ends.
-                last_call = None;
-                drop_at =
-                    drop_at.or(Some(now + self.shared.snapshot.load().settings.shutdown.grace));
-                connection.as_mut().close();
-            }
-            if drop_at.is_none() {
-                let due = self.activity.due(&self.shared.snapshot.load().settings.limits);
-                if due.at <= now {
-                    self.shared.metrics.deadlines.count(due.stage);
-                    tracing::debug!(event = "deadline", stage = ?due.stage, client = %self.peer);
-                    match due.stage {
-                        Deadline::Idle => drop_at = Some(now + FAREWELL),
-                        Deadline::Age => {
-                            let limits = &self.shared.snapshot.load().settings.limits;
-                            drop_at = Some(now + limits.request_timeout);
-                        }
-                        _ => return,
+                () = self.activity.wake.notified() => {}
+                () = self.drain.cancelled(), if phase == Phase::Open => {
+                    phase = last_call_of(connection.as_mut(), self.grace());
+                }
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        self.ended(&error);
                     }
-                    connection.as_mut().close();
+                    return;
                 }
             }
-            let next = drop_at.or(last_call).unwrap_or_else(|| self.look_at());
-            sleep.as_mut().reset(next.into());
+            phase = match self.step(phase, connection.as_mut()) {
+                Some(phase) => phase,
+                None => return,
+            };
+            sleep.as_mut().reset(self.look_at(&phase).into());
         }
     }
 
-    /// When to look at the deadlines next: not after any that can come up meanwhile.
-    fn look_at(&self) -> Instant {
-        let snapshot = self.shared.snapshot.load();
-        let limits = &snapshot.settings.limits;
-        let shortest = limits.request_timeout.min(limits.idle_timeout).min(LONGEST_LOOK);
-        self.activity.due(limits).at.min(Instant::now() + shortest)
+    /// Does what is due; `None` when the connection has to be dropped.
+    fn step<C: Connection>(&self, phase: Phase, mut connection: Pin<&mut C>) -> Option<Phase> {
+        let now = Instant::now();
+        let phase = match phase {
+            Phase::Open | Phase::LastCall { .. } if self.activity.is_evicted() => {
+                connection.as_mut().close();
+                Phase::Closing { since: now, until: now + FAREWELL }
+            }
+            Phase::LastCall { until, grace } if until <= now => {
+                connection.as_mut().close();
+                Phase::Closing { since: now, until: now + grace }
+            }
+            Phase::Closing { until, .. } if until <= now => return None,
+            // Nothing is being answered, and still it does not leave.
+            Phase::Closing { since, .. }
+                if !self.activity.is_busy()
+                    && since.max(self.activity.last_progress()) + FAREWELL <= now =>
+            {
+                return None;
+            }
+            phase => phase,
+        };
+        let due = self.due();
+        if due.at > now {
+            return Some(phase);
+        }
+        let limits = &self.shared.snapshot.load().settings.limits;
+        match (due.stage?, &phase) {
+            (Deadline::Idle, Phase::Open | Phase::LastCall { .. }) => {
+                self.count(Deadline::Idle);
+                connection.close();
+                // Nobody waits for anything; half the time is enough to take leave.
+                Some(Phase::Closing { since: now, until: now + FAREWELL / 2 })
+            }
+            (Deadline::Age, Phase::Open) => {
+                self.count(Deadline::Age);
+                self.activity.grew_old();
+                Some(last_call_of(connection, limits.request_timeout))
+            }
+            // It is leaving already.
+            (Deadline::Idle | Deadline::Age, _) => Some(phase),
+            (stage, _) => {
+                self.count(stage);
+                None
+            }
+        }
+    }
+
+    fn count(&self, stage: Deadline) {
+        self.shared.metrics.deadlines.count(stage);
+        tracing::debug!(event = "deadline", stage = stage.value(), client = %self.peer);
+    }
+
+    fn due(&self) -> Due {
+        self.activity.due(&self.shared.snapshot.load().settings.limits)
+    }
+
+    fn grace(&self) -> Duration {
+        self.shared.snapshot.load().settings.shutdown.grace
+    }
+
+    /// When to look again: not after anything that can come up meanwhile.
+    fn look_at(&self, phase: &Phase) -> Instant {
+        let now = Instant::now();
+        let shortest = {
+            let limits = &self.shared.snapshot.load().settings.limits;
+            limits.request_timeout.min(limits.idle_timeout).min(LONGEST_LOOK)
+        };
+        match *phase {
+            Phase::Open => self.due().at.min(now + shortest),
+            Phase::LastCall { until, .. } => until.min(now + shortest),
+            Phase::Closing { until, .. } => until.min(now + shortest.min(FAREWELL / 4)),
+        }
     }
 
     /// Counts what hyper answered by itself.
@@ -287,22 +350,39 @@ impl Keeper {
         } else if error.is_parse() {
             metrics.requests.count(Status::BadRequest);
         }
-        tracing::debug!(event = "connection_error", reason = reason(error), client = %self.peer);
+        let reason = reason(error);
+        metrics.connection_errors.count(reason);
+        tracing::debug!(
+            event = "connection_error",
+            reason = reason.value(),
+            client = %self.peer,
+        );
     }
 }
 
+/// Takes what was sent before the client could know that it is the last.
+fn last_call_of<C: Connection>(connection: Pin<&mut C>, grace: Duration) -> Phase {
+    if C::CLOSES_SAFELY {
+        connection.close();
+    }
+    Phase::LastCall { until: Instant::now() + LAST_CALL, grace }
+}
+
 /// A closed set of words: hyper's own text may quote the request.
-fn reason(error: &hyper::Error) -> &'static str {
+fn reason(error: &hyper::Error) -> ConnectionError {
+    let h2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
     if error.is_parse_too_large() {
-        "head_too_large"
+        ConnectionError::HeadTooLarge
     } else if error.is_parse() {
-        "malformed"
+        ConnectionError::Malformed
     } else if error.is_incomplete_message() {
-        "incomplete"
-    } else if error.is_timeout() {
-        "timeout"
+        ConnectionError::Incomplete
+    } else if h2.is_some_and(|error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)) {
+        ConnectionError::Flood
+    } else if h2.is_some_and(|error| !error.is_io()) {
+        ConnectionError::Protocol
     } else {
-        "protocol_or_io"
+        ConnectionError::Io
     }
 }
 

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io::{self, Write as _};
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -27,8 +28,9 @@ use tokio_util::sync::CancellationToken;
 /// How often certificate files are looked at. Kubernetes swaps a symlink and sends no signal.
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
 
-/// Files that the process needs beside its connections.
-const OTHER_FILES: u64 = 64;
+/// Files that the process needs beside its public connections: those of the admin listener, and
+/// its own.
+const OTHER_FILES: u64 = 128;
 
 /// Reads the settings again, for a reload.
 pub type Source = Box<dyn Fn() -> Result<Settings, Problems> + Send>;
@@ -69,7 +71,7 @@ pub async fn serve(startup: Startup) -> Result<Ended, Problems> {
     let tls = tls::server_config(Arc::clone(&store)).map_err(|error| cannot_start(&error))?;
     let acceptor = TlsAcceptor::from(tls);
     let mut listeners = Listeners::new(inherited);
-    let (certificates, bound) = prepare(&settings, &mut listeners)?;
+    let (certificates, bound) = prepare(&settings, &listeners)?;
     let addresses = listeners.addresses(&settings.listen, &bound);
     // Before the first answer, so that no signal is missed after it.
     let mut signals = Signals::new().map_err(|error| cannot_start(&error))?;
@@ -113,18 +115,22 @@ pub async fn serve(startup: Startup) -> Result<Ended, Problems> {
     notify(&[NotifyState::Ready]);
 
     let mut house = reload::House { shared: Arc::clone(&shared), listeners, acceptor, source, log };
-    let signal = run(&mut house, &mut signals).await;
-    Ok(leave(&mut house, &mut signals, signal).await)
+    let life = async {
+        let signal = run(&mut house, &mut signals).await;
+        leave(&mut house, &mut signals, signal).await
+    };
+    // In the same task, so that a life that hangs starves the watchdog.
+    tokio::select! {
+        ended = life => Ok(ended),
+        never = feed_watchdog() => match never {},
+    }
 }
 
 /// Serves, reloads and rotates until it is asked to end; tells by which signal.
 async fn run(house: &mut reload::House, signals: &mut Signals) -> &'static str {
     let mut look = interval(CERTIFICATE_LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let watchdog = sd_notify::watchdog_enabled();
-    // Twice in the time that the manager allows, as sd_watchdog_enabled(3) asks.
     let mut check = CheckRound::begin();
-    let mut alive = interval(watchdog.map_or(Duration::from_hours(1), |every| every / 2));
     loop {
         tokio::select! {
             asked = signals.next() => match asked {
@@ -139,7 +145,6 @@ async fn run(house: &mut reload::House, signals: &mut Signals) -> &'static str {
             },
             () = check.due(&house.shared) => check.start(&house.shared),
             _ = look.tick() => reload::look_at_certificates(&house.shared),
-            _ = alive.tick(), if watchdog.is_some() => notify(&[NotifyState::Watchdog]),
         }
     }
 }
@@ -202,7 +207,7 @@ async fn leave(house: &mut reload::House, signals: &mut Signals, signal: &'stati
 /// Reads the certificates and binds the addresses that the settings name; all that fails is told.
 pub(super) fn prepare(
     settings: &Settings,
-    listeners: &mut Listeners,
+    listeners: &Listeners,
 ) -> Result<(Certificates, HashMap<Key, Bound>), Problems> {
     let pairs = settings.tls.as_ref().map_or(&[][..], |tls| &tls.pairs);
     let certificates = Certificates::load(pairs);
@@ -261,6 +266,20 @@ enum Asked {
     ToReload,
 }
 
+/// Tells the service manager that the process is alive, also while it ends.
+async fn feed_watchdog() -> Infallible {
+    let Some(allowed) = sd_notify::watchdog_enabled().filter(|allowed| !allowed.is_zero()) else {
+        return std::future::pending().await;
+    };
+    // Twice in the time that the manager allows, as sd_watchdog_enabled(3) asks.
+    let mut alive = interval(allowed / 2);
+    alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        alive.tick().await;
+        notify(&[NotifyState::Watchdog]);
+    }
+}
+
 /// Tells the service manager; without one it is nothing.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
@@ -270,7 +289,7 @@ fn notify(states: &[NotifyState<'_>]) {
 
 /// Every connection is a file. The soft limit is a default for programs that use `select`; this
 /// one does not.
-fn raise_file_limit(connections: usize) {
+pub(super) fn raise_file_limit(connections: usize) {
     let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= needed) {

@@ -32,6 +32,8 @@ const OUT_OF_FILES: Duration = Duration::from_millis(200);
 pub(super) struct BindError {
     kind: ListenerKind,
     address: SocketAddr,
+    /// Whether a listener of this process has the port.
+    own: bool,
     cause: io::Error,
 }
 
@@ -41,6 +43,10 @@ impl From<&BindError> for Problem {
         let problem = Self::error(format!("cannot listen on `{address}` (`listen.{kind}`)"))
             .caused_by(&error.cause);
         match error.cause.kind() {
+            io::ErrorKind::AddrInUse if error.own => problem.hint(
+                "this edge has the port already, with another address or kind: \
+                 a restart changes that, a reload cannot",
+            ),
             io::ErrorKind::AddrInUse => problem.hint(
                 "another program listens there, perhaps another edge: stop it, or choose another port",
             ),
@@ -70,6 +76,8 @@ pub(super) struct Bound {
 /// The listeners of the process.
 pub(super) struct Listeners {
     running: HashMap<Key, (SocketAddr, CancellationToken)>,
+    /// Kept also while a listener accepts from them, and when it has closed: nobody could bind
+    /// their addresses again.
     inherited: Vec<StdListener>,
     /// Listeners and connections that a drain waits for.
     public: TaskTracker,
@@ -83,9 +91,10 @@ impl Listeners {
 
     /// Binds what the settings want and what is not running yet; accepts nothing so far. All that
     /// cannot be bound is told.
-    pub(super) fn bind(&mut self, wanted: &Listen) -> Result<HashMap<Key, Bound>, Vec<BindError>> {
+    pub(super) fn bind(&self, wanted: &Listen) -> Result<HashMap<Key, Bound>, Vec<BindError>> {
         let mut bound = HashMap::new();
         let mut errors = Vec::new();
+        let own = |port| self.running.values().any(|(local, _)| local.port() == port);
         for (kind, address) in keys(wanted) {
             if self.running.contains_key(&(kind, address)) {
                 continue;
@@ -94,25 +103,22 @@ impl Listeners {
                 Ok(socket) => {
                     bound.insert((kind, address), socket);
                 }
-                Err(cause) => errors.push(BindError { kind, address, cause }),
+                Err(cause) => {
+                    let own = own(address.port());
+                    errors.push(BindError { kind, address, own, cause });
+                }
             }
         }
-        if errors.is_empty() {
-            return Ok(bound);
-        }
-        // Sockets that were handed over wait for better settings.
-        let handed = bound.into_values().filter(|bound| bound.inherited);
-        self.inherited.extend(handed.map(|bound| bound.socket));
-        Err(errors)
+        if errors.is_empty() { Ok(bound) } else { Err(errors) }
     }
 
-    fn bind_one(&mut self, address: SocketAddr, wanted: &Listen) -> io::Result<Bound> {
+    fn bind_one(&self, address: SocketAddr, wanted: &Listen) -> io::Result<Bound> {
         let handed = self
             .inherited
             .iter()
-            .position(|socket| socket.local_addr().is_ok_and(|local| local == address));
-        let (socket, inherited) = if let Some(position) = handed {
-            (self.inherited.swap_remove(position).into(), true)
+            .find(|socket| socket.local_addr().is_ok_and(|local| local == address));
+        let (socket, inherited) = if let Some(handed) = handed {
+            (Socket::from(handed.try_clone()?), true)
         } else {
             let socket =
                 Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -202,7 +208,8 @@ impl Listeners {
 
     /// Sockets that were handed over and that no setting names.
     pub(super) fn unclaimed(&self) -> impl Iterator<Item = SocketAddr> {
-        self.inherited.iter().filter_map(|socket| socket.local_addr().ok())
+        let addresses = self.inherited.iter().filter_map(|socket| socket.local_addr().ok());
+        addresses.filter(|address| !self.running.values().any(|(local, _)| local == address))
     }
 }
 
@@ -233,8 +240,8 @@ impl Listener {
     async fn run(self, socket: TcpListener) {
         let admin = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
         loop {
-            // The place first: a connection that cannot be served stays in the kernel's queue,
-            // where it costs nothing and another process may take it.
+            // Room first: a connection that cannot be served stays in the kernel's queue, where
+            // it costs nothing and another process may take it.
             let place = tokio::select! {
                 place = self.place(&admin) => place,
                 () = self.drain.cancelled() => break,
@@ -249,15 +256,15 @@ impl Listener {
             }
         }
         if !self.inherited {
-            self.empty(socket).await;
+            self.empty(socket, &admin).await;
         }
     }
 
     /// Serves what the kernel has accepted already; closing the socket would reset it.
-    async fn empty(&self, socket: TcpListener) {
+    async fn empty(&self, socket: TcpListener, admin: &Arc<Semaphore>) {
         let Ok(socket) = socket.into_std() else { return };
         while let Ok((stream, peer)) = socket.accept() {
-            let place = Place::Public(self.shared.slots.take().await);
+            let place = self.place(admin).await;
             if stream.set_nonblocking(true).is_ok()
                 && let Ok(stream) = tokio::net::TcpStream::from_std(stream)
             {
@@ -268,7 +275,8 @@ impl Listener {
 
     async fn place(&self, admin: &Arc<Semaphore>) -> Place {
         if self.kind != ListenerKind::Admin {
-            return Place::Public(self.shared.slots.take().await);
+            self.shared.slots.room().await;
+            return Place::Public;
         }
         match Arc::clone(admin).acquire_owned().await {
             Ok(permit) => Place::Admin(permit),
@@ -279,7 +287,7 @@ impl Listener {
 
     fn spawn(&self, stream: tokio::net::TcpStream, peer: SocketAddr, place: Place) {
         let (slot, permit) = match place {
-            Place::Public(slot) => (Some(slot), None),
+            Place::Public => (Some(self.shared.slots.take()), None),
             Place::Admin(permit) => (None, Some(permit)),
         };
         let accepted = Accepted {
@@ -298,9 +306,13 @@ impl Listener {
     }
 
     async fn cope(&self, error: &io::Error) {
-        // accept(2): ENFILE, EMFILE, ENOBUFS, ENOMEM last until something is freed; everything
-        // else is about the one connection that is gone.
-        if matches!(error.raw_os_error(), Some(23 | 24 | 105 | 12)) {
+        // accept(2): these last until something is freed; everything else is about the one
+        // connection that is gone.
+        const ENOMEM: i32 = 12;
+        const ENFILE: i32 = 23;
+        const EMFILE: i32 = 24;
+        const ENOBUFS: i32 = 105;
+        if matches!(error.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE | ENOBUFS)) {
             self.shared.metrics.limits.count(Limit::OpenFiles);
             tracing::error!(
                 event = "out_of_files",
@@ -320,8 +332,9 @@ fn spawn(tasks: Option<&TaskTracker>, task: impl Future<Output = ()> + Send + 's
     }
 }
 
-/// What a connection holds while it is open.
+/// Where the next connection goes.
 enum Place {
-    Public(super::slots::Slot),
+    /// There is room; the connection takes its slot when it is there.
+    Public,
     Admin(tokio::sync::OwnedSemaphorePermit),
 }

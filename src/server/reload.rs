@@ -1,7 +1,8 @@
 //! Changing the settings and the certificates of a process that serves: the new ones are built
 //! whole, then swapped in; whatever fails keeps the old.
 
-use super::lifecycle::{Source, prepare, warn_about_validity};
+use super::announce;
+use super::lifecycle::{Source, prepare, raise_file_limit, warn_about_validity};
 use super::listen::Listeners;
 use super::state::{Shared, Snapshot};
 use crate::config::{Problem, Problems};
@@ -41,7 +42,7 @@ impl House {
 
     fn try_reload(&mut self) -> Result<(), Problems> {
         let settings = (self.source)()?;
-        let (certificates, bound) = prepare(&settings, &mut self.listeners)?;
+        let (certificates, bound) = prepare(&settings, &self.listeners)?;
         // From here on nothing can fail but the runtime itself.
         let shared = &self.shared;
         use_certificates(&shared.store, &shared.metrics, certificates);
@@ -51,7 +52,14 @@ impl House {
         self.log.set_level(settings.log.level);
         let addresses = self.listeners.addresses(&settings.listen, &bound);
         let listen = settings.listen.clone();
-        shared.snapshot.store(Arc::new(Snapshot::new(settings, addresses, &shared.metrics)));
+        raise_file_limit(settings.limits.connections);
+        let new = Arc::new(Snapshot::new(settings, addresses, &shared.metrics));
+        let old = shared.snapshot.swap(Arc::clone(&new));
+        shared.slots.look_again();
+        if old.settings.log.format != new.settings.log.format {
+            tracing::warn!(event = "restart_needed", setting = "log.format");
+        }
+        announce::changes(&old.bound, &new.bound);
         self.listeners.apply(&listen, bound, shared, &self.acceptor).map_err(|error| {
             Problem::error("cannot accept on a new listener").caused_by(&error).into()
         })

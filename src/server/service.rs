@@ -49,6 +49,7 @@ impl Service<Request<Incoming>> for Edge {
 
     fn call(&self, request: Request<Incoming>) -> Answering {
         let started = Instant::now();
+        self.activity.arrived();
         let snapshot = self.shared.snapshot.load();
         let (head, body) = request.into_parts();
         let (answer, redirected) = match self.decide(&snapshot, &head) {
@@ -75,7 +76,6 @@ impl Service<Request<Incoming>> for Edge {
                 }));
             }
         };
-        self.activity.answered();
         let unread = !body.is_end_stream() || has_body(&head);
         Answering::Now(Some(self.finish(&snapshot, &head, answer, redirected, !unread, started)))
     }
@@ -317,7 +317,8 @@ impl Edge {
         let clean = body_read
             && (redirected.is_some() || !has_body(head))
             && !head.headers.contains_key(TRANSFER_ENCODING);
-        if head.version < Version::HTTP_2 && (!clean || self.drain.is_cancelled()) {
+        let last = self.drain.is_cancelled() || self.activity.is_old();
+        if head.version < Version::HTTP_2 && (!clean || last) {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if !answer.body().is_empty() {

@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Idle connections that are asked to leave at once when room is short. More than one, so that a
-/// look through all connections is paid once for many newcomers.
+/// One in so many connections is asked to leave at once when room is short, and no more than
+/// [`MAKE_ROOM`]: where there are many, a look through all of them is paid once for several
+/// newcomers; where there are few, nobody leaves for nothing.
+const MAKE_ROOM_OF: usize = 256;
 const MAKE_ROOM: usize = 32;
 
 /// A connection that has been quiet for less is not idle: its request may be on its way.
@@ -59,29 +61,45 @@ impl Slots {
         self.freed.notify_waiters();
     }
 
-    /// Takes a place for a connection that is yet to be accepted. With none left, the longest
-    /// idle connections are asked to leave, and the wait is for the first that does.
-    pub(super) async fn take(self: &Arc<Self>) -> Slot {
+    /// Makes every connection look at its deadlines, which may be others now.
+    pub(super) fn look_again(&self) {
+        for open in self.lock().open.values() {
+            open.activity.wake.notify_one();
+        }
+    }
+
+    /// Waits until there is a place for a connection that is yet to be accepted. With none left,
+    /// the longest idle connections are asked to leave, and the wait is for the first that does.
+    ///
+    /// Nothing is taken yet, so that a listener that nobody comes to keeps no place from another:
+    /// each further listener can exceed the limit by one.
+    pub(super) async fn room(&self) {
         let mut waited = false;
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
             freed.as_mut().enable();
             {
-                let mut inner = self.lock();
+                let inner = self.lock();
                 if inner.taken < inner.limit {
-                    inner.taken += 1;
-                    return Slot { slots: Arc::clone(self), id: None };
+                    return;
                 }
                 if !waited {
                     self.metrics.limits.count(Limit::Connections);
                     waited = true;
                 }
-                self.make_room(&inner, |_| true, MAKE_ROOM);
+                let most = (inner.limit / MAKE_ROOM_OF).clamp(1, MAKE_ROOM);
+                self.make_room(&inner, |_| true, most);
             }
             // Connections become idle by themselves, and nobody tells.
             let _ = tokio::time::timeout(IDLE_AFTER, freed).await;
         }
+    }
+
+    /// Takes a place.
+    pub(super) fn take(self: &Arc<Self>) -> Slot {
+        self.lock().taken += 1;
+        Slot { slots: Arc::clone(self), id: None }
     }
 
     /// How many connections are in each state.
@@ -180,7 +198,7 @@ impl Drop for Slot {
             }
         }
         drop(inner);
-        self.slots.freed.notify_one();
+        self.slots.freed.notify_waiters();
     }
 }
 
@@ -206,12 +224,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_freed_place_is_taken_by_who_waits() {
+    async fn a_freed_place_is_for_who_waits() {
         let slots = slots(1, 1);
-        let first = slots.take().await;
+        slots.room().await;
+        let first = slots.take();
         let waiting = tokio::spawn({
             let slots = Arc::clone(&slots);
-            async move { slots.take().await }
+            async move { slots.room().await }
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
@@ -219,21 +238,21 @@ mod tests {
         waiting.await.unwrap();
     }
 
-    #[tokio::test]
-    async fn an_ipv6_client_is_its_network() {
+    #[test]
+    fn an_ipv6_client_is_its_network() {
         let slots = slots(10, 1);
         let activity = || Arc::new(Activity::new());
-        let enter = async |address: &str| {
-            let mut slot = slots.take().await;
+        let enter = |address: &str| {
+            let mut slot = slots.take();
             slot.enter(&activity());
             slot.belongs_to(address.parse().unwrap()).map(|()| slot)
         };
-        let first = enter("2001:db8::1").await.unwrap();
-        assert!(enter("2001:db8::ffff").await.is_err());
-        let other = enter("2001:db8:0:1::1").await.unwrap();
-        let mapped = enter("::ffff:192.0.2.1").await.unwrap();
-        assert!(enter("192.0.2.1").await.is_err());
+        let first = enter("2001:db8::1").unwrap();
+        assert!(enter("2001:db8::ffff").is_err());
+        let other = enter("2001:db8:0:1::1").unwrap();
+        let mapped = enter("::ffff:192.0.2.1").unwrap();
+        assert!(enter("192.0.2.1").is_err());
         drop((first, other, mapped));
-        assert!(enter("2001:db8::ffff").await.is_ok());
+        assert!(enter("2001:db8::ffff").is_ok());
     }
 }

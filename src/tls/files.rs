@@ -52,9 +52,12 @@ pub(super) struct Bytes {
 
 impl Bytes {
     pub(super) fn read(files: &CertificateFiles) -> Result<Self, CertificateError> {
+        // open(2): ENFILE and EMFILE are about this process, not about the file.
+        let out_of_files = |error: &std::io::Error| matches!(error.raw_os_error(), Some(23 | 24));
         let read = |path: &Path, what| {
             std::fs::read(path).map_err(|error| CertificateError {
                 files: files.clone(),
+                passes: out_of_files(&error),
                 cause: if what == "certificate" {
                     error.to_string()
                 } else {
@@ -79,7 +82,7 @@ impl Bytes {
     }
 
     pub(super) fn parse(&self, files: &CertificateFiles) -> Result<Certificate, CertificateError> {
-        let fail = |cause: String| CertificateError { files: files.clone(), cause };
+        let fail = |cause: String| CertificateError { files: files.clone(), cause, passes: false };
         let key_path = files.private_key.display();
         let chain = CertificateDer::pem_slice_iter(&self.certificate)
             .collect::<Result<Vec<_>, _>>()
@@ -146,6 +149,8 @@ pub struct CertificateError {
     pub files: CertificateFiles,
     /// Why, in words that follow "caused by:".
     pub cause: String,
+    /// Whether it says nothing about the files: the process may open no more at the moment.
+    pub(super) passes: bool,
 }
 
 impl From<&CertificateError> for Problem {

@@ -5,18 +5,29 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
     reason = "a test that cannot go on says so by panicking"
 )]
 
+mod attackers;
+mod certificates;
 mod check;
 mod config;
+mod crowds;
+mod drain;
 mod gallery;
+mod health;
 mod house;
 mod malformed;
+mod manager;
 mod privacy;
+mod proxies;
 mod readme;
 mod redirect;
+mod reload;
 mod self_check;
 mod serve;
 mod stand_in;
+mod steady;
 mod support;

@@ -12,12 +12,19 @@ fn check(dir: &TempDir, address: SocketAddr, tls: bool) -> (i32, Vec<String>) {
     let scheme = if tls { "https" } else { "http" };
     let port = address.port();
     let mut command = command(dir.path());
-    command.args(["check", "--json", "--no-follow", "--target", "https://api.nango.dev/oauth/callback"]);
+    command.args([
+        "check",
+        "--json",
+        "--no-follow",
+        "--target",
+        "https://api.nango.dev/oauth/callback",
+    ]);
     if tls {
         command.args(["--ca", "ca.pem"]);
     }
     command.arg("--resolve").arg(format!("localhost:{port}:{}", address.ip()));
-    let output = command.arg(format!("{scheme}://localhost:{port}/oauth/callback")).output().unwrap();
+    let output =
+        command.arg(format!("{scheme}://localhost:{port}/oauth/callback")).output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let failed = report["checks"].as_array().unwrap().iter();
     let failed = failed.filter(|check| check["status"] == "fail");
@@ -143,7 +150,10 @@ fn common_mistakes_are_caught() {
     let caddy: &[(&str, &[&str])] = &[
         ("redir https://api.nango.dev/oauth/callback 308", &["redirect.query"]),
         ("redir https://api.nango.dev/oauth/callback{uri} 308", &["redirect.target"]),
-        ("redir https://api.nango.dev/oauth/callback?{http.request.uri.query_string} 308", &["redirect.query"]),
+        (
+            "redir https://api.nango.dev/oauth/callback?{http.request.uri.query_string} 308",
+            &["redirect.query"],
+        ),
     ];
     for (line, ids) in caddy {
         let peer = Peer::caddy(&format!(

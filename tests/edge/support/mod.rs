@@ -1,11 +1,16 @@
 //! The harness: the built binary as a process, certificates, and clients that hide nothing.
 
+mod bystander;
 mod certs;
 pub(crate) mod client;
+pub(crate) mod frames;
+mod metrics;
 pub(crate) mod process;
 
+pub(crate) use bystander::Bystander;
 pub(crate) use certs::Authority;
 pub(crate) use client::{Http1, Http2, Reply, connect, connect_tls};
+pub(crate) use metrics::Metrics;
 pub(crate) use process::{Edge, command};
 
 use std::future::Future;
@@ -27,3 +32,7 @@ pub(crate) async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+/// Tests that use the machine up run alone among those that measure times: the first hold the
+/// lock for writing, the second for reading.
+pub(crate) static MACHINE: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());

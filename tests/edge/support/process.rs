@@ -1,4 +1,4 @@
-use super::PATIENCE;
+use super::{Metrics, PATIENCE};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_callback-edge");
 pub(crate) struct Edge {
     child: Child,
     stderr: Arc<Lines>,
-    dir: TempDir,
+    dir: Arc<TempDir>,
     pub(crate) http: Vec<SocketAddr>,
     pub(crate) https: Vec<SocketAddr>,
     pub(crate) admin: Vec<SocketAddr>,
@@ -72,15 +72,38 @@ impl Edge {
     }
 
     pub(crate) fn start_in(
-        dir: TempDir,
+        dir: impl Into<Arc<TempDir>>,
         settings: &str,
         adjust: impl FnOnce(&mut Command),
     ) -> Self {
+        let dir = dir.into();
         write_settings(dir.path(), settings);
         let mut command = command(dir.path());
-        command.args(["-c", "config.toml", "serve"]);
+        command.args(["-c", "config.toml", "serve"]).stdin(Stdio::null());
         adjust(&mut command);
-        let mut child = command.stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+        Self::run(dir, command)
+    }
+
+    /// Starts it from a shell that does something first and ends with `exec "$0" "$@"`.
+    pub(crate) fn start_from_shell(
+        dir: impl Into<Arc<TempDir>>,
+        settings: &str,
+        script: &str,
+        adjust: impl FnOnce(&mut Command),
+    ) -> Self {
+        let dir = dir.into();
+        write_settings(dir.path(), settings);
+        let mut command = Command::new("/bin/sh");
+        command.current_dir(dir.path()).env_clear().stdin(Stdio::null());
+        command.args(["-c", script, PROGRAM, "-c", "config.toml", "serve"]);
+        adjust(&mut command);
+        Self::run(dir, command)
+    }
+
+    fn run(dir: Arc<TempDir>, mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        // The command may hold sockets that were handed over.
+        drop(command);
         let stderr = Lines::of(child.stderr.take().unwrap());
         let mut edge = Self { child, stderr, dir, http: vec![], https: vec![], admin: vec![] };
         let text = edge.wait_for("\nready; Ctrl-C stops it\n");
@@ -94,6 +117,11 @@ impl Edge {
             }
         }
         edge
+    }
+
+    /// What its admin listener exports now.
+    pub(crate) async fn metrics(&self) -> Metrics {
+        Metrics::read(self.admin[0]).await
     }
 
     pub(crate) fn dir(&self) -> &Path {

@@ -1,0 +1,121 @@
+//! Certificates that change while the edge serves.
+
+use crate::support::{Authority, Edge, connect_tls, until};
+use rustix::process::Signal;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const SETTINGS: &str = "
+    public_url = 'https://localhost'
+    listen.http = 'off'
+    listen.https = '127.0.0.1:0'
+    listen.admin = '127.0.0.1:0'
+    tls.certificate = '{dir}/live/edge.pem'
+    tls.private_key = '{dir}/live/edge.key'
+";
+
+/// An edge whose certificate is in `live/`, for this name.
+fn edge(authority: &Authority, name: &str) -> Edge {
+    let dir = TempDir::new().unwrap();
+    std::fs::create_dir(dir.path().join("live")).unwrap();
+    authority.write(&dir.path().join("live"), "edge", &[name]);
+    Edge::start_in(dir, SETTINGS, |_| {})
+}
+
+async fn shows(edge: &Edge, authority: &Authority, name: &str) -> bool {
+    connect_tls(authority, edge.https[0], name, &[]).await.is_ok()
+}
+
+async fn metric(edge: &Edge, name: &str) -> f64 {
+    let path = edge.dir().join("live/edge.pem");
+    edge.metrics().await.get(&format!("{name}{{name=\"{}\"}}", path.display()))
+}
+
+fn replace(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(&new, path).unwrap();
+}
+
+#[tokio::test]
+async fn a_change_on_disk_is_taken_without_a_signal() {
+    let authority = Authority::new();
+    let edge = edge(&authority, "one.example");
+    assert!(shows(&edge, &authority, "one.example").await);
+    let before = metric(&edge, "certificate_not_after_seconds").await;
+    assert!(before > 1e9);
+    authority.write_with(&edge.dir().join("live"), "edge", &["two.example"], |params| {
+        params.not_after = rcgen::date_time_ymd(2031, 2, 3);
+    });
+    until("the new one", async || shows(&edge, &authority, "two.example").await).await;
+    assert!(!shows(&edge, &authority, "one.example").await);
+    // 2031-02-03T00:00:00Z.
+    assert_eq!(metric(&edge, "certificate_not_after_seconds").await as i64, 1_927_843_200);
+    assert_eq!(metric(&edge, "certificate_current").await as i64, 1);
+    assert!(!edge.stop().1.contains("certificate_kept"));
+}
+
+/// Kubernetes: files are links to `..data/…`, and `..data` is a link that is renamed over.
+#[tokio::test]
+async fn a_link_that_is_swapped_is_followed() {
+    use std::os::unix::fs::symlink;
+    let authority = Authority::new();
+    let dir = TempDir::new().unwrap();
+    let live = dir.path().join("live");
+    for (version, name) in [("..1", "one.example"), ("..2", "two.example")] {
+        std::fs::create_dir_all(live.join(version)).unwrap();
+        authority.write(&live.join(version), "edge", &[name]);
+    }
+    symlink("..1", live.join("..data")).unwrap();
+    for file in ["edge.pem", "edge.key"] {
+        symlink(format!("..data/{file}"), live.join(file)).unwrap();
+    }
+    let edge = Edge::start_in(dir, SETTINGS, |_| {});
+    assert!(shows(&edge, &authority, "one.example").await);
+    symlink("..2", live.join("..new")).unwrap();
+    std::fs::rename(live.join("..new"), live.join("..data")).unwrap();
+    std::fs::remove_dir_all(live.join("..1")).unwrap();
+    until("the new one", async || shows(&edge, &authority, "two.example").await).await;
+}
+
+#[tokio::test]
+async fn a_pair_that_cannot_be_used_keeps_the_last_good_one_and_says_so_once() {
+    let authority = Authority::new();
+    let mut edge = edge(&authority, "one.example");
+    let live = edge.dir().join("live");
+    let (pem, key) = (live.join("edge.pem"), live.join("edge.key"));
+    let good = std::fs::read_to_string(&pem).unwrap();
+    let other = TempDir::new().unwrap();
+    let (_, foreign_key) = authority.write(other.path(), "other", &["one.example"]);
+    let good_key = std::fs::read_to_string(&key).unwrap();
+
+    replace(&key, &std::fs::read_to_string(foreign_key).unwrap());
+    let log = edge.wait_for("certificate_kept");
+    assert!(log.contains("does not match it"), "{log}");
+    assert_eq!(metric(&edge, "certificate_current").await as i64, 0);
+    assert!(shows(&edge, &authority, "one.example").await);
+    let ready = crate::support::connect(edge.admin[0]).await.get("/readyz").await.unwrap();
+    assert_eq!(ready.status, 200);
+    // Further looks find the same, and have nothing new to say.
+    let told = Instant::now();
+    until("another look", async || told.elapsed() > Duration::from_millis(2500)).await;
+    assert_eq!(edge.stderr().matches("certificate_kept").count(), 1);
+    replace(&key, &good_key);
+    until("mended", async || metric(&edge, "certificate_current").await > 0.0).await;
+
+    replace(&pem, "");
+    until("kept", async || metric(&edge, "certificate_current").await < 1.0).await;
+    assert!(shows(&edge, &authority, "one.example").await);
+    std::fs::remove_file(&pem).unwrap();
+    until("told", async || edge.stderr().matches("certificate_kept").count() == 3).await;
+    assert!(shows(&edge, &authority, "one.example").await);
+    // SIGHUP tells it too, and keeps what there is.
+    edge.signal(Signal::HUP);
+    edge.wait_for("reload_failed");
+    assert!(shows(&edge, &authority, "one.example").await);
+    replace(&pem, &good);
+    until("mended", async || metric(&edge, "certificate_current").await > 0.0).await;
+    let log = edge.stop().1;
+    assert!(!log.contains("PRIVATE KEY-----"), "{log}");
+}

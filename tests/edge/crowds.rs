@@ -1,0 +1,247 @@
+//! Many at once: connections, and files.
+
+use crate::support::{Edge, Http1, MACHINE, Metrics, connect, soon, until};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// What 5,000 connections may cost beside what the process has without any, however often they
+/// come. The allocator keeps what is free for the next crowd, so memory does not fall back; it
+/// stops growing.
+const CROWD: usize = 5_000;
+const CROWD_MAY_COST: f64 = 192.0 * MIB;
+const THIRD_MAY_COST: f64 = 32.0 * MIB;
+
+fn settings(limits: &str) -> String {
+    format!(
+        "
+        listen.http = '127.0.0.1:0'
+        listen.admin = '127.0.0.1:0'
+        log.requests = false
+        {limits}
+        "
+    )
+}
+
+/// Opens so many connections that say nothing.
+async fn silent(address: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let mut tasks = JoinSet::new();
+    for part in 0..50 {
+        let share = count / 50 + usize::from(part < count % 50);
+        tasks.spawn(async move {
+            let mut open = Vec::with_capacity(share);
+            for _ in 0..share {
+                open.push(soon(TcpStream::connect(address)).await.unwrap());
+            }
+            open
+        });
+    }
+    tasks.join_all().await.into_iter().flatten().collect()
+}
+
+async fn is_open(client: &mut Http1<TcpStream>) -> bool {
+    let reply = client.get("/oauth/callback?a").await;
+    reply.is_some_and(|reply| reply.status == 308)
+}
+
+#[tokio::test]
+async fn five_thousand_silent_connections_cost_little_and_keep_nobody_out() {
+    let _machine = MACHINE.write().await;
+    let mut files = getrlimit(Resource::Nofile);
+    let needed = CROWD as u64 + 500;
+    assert!(
+        files.maximum.is_none_or(|most| most >= needed),
+        "this test needs {needed} open files, and the hard limit is {:?}: raise it (ulimit -Hn)",
+        files.maximum,
+    );
+    if files.current.is_some_and(|current| current < needed) {
+        files.current = Some(needed);
+        setrlimit(Resource::Nofile, files).unwrap();
+    }
+    let edge = Edge::start(&settings(
+        "limits.connections = 6000\nlimits.connections_per_address = 6000\n\
+         limits.request_timeout = '60s'\n",
+    ));
+    connect(edge.http[0]).await.get("/oauth/callback").await.unwrap();
+    let before = edge.metrics().await.get("process_resident_memory_bytes");
+
+    #[expect(clippy::cast_precision_loss, reason = "five thousand fit")]
+    let wanted = CROWD as f64;
+    let mut full = Vec::new();
+    for _ in 0..3 {
+        let crowd = silent(edge.http[0], CROWD).await;
+        until("all are in", async || edge.metrics().await.connections() >= wanted).await;
+        let asked = Instant::now();
+        assert!(is_open(&mut connect(edge.http[0]).await).await);
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        full.push(edge.metrics().await.get("process_resident_memory_bytes"));
+        drop(crowd);
+        until("all are gone", async || edge.metrics().await.connections() < 1.0).await;
+        until("their files too", async || edge.metrics().await.get("process_open_fds") < 50.0)
+            .await;
+    }
+    let after = edge.metrics().await.get("process_resident_memory_bytes");
+    let mib: Vec<String> = full.iter().map(|bytes| format!("{:.1}", bytes / MIB)).collect();
+    eprintln!(
+        "RSS: {:.1} MiB; with {CROWD} connections, three times: {} MiB; after them {:.1} MiB",
+        before / MIB,
+        mib.join(", "),
+        after / MIB,
+    );
+    assert!(full.iter().all(|bytes| bytes - before < CROWD_MAY_COST), "{mib:?}");
+    assert!(full[2] - full[1] < THIRD_MAY_COST, "{mib:?}");
+    assert!(after - full[2] < THIRD_MAY_COST);
+    assert!(is_open(&mut connect(edge.http[0]).await).await);
+}
+
+#[tokio::test]
+async fn at_the_limit_the_longest_idle_makes_room() {
+    let edge = Edge::start(&settings("limits.connections = 4"));
+    let address = edge.http[0];
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let mut client = connect(address).await;
+        assert!(is_open(&mut client).await);
+        clients.push(client);
+    }
+    // Nobody is idle enough to be sent away yet: the newcomer waits, and is served then.
+    let mut new = connect(address).await;
+    assert!(is_open(&mut new).await);
+    assert!(clients[0].is_closed().await, "the oldest is still there");
+    let metrics = edge.metrics().await;
+    assert!(metrics.get("connections_evicted_total") >= 1.0);
+    assert!(metrics.get("limits_total{limit=\"connections\"}") >= 1.0);
+    assert_eq!(metrics.get("connections_refused_total{reason=\"address\"}") as i64, 0);
+    // The youngest keep their places.
+    assert!(is_open(&mut clients[3]).await);
+    assert!(is_open(&mut new).await);
+}
+
+#[tokio::test]
+async fn silent_connections_make_room_too_and_busy_ones_do_not() {
+    let edge = Edge::start(&settings("limits.connections = 4\nlimits.request_timeout = '60s'"));
+    let address = edge.http[0];
+    let mut busy = connect(address).await;
+    busy.send(
+        b"POST /oauth/callback HTTP/1.1\r\nHost: localhost\r\n\
+          content-type: application/x-www-form-urlencoded\r\ncontent-length: 6\r\n\r\ncod",
+    )
+    .await;
+    until("it is in", async || edge.metrics().await.get("connections{state=\"active\"}") > 0.0)
+        .await;
+    let silent = silent(address, 8).await;
+    let mut new = connect(address).await;
+    assert!(is_open(&mut new).await, "silence keeps others out");
+    busy.send(b"e=1").await;
+    assert_eq!(busy.reply().await.unwrap().status, 303);
+    drop(silent);
+}
+
+#[tokio::test]
+async fn two_listeners_share_even_a_single_place() {
+    let edge = Edge::start(
+        "
+        listen.http = ['127.0.0.1:0', '[::1]:0']
+        listen.admin = '127.0.0.1:0'
+        limits.connections = 1
+        ",
+    );
+    for _ in 0..3 {
+        for address in &edge.http {
+            assert!(is_open(&mut connect(*address).await).await, "{address}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_address_has_a_limit_of_its_own() {
+    let edge = Edge::start(
+        "
+        listen.http = ['127.0.0.1:0', '[::1]:0']
+        listen.admin = '127.0.0.1:0'
+        limits.connections_per_address = 2
+        limits.request_timeout = '60s'
+        ",
+    );
+    let [v4, v6] = edge.http[..] else { panic!("two addresses") };
+    let refused = "connections_refused_total{reason=\"address\"}";
+    let (mut first, mut second) = (connect(v4).await, connect(v4).await);
+    assert!(is_open(&mut first).await);
+    // Times are told in milliseconds.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(is_open(&mut second).await);
+    // Both were busy a moment ago: the third goes.
+    assert!(connect(v4).await.is_closed().await);
+    let metrics = edge.metrics().await;
+    assert_eq!(metrics.get(refused) as i64, 1);
+    assert_eq!(metrics.get("limits_total{limit=\"connections_per_address\"}") as i64, 1);
+    // Another address is not concerned.
+    assert!(is_open(&mut connect(v6).await).await);
+    // Once one is idle, it makes room for a newcomer.
+    let mut new = None;
+    until("there is room", async || {
+        let mut client = connect(v4).await;
+        let open = is_open(&mut client).await;
+        new = Some(client);
+        open
+    })
+    .await;
+    assert!(first.is_closed().await, "the older one is still there");
+    assert!(is_open(&mut second).await);
+    assert!(edge.metrics().await.get("connections_evicted_total") >= 1.0);
+}
+
+/// User and system time of a process so far (proc(5)), in seconds.
+fn cpu_seconds(id: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
+    ticks / 100.0
+}
+
+#[tokio::test]
+async fn out_of_files_it_neither_spins_nor_ends() {
+    let _machine = MACHINE.read().await;
+    let authority = crate::support::Authority::new();
+    let dir = TempDir::new().unwrap();
+    authority.write(dir.path(), "edge", &["localhost"]);
+    let settings = settings(
+        "limits.request_timeout = '60s'
+        public_url = 'https://localhost'
+        listen.https = '127.0.0.1:0'
+        tls.certificate = '{dir}/edge.pem'
+        tls.private_key = '{dir}/edge.key'
+        ",
+    );
+    let script = r#"ulimit -n 40; exec "$0" "$@""#;
+    let mut edge = Edge::start_from_shell(dir, &settings, script, |_| {});
+    edge.wait_for("file_limit");
+    let address = edge.http[0];
+    let mut admin = connect(edge.admin[0]).await;
+    assert_eq!(admin.get("/healthz").await.unwrap().status, 200);
+    let crowd = silent(address, 100).await;
+    let log = edge.wait_for("out_of_files");
+    assert!(log.contains("raise the limit of open files"), "{log}");
+    let before = cpu_seconds(edge.id());
+    let started = Instant::now();
+    until("some time has passed", async || started.elapsed() > Duration::from_secs(3)).await;
+    let used = cpu_seconds(edge.id()) - before;
+    eprintln!("out of files for 3 s: {used} s of CPU");
+    assert!(used < 0.3, "{used} s of CPU in 3 s");
+    // A connection that is open is served all the same.
+    let reply = admin.get("/metrics").await.unwrap();
+    let metrics = Metrics(String::from_utf8(reply.body).unwrap());
+    assert!(metrics.get("limits_total{limit=\"open_files\"}") >= 1.0);
+    let log = edge.stderr();
+    assert!(!log.contains("certificate_kept"), "the certificate is not to blame:\n{log}");
+    drop(crowd);
+    let mut client = connect(address).await;
+    let reply = client.get("/oauth/callback?a").await.expect("not served any more");
+    assert_eq!(reply.status, 308);
+    assert_eq!(edge.stop().0.code(), Some(0));
+}

@@ -1,0 +1,133 @@
+//! `health`, as a container runtime runs it.
+
+use crate::support::{Authority, Edge, command, connect, until};
+use rustix::process::Signal;
+use std::net::{SocketAddr, TcpListener};
+use std::process::Output;
+use tempfile::TempDir;
+
+/// Runs it with these settings.
+fn health(settings: &str, arguments: &[&str]) -> Output {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("config.toml"), settings).unwrap();
+    command(dir.path()).arg("health").args(arguments).output().unwrap()
+}
+
+fn told(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+fn yes(address: &str) -> (Option<i32>, String, String) {
+    (Some(0), format!("{address}: 200\n"), String::new())
+}
+
+/// The settings of an edge whose certificate nobody trusts.
+fn with_tls(dir: &TempDir, listen: &str) -> String {
+    let names = &["auth.example.com"];
+    let (certificate, key) = Authority::new().write_with(dir.path(), "edge", names, |params| {
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    });
+    format!(
+        "{listen}\ntls.certificate = '{}'\ntls.private_key = '{}'\n",
+        certificate.display(),
+        key.display()
+    )
+}
+
+#[tokio::test]
+async fn it_asks_the_admin_listener_else_http_else_https() {
+    let dir = TempDir::new().unwrap();
+    let all = "
+        listen.http = '127.0.0.1:0'
+        listen.https = '127.0.0.1:0'
+        listen.admin = '127.0.0.1:0'
+        public_url = 'https://auth.example.com'";
+    let edge = Edge::start(&with_tls(&dir, all));
+    let (http, https, admin) = (edge.http[0], edge.https[0], edge.admin[0]);
+    let asked = format!("listen.http = '{http}'\nlisten.admin = '0.0.0.0:{}'", admin.port());
+    let url = format!("http://127.0.0.1:{}", admin.port());
+    assert_eq!(told(&health(&asked, &[])), yes(&format!("{url}/healthz")));
+    assert_eq!(told(&health(&asked, &["--ready"])), yes(&format!("{url}/readyz")));
+    // Health has moved to the admin listener: elsewhere it is answered, but not so.
+    let (code, out, error) = told(&health(&format!("listen.http = '{http}'"), &[]));
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert_eq!(error, format!("error: `http://{http}/healthz` answers 308\n"));
+    drop((edge, https));
+
+    let edge = Edge::start(&with_tls(&dir, "listen.http = 'off'\nlisten.https = '[::1]:0'"));
+    let address = edge.https[0];
+    let asked = format!("listen.http = 'off'\nlisten.https = '[::]:{}'", address.port());
+    let asked = with_tls(&dir, &asked);
+    assert_eq!(told(&health(&asked, &["--ready"])), yes(&format!("https://{address}/readyz")));
+}
+
+#[tokio::test]
+async fn hosts_and_proxy_headers_do_not_keep_it_out() {
+    let settings = |address: &str| {
+        format!(
+            "
+            listen.http = '{address}'
+            listen.proxy_protocol = '127.0.0.0/8'
+            [[route]]
+            host = 'auth.example.com'
+            path = '/oauth/callback'
+            "
+        )
+    };
+    let edge = Edge::start(&settings("127.0.0.1:0"));
+    let address = edge.http[0];
+    let asked = settings(&address.to_string());
+    assert_eq!(told(&health(&asked, &[])), yes(&format!("http://{address}/healthz")));
+}
+
+#[tokio::test]
+async fn a_draining_edge_is_alive_and_not_ready() {
+    let edge = Edge::start("listen.http = '127.0.0.1:0'\nshutdown.delay = '60s'");
+    let asked = format!("listen.http = '{}'", edge.http[0]);
+    edge.signal(Signal::TERM);
+    let mut client = connect(edge.http[0]).await;
+    until("draining", async || client.get("/readyz").await.unwrap().status == 503).await;
+    assert_eq!(told(&health(&asked, &[])).0, Some(0));
+    let (code, out, error) = told(&health(&asked, &["--ready"]));
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(error.ends_with("/readyz` answers 503\n"), "{error}");
+}
+
+#[test]
+fn nobody_who_answers_is_told_with_the_reason() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (code, out, error) = told(&health(&format!("listen.http = '{gone}'"), &[]));
+    assert_eq!((code, out.as_str()), (Some(3), ""));
+    assert_eq!(
+        error,
+        format!(
+            "error: nobody answers at `http://{gone}/healthz`\n  \
+             caused by: Connection refused (os error 111)\n\
+             hint: is the edge running, and with the same settings?\n"
+        )
+    );
+    let started = std::time::Instant::now();
+    let asked = format!("listen.http = '{}'", silent.local_addr().unwrap());
+    let (code, _, error) = told(&health(&asked, &[]));
+    assert_eq!(code, Some(3));
+    assert!(error.contains("it takes too long"), "{error}");
+    assert!(started.elapsed().as_secs() < 10);
+}
+
+#[test]
+fn settings_that_say_no_address_are_a_usage_error() {
+    let (code, out, error) = told(&health("listen.http = '127.0.0.1:0'", &[]));
+    assert_eq!((code, out.as_str()), (Some(64), ""));
+    assert_eq!(
+        error,
+        "error: cannot ask: `listen.http` has port 0, which is another port at each start\n\
+         hint: give `listen.http` a port of its own\n"
+    );
+    assert_eq!(told(&health("nonsense = 1", &[])).0, Some(64));
+    let (code, help, _) = told(&health("", &["--help"]));
+    assert_eq!(code, Some(0));
+    assert!(help.contains("Example:\n  callback-edge -c config.toml health --ready"), "{help}");
+}

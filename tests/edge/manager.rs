@@ -1,0 +1,151 @@
+//! What a service manager sees and does: notifications, watchdog, sockets, kill and restart.
+
+use crate::support::{Edge, connect, until};
+use rustix::process::Signal;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const ONE: &str = "listen.http = '127.0.0.1:0'\nlisten.admin = '127.0.0.1:0'";
+
+/// A script that hands over what is on stdin as the one socket.
+pub(crate) const HAND_OVER: &str =
+    r#"LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; exec "$0" "$@" 3<&0 0</dev/null"#;
+
+/// The socket that a service manager would listen on.
+struct Manager {
+    socket: UnixDatagram,
+    dir: TempDir,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        let socket = UnixDatagram::bind(dir.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
+        Self { socket, dir }
+    }
+
+    fn start(&self, settings: &str, variables: &[(&str, &str)]) -> Edge {
+        let script = if variables.iter().any(|(name, _)| *name == "WATCHDOG_USEC") {
+            r#"WATCHDOG_PID=$$; export WATCHDOG_PID; exec "$0" "$@""#
+        } else {
+            r#"exec "$0" "$@""#
+        };
+        Edge::start_from_shell(TempDir::new().unwrap(), settings, script, |command| {
+            command.env("NOTIFY_SOCKET", self.dir.path().join("notify"));
+            command.envs(variables.iter().copied());
+        })
+    }
+
+    /// The next message.
+    fn told(&self) -> String {
+        let mut message = [0; 512];
+        let length = self.socket.recv(&mut message).expect("no message");
+        String::from_utf8(message[..length].to_vec()).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn every_turn_of_its_life_is_told() {
+    let manager = Manager::new();
+    let edge = manager.start(ONE, &[]);
+    assert_eq!(manager.told(), "READY=1\n");
+    edge.signal(Signal::HUP);
+    let told = manager.told();
+    let began = told.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect(&told);
+    assert!(began.trim_end().parse::<u64>().unwrap() > 0, "{told}");
+    assert_eq!(manager.told(), "READY=1\n");
+    // Settings that cannot be used are no reason to count it as not ready.
+    edge.rewrite("nonsense = 1");
+    edge.signal(Signal::HUP);
+    assert!(manager.told().starts_with("RELOADING=1\n"));
+    assert_eq!(manager.told(), "READY=1\n");
+    edge.signal(Signal::TERM);
+    assert_eq!(manager.told(), "STOPPING=1\n");
+    assert_eq!(edge.wait().0.code(), Some(0));
+}
+
+#[tokio::test]
+async fn the_watchdog_is_fed_to_the_very_end() {
+    let manager = Manager::new();
+    let settings = format!("{ONE}\nshutdown.delay = '600ms'");
+    let edge = manager.start(&settings, &[("WATCHDOG_USEC", "200000")]);
+    assert_eq!(manager.told(), "READY=1\n");
+    let started = Instant::now();
+    for _ in 0..4 {
+        assert_eq!(manager.told(), "WATCHDOG=1\n");
+    }
+    assert!(started.elapsed() >= Duration::from_millis(250), "{:?}", started.elapsed());
+    edge.signal(Signal::TERM);
+    while manager.told() != "STOPPING=1\n" {}
+    // A manager goes on counting while the service stops.
+    for _ in 0..3 {
+        assert_eq!(manager.told(), "WATCHDOG=1\n");
+    }
+    assert_eq!(edge.wait().0.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_watchdog_of_no_time_is_none() {
+    let manager = Manager::new();
+    let edge = manager.start(ONE, &[("WATCHDOG_USEC", "0")]);
+    assert_eq!(manager.told(), "READY=1\n");
+    assert_eq!(connect(edge.http[0]).await.get("/oauth/callback").await.unwrap().status, 308);
+    assert_eq!(edge.stop().0.code(), Some(0));
+}
+
+#[tokio::test]
+async fn after_a_kill_the_same_port_serves_again_at_once() {
+    let mut edge = Edge::start("listen.http = '127.0.0.1:0'");
+    let address = edge.http[0];
+    let settings = format!("listen.http = '{address}'");
+    for _ in 0..3 {
+        // Connections that are open leave the port in a state that a careless bind refuses.
+        let mut client = connect(address).await;
+        assert_eq!(client.get("/oauth/callback").await.unwrap().status, 308);
+        edge.signal(Signal::KILL);
+        let (status, _) = edge.wait();
+        assert_eq!(status.code(), None);
+        edge = Edge::start(&settings);
+        assert_eq!(edge.http, [address]);
+        assert_eq!(connect(address).await.get("/oauth/callback").await.unwrap().status, 308);
+    }
+}
+
+#[tokio::test]
+async fn a_socket_that_was_handed_over_is_never_lost() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let handed = OwnedFd::from(socket.try_clone().unwrap());
+    let mut edge = Edge::start_from_shell(TempDir::new().unwrap(), ONE, HAND_OVER, |command| {
+        command.stdin(Stdio::from(handed));
+    });
+    edge.wait_for("socket_unclaimed");
+    // It is wanted now, but the certificate is missing.
+    let wanted =
+        format!("listen.http = ['127.0.0.1:0', '{address}']\nlisten.admin = '127.0.0.1:0'\n");
+    let missing = "tls.certificate = 'missing.pem'\ntls.private_key = 'missing.key'\n";
+    edge.rewrite(&format!("{wanted}{missing}"));
+    edge.signal(Signal::HUP);
+    edge.wait_for("reload_failed");
+    edge.rewrite(&wanted);
+    edge.signal(Signal::HUP);
+    edge.wait_for("reloaded");
+    let mut client = connect(address).await;
+    assert_eq!(client.get("/oauth/callback").await.unwrap().status, 308);
+    until("current", async || edge.metrics().await.get("settings_current") > 0.0).await;
+    // It is given up, and wanted once more.
+    let done = "reloads_total{result=\"success\"}";
+    for (settings, count) in [(ONE, 2.0), (&wanted, 3.0)] {
+        edge.rewrite(settings);
+        edge.signal(Signal::HUP);
+        until("it is reloaded", async || edge.metrics().await.get(done) >= count).await;
+    }
+    let mut client = connect(address).await;
+    assert_eq!(client.get("/oauth/callback").await.unwrap().status, 308);
+    drop(socket);
+}

@@ -1,0 +1,170 @@
+//! SIGHUP: what can change does, in one step; what cannot be used changes nothing.
+
+use crate::support::{Edge, command, connect, until};
+use rustix::process::Signal;
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+
+fn settings(target: &str, more: &str) -> String {
+    format!(
+        "
+        listen.http = '127.0.0.1:0'
+        listen.admin = '127.0.0.1:0'
+        {more}
+        [[route]]
+        path = '/oauth/callback'
+        target = 'https://{target}/cb'
+        "
+    )
+}
+
+/// Reloads, and waits until it is done.
+async fn reload(edge: &Edge, settings: &str, result: &str) {
+    let series = format!("reloads_total{{result=\"{result}\"}}");
+    let before = edge.metrics().await.get(&series);
+    edge.rewrite(settings);
+    edge.signal(Signal::HUP);
+    until("it is reloaded", async || edge.metrics().await.get(&series) > before).await;
+}
+
+/// A port that nobody has, until somebody takes it.
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn everything_that_can_change_does_on_a_connection_that_stays() {
+    let mut edge = Edge::start(&settings("one.example", "log.level = 'warn'"));
+    let mut kept = connect(edge.http[0]).await;
+    let reply = kept.get("/oauth/callback?a").await.unwrap();
+    assert_eq!(reply.location(), "https://one.example/cb?a");
+    assert_eq!(kept.get("/proof.txt").await.unwrap().status, 404);
+    let long = format!("/oauth/callback?{}", "x".repeat(2000));
+    assert_eq!(kept.get(&long).await.unwrap().status, 308);
+    assert!(!edge.stderr().contains("\"request\""));
+
+    let more = "limits.query_bytes = 1000\nlog.level = 'info'\n\
+                [[page]]\npath = '/proof.txt'\nbody = 'mine'\n";
+    reload(&edge, &settings("two.example", more), "success").await;
+    let reply = kept.get("/oauth/callback?a").await.unwrap();
+    assert_eq!(reply.location(), "https://two.example/cb?a");
+    assert_eq!(kept.get("/proof.txt").await.unwrap().body, b"mine");
+    assert_eq!(kept.get(&long).await.unwrap().status, 414);
+    edge.wait_for("\"request\"");
+
+    let metrics = edge.metrics().await;
+    assert!(metrics.get("settings_current") > 0.0);
+    assert!(metrics.get("settings_loaded_seconds") > 1e9);
+    assert_eq!(edge.stop().0.code(), Some(0));
+}
+
+#[tokio::test]
+async fn limits_that_were_lowered_hold_for_open_connections() {
+    let edge = Edge::start(&settings("one.example", ""));
+    let mut silent = connect(edge.http[0]).await;
+    let mut busy = connect(edge.http[0]).await;
+    assert_eq!(busy.get("/oauth/callback?a").await.unwrap().status, 308);
+    let more = "limits.request_timeout = '300ms'\nlimits.idle_timeout = '300ms'\n";
+    reload(&edge, &settings("one.example", more), "success").await;
+    let reloaded = Instant::now();
+    assert!(busy.is_closed().await);
+    assert!(silent.is_closed().await);
+    assert!(reloaded.elapsed() < Duration::from_secs(2), "{:?}", reloaded.elapsed());
+}
+
+#[tokio::test]
+async fn listeners_that_appear_are_opened_and_those_that_vanish_are_drained() {
+    let mut edge = Edge::start(&settings("one.example", ""));
+    let first = edge.http[0];
+    let second = free();
+    let both = settings("one.example", "").replace(
+        "listen.http = '127.0.0.1:0'",
+        &format!("listen.http = ['127.0.0.1:0', '{second}']"),
+    );
+    reload(&edge, &both, "success").await;
+    edge.wait_for(&format!("\"address\":\"{second}\""));
+    let mut kept = connect(second).await;
+    assert_eq!(kept.get("/oauth/callback?a").await.unwrap().text("connection"), "");
+    let mut silent = connect(second).await;
+    // The connection counts as accepted once the edge knows it.
+    until("accepted", async || edge.metrics().await.connections() >= 2.0).await;
+
+    reload(&edge, &settings("one.example", ""), "success").await;
+    until("closed", async || TcpStream::connect(second).await.is_err()).await;
+    for client in [&mut kept, &mut silent] {
+        let reply = client.get("/oauth/callback?a").await.expect("dropped");
+        assert_eq!((reply.status, reply.text("connection").as_str()), (308, "close"));
+    }
+    let mut other = connect(first).await;
+    assert_eq!(other.get("/oauth/callback?a").await.unwrap().text("connection"), "");
+    // And once more: nothing of the first time is in the way.
+    reload(&edge, &both, "success").await;
+    assert_eq!(connect(second).await.get("/oauth/callback").await.unwrap().status, 308);
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_used_change_nothing_and_are_told_as_by_config_check() {
+    let mut edge = Edge::start(&settings("one.example", ""));
+    let mut kept = connect(edge.http[0]).await;
+    kept.get("/oauth/callback?code=canary-code").await.unwrap();
+    let bad = settings("two.example", "limits.query_bytes = 1\nlog.levle = 'info'\n");
+    reload(&edge, &bad, "failure").await;
+    let output = command(edge.dir()).args(["-c", "config.toml", "config", "check"]).output();
+    let told = String::from_utf8(output.unwrap().stderr).unwrap();
+    assert!(told.contains("log.levle") || told.contains("levle"), "{told}");
+    let log = edge.wait_for("reload_failed");
+    assert!(log.contains(&told), "{told}\nis not in:\n{log}");
+
+    let reply = kept.get("/oauth/callback?a").await.unwrap();
+    assert_eq!(reply.location(), "https://one.example/cb?a");
+    let metrics = edge.metrics().await;
+    assert_eq!(metrics.get("settings_current") as i32, 0);
+    assert!(metrics.get("ready") > 0.0);
+
+    reload(&edge, &settings("two.example", ""), "success").await;
+    assert_eq!(edge.metrics().await.get("settings_current") as i32, 1);
+    let reply = kept.get("/oauth/callback?a").await.unwrap();
+    assert_eq!(reply.location(), "https://two.example/cb?a");
+    assert!(!edge.stop().1.contains("canary"));
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_changes_nothing() {
+    let mut edge = Edge::start(&settings("one.example", ""));
+    let mut kept = connect(edge.http[0]).await;
+    kept.get("/oauth/callback?a").await.unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().map(|address| (taken, address)).unwrap();
+    let wanted = settings("two.example", "").replace(
+        "listen.http = '127.0.0.1:0'",
+        &format!("listen.http = ['127.0.0.1:0', '{}']", taken.1),
+    );
+    reload(&edge, &wanted, "failure").await;
+    let log = edge.wait_for("reload_failed");
+    assert!(log.contains(&format!("cannot listen on `{}` (`listen.http`)", taken.1)), "{log}");
+    assert!(log.contains("hint: another program listens there"), "{log}");
+    let reply = kept.get("/oauth/callback?a").await.unwrap();
+    assert_eq!(reply.location(), "https://one.example/cb?a");
+    assert_eq!(edge.metrics().await.get("settings_current") as i32, 0);
+    drop(taken);
+    reload(&edge, &wanted, "success").await;
+    let reply = kept.get("/oauth/callback?a").await.unwrap();
+    assert_eq!(reply.location(), "https://two.example/cb?a");
+}
+
+#[tokio::test]
+async fn a_port_of_its_own_is_not_blamed_on_others() {
+    let address = free();
+    let of = |listen: &str| settings("one.example", "").replace("127.0.0.1:0'\n", listen);
+    let here = of(&format!("{address}'\n"))
+        .replace(&format!("listen.admin = '{address}'"), "listen.admin = '127.0.0.1:0'");
+    let mut edge = Edge::start(&here);
+    let everywhere = here.replace(&address.to_string(), &format!("0.0.0.0:{}", address.port()));
+    reload(&edge, &format!("log.format = 'text'\n{everywhere}"), "failure").await;
+    let log = edge.wait_for("reload_failed");
+    assert!(log.contains("hint: this edge has the port already"), "{log}");
+    // What only a restart changes is said, and the rest is taken.
+    reload(&edge, &format!("log.format = 'text'\n{here}"), "success").await;
+    edge.wait_for("restart_needed");
+}

@@ -25,8 +25,8 @@ pub(super) struct Activity {
     self_timed: AtomicU32,
     /// Requests that have arrived.
     requests: AtomicU32,
-    /// It has lived long enough: the next answer is its last.
-    old: AtomicBool,
+    /// The next answer is its last.
+    last: AtomicBool,
     /// Somebody else needs the place.
     evicted: AtomicBool,
     /// Wakes the connection when what it has to do has changed: see [`Activity::is_evicted`] and
@@ -57,7 +57,7 @@ impl Activity {
             in_flight: AtomicU32::new(0),
             self_timed: AtomicU32::new(0),
             requests: AtomicU32::new(0),
-            old: AtomicBool::new(false),
+            last: AtomicBool::new(false),
             evicted: AtomicBool::new(false),
             wake: Notify::new(),
         }
@@ -136,13 +136,13 @@ impl Activity {
         self.requests.load(Relaxed) == 0
     }
 
-    /// It is old enough.
-    pub(super) fn grew_old(&self) {
-        self.old.store(true, Relaxed);
+    /// Makes the next answer the last. From here on its age has nothing more to say.
+    pub(super) fn last_call(&self) {
+        self.last.store(true, Relaxed);
     }
 
-    pub(super) fn is_old(&self) -> bool {
-        self.old.load(Relaxed)
+    pub(super) fn is_last(&self) -> bool {
+        self.last.load(Relaxed)
     }
 
     /// Asks the connection to make room.
@@ -190,21 +190,19 @@ impl Activity {
         self.at(self.progress.load(Relaxed))
     }
 
-    /// The next deadline, as things stand.
-    pub(super) fn due(&self, limits: &Limits) -> Due {
+    /// The next deadline, as things stand; `None` while whoever works on it keeps its own.
+    pub(super) fn due(&self, limits: &Limits) -> Option<Due> {
         let farewell = self.farewell.load(Relaxed);
         if farewell > 0 {
-            return Due { at: self.at(farewell) + FAREWELL, stage: None };
+            return Some(Due { at: self.at(farewell) + FAREWELL, stage: None });
         }
-        let age = (self.opened + limits.connection_age, Deadline::Age);
+        let age = (!self.is_last()).then(|| (self.opened + limits.connection_age, Deadline::Age));
         let blocked = self.blocked.load(Relaxed);
         let blocked =
             (blocked > 0).then(|| (self.at(blocked) + limits.request_timeout, Deadline::Response));
-        let (at, stage) = [blocked, self.stage_due(limits)]
-            .into_iter()
-            .flatten()
-            .fold(age, |first, next| if next.0 <= first.0 { next } else { first });
-        Due { at, stage: Some(stage) }
+        let first =
+            [age, blocked, self.stage_due(limits)].into_iter().flatten().min_by_key(|due| due.0);
+        first.map(|(at, stage)| Due { at, stage: Some(stage) })
     }
 
     /// The deadline of what it is doing; `None` while that keeps its own.

@@ -1,7 +1,7 @@
 //! One connection from accept to close: PROXY header, TLS handshake, HTTP version by ALPN, and
 //! every deadline on the way.
 
-use super::activity::{Activity, Due, FAREWELL};
+use super::activity::{Activity, FAREWELL};
 use super::guard::{Taken, Watched};
 use super::proxy;
 use super::service::Edge;
@@ -249,7 +249,7 @@ impl Keeper {
                 () = sleep.as_mut() => {}
                 () = self.activity.wake.notified() => {}
                 () = self.drain.cancelled(), if phase == Phase::Open => {
-                    phase = last_call_of(connection.as_mut(), self.grace());
+                    phase = self.last_call(connection.as_mut(), self.grace());
                 }
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
@@ -288,11 +288,11 @@ impl Keeper {
             }
             phase => phase,
         };
-        let due = self.due();
-        if due.at > now {
-            return Some(phase);
-        }
         let limits = &self.shared.snapshot.load().settings.limits;
+        let due = match self.activity.due(limits) {
+            Some(due) if due.at <= now => due,
+            _ => return Some(phase),
+        };
         match (due.stage?, &phase) {
             (Deadline::Idle, Phase::Open | Phase::LastCall { .. }) => {
                 self.count(Deadline::Idle);
@@ -302,8 +302,7 @@ impl Keeper {
             }
             (Deadline::Age, Phase::Open) => {
                 self.count(Deadline::Age);
-                self.activity.grew_old();
-                Some(last_call_of(connection, limits.request_timeout))
+                Some(self.last_call(connection, limits.request_timeout))
             }
             // It is leaving already.
             (Deadline::Idle | Deadline::Age, _) => Some(phase),
@@ -314,13 +313,18 @@ impl Keeper {
         }
     }
 
+    /// Takes what was sent before the client could know that it is the last.
+    fn last_call<C: Connection>(&self, connection: Pin<&mut C>, grace: Duration) -> Phase {
+        self.activity.last_call();
+        if C::CLOSES_SAFELY {
+            connection.close();
+        }
+        Phase::LastCall { until: Instant::now() + LAST_CALL, grace }
+    }
+
     fn count(&self, stage: Deadline) {
         self.shared.metrics.deadlines.count(stage);
         tracing::debug!(event = "deadline", stage = stage.value(), client = %self.peer);
-    }
-
-    fn due(&self) -> Due {
-        self.activity.due(&self.shared.snapshot.load().settings.limits)
     }
 
     fn grace(&self) -> Duration {
@@ -330,13 +334,15 @@ impl Keeper {
     /// When to look again: not after anything that can come up meanwhile.
     fn look_at(&self, phase: &Phase) -> Instant {
         let now = Instant::now();
-        let shortest = {
+        let (due, shortest) = {
             let limits = &self.shared.snapshot.load().settings.limits;
-            limits.request_timeout.min(limits.idle_timeout).min(LONGEST_LOOK)
+            let shortest = limits.request_timeout.min(limits.idle_timeout).min(LONGEST_LOOK);
+            (self.activity.due(limits).map_or(now + shortest, |due| due.at), shortest)
         };
         match *phase {
-            Phase::Open => self.due().at.min(now + shortest),
-            Phase::LastCall { until, .. } => until.min(now + shortest),
+            Phase::Open => due.min(now + shortest),
+            Phase::LastCall { until, .. } => due.min(until).min(now + shortest),
+            // A deadline that has passed may not concern it any more.
             Phase::Closing { until, .. } => until.min(now + shortest.min(FAREWELL / 4)),
         }
     }
@@ -358,14 +364,6 @@ impl Keeper {
             client = %self.peer,
         );
     }
-}
-
-/// Takes what was sent before the client could know that it is the last.
-fn last_call_of<C: Connection>(connection: Pin<&mut C>, grace: Duration) -> Phase {
-    if C::CLOSES_SAFELY {
-        connection.close();
-    }
-    Phase::LastCall { until: Instant::now() + LAST_CALL, grace }
 }
 
 /// A closed set of words: hyper's own text may quote the request.

@@ -263,7 +263,15 @@ impl Listener {
     /// Serves what the kernel has accepted already; closing the socket would reset it.
     async fn empty(&self, socket: TcpListener, admin: &Arc<Semaphore>) {
         let Ok(socket) = socket.into_std() else { return };
-        while let Ok((stream, peer)) = socket.accept() {
+        loop {
+            let (stream, peer) = match socket.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    self.cope(&error).await;
+                    continue;
+                }
+            };
             let place = self.place(admin).await;
             if stream.set_nonblocking(true).is_ok()
                 && let Ok(stream) = tokio::net::TcpStream::from_std(stream)

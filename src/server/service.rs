@@ -317,7 +317,7 @@ impl Edge {
         let clean = body_read
             && (redirected.is_some() || !has_body(head))
             && !head.headers.contains_key(TRANSFER_ENCODING);
-        let last = self.drain.is_cancelled() || self.activity.is_old();
+        let last = self.drain.is_cancelled() || self.activity.is_last();
         if head.version < Version::HTTP_2 && (!clean || last) {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }

@@ -11,11 +11,11 @@ use tokio::task::JoinSet;
 const MIB: f64 = 1024.0 * 1024.0;
 
 /// What 5,000 connections may cost beside what the process has without any, however often they
-/// come. The allocator keeps what is free for the next crowd, so memory does not fall back; it
-/// stops growing.
+/// come, and what of it may remain when they are gone: pages that some other allocation shares
+/// are given back only when that is freed too.
 const CROWD: usize = 5_000;
-const CROWD_MAY_COST: f64 = 192.0 * MIB;
-const THIRD_MAY_COST: f64 = 32.0 * MIB;
+const CROWD_MAY_COST: f64 = 160.0 * MIB;
+const MAY_REMAIN: f64 = 0.85;
 
 fn settings(limits: &str) -> String {
     format!(
@@ -85,17 +85,24 @@ async fn five_thousand_silent_connections_cost_little_and_keep_nobody_out() {
         until("their files too", async || edge.metrics().await.get("process_open_fds") < 50.0)
             .await;
     }
-    let after = edge.metrics().await.get("process_resident_memory_bytes");
-    let mib: Vec<String> = full.iter().map(|bytes| format!("{:.1}", bytes / MIB)).collect();
+    let most = full.iter().copied().fold(before, f64::max) - before;
+    assert!(most < CROWD_MAY_COST, "{:.1} MiB", most / MIB);
+    let mut after = most;
+    until("memory is given back", async || {
+        // What is free is given back by and by, while others are served.
+        for _ in 0..20 {
+            assert!(is_open(&mut connect(edge.http[0]).await).await);
+        }
+        after = edge.metrics().await.get("process_resident_memory_bytes") - before;
+        after < most * MAY_REMAIN
+    })
+    .await;
     eprintln!(
-        "RSS: {:.1} MiB; with {CROWD} connections, three times: {} MiB; after them {:.1} MiB",
+        "RSS: {:.1} MiB; {CROWD} connections cost {:.1} MiB more, of which {:.1} MiB remain",
         before / MIB,
-        mib.join(", "),
+        most / MIB,
         after / MIB,
     );
-    assert!(full.iter().all(|bytes| bytes - before < CROWD_MAY_COST), "{mib:?}");
-    assert!(full[2] - full[1] < THIRD_MAY_COST, "{mib:?}");
-    assert!(after - full[2] < THIRD_MAY_COST);
     assert!(is_open(&mut connect(edge.http[0]).await).await);
 }
 

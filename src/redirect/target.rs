@@ -66,6 +66,16 @@ impl Target {
         &self.text
     }
 
+    /// The URL for logs and reports: the names in its query, but not their values.
+    pub fn shown(&self) -> String {
+        let Some((base, query)) = self.text.split_once('?') else { return self.text.to_string() };
+        let names = query.split('&').map(|parameter| match parameter.split_once('=') {
+            Some((name, _)) => format!("{name}=…"),
+            None => parameter.to_owned(),
+        });
+        format!("{base}?{}", names.collect::<Vec<_>>().join("&"))
+    }
+
     /// `http` or `https`.
     pub fn scheme(&self) -> &str {
         self.uri.scheme_str().unwrap_or_default()
@@ -211,6 +221,16 @@ mod tests {
             let target = Target::parse(target).unwrap();
             let joined = target.join(query.map(str::as_bytes), Some(form.as_bytes())).unwrap();
             assert_eq!(joined, location, "{target} {query:?} {form}");
+        }
+    }
+
+    #[test]
+    fn values_of_a_target_are_not_shown() {
+        for (target, shown) in [
+            ("https://t/cb", "https://t/cb"),
+            ("https://t/cb?key=secret&flag&b=", "https://t/cb?key=…&flag&b=…"),
+        ] {
+            assert_eq!(Target::parse(target).unwrap().shown(), shown);
         }
     }
 

@@ -29,6 +29,7 @@ pub(super) fn events(settings: &Settings, bound: &Addresses) {
     for (kind, address) in addresses(bound) {
         tracing::info!(event = "listening", listener = kind, %address);
     }
+    tracing::info!(event = "ready", version = env!("CARGO_PKG_VERSION"));
 }
 
 /// Where a person finds the self-check.
@@ -50,12 +51,9 @@ pub(super) fn changes(old: &Addresses, new: &Addresses) {
     }
 }
 
-fn callbacks<'s>(
-    settings: &'s Settings,
-    bound: &'s Addresses,
-) -> impl Iterator<Item = (String, &'s str)> {
+fn callbacks(settings: &Settings, bound: &Addresses) -> impl Iterator<Item = (String, String)> {
     let routes = settings.routes.items().iter();
-    routes.map(|route| (callback_url(route, settings, bound), route.target.as_str()))
+    routes.map(|route| (callback_url(route, settings, bound), route.target.shown()))
 }
 
 pub(super) fn addresses(bound: &Addresses) -> impl Iterator<Item = (&'static str, SocketAddr)> {

@@ -1,5 +1,5 @@
 //! Responses. Whatever is not stated here is in no response, except `Date`, which hyper adds
-//! (RFC 9110 §6.6.1), and `Connection: close` where a connection ends.
+//! (RFC 9110 §6.6.1), and `Connection` where a connection ends or HTTP/1.0 asks that it does not.
 
 use super::activity::Activity;
 use crate::redirect::Redirect;

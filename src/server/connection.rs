@@ -93,7 +93,10 @@ async fn connect(accepted: Accepted, activity: &Arc<Activity>) {
     } else {
         peer.ip()
     };
+    // A proxy brings many clients under one address; its own limits are the ones that count.
+    let proxied = shared.snapshot.load().settings.listen.trusted_proxies.contain(peer);
     if let Some(slot) = &slot
+        && !proxied
         && slot.belongs_to(peer).is_err()
     {
         tracing::debug!(event = "refused", reason = "address", client = %peer);
@@ -395,5 +398,5 @@ fn handshake_failed(shared: &Shared, client: IpAddr, error: &io::Error) {
         Some(_) => HandshakeFailure::Other,
     };
     shared.metrics.handshake_failures.count(reason);
-    tracing::debug!(event = "handshake_failed", ?reason, %client);
+    tracing::debug!(event = "handshake_failed", reason = reason.value(), %client);
 }

@@ -175,7 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 /// no fragment (RFC 9112 §3.2); it is refused instead. Everything in a request line up to the
 /// line's end is looked at. Bodies are looked at as well, as if they were request lines: a form
 /// that holds `#` is refused anyway, and the connection ends after any other body (see
-/// `answer::closing`), so no request line hides behind one.
+/// `Edge::finish`), so no request line hides behind one.
 #[derive(Debug)]
 struct HeadScan {
     within: Within,

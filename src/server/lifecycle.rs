@@ -47,7 +47,8 @@ pub struct Startup {
     pub log: Log,
     /// Sockets that a service manager handed over.
     pub inherited: Vec<TcpListener>,
-    /// Whether to greet a person on stderr; events are logged in any case.
+    /// Whether a person may read stderr: then the greeting and the problems of a reload are text.
+    /// Else everything on stderr is an event.
     pub greet: bool,
 }
 
@@ -114,7 +115,14 @@ pub async fn serve(startup: Startup) -> Result<Ended, Problems> {
     }
     notify(&[NotifyState::Ready]);
 
-    let mut house = reload::House { shared: Arc::clone(&shared), listeners, acceptor, source, log };
+    let mut house = reload::House {
+        shared: Arc::clone(&shared),
+        listeners,
+        acceptor,
+        source,
+        log,
+        people_read: greet,
+    };
     let life = async {
         let signal = run(&mut house, &mut signals).await;
         leave(&mut house, &mut signals, signal).await

@@ -54,7 +54,7 @@ pub(super) fn https_for(
 ) -> Option<Origin> {
     if let Some(host) = host.and_then(|host| Host::parse(host).ok()) {
         if settings.routes.names_host(host.as_str()) || settings.pages.names_host(host.as_str()) {
-            return Some(of_host(&host, settings));
+            return Some(secure(of_host(&host, settings)));
         }
         let listener = bound
             .https
@@ -64,7 +64,12 @@ pub(super) fn https_for(
             return Some(Origin { https: true, host, port: Some(address.port()) });
         }
     }
-    settings.public_url.clone().filter(|origin| origin.https)
+    settings.public_url.clone().map(secure)
+}
+
+/// The same over https, whatever was said about plain http: what leads there must not lead back.
+fn secure(origin: Origin) -> Origin {
+    if origin.https { origin } else { Origin { https: true, port: None, ..origin } }
 }
 
 /// The origin of a host that a setting names. The port is the one of `public_url`, if any: it is

@@ -19,6 +19,8 @@ pub(super) struct House {
     pub(super) acceptor: TlsAcceptor,
     pub(super) source: Source,
     pub(super) log: Arc<Log>,
+    /// Whether problems are told as `config check` tells them; else each is an event.
+    pub(super) people_read: bool,
 }
 
 impl House {
@@ -31,7 +33,13 @@ impl House {
             }
             Err(problems) => {
                 self.shared.metrics.reloaded(ReloadResult::Failure);
-                let _ = writeln!(anstream::stderr(), "{}", problems.coloured());
+                if self.people_read {
+                    let _ = writeln!(anstream::stderr(), "{}", problems.coloured());
+                } else {
+                    for problem in &problems.0 {
+                        tracing::error!(event = "setting_refused", %problem);
+                    }
+                }
                 tracing::error!(
                     event = "reload_failed",
                     hint = "the old settings stay in force; `callback-edge config check` shows the problems",
@@ -77,8 +85,8 @@ pub(super) fn use_certificates(store: &Store, metrics: &Metrics, certificates: C
 
 /// Takes certificates that changed on disk; one that cannot be used keeps the one before it.
 pub(super) fn look_at_certificates(shared: &Shared) {
-    let Some((certificates, kept)) = shared.store.current().refreshed() else { return };
-    for problem in kept {
+    let Some(refreshed) = shared.store.current().refreshed() else { return };
+    for problem in refreshed.kept {
         tracing::error!(
             event = "certificate_kept",
             certificate = %problem.files.certificate.display(),
@@ -86,6 +94,8 @@ pub(super) fn look_at_certificates(shared: &Shared) {
             hint = "the certificate before it stays in use; mend the files, no restart is needed",
         );
     }
-    use_certificates(&shared.store, &shared.metrics, certificates);
-    tracing::info!(event = "certificates_loaded");
+    use_certificates(&shared.store, &shared.metrics, refreshed.certificates);
+    for certificate in refreshed.taken {
+        tracing::info!(event = "certificate_loaded", certificate = %certificate.display());
+    }
 }

@@ -28,11 +28,12 @@ use tokio_util::sync::CancellationToken;
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
+const SELF_CHECK: &str = "/self-check";
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Answers the requests of one connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Edge {
     pub(super) shared: Arc<Shared>,
     pub(super) activity: Arc<Activity>,
@@ -142,6 +143,9 @@ impl Edge {
                 answer::typed(StatusCode::OK, page.content_type.clone(), page.body.clone())
             });
         }
+        if head.uri.path() == SELF_CHECK && !snapshot.has_admin() {
+            return answer::allow(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD");
+        }
         self.health(snapshot, head).unwrap_or_else(|| {
             answer::text(
                 nothing,
@@ -187,6 +191,7 @@ impl Edge {
                     Err(_) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode\n"),
                 }
             }),
+            SELF_CHECK => answer::allow(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD"),
             _ => answer::text(StatusCode::NOT_FOUND, "not found\n"),
         }
     }
@@ -349,18 +354,6 @@ impl Edge {
     }
 }
 
-impl Clone for Edge {
-    fn clone(&self) -> Self {
-        Self {
-            shared: Arc::clone(&self.shared),
-            activity: Arc::clone(&self.activity),
-            kind: self.kind,
-            peer: self.peer,
-            drain: self.drain.clone(),
-        }
-    }
-}
-
 /// Turns a form that was read into a redirect.
 fn redirect_form(form: Form<'_>, body: &[u8]) -> (Answer, Option<(usize, Outcome)>) {
     let outcome = match Outcome::of(form.query().unwrap_or_default()) {
@@ -378,7 +371,7 @@ fn redirect_form(form: Form<'_>, body: &[u8]) -> (Answer, Option<(usize, Outcome
 
 /// Whether the self-check is asked for.
 fn is_self_check(head: &Parts) -> bool {
-    head.uri.path() == "/self-check" && matches!(head.method, Method::GET | Method::HEAD)
+    head.uri.path() == SELF_CHECK && matches!(head.method, Method::GET | Method::HEAD)
 }
 
 /// Whether the request carries the bearer token (RFC 6750 §2.1). An empty token opens nothing.

@@ -4,4 +4,4 @@ mod files;
 mod store;
 
 pub use files::{Certificate, CertificateError, load};
-pub use store::{Certificates, Kept, Store, server_config};
+pub use store::{Certificates, Kept, Refreshed, Store, server_config};

@@ -7,6 +7,7 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The certificates of the process; readers never wait, writers replace the whole.
@@ -42,6 +43,17 @@ pub struct Certificates {
     by_parent: HashMap<Box<str>, Arc<CertifiedKey>>,
 }
 
+/// What a further look at the files found.
+#[derive(Debug)]
+pub struct Refreshed {
+    /// What is to be used from now on.
+    pub certificates: Certificates,
+    /// Those that are new.
+    pub taken: Vec<PathBuf>,
+    /// Those that cannot be used.
+    pub kept: Vec<Kept>,
+}
+
 /// A certificate on disk cannot be used, and an older one is kept for it.
 pub type Kept = CertificateError;
 
@@ -61,10 +73,11 @@ impl Certificates {
 
     /// Looks at the files again. `None`: nothing changed. A file that cannot be used keeps the
     /// certificate before it, and is told once for each content.
-    pub fn refreshed(&self) -> Option<(Self, Vec<Kept>)> {
+    pub fn refreshed(&self) -> Option<Refreshed> {
         let mut pairs = self.pairs.clone();
         let mut kept = self.kept.clone();
         let mut problems = Vec::new();
+        let mut taken = Vec::new();
         let mut changed = false;
         for (position, (files, certificate)) in pairs.iter_mut().enumerate() {
             // Unreadable counts as one content, so that it is told once.
@@ -85,6 +98,7 @@ impl Certificates {
                 Ok(new) => {
                     kept.remove(&position);
                     *certificate = new;
+                    taken.push(files.certificate.clone());
                 }
                 Err(problem) => {
                     kept.insert(position, content);
@@ -92,7 +106,7 @@ impl Certificates {
                 }
             }
         }
-        changed.then(|| (Self::index(pairs, kept), problems))
+        changed.then(|| Refreshed { certificates: Self::index(pairs, kept), taken, kept: problems })
     }
 
     /// Every certificate with its files, and whether it is the one on disk.

@@ -203,6 +203,24 @@ async fn one_address_has_a_limit_of_its_own() {
     assert!(edge.metrics().await.get("connections_evicted_total") >= 1.0);
 }
 
+#[tokio::test]
+async fn a_trusted_proxy_is_not_one_client() {
+    let edge = Edge::start(
+        "
+        listen.http = '127.0.0.1:0'
+        listen.trusted_proxies = '127.0.0.0/8'
+        limits.connections_per_address = 1
+        ",
+    );
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        clients.push(connect(edge.http[0]).await);
+    }
+    for client in &mut clients {
+        assert!(is_open(client).await);
+    }
+}
+
 /// User and system time of a process so far (proc(5)), in seconds.
 fn cpu_seconds(id: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();

@@ -9,8 +9,9 @@ fn rooms_import_only_what_the_table_allows() {
     let table = table(&std::fs::read_to_string(root.join("src/lib.rs")).unwrap());
     let mut seen = BTreeSet::new();
     for (room, may_know) in &table {
-        for file in files(&root.join("src").join(room)) {
+        for file in sources(&root.join("src").join(room)) {
             let text = std::fs::read_to_string(&file).unwrap();
+            assert!(!text.contains("crate::{"), "{}: name each room by itself", file.display());
             for other in table.keys().filter(|other| *other != room) {
                 let known = text.contains(&format!("crate::{other}"));
                 assert!(
@@ -28,6 +29,21 @@ fn rooms_import_only_what_the_table_allows() {
 }
 
 #[test]
+fn imports_point_down_a_floor() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let lib = std::fs::read_to_string(root.join("src/lib.rs")).unwrap();
+    let floors = floors(&lib);
+    for (room, may_know) in table(&lib) {
+        for other in may_know.iter().filter(|other| **other != room) {
+            assert!(
+                floors[other] < floors[&room],
+                "`{room}` may know `{other}`, which is not below"
+            );
+        }
+    }
+}
+
+#[test]
 fn every_room_stands_in_the_table() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let table = table(&std::fs::read_to_string(root.join("src/lib.rs")).unwrap());
@@ -40,15 +56,26 @@ fn every_room_stands_in_the_table() {
     assert_eq!(table.into_keys().collect::<BTreeSet<_>>(), rooms);
 }
 
-/// Room → rooms that it may know.
-fn table(lib: &str) -> BTreeMap<String, BTreeSet<String>> {
-    let rows: Vec<Vec<&str>> = lib
-        .lines()
+fn rows(lib: &str) -> Vec<Vec<&str>> {
+    lib.lines()
         .filter_map(|line| line.strip_prefix("//! | "))
         .map(|row| row.split('|').map(str::trim).collect())
         .filter(|cells: &Vec<&str>| cells[0].parse::<u8>().is_ok())
-        .collect();
-    let name = |cell: &str| cell.trim_matches(['[', ']', '`']).to_owned();
+        .collect()
+}
+
+fn name(cell: &str) -> String {
+    cell.trim_matches(['[', ']', '`']).to_owned()
+}
+
+/// Room → floor.
+fn floors(lib: &str) -> BTreeMap<String, u8> {
+    rows(lib).iter().map(|cells| (name(cells[1]), cells[0].parse().unwrap())).collect()
+}
+
+/// Room → rooms that it may know.
+fn table(lib: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let rows = rows(lib);
     let all: BTreeSet<String> = rows.iter().map(|cells| name(cells[1])).collect();
     rows.iter()
         .map(|cells| {
@@ -62,12 +89,13 @@ fn table(lib: &str) -> BTreeMap<String, BTreeSet<String>> {
         .collect()
 }
 
-fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+/// Every file below a folder.
+pub(crate) fn sources(dir: &Path) -> Vec<std::path::PathBuf> {
     std::fs::read_dir(dir)
         .unwrap()
         .flat_map(|entry| {
             let path = entry.unwrap().path();
-            if path.is_dir() { files(&path) } else { vec![path] }
+            if path.is_dir() { sources(&path) } else { vec![path] }
         })
         .collect()
 }

@@ -1,8 +1,10 @@
 //! What the README shows is what the program does.
 
+use crate::house::sources;
 use crate::support::{Authority, Edge, command, connect};
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use tempfile::TempDir;
 
 fn readme() -> String {
@@ -144,4 +146,22 @@ fn every_check_is_explained_where_its_hint_points() {
     }
     let anchors = readme.matches("<a id=\"").count();
     assert_eq!(anchors, callback_edge::check::IDS.len(), "an anchor that no check leads to");
+}
+
+#[test]
+fn every_event_stands_in_the_readme() {
+    let mut told = BTreeSet::new();
+    for file in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let text = fs::read_to_string(file).unwrap();
+        for rest in text.split("event = \"").skip(1) {
+            told.insert(rest.split('"').next().unwrap().to_owned());
+        }
+    }
+    assert!(told.contains("request"), "the reader reads nothing");
+    let readme = readme();
+    let (_, section) = readme.split_once("\n## Logs\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    for event in told {
+        assert!(section.contains(&format!("`{event}`")), "`{event}` is not explained");
+    }
 }

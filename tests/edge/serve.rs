@@ -172,3 +172,35 @@ hint: no interface of this machine has the address: `0.0.0.0` or `[::]` listens 
 "
     );
 }
+
+#[tokio::test]
+async fn with_json_every_line_is_an_event() {
+    let settings = "log.format = 'json'\nlisten.http = '127.0.0.1:0'\n\
+         [[route]]\npath = '/cb'\ntarget = 'https://t.example/cb?key=canary-key'\n";
+    let mut edge = Edge::start(settings);
+    connect(edge.http[0]).await.get("/cb").await.unwrap();
+    edge.rewrite(&format!("{settings}[lisen]\n"));
+    edge.signal(Signal::HUP);
+    edge.wait_for("reload_failed");
+    let (_, log) = edge.stop();
+    let mut events = Vec::new();
+    for line in log.lines() {
+        let event: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
+        events.push(event["event"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(
+        events,
+        [
+            "callback",
+            "listening",
+            "ready",
+            "request",
+            "setting_refused",
+            "reload_failed",
+            "draining",
+            "stopped"
+        ]
+    );
+    assert!(log.contains("https://t.example/cb?key=…") && !log.contains("canary-key"), "{log}");
+}

@@ -237,9 +237,9 @@ async fn reloads_and_certificates_are_not_noticed() {
         until("it is reloaded", async || edge.metrics().await.get(done) >= f64::from(round)).await;
         load.asked(10).await;
     }
-    let before = edge.stderr().matches("certificates_loaded").count();
+    let before = edge.stderr().matches("certificate_loaded").count();
     authority.write(edge.dir(), "edge", &["localhost"]);
-    until("found on disk", async || edge.stderr().matches("certificates_loaded").count() > before)
+    until("found on disk", async || edge.stderr().matches("certificate_loaded").count() > before)
         .await;
     load.asked(50).await;
     let metrics = edge.metrics().await;

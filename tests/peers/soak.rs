@@ -81,9 +81,9 @@ async fn two_minutes_of_mixed_load_lose_nothing() {
     assert_eq!(said("reload_failed") + said("panic"), 0);
     // A reload takes a new certificate too, before the next look at the files finds it.
     assert!(
-        said("certificates_loaded") > rotations / 2,
+        said("certificate_loaded") > rotations / 2,
         "{} of {rotations}",
-        said("certificates_loaded")
+        said("certificate_loaded")
     );
     println!("resident: {settled} KiB after {SETTLED} s, {end} KiB at the end");
 }

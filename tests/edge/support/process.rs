@@ -52,12 +52,12 @@ impl Lines {
     }
 
     /// Waits until it holds this text; tells all of it.
-    pub(crate) fn wait_for(&self, child: &mut Child, needle: &str) -> String {
+    pub(crate) fn wait_for(&self, child: &mut Child, any: &[&str]) -> String {
         let started = Instant::now();
         let mut text = self.text.lock().unwrap();
-        while !text.contains(needle) {
+        while !any.iter().any(|needle| text.contains(needle)) {
             let ended = child.try_wait().unwrap();
-            assert!(ended.is_none() && started.elapsed() < PATIENCE, "no {needle:?} in:\n{text}");
+            assert!(ended.is_none() && started.elapsed() < PATIENCE, "no {any:?} in:\n{text}");
             text = self.grown.wait_timeout(text, PATIENCE / 100).unwrap().0;
         }
         text.clone()
@@ -106,14 +106,14 @@ impl Edge {
         drop(command);
         let stderr = Lines::of(child.stderr.take().unwrap());
         let mut edge = Self { child, stderr, dir, http: vec![], https: vec![], admin: vec![] };
-        let text = edge.wait_for("\nready; Ctrl-C stops it\n");
-        for line in text.lines() {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            match words[..] {
-                ["listening", "http", address] => edge.http.push(address.parse().unwrap()),
-                ["listening", "https", address] => edge.https.push(address.parse().unwrap()),
-                ["listening", "admin", address] => edge.admin.push(address.parse().unwrap()),
-                _ => {}
+        let ready = ["\nready; Ctrl-C stops it\n", "\"event\":\"ready\""];
+        let text = edge.stderr.wait_for(&mut edge.child, &ready);
+        for (kind, address) in text.lines().filter_map(listening) {
+            let address = address.parse().unwrap();
+            match kind.as_str() {
+                "http" => edge.http.push(address),
+                "https" => edge.https.push(address),
+                _ => edge.admin.push(address),
             }
         }
         edge
@@ -149,7 +149,7 @@ impl Edge {
 
     /// Waits until stderr holds this text; tells all of it.
     pub(crate) fn wait_for(&mut self, needle: &str) -> String {
-        self.stderr.wait_for(&mut self.child, needle)
+        self.stderr.wait_for(&mut self.child, &[needle])
     }
 
     /// Waits for the process to end by itself; tells how, and everything on stderr.
@@ -187,6 +187,18 @@ pub(crate) fn command(dir: &Path) -> Command {
     let mut command = Command::new(PROGRAM);
     command.current_dir(dir).env_clear();
     command
+}
+
+/// What a line says of a listener: its kind and its address.
+fn listening(line: &str) -> Option<(String, String)> {
+    if let Ok(event) = serde_json::from_str::<serde_json::Value>(line) {
+        let word = |name: &str| Some(event[name].as_str()?.to_owned());
+        return (event["event"] == "listening").then(|| word("listener").zip(word("address")))?;
+    }
+    match line.split_whitespace().collect::<Vec<_>>()[..] {
+        ["listening", kind, address] => Some((kind.to_owned(), address.to_owned())),
+        _ => None,
+    }
 }
 
 fn write_settings(dir: &Path, settings: &str) -> PathBuf {

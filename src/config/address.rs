@@ -158,9 +158,31 @@ pub(super) fn base(text: &str) -> Leaf<Target> {
 }
 
 fn web_url(text: &str, example: &str) -> Leaf<(Bad, Url)> {
-    let bad = || Bad::new(format!("`{text}` is not an http or https URL"));
+    let bad = || Bad::new(format!("`{}` is not an http or https URL", text.escape_debug()));
+    // Parsers mend what follows; what is copied from here to elsewhere would not be mended there.
+    let has = |what: &str| Bad::new(format!("`{}` has {what}", text.escape_debug()));
+    if text.contains(|it: char| it.is_whitespace() || it.is_control()) {
+        let clean: String = text.split(|it: char| it.is_whitespace() || it.is_control()).collect();
+        return Err(has("spaces or control characters in it").hint(format!("write `{clean}`")));
+    }
+    let authority = text
+        .split_once("://")
+        .map(|(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or_default());
     match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && text.contains("://") => {
+            if authority == Some("") || text.contains('\\') {
+                let bad = has("slashes that do not belong there");
+                return Err(bad.hint(format!("write two before the host, as in `{example}`")));
+            }
+            if authority.is_some_and(|authority| authority.contains('%')) {
+                let host = url.host_str().unwrap_or_default();
+                let bad = has("percent signs in its host");
+                return Err(bad.hint(format!("write the host as it is: `{host}`")));
+            }
+            if url.port() == Some(0) {
+                let bad = has("port 0, to which nobody can connect");
+                return Err(bad.hint("leave the port out, or name another"));
+            }
             Ok((bad(), url))
         }
         _ if text.contains('.') && Host::parse(text).is_ok() => {
@@ -170,10 +192,11 @@ fn web_url(text: &str, example: &str) -> Leaf<(Bad, Url)> {
     }
 }
 
-/// Judged on the text: what a parser refuses may hold a password all the same.
+/// Judged on the text: what a parser refuses may hold a password all the same. Parsers skip
+/// further slashes, and take `\` for one (<https://url.spec.whatwg.org/#special-authority-ignore-slashes-state>).
 fn has_userinfo(text: &str) -> bool {
-    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
-    rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
+    let rest = text.split_once(':').map_or("", |(_, rest)| rest.trim_start_matches(['/', '\\']));
+    rest.split(['/', '\\', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
 }
 
 /// `HOST:PORT:ADDRESS:PORT`
@@ -219,14 +242,24 @@ mod tests {
         assert_eq!(written("https://Auth.example.com:443/"), "https://auth.example.com");
         assert_eq!(written("http://[::1]:8080"), "http://[::1]:8080");
         assert_eq!(base("https://a/n//").unwrap().as_str(), "https://a/n/");
-        for bad in ["https:a", "ftp://a", "https://", "https://a/x", "https://a?", "https://a#"] {
+        #[rustfmt::skip]
+        let bad = [
+            "https:a", "ftp://a", "https://", "https://a/x", "https://a?", "https://a#", " https://a",
+            "https://a ", "https:///a", "https://a\\", "https://%61.example", "https://a:0", "https://a\nb",
+        ];
+        for bad in bad {
             assert!(origin(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn a_password_is_never_repeated() {
-        for url in ["https://u:hunter2@a/cb", "https://u:hunter2@/", "http://:hunter2@a?x#y"] {
+        #[rustfmt::skip]
+        let urls = [
+            "https://u:hunter2@a/cb", "https://u:hunter2@/", "http://:hunter2@a?x#y",
+            "https:///u:hunter2@a", "https:u:hunter2@a", "https:\\\\u:hunter2@a/", " https://u:hunter2@a",
+        ];
+        for url in urls {
             for bad in [target(url).unwrap_err(), origin(url).unwrap_err(), base(url).unwrap_err()]
             {
                 assert!(bad.secret && !format!("{bad:?}").contains("hunter2"), "{bad:?}");

@@ -1,19 +1,28 @@
 //! Whether the settings agree with each other.
 
+use super::file::{Unreadable, read_file};
 use super::loops::{self, is_plain_allowed};
 use super::problem::Problem;
-use super::read::{PageBody, Read, RouteRead, TlsRead, below, path_at_nango};
+use super::read::{PageBody, Read, RouteRead, SelfCheckRead, TlsRead, below, path_at_nango};
 use super::reader::At;
-use super::settings::{CertificateFiles, Listen, Page, Settings, Tls};
+use super::settings::{CertificateFiles, Listen, Origin, Page, RootCa, SelfCheck, Settings, Tls};
 use super::source::Place;
+use crate::outbound::Roots;
 use crate::redirect::{Host, Path, Place as _, Route, RouteTable, Target};
 use bytes::Bytes;
+use secrecy::SecretString;
 use std::collections::HashMap;
-use std::io::Read as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 /// The longest page.
 const PAGE_BYTES: usize = 64 << 10;
+
+/// The longest bearer token: it has to fit in a request's head.
+const TOKEN_BYTES: usize = 4 << 10;
+
+/// The longest list of authorities.
+const ROOT_CA_BYTES: usize = 1 << 20;
 
 /// The longest query that hyper takes: its URIs end at 65534 bytes, path included.
 const QUERY_BYTES: usize = 60_000;
@@ -25,10 +34,12 @@ const RESERVED_BELOW: &str = "/.well-known/acme-challenge/";
 /// Judges, and notes what does not agree; the settings are of use only if nothing was noted.
 pub(super) fn settle(read: Read, problems: &mut Vec<Problem>) -> Option<Settings> {
     listeners(&read, problems);
+    public_url(&read, problems);
     limits(&read, problems);
     let routes = routes(&read, problems);
     let pages = pages(&read, &routes, problems);
     let tls = tls(&read, problems);
+    let self_check = self_check(&read.self_check, problems);
     Some(Settings {
         public_url: read.public_url.map(|url| url.value),
         nango_url: read.nango?.value.as_str().trim_end_matches('/').into(),
@@ -44,7 +55,7 @@ pub(super) fn settle(read: Read, problems: &mut Vec<Problem>) -> Option<Settings
         tls,
         limits: read.limits.limits,
         shutdown: read.shutdown,
-        self_check: read.self_check,
+        self_check,
         log: read.log,
     })
 }
@@ -52,19 +63,34 @@ pub(super) fn settle(read: Read, problems: &mut Vec<Problem>) -> Option<Settings
 fn listeners(read: &Read, problems: &mut Vec<Problem>) {
     let listen = &read.listen;
     let named = [("http", &listen.http), ("https", &listen.https), ("admin", &listen.admin)];
-    let mut taken: HashMap<SocketAddr, &str> = HashMap::new();
+    let mut taken: HashMap<u16, Vec<(SocketAddr, &str)>> = HashMap::new();
     for (name, addresses) in named {
         for at in addresses {
             // Port 0 is a new port each time.
             if at.value.port() == 0 {
                 continue;
             }
-            if let Some(first) = taken.insert(at.value, name) {
-                let what = format!("`{}` is listened on twice", at.value);
-                problems.push(Problem::error(what).at(&at.place).hint(format!(
-                    "`listen.{first}` has it already; give one of them another port"
-                )));
+            let there = taken.entry(at.value.port()).or_default();
+            let clash = there.iter().find(|(other, of)| clash(at.value, *other, name == *of));
+            if let Some((other, first)) = clash {
+                let problem = if *other == at.value {
+                    Problem::error(format!("`{}` is listened on twice", at.value)).hint(format!(
+                        "`listen.{first}` has it already; give one of them another port"
+                    ))
+                } else {
+                    let (all, one) = if at.value.ip().is_unspecified() {
+                        (at.value, *other)
+                    } else {
+                        (*other, at.value)
+                    };
+                    let what = format!("`{}` is taken twice: `{all}` takes all addresses", one);
+                    Problem::error(what).hint(format!(
+                        "`listen.{first}` has `{other}` already; give one of them another port"
+                    ))
+                };
+                problems.push(problem.at(&at.place));
             }
+            there.push((at.value, name));
         }
     }
     if let Some(place) = &listen.nowhere {
@@ -74,6 +100,35 @@ fn listeners(read: &Read, problems: &mut Vec<Problem>) {
                 .hint("set one of them, for example `http = \"127.0.0.1:8080\"` in `[listen]`"),
         );
     }
+}
+
+/// Whether two addresses with one port get in each other's way.
+fn clash(one: SocketAddr, other: SocketAddr, in_one_list: bool) -> bool {
+    let (one, other) = (one.ip().to_canonical(), other.ip().to_canonical());
+    if one == other {
+        return true;
+    }
+    // `[::]` leaves IPv4 to what the same list names for it.
+    let is_shared = in_one_list && one.is_ipv4() != other.is_ipv4();
+    let takes = |all: IpAddr, it: IpAddr| {
+        all.is_unspecified() && (all.is_ipv6() || it.is_ipv4()) && !is_shared
+    };
+    takes(one, other) || takes(other, one)
+}
+
+/// Where `https` is on, `http` sends to the https origin: a public URL with http would lead there
+/// and back again for ever.
+fn public_url(read: &Read, problems: &mut Vec<Problem>) {
+    let Some(url) = read.public_url.as_ref().filter(|url| !url.value.https) else { return };
+    if read.listen.https.is_empty() {
+        return;
+    }
+    let https = Origin { https: true, port: None, ..url.value.clone() };
+    problems.push(
+        Problem::error("`public_url` is plain http, and `listen.https` is on").at(&url.place).hint(
+            format!("write `{https}`, with the port if it is not 443; or turn `listen.https` off"),
+        ),
+    );
 }
 
 fn limits(read: &Read, problems: &mut Vec<Problem>) {
@@ -200,18 +255,23 @@ fn pages(read: &Read, routes: &[Route], problems: &mut Vec<Problem>) -> Vec<Page
     pages
 }
 
-fn page_file(file: &At<std::path::PathBuf>) -> Result<Bytes, Problem> {
-    let name = format!("page `{}`", file.value.display());
-    let mut body = Vec::new();
-    std::fs::File::open(&file.value)
-        .and_then(|open| open.take(PAGE_BYTES as u64 + 1).read_to_end(&mut body))
-        .map_err(|error| {
-            Problem::error(format!("cannot read {name}"))
-                .at(&file.place)
-                .caused_by(&error)
-                .hint("relative paths start at the working directory")
-        })?;
-    if body.len() > PAGE_BYTES { Err(too_long(&name, &file.place)) } else { Ok(body.into()) }
+fn page_file(file: &At<PathBuf>) -> Result<Bytes, Problem> {
+    read_file(&file.value, PAGE_BYTES).map(Bytes::from).map_err(|why| {
+        let name = format!("page `{}`", file.value.display());
+        match why {
+            Unreadable::TooLong(_) => too_long(&name, &file.place),
+            why => unreadable(&name, file, &why, "verification.html"),
+        }
+    })
+}
+
+/// A file that a setting names cannot be read.
+fn unreadable(name: &str, file: &At<PathBuf>, why: &Unreadable, example: &str) -> Problem {
+    let hint = why.hint(&file.value, example);
+    Problem::error(format!("cannot read {name}"))
+        .at(&file.place)
+        .caused_by(why)
+        .hint(hint.unwrap_or_else(|| "relative paths start at the working directory".into()))
 }
 
 fn too_long(what: &str, place: &Place) -> Problem {
@@ -228,6 +288,15 @@ fn tls(read: &Read, problems: &mut Vec<Problem>) -> Option<Tls> {
             Problem::error("`listen.https` needs a certificate, and `[tls]` names none")
                 .at(&https.place)
                 .hint("set `certificate` and `private_key` in `[tls]`, or turn `listen.https` off"),
+        );
+    }
+    let pair = tls.pairs.first().map(|pair| &pair.place);
+    let certificate = tls.certificate.as_ref().map(|certificate| &certificate.place).or(pair);
+    if let (Some(certificate), true) = (certificate, read.listen.https.is_empty()) {
+        problems.push(
+            Problem::warning("the certificate is not used: `listen.https` is off")
+                .at(certificate)
+                .hint("set `https = \"0.0.0.0:443\"` in `[listen]`, or remove the certificate"),
         );
     }
     if let (Some(hsts), false) = (&tls.hsts, tls.given) {
@@ -268,10 +337,60 @@ fn pairs(tls: &TlsRead, problems: &mut Vec<Problem>) -> Vec<CertificateFiles> {
     pairs
 }
 
-fn half(has: &str, lacks: &str, at: &At<std::path::PathBuf>) -> Problem {
+fn half(has: &str, lacks: &str, at: &At<PathBuf>) -> Problem {
     Problem::error(format!("`tls.{has}` is set, and `tls.{lacks}` is not"))
         .at(&at.place)
         .hint(format!("name the PEM file as `{lacks}`"))
+}
+
+fn self_check(read: &SelfCheckRead, problems: &mut Vec<Problem>) -> SelfCheck {
+    let token = read.token_file.as_ref().map(token).transpose();
+    let root_ca = read.root_ca.as_ref().map(root_ca).transpose();
+    SelfCheck {
+        every: read.every,
+        cache: read.cache,
+        token: token.unwrap_or_else(|problem| {
+            problems.push(problem);
+            None
+        }),
+        root_ca: root_ca.unwrap_or_else(|problem| {
+            problems.push(problem);
+            None
+        }),
+        connect_to: read.connect_to.clone(),
+        follow: read.follow,
+    }
+}
+
+fn token(file: &At<PathBuf>) -> Result<SecretString, Problem> {
+    let name = format!("the token file `{}`", file.value.display());
+    let unfit =
+        |why: &str, hint: &str| Problem::error(format!("{name} {why}")).at(&file.place).hint(hint);
+    let token = read_file(&file.value, TOKEN_BYTES)
+        .map_err(|why| unreadable(&name, file, &why, "self-check-token"))?;
+    let token = token.trim_ascii();
+    if token.is_empty() {
+        return Err(unfit("is empty", "write a token into it, or remove `token_file`"));
+    }
+    // RFC 9110 §5.5: nothing else can be sent in a header.
+    if !token.iter().all(u8::is_ascii_graphic) {
+        let hint =
+            "write one word of letters, digits and signs, for example from `openssl rand -hex 32`";
+        return Err(unfit("holds what no bearer token has", hint));
+    }
+    Ok(String::from_utf8_lossy(token).into_owned().into())
+}
+
+fn root_ca(file: &At<PathBuf>) -> Result<RootCa, Problem> {
+    let name = format!("`{}`", file.value.display());
+    let pem = read_file(&file.value, ROOT_CA_BYTES)
+        .map_err(|why| unreadable(&name, file, &why, "ca.pem"))?;
+    if let Err(error) = Roots::public().and_pem(&pem) {
+        return Err(Problem::error(format!("{name} {error}"))
+            .at(&file.place)
+            .hint("name a file with the authorities' certificates, each from `-----BEGIN CERTIFICATE-----` on"));
+    }
+    Ok(RootCa { path: file.value.clone(), pem: pem.into() })
 }
 
 /// Places that are taken, each with where that was written.

@@ -156,7 +156,7 @@ fn bytes(text: &str) -> Option<i128> {
     number.parse::<i128>().ok()?.checked_mul(unit)
 }
 
-fn in_units(bytes: usize) -> String {
+pub(super) fn in_units(bytes: usize) -> String {
     match bytes {
         bytes if bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) => format!("{}MiB", bytes >> 20),
         bytes if bytes >= 1 << 10 && bytes.is_multiple_of(1 << 10) => format!("{}KiB", bytes >> 10),
@@ -167,8 +167,7 @@ fn in_units(bytes: usize) -> String {
 /// A time with its unit, within a range.
 pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Leaf<Duration> {
     move |text| {
-        let duration = span(text)?;
-        if range.contains(&duration) {
+        if let Some(duration) = span(text)?.filter(|duration| range.contains(duration)) {
             return Ok(duration);
         }
         let (least, most) = (friendly(*range.start()), friendly(*range.end()));
@@ -182,10 +181,14 @@ pub(super) const HOUR: Duration = Duration::from_hours(1);
 pub(super) const DAY: Duration = Duration::from_hours(24);
 pub(super) const YEAR: Duration = Duration::from_hours(365 * 24);
 
-fn span(text: &str) -> Leaf<Duration> {
+/// `None`: a duration that is negative, or longer than can be counted.
+fn span(text: &str) -> Leaf<Option<Duration>> {
     const EXAMPLES: &str = "give a number with a unit, for example `500ms`, `10s`, `5m` or `1y`";
     let bad = || Bad::new(format!("`{text}` is not a duration")).hint(EXAMPLES);
-    let span: Span = text.parse().map_err(|_| bad())?;
+    let Ok(span) = text.parse::<Span>() else {
+        // One with a small number in each place tells a large number from no duration.
+        return if small(text).parse::<Span>().is_ok() { Ok(None) } else { Err(bad()) };
+    };
     if span.get_months() != 0 {
         // `1mo` is mostly a slip for `1m`.
         return Err(bad().hint("months differ in length; give days, for example `30d`"));
@@ -196,8 +199,21 @@ fn span(text: &str) -> Leaf<Duration> {
         + 365 * i64::from(span.get_years());
     let rest = span.years(0).weeks(0).days(0);
     let rest = rest.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| bad())?;
-    let whole = jiff::SignedDuration::from_hours(24 * days).checked_add(rest).ok_or_else(bad)?;
-    Duration::try_from(whole).map_err(|_| bad())
+    let whole = jiff::SignedDuration::from_hours(24 * days).checked_add(rest);
+    Ok(whole.and_then(|whole| Duration::try_from(whole).ok()))
+}
+
+/// The text with `1` for each number.
+fn small(text: &str) -> String {
+    let mut small = String::new();
+    for character in text.chars() {
+        match character {
+            '0'..='9' if small.ends_with('1') => {}
+            '0'..='9' => small.push('1'),
+            other => small.push(other),
+        }
+    }
+    small
 }
 
 fn friendly(duration: Duration) -> String {
@@ -273,11 +289,14 @@ mod tests {
             ("1y", 365 * 86_400), ("1y 1d", 366 * 86_400), ("PT5M", 300), ("0s", 0),
         ];
         for (text, seconds) in table {
-            assert_eq!(span(text), Ok(Duration::from_secs(seconds)), "{text}");
+            assert_eq!(span(text), Ok(Some(Duration::from_secs(seconds))), "{text}");
         }
-        assert_eq!(span("500ms"), Ok(Duration::from_millis(500)));
-        for bad in ["10", "", "s", "1mo", "-1s", "1s ago", "ten seconds", "9999999y", "1y -2d"] {
+        assert_eq!(span("500ms"), Ok(Some(Duration::from_millis(500))));
+        for bad in ["10", "", "s", "1mo", "ten seconds", "1y -2d"] {
             assert!(span(bad).is_err(), "{bad}");
+        }
+        for far in ["-1s", "1s ago", "9999999y", "99999999999999999999s"] {
+            assert_eq!(span(far), Ok(None), "{far}");
         }
     }
 

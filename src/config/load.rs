@@ -1,15 +1,18 @@
 use super::agree::settle;
+use super::file::{Unreadable, read_file};
 use super::problem::{Problem, Problems};
 use super::read::read;
 use super::reader::{Reader, Shown};
 use super::settings::Settings;
-use super::source::{Document, FILE_VARIABLE, Variable};
+use super::source::{Document, FILE_VARIABLE, Variable, not_text};
 use std::ffi::OsString;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Where a file is looked for when none is named.
 const FILES: [&str; 2] = ["config.toml", "/etc/callback-edge/config.toml"];
+
+/// The longest configuration file, in bytes.
+const FILE_BYTES: usize = 1 << 20;
 
 const DEFAULTS: &str = include_str!("defaults.toml");
 
@@ -38,8 +41,8 @@ pub fn load(
     let named = environment.iter().find(|(name, _)| name == FILE_VARIABLE);
     let named = named.map(|(_, file)| Path::new(file)).filter(|file| !file.as_os_str().is_empty());
     let file = match (explicit, named) {
-        (Some(file), _) => Some(read_file(file, "-c")?),
-        (None, Some(file)) => Some(read_file(file, FILE_VARIABLE)?),
+        (Some(file), _) => Some(named_file(file, "-c")?),
+        (None, Some(file)) => Some(named_file(file, FILE_VARIABLE)?),
         (None, None) => find_file()?,
     };
     let document = match &file {
@@ -69,30 +72,33 @@ pub fn load(
     }
 }
 
-fn read_file(file: &Path, named_by: &str) -> Result<(PathBuf, String), Problem> {
-    match std::fs::read_to_string(file) {
-        Ok(text) => Ok((file.to_owned(), text)),
-        Err(error) => {
-            let problem = Problem::error(format!("cannot read `{}`", file.display()));
-            Err(problem.caused_by(&error).hint(format!("`{named_by}` names this file")))
-        }
-    }
+fn named_file(file: &Path, named_by: &str) -> Result<(PathBuf, String), Problem> {
+    let named = || format!("`{named_by}` names this file");
+    let bytes = read_file(file, FILE_BYTES).map_err(|why| unreadable(file, &why, named()))?;
+    Ok((file.to_owned(), text(file, bytes)?))
 }
 
 fn find_file() -> Result<Option<(PathBuf, String)>, Problem> {
     for file in FILES.map(Path::new) {
-        match std::fs::read_to_string(file) {
-            Ok(text) => return Ok(Some((file.to_owned(), text))),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => {
-                let problem = Problem::error(format!("cannot read `{}`", file.display()));
-                return Err(problem
-                    .caused_by(&error)
-                    .hint("make it readable, or name another file with `-c`"));
+        match read_file(file, FILE_BYTES) {
+            Ok(bytes) => return Ok(Some((file.to_owned(), text(file, bytes)?))),
+            Err(why) if why.is_missing() => {}
+            Err(why) => {
+                let hint = "make it readable, or name another file with `-c`";
+                return Err(unreadable(file, &why, hint.into()));
             }
         }
     }
     Ok(None)
+}
+
+fn unreadable(file: &Path, why: &Unreadable, hint: String) -> Problem {
+    let problem = Problem::error(format!("cannot read `{}`", file.display())).caused_by(why);
+    problem.hint(why.hint(file, "config.toml").unwrap_or(hint))
+}
+
+fn text(file: &Path, bytes: Vec<u8>) -> Result<String, Problem> {
+    String::from_utf8(bytes).map_err(|error| not_text(file, &error))
 }
 
 #[cfg(test)]
@@ -139,7 +145,7 @@ mod tests {
         assert_eq!(bytes, (64 << 10, 32 << 10, 32 << 10));
         assert_eq!((it.shutdown.delay, it.shutdown.grace.as_secs()), (Duration::ZERO, 30));
         assert_eq!((it.self_check.every, it.self_check.cache.as_secs()), (None, 10));
-        assert!(it.self_check.token_file.is_none() && it.self_check.connect_to.is_empty());
+        assert!(it.self_check.token.is_none() && it.self_check.connect_to.is_empty());
         assert!(!it.self_check.follow && it.log.requests && it.log.format.is_none());
         assert_eq!(it.log.level, tracing::Level::INFO);
     }
@@ -153,7 +159,7 @@ mod tests {
                 ("CALLBACK_EDGE_LIMITS__CONNECTIONS", "7"),
                 ("CALLBACK_EDGE_LISTEN__HTTP", "[::1]:80, 127.0.0.1:80"),
                 ("CALLBACK_EDGE_LISTEN__ADMIN", "[\"127.0.0.1:90\"]"),
-                ("CALLBACK_EDGE_LISTEN__PROXY_PROTOCOL", ""),
+                ("CALLBACK_EDGE_LISTEN__PROXY_PROTOCOL", "off"),
             ],
         );
         assert_eq!((it.limits.connections, it.limits.form_bytes), (7, 9));

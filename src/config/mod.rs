@@ -6,6 +6,7 @@
 
 mod address;
 mod agree;
+mod file;
 mod leaf;
 mod load;
 mod loops;
@@ -16,8 +17,9 @@ mod settings;
 mod source;
 mod unknown;
 
+pub use file::{Unreadable, read_file};
 pub use load::{Loaded, load};
 pub use problem::{Problem, Problems};
 pub use reader::Shown;
 pub use settings::*;
-pub use source::{Place, Spot};
+pub use source::{Place, Quote, Spot};

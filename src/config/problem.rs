@@ -112,15 +112,16 @@ impl Problem {
             let number = spot.line.to_string();
             let gutter = " ".repeat(number.len());
             write!(out, "\n --> {spot}")?;
-            if let Some(source) = &spot.source {
+            if let Some(quote) = &spot.quote {
                 // Tabs stay tabs, so that the caret lands below what it means.
-                let indent: String = source
+                let indent: String = quote
+                    .text
                     .chars()
-                    .take(spot.column.saturating_sub(1))
+                    .take(quote.before)
                     .map(|character| if character == '\t' { '\t' } else { ' ' })
                     .collect();
-                let caret = "^".repeat(spot.width.max(1));
-                write!(out, "\n{gutter} |\n{number} | {source}\n{gutter} | {indent}")?;
+                let caret = "^".repeat(quote.width);
+                write!(out, "\n{gutter} |\n{number} | {}\n{gutter} | {indent}", quote.text)?;
                 write!(out, "{level}{caret}{level:#}")?;
                 if !self.beside.is_empty() {
                     write!(out, " {}", self.beside)?;
@@ -151,9 +152,20 @@ impl Error for Problem {}
 pub struct Problems(pub Vec<Problem>);
 
 impl Problems {
+    /// How many are told; nobody mends more at a time.
+    const TOLD: usize = 50;
+
     /// As `Display`, in colour.
     pub fn coloured(&self) -> String {
-        self.0.iter().map(Problem::coloured).collect::<Vec<_>>().join("\n\n")
+        self.told(Problem::coloured)
+    }
+
+    fn told(&self, each: impl Fn(&Problem) -> String) -> String {
+        let mut told: Vec<_> = self.0.iter().take(Self::TOLD).map(each).collect();
+        if let more @ 1.. = self.0.len().saturating_sub(Self::TOLD) {
+            told.push(format!("and {more} more"));
+        }
+        told.join("\n\n")
     }
 }
 
@@ -165,10 +177,7 @@ impl From<Problem> for Problems {
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.0.iter().enumerate() {
-            write!(f, "{}{problem}", if index == 0 { "" } else { "\n\n" })?;
-        }
-        Ok(())
+        f.write_str(&self.told(ToString::to_string))
     }
 }
 
@@ -177,7 +186,7 @@ impl Error for Problems {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::source::Spot;
+    use crate::config::source::{Quote, Spot};
     use std::path::PathBuf;
 
     #[test]
@@ -187,7 +196,11 @@ mod tests {
             line: 14,
             column: 1,
             width: 7,
-            source: Some("redirct = \"https://api.nango.dev/oauth/callback\"".into()),
+            quote: Some(Quote {
+                text: "redirct = \"https://api.nango.dev/oauth/callback\"".into(),
+                before: 0,
+                width: 7,
+            }),
         };
         let problem = Problem::error("unknown key `redirct`")
             .at(&Place::File(Box::new(spot)))

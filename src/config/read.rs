@@ -4,7 +4,7 @@ use super::address;
 use super::leaf::{self, DAY, HOUR, SECOND, YEAR, or_off, text};
 use super::problem::Problem;
 use super::reader::{At, Section};
-use super::settings::{CertificateFiles, Limits, Log, Networks, Origin, SelfCheck, Shutdown};
+use super::settings::{CertificateFiles, ConnectTo, Limits, Log, Networks, Origin, Shutdown};
 use super::source::Place;
 use crate::redirect::{FormPost, Host, Path, Target};
 use http::HeaderValue;
@@ -26,7 +26,7 @@ pub(super) struct Read {
     pub(super) tls: TlsRead,
     pub(super) limits: LimitsRead,
     pub(super) shutdown: Shutdown,
-    pub(super) self_check: SelfCheck,
+    pub(super) self_check: SelfCheckRead,
     pub(super) log: Log,
 }
 
@@ -69,6 +69,15 @@ pub(super) struct TlsRead {
     pub(super) hsts: Option<At<Duration>>,
 }
 
+pub(super) struct SelfCheckRead {
+    pub(super) every: Option<Duration>,
+    pub(super) cache: Duration,
+    pub(super) token_file: Option<At<PathBuf>>,
+    pub(super) root_ca: Option<At<PathBuf>>,
+    pub(super) connect_to: Vec<ConnectTo>,
+    pub(super) follow: bool,
+}
+
 pub(super) struct LimitsRead {
     pub(super) limits: Limits,
     pub(super) header_bytes: Option<At<usize>>,
@@ -84,6 +93,9 @@ const LEAST_HEADER_BYTES: usize = 8 << 10;
 /// there are problems and no settings.
 pub(super) fn read(root: &mut Section<'_, '_>) -> Read {
     let public_url = root.value("public_url", text(address::origin));
+    if let Some(At { value, .. }) = &public_url {
+        root.show("public_url", value.to_string());
+    }
     let plain_targets = root.list("allow_plain_targets", address::private_network);
     let nango = root.section("nango").value("url", text(address::base));
     Read {
@@ -176,18 +188,26 @@ fn page(table: &mut Section<'_, '_>) -> Option<PageRead> {
 
 fn listen(table: &mut Section<'_, '_>) -> ListenRead {
     let before = table.problems();
-    let http = table.list("http", address::socket);
-    let https = table.list("https", address::socket);
+    let http = sockets(table, "http");
+    let https = sockets(table, "https");
     let nowhere = http.is_empty() && https.is_empty() && table.problems() == before;
     ListenRead {
         // A table that is none has no `http`, and was noted.
         nowhere: (nowhere && table.is_set("http")).then(|| table.place_of("http")),
         http,
         https,
-        admin: table.list("admin", address::socket),
+        admin: sockets(table, "admin"),
         proxy_protocol: networks(table, "proxy_protocol"),
         trusted_proxies: networks(table, "trusted_proxies"),
     }
+}
+
+fn sockets(table: &mut Section<'_, '_>, key: &str) -> Vec<At<SocketAddr>> {
+    let sockets = table.list(key, address::socket);
+    if sockets.is_empty() {
+        table.show(key, "off");
+    }
+    sockets
 }
 
 fn networks(table: &mut Section<'_, '_>, key: &str) -> Networks {
@@ -242,17 +262,17 @@ fn shutdown(table: &mut Section<'_, '_>) -> Shutdown {
     }
 }
 
-fn self_check(table: &mut Section<'_, '_>) -> SelfCheck {
+fn self_check(table: &mut Section<'_, '_>) -> SelfCheckRead {
     let every = table.value("every", or_off(leaf::duration(SECOND..=DAY)));
     let cache = time(table, "cache", Duration::ZERO, HOUR);
     let token_file = table.value("token_file", leaf::verbatim);
     let root_ca = table.value("root_ca", leaf::verbatim);
     let connect_to = table.list("connect_to", address::connect_to);
-    SelfCheck {
+    SelfCheckRead {
         every: value(every),
         cache,
-        token_file: token_file.map(|file| file.value),
-        root_ca: root_ca.map(|file| file.value),
+        token_file,
+        root_ca,
         connect_to: connect_to.into_iter().map(|entry| entry.value).collect(),
         follow: value(table.value("follow", leaf::flag)),
     }

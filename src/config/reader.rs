@@ -121,7 +121,7 @@ impl<'d> Reader<'d> {
 
     fn note(&mut self, bad: Bad, mut place: Place) {
         if let (Place::File(spot), true) = (&mut place, bad.secret) {
-            spot.source = None;
+            spot.quote = None;
         }
         self.problems.push(with_hint(Problem::error(bad.what).at(&place), bad.hint));
     }
@@ -182,6 +182,12 @@ impl<'d> Section<'_, 'd> {
         let Some(At { value, place }) = self.value(key, |raw| Ok(raw.value.clone())) else {
             return Vec::new();
         };
+        if let (Some(""), Place::Variable(_)) = (value.as_str().map(str::trim), &place) {
+            let bad = Bad::new("the value is empty");
+            let hint = "unset the variable, or give it a value; `off` turns it off";
+            self.reader.note(bad.hint(hint), place);
+            return Vec::new();
+        }
         let texts = match (&value, &place) {
             (Value::String(_, text), Place::Variable(_)) => separated(text),
             (Value::Array(_, values), _) => values.clone(),
@@ -247,10 +253,19 @@ impl<'d> Section<'_, 'd> {
             .collect()
     }
 
+    /// Shows a value in its normal form in place of what was written.
+    pub(super) fn show(&mut self, key: &str, value: impl Into<String>) {
+        let key = readable(&self.inside(key));
+        // From the end: it was read a moment ago, and there may be thousands before it.
+        if let Some(shown) = self.reader.shown.iter_mut().rev().find(|shown| shown.key == key) {
+            shown.value = Some(value.into());
+        }
+    }
+
     /// Notes what stands for a key that nothing sets, because another setting decides it.
     pub(super) fn derived(&mut self, key: &str, value: impl Into<String>) {
         let key = readable(&self.inside(key));
-        let shown = self.reader.shown.iter_mut().find(|shown| shown.key == key);
+        let shown = self.reader.shown.iter_mut().rev().find(|shown| shown.key == key);
         if let Some(shown) = shown.filter(|shown| shown.value.is_none()) {
             shown.value = Some(value.into());
         }

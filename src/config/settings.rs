@@ -2,6 +2,7 @@ use crate::redirect::{Host, Path, Place, Route, RouteTable};
 use bytes::Bytes;
 use http::HeaderValue;
 use ipnet::IpNet;
+use secrecy::SecretString;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -169,20 +170,35 @@ pub struct Shutdown {
 }
 
 /// The self-check endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct SelfCheck {
     /// How often it runs by itself.
     pub every: Option<Duration>,
     /// How long an answer is given again.
     pub cache: Duration,
-    /// A file with the bearer token that callers must present.
-    pub token_file: Option<PathBuf>,
-    /// A PEM file with authorities to trust beside the public ones.
-    pub root_ca: Option<PathBuf>,
+    /// The bearer token that callers must present; from `token_file`, never empty.
+    pub token: Option<SecretString>,
+    /// Authorities to trust beside the public ones.
+    pub root_ca: Option<RootCa>,
     /// Dial an address other than the one that DNS tells.
     pub connect_to: Vec<ConnectTo>,
     /// Whether the end-to-end step goes to Nango.
     pub follow: bool,
+}
+
+/// A PEM file, read once.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RootCa {
+    /// Its name.
+    pub path: PathBuf,
+    /// What is in it.
+    pub pem: Bytes,
+}
+
+impl fmt::Debug for RootCa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RootCa").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// `HOST:PORT:ADDRESS:PORT`: connections to the first go to the second.

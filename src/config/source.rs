@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::string::FromUtf8Error;
 use toml_edit::{Item, TableLike};
 
 /// What every variable of the edge starts with.
@@ -46,8 +47,19 @@ pub struct Spot {
     pub column: usize,
     /// How many characters.
     pub width: usize,
-    /// The line's text; `None` when it holds something that must not be repeated.
-    pub source: Option<String>,
+    /// What to show of the line; `None` when it holds something that must not be repeated.
+    pub quote: Option<Quote>,
+}
+
+/// As much of a line as a reader needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quote {
+    /// The text.
+    pub text: String,
+    /// How many of its characters come before the spot.
+    pub before: usize,
+    /// How many belong to the spot.
+    pub width: usize,
 }
 
 impl fmt::Display for Spot {
@@ -63,19 +75,21 @@ impl fmt::Display for Spot {
 pub(super) struct Document {
     file: Option<PathBuf>,
     toml: toml_edit::Document<String>,
+    lines: Lines,
 }
 
 impl Document {
     /// Parses; `file` is `None` for what is built in.
     pub(super) fn parse(file: Option<&Path>, text: &str) -> Result<Self, Problem> {
+        let lines = Lines::of(text);
         match toml_edit::Document::parse(text.to_owned()) {
-            Ok(toml) => Ok(Self { file: file.map(Path::to_owned), toml }),
+            Ok(toml) => Ok(Self { file: file.map(Path::to_owned), toml, lines }),
             Err(error) => {
                 let message = error.message().replace('\n', ", ");
                 let problem = Problem::error(format!("not valid TOML: {message}"));
                 Err(match (file, error.span()) {
                     (Some(file), Some(span)) => {
-                        problem.at(&Place::File(Box::new(spot(file, text, span))))
+                        problem.at(&Place::File(Box::new(lines.spot(file, text, span))))
                     }
                     _ => problem,
                 })
@@ -122,7 +136,9 @@ impl Document {
 
     fn at(&self, span: Option<Range<usize>>) -> Place {
         match (&self.file, span) {
-            (Some(file), Some(span)) => Place::File(Box::new(spot(file, self.toml.raw(), span))),
+            (Some(file), Some(span)) => {
+                Place::File(Box::new(self.lines.spot(file, self.toml.raw(), span)))
+            }
             _ => Place::Default,
         }
     }
@@ -272,20 +288,71 @@ impl<'d> Node<'d> {
     }
 }
 
-/// The spot that a span of bytes covers, as far as the end of its first line.
-fn spot(file: &Path, text: &str, span: Range<usize>) -> Spot {
-    let before = text.get(..span.start).unwrap_or(text);
-    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let source = text.get(start..).unwrap_or_default().lines().next().unwrap_or_default();
-    let column = before.get(start..).unwrap_or_default().chars().count() + 1;
-    let covered = text.get(span).unwrap_or_default().lines().next().unwrap_or_default();
-    Spot {
-        file: file.to_owned(),
-        line: before.matches('\n').count() + 1,
-        column,
-        width: covered.chars().count().max(1),
-        source: Some(source.to_owned()),
+/// Where each line of a text starts, so that a spot is found without reading all before it.
+#[derive(Debug)]
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn of(text: &str) -> Self {
+        let behind = text.match_indices('\n').map(|(newline, _)| newline + 1);
+        Self(std::iter::once(0).chain(behind).collect())
     }
+
+    /// The spot that a span of bytes covers, as far as the end of its first line.
+    fn spot(&self, file: &Path, text: &str, span: Range<usize>) -> Spot {
+        let line = self.0.partition_point(|start| *start <= span.start);
+        let start = line.checked_sub(1).and_then(|line| self.0.get(line)).copied();
+        let start = start.unwrap_or_default();
+        let end = self.0.get(line).copied().unwrap_or(text.len());
+        let source = text.get(start..end).unwrap_or_default();
+        let source = source.lines().next().unwrap_or_default();
+        let (before, rest) = source.split_at_checked(span.start - start).unwrap_or((source, ""));
+        let covered = rest.get(..span.len()).unwrap_or(rest);
+        let width = covered.chars().count().max(1);
+        Spot {
+            file: file.to_owned(),
+            line,
+            column: before.chars().count() + 1,
+            width,
+            quote: Some(Quote::of(before, rest, width)),
+        }
+    }
+}
+
+impl Quote {
+    /// The longest text that is quoted on either side of where the spot begins, in characters.
+    const SIDE: usize = 100;
+
+    fn of(before: &str, rest: &str, width: usize) -> Self {
+        // What steers a terminal is not text to be shown.
+        let shown = |character: char| match character {
+            '\t' => '\t',
+            it if it.is_control() => char::REPLACEMENT_CHARACTER,
+            it => it,
+        };
+        let mut left: Vec<char> = before.chars().rev().take(Self::SIDE + 1).map(shown).collect();
+        let mut right: Vec<char> = rest.chars().take(Self::SIDE + 1).map(shown).collect();
+        for side in [&mut left, &mut right] {
+            if side.len() > Self::SIDE {
+                side.truncate(Self::SIDE - 1);
+                side.push('…');
+            }
+        }
+        let width = width.min(right.len()).max(1);
+        let before = left.len();
+        Self { text: left.into_iter().rev().chain(right).collect(), before, width }
+    }
+}
+
+/// The problem of a file that is not UTF-8, with the place of the first byte that is not.
+pub(super) fn not_text(file: &Path, error: &FromUtf8Error) -> Problem {
+    let start = error.utf8_error().valid_up_to();
+    let text = String::from_utf8_lossy(error.as_bytes());
+    let spot = Lines::of(&text).spot(file, &text, start..start + '\u{fffd}'.len_utf8());
+    let byte = error.as_bytes().get(start).copied().unwrap_or_default();
+    Problem::error(format!("not UTF-8: the byte {byte:#04x}"))
+        .at(&Place::File(Box::new(spot)))
+        .hint("save the file in the encoding UTF-8")
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use super::origin;
 use super::state::{Shared, Snapshot};
 use crate::check::{self, Plan};
+use crate::config::RootCa;
 use crate::outbound::{Limits, Outbound, Override, Resolver, Roots};
 use crate::report::{Report, Status, Verdict};
 use std::fmt;
@@ -131,10 +132,8 @@ fn outbound(settings: &crate::config::SelfCheck) -> Result<Outbound, BadRoots> {
         address: entry.address,
     });
     let mut roots = Roots::public();
-    if let Some(path) = &settings.root_ca {
-        let bad = |why: &dyn fmt::Display| BadRoots::new(path, why);
-        let pem = std::fs::read(path).map_err(|error| bad(&error))?;
-        roots = roots.and_pem(&pem).map_err(|error| bad(&error))?;
+    if let Some(RootCa { path, pem }) = &settings.root_ca {
+        roots = roots.and_pem(pem).map_err(|error| BadRoots::new(path, &error))?;
     }
     let limits = Limits { step: STEP, ..Limits::default() };
     Ok(Outbound::new(Resolver::new(overrides.collect()), roots, limits))

@@ -17,6 +17,7 @@ use http::{HeaderValue, Method, Request, StatusCode, Version};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
+use secrecy::ExposeSecret as _;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -197,26 +198,12 @@ impl Edge {
     }
 
     async fn self_check(&self, snapshot: &Snapshot, head: &Parts) -> Answer {
-        if let Some(file) = &snapshot.settings.self_check.token_file {
-            match std::fs::read(file) {
-                Ok(token) if presents(head, token.trim_ascii()) => {}
-                Ok(_) => {
-                    let mut answer =
-                        answer::text(StatusCode::UNAUTHORIZED, "a token is required\n");
-                    answer
-                        .headers_mut()
-                        .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-                    return answer;
-                }
-                Err(error) => {
-                    // Closed, not open: somebody meant this to be protected.
-                    tracing::error!(event = "token_file", file = %file.display(), %error);
-                    return answer::text(
-                        StatusCode::SERVICE_UNAVAILABLE,
-                        "the token cannot be read\n",
-                    );
-                }
-            }
+        if let Some(token) = &snapshot.settings.self_check.token
+            && !presents(head, token.expose_secret().as_bytes())
+        {
+            let mut answer = answer::text(StatusCode::UNAUTHORIZED, "a token is required\n");
+            answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            return answer;
         }
         let Some(outcome) = self.shared.self_check.outcome(&self.shared).await else {
             return answer::text(StatusCode::SERVICE_UNAVAILABLE, "the check came to no end\n");

@@ -45,6 +45,51 @@ fn a_file_that_is_named_must_exist() {
     assert!(stderr(&output).ends_with("hint: `CALLBACK_EDGE_CONFIG` names this file\n"));
 }
 
+/// What is no regular file, too long or no text is refused at once: nothing hangs, nothing grows.
+#[test]
+fn only_a_file_of_text_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("directory")).unwrap();
+    fs::write(dir.path().join("long.toml"), vec![b'#'; (1 << 20) + 1]).unwrap();
+    fs::write(dir.path().join("latin1.toml"), b"# one\n\n# M\xc3\xbcller, M\xfcller\n").unwrap();
+    let mkfifo = Command::new("mkfifo").arg(dir.path().join("pipe")).status().unwrap();
+    assert!(mkfifo.success());
+    let special = "it is a device, a pipe or a socket, not a regular file\n\
+                   hint: write it to a file first, and name that file\n";
+    let told = |file: &str| {
+        let output = edge(dir.path(), &["-c", file, "config", "check"], &[]);
+        assert_eq!(output.status.code(), Some(64), "{file}");
+        stderr(&output)
+    };
+    for (file, why) in [
+        ("/dev/zero", special),
+        ("pipe", special),
+        (
+            "directory",
+            "it is a directory\n\
+             hint: name the file in it, for example `directory/config.toml`\n",
+        ),
+        ("long.toml", "it is over 1MiB\nhint: `-c` names this file\n"),
+    ] {
+        assert_eq!(told(file), format!("error: cannot read `{file}`\n  caused by: {why}"));
+    }
+    assert_eq!(
+        told("latin1.toml"),
+        "error: not UTF-8: the byte 0xfc\n --> latin1.toml:3:12\n  |\n\
+         3 | # Müller, M\u{fffd}ller\n  |            ^\n\n\
+         hint: save the file in the encoding UTF-8\n"
+    );
+}
+
+#[test]
+fn a_long_line_is_quoted_near_its_mistake_only() {
+    let text = format!("page = [{}]\n", "{ path = '/a', boddy = 'x' }, ".repeat(2000));
+    let output = check(&text, &[]);
+    let told = stderr(&output);
+    assert!(told.lines().all(|line| line.chars().count() < 300), "{told}");
+    assert!(told.ends_with("\n\nand 3950 more\n"), "{told}");
+}
+
 #[test]
 fn files_are_found_in_the_order_that_is_promised() {
     let dir = tempfile::tempdir().unwrap();
@@ -70,6 +115,35 @@ fn warnings_stop_nothing() {
     let output = check("[tls]\nhsts = \"1y\"\n", &[]);
     assert_eq!(output.status.code(), Some(0));
     assert!(stderr(&output).starts_with("warning: `tls.hsts` does nothing"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_certificate_that_is_not_used_is_told() {
+    let output = check("[tls]\ncertificate = \"a.pem\"\nprivate_key = \"a.key\"\n", &[]);
+    assert!(
+        stderr(&output)
+            .starts_with("warning: the certificate is not used: `listen.https` is off\n"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn show_tells_the_normal_form() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "public_url = \"HTTPS://Auth.example.com:443/\"\nlisten.admin = []\n";
+    fs::write(dir.path().join("config.toml"), text).unwrap();
+    let variable = [("CALLBACK_EDGE_LISTEN__HTTPS".to_owned(), "[]".to_owned())];
+    let output = edge(dir.path(), &["config", "show"], &variable);
+    let told = String::from_utf8(output.stdout).unwrap();
+    for (key, value) in [
+        ("public_url", "https://auth.example.com"),
+        ("listen.admin", "off"),
+        ("listen.https", "off"),
+    ] {
+        let line = told.lines().find(|line| line.starts_with(key)).unwrap();
+        assert_eq!(line.split_whitespace().nth(1), Some(value), "{line}");
+    }
 }
 
 #[test]
@@ -133,6 +207,8 @@ fn variables(text: &str) -> Vec<(String, String)> {
 fn check(text: &str, variables: &[(String, String)]) -> Output {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("config.toml"), text).unwrap();
+    fs::write(dir.path().join("empty.txt"), "\n").unwrap();
+    fs::write(dir.path().join("words.txt"), "hunter2 hunter3\n").unwrap();
     fs::write(dir.path().join("large.txt"), vec![b'a'; (64 << 10) + 1]).unwrap();
     edge(dir.path(), &["config", "check"], variables)
 }

@@ -131,7 +131,7 @@ async fn nothing_in_the_request_says_what_is_contacted() {
 async fn a_token_is_asked_for_when_there_is_one() {
     let dir = TempDir::new().unwrap();
     std::fs::write(dir.path().join("token"), "canary-token-31\n").unwrap();
-    let edge =
+    let mut edge =
         Edge::start_in(dir, &format!("self_check.token_file = '{{dir}}/token'{ALONE}"), |_| {});
     for (fields, status) in [
         ("", 401),
@@ -144,13 +144,35 @@ async fn a_token_is_asked_for_when_there_is_one() {
         assert_eq!(reply.status, status, "{fields:?}");
         assert_eq!(reply.text("www-authenticate"), if status == 401 { "Bearer" } else { "" });
     }
-    // A token that cannot be read, or is empty, opens nothing.
+    // One that cannot be used leaves the old one; another takes effect on reload.
+    let status = async |edge: &Edge, token: &str| {
+        get(edge, "/self-check", &format!("Authorization: Bearer {token}\r\n")).await.status
+    };
     std::fs::write(edge.dir().join("token"), "\n").unwrap();
-    assert_eq!(get(&edge, "/self-check", "Authorization: Bearer \r\n").await.status, 401);
-    std::fs::remove_file(edge.dir().join("token")).unwrap();
-    assert_eq!(get(&edge, "/self-check", "Authorization: Bearer x\r\n").await.status, 503);
+    edge.signal(rustix::process::Signal::HUP);
+    edge.wait_for("is empty");
+    assert_eq!((status(&edge, "canary-token-31").await, status(&edge, "").await), (200, 401));
+    std::fs::write(edge.dir().join("token"), "canary-token-32").unwrap();
+    assert_eq!(status(&edge, "canary-token-31").await, 200);
+    edge.signal(rustix::process::Signal::HUP);
+    edge.wait_for("\"reloaded\"");
+    assert_eq!(
+        (status(&edge, "canary-token-31").await, status(&edge, "canary-token-32").await),
+        (401, 200)
+    );
     let (_, log) = edge.stop();
     assert!(!log.contains("canary-token"), "{log}");
+}
+
+#[test]
+fn without_the_token_that_was_meant_it_does_not_start() {
+    let dir = TempDir::new().unwrap();
+    let settings = format!("self_check.token_file = 'missing'{ALONE}");
+    std::fs::write(dir.path().join("config.toml"), settings).unwrap();
+    let output = crate::support::command(dir.path()).arg("serve").output().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("cannot read the token file `missing`"), "{told}");
 }
 
 #[tokio::test]

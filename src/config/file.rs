@@ -1,0 +1,74 @@
+use std::error::Error;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::Path;
+
+/// Reads a file that a setting names: a regular one, whole, and never more than `limit` bytes.
+/// Devices and pipes may have no end, or block for ever.
+pub fn read_file(path: &Path, limit: usize) -> Result<Vec<u8>, Unreadable> {
+    // Looked at first: to open a pipe is to wait for its writer.
+    let kind = fs::metadata(path)?.file_type();
+    if kind.is_dir() {
+        return Err(Unreadable::Directory);
+    }
+    if !kind.is_file() {
+        return Err(Unreadable::NotRegular);
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > limit { Err(Unreadable::TooLong(limit)) } else { Ok(bytes) }
+}
+
+/// Why a file was not read.
+#[derive(Debug)]
+pub enum Unreadable {
+    /// It is a directory.
+    Directory,
+    /// It is a device, a pipe or a socket.
+    NotRegular,
+    /// It has more than this many bytes.
+    TooLong(usize),
+    /// The system says why.
+    System(io::Error),
+}
+
+impl Unreadable {
+    /// Whether there is no such file.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::System(error) if error.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// What to do about it, where the reason alone does not say.
+    pub fn hint(&self, path: &Path, example: &str) -> Option<String> {
+        match self {
+            Self::Directory => {
+                let file = path.join(example);
+                Some(format!("name the file in it, for example `{}`", file.display()))
+            }
+            Self::NotRegular => Some("write it to a file first, and name that file".into()),
+            Self::TooLong(_) | Self::System(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory => f.write_str("it is a directory"),
+            Self::NotRegular => {
+                f.write_str("it is a device, a pipe or a socket, not a regular file")
+            }
+            Self::TooLong(limit) => write!(f, "it is over {}", super::leaf::in_units(*limit)),
+            Self::System(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for Unreadable {}
+
+impl From<io::Error> for Unreadable {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}

@@ -35,11 +35,10 @@ impl<'t> Parts<'t> {
 
     /// Where it is, when it is an absolute http or https URL.
     pub(super) fn site(&self) -> Option<Site> {
-        let https = match self.scheme?.to_ascii_lowercase().as_str() {
-            "https" => true,
-            "http" => false,
-            _ => return None,
-        };
+        let https = self.scheme?.eq_ignore_ascii_case("https");
+        if !self.is_http() {
+            return None;
+        }
         let authority = self.authority?;
         let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
         let (host, port) = match authority.rsplit_once(':') {
@@ -51,6 +50,13 @@ impl<'t> Parts<'t> {
             port => port.parse().ok()?,
         };
         (!host.is_empty()).then(|| Site { https, host: host.to_ascii_lowercase(), port })
+    }
+
+    /// Whether the scheme is http or https.
+    pub(super) fn is_http(&self) -> bool {
+        self.scheme.is_some_and(|scheme| {
+            scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http")
+        })
     }
 
     /// The user name and password.

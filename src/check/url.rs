@@ -11,7 +11,7 @@ pub(super) fn judge(plan: &Plan, findings: &mut Findings) -> Result<Callback, &'
     findings.add(characters(given));
     let cleaned: String = given.chars().filter(|character| !is_invisible(*character)).collect();
     let parts = Parts::of(&cleaned);
-    let (syntax, callback) = read(&cleaned, &parts);
+    let (syntax, callback) = read(given, &cleaned, &parts);
     findings.gate(syntax, "url.syntax")?;
     let callback = callback.ok_or("url.syntax")?;
     findings.add(https(&callback));
@@ -45,9 +45,28 @@ fn characters(given: &str) -> Check {
     )
 }
 
-fn read(cleaned: &str, parts: &Parts<'_>) -> (Check, Option<Callback>) {
+fn read(given: &str, cleaned: &str, parts: &Parts<'_>) -> (Check, Option<Callback>) {
     let check = check("url.syntax");
     let hint = "write it out, for example https://auth.example.com/oauth/callback";
+    // What comes along around a URL is dropped; but without what stands within its host, another
+    // host would be asked.
+    if Parts::of(given.trim_matches(is_invisible))
+        .authority
+        .is_some_and(|authority| authority.contains(is_invisible))
+    {
+        let what = "the host has a space or an invisible character in it";
+        return (check.fail(what).hint(hint), None);
+    }
+    if let Some(port) = parts.written_port()
+        && parts.is_http()
+        && port.parse::<u16>().map_or(true, |port| port == 0)
+    {
+        let what = format!("there is no port {}", short(port));
+        return (
+            check.fail(what).hint("ports go from 1 to 65535; leave it out for the default one"),
+            None,
+        );
+    }
     let (Some(site), false) = (parts.site(), cleaned.contains('\\')) else {
         return (check.fail("is not an absolute http or https URL").hint(hint), None);
     };

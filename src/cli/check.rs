@@ -1,18 +1,19 @@
 //! `callback-edge check [URL]…`: does a callback redirect as Nango needs? No credentials.
 
-use super::Exit;
+use super::{Exit, port_of_no_one, printed, talk};
 use crate::check::{self, IDS, Plan, Selection};
-use crate::config::{self, Settings};
+use crate::config::{self, FILE_VARIABLE, Problem, Problems, RootCa, Settings};
 use crate::outbound::{Limits, Outbound, Override, Resolver, Roots};
-use crate::redirect::Target;
+use crate::redirect::{self, BadTarget, Target};
 use crate::report::{self, Report, Verdict};
 use crate::server;
-use anstream::eprintln;
 use jiff::SignedDuration;
 use std::fmt;
 use std::io::{self, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use terminal_size::terminal_size_of;
+use url::Url;
 
 /// Does this callback URL redirect as Nango needs?
 #[derive(Debug, clap::Args)]
@@ -23,18 +24,20 @@ Example:
   callback-edge check https://auth.example.com/oauth/callback")]
 pub(super) struct Args {
     /// Callbacks to check [default: those of the settings]
-    #[arg(value_name = "URL")]
+    #[arg(value_name = "URL", value_parser = callback)]
     urls: Vec<String>,
 
-    /// Where the callbacks should lead [default: Nango Cloud]
+    /// Where the callbacks should lead [default: as the settings say; for a URL, its like below
+    /// `nango.url`]. For a URL the settings are those of `-c`, `CALLBACK_EDGE_CONFIG` and other
+    /// variables; a file that nobody names does not count
     #[arg(long, value_name = "URL", value_parser = Target::parse)]
     target: Option<Target>,
 
-    /// Print the report as JSON; an array of reports for several URLs
+    /// Print the report as JSON; an array of reports unless one URL is given
     #[arg(long)]
     json: bool,
 
-    /// Dial this address for a host and port; may be repeated
+    /// Dial this address for a host and port, before `self_check.connect_to`; may be repeated
     #[arg(long, value_name = "HOST:PORT:ADDRESS", value_parser = Override::resolve)]
     resolve: Vec<Override>,
 
@@ -42,7 +45,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "HOST:PORT:ADDRESS:PORT")]
     connect_to: Vec<Override>,
 
-    /// Trust the certificates in this PEM file too
+    /// Trust the certificates in this PEM file too, beside `self_check.root_ca`
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
 
@@ -67,81 +70,96 @@ pub(super) struct Args {
     no_follow: bool,
 }
 
-/// Nango's callbacks, where nothing else is said.
-const NANGO: &str = "https://api.nango.dev";
-
 /// How many times the longest step the whole check of one URL may take.
 const STEPS: u32 = 12;
 
 /// The shortest and the longest pause between two tries of `--wait`.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(15)];
 
+/// In place of a file, where none is to be read.
+const NO_FILE: &str = "/dev/null";
+
+/// Exit: 0 passed, 1 failed, 2 something is unconfirmed, 3 could not run, 64 usage.
 pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
-    // A callback of somebody else's has nothing to do with a file that happens to lie here.
-    let settings = if args.urls.is_empty() || file.is_some() {
-        match config::load(file, std::env::vars_os()) {
-            Ok(loaded) => Some(loaded.settings),
-            Err(problems) => {
-                eprintln!("{}", problems.coloured());
+    let settings = match settings(args, file) {
+        Ok(settings) => settings,
+        Err(problems) => {
+            talk(&problems.coloured());
+            return Exit::Usage;
+        }
+    };
+    let roots = match roots(args, &settings) {
+        Ok(roots) => roots,
+        Err(error) => return usage(error, "name a PEM file with the authority's certificate"),
+    };
+    let plans = if args.urls.is_empty() {
+        match plans_of_settings(&settings, args.target.as_ref()) {
+            Ok(plans) => plans,
+            Err(problem) => {
+                talk(&problem.coloured());
                 return Exit::Usage;
             }
         }
     } else {
-        None
-    };
-    let roots = match roots(args.ca.as_deref()) {
-        Ok(roots) => roots,
-        Err(error) => return usage(error, "name a PEM file with the authority's certificate"),
-    };
-    let plans = match &settings {
-        Some(settings) if args.urls.is_empty() => Ok(plans(settings, args.target.as_ref())),
-        settings => {
-            let nango = settings.as_ref().map_or(NANGO, |settings| &settings.nango_url);
-            let plan = |url: &String| match &args.target {
-                Some(target) => Ok(Plan::new(url, target.clone())),
-                None => default_target(url, nango).map(|target| Plan::new(url, target)),
-            };
-            args.urls.iter().map(plan).collect::<Result<Vec<_>, _>>()
+        match plans_of_urls(args, &settings) {
+            Ok(plans) => plans,
+            Err(error) => return usage(error, "name the target with --target"),
         }
     };
-    let plans = match plans {
-        Ok(plans) => plans.into_iter().map(|plan| tuned(plan, args)).collect::<Vec<_>>(),
-        Err(error) => return usage(error, "name the target with --target"),
-    };
-    let overrides = args.resolve.iter().chain(&args.connect_to).cloned().collect();
+    let plans: Vec<_> = plans.into_iter().map(|plan| tuned(plan, args)).collect();
     let limits = Limits { step: args.timeout, ..Limits::default() };
-    let outbound = Outbound::new(Resolver::new(overrides), roots, limits);
+    let outbound = Outbound::new(Resolver::new(overrides(args, &settings)), roots, limits);
     let reports = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(until_passed(&plans, &outbound, args.wait)),
         Err(error) => {
-            eprintln!("error: {error}");
+            talk(&format!("error: {error}"));
             return Exit::CouldNotRun;
         }
     };
-    if show(&reports, args.json).is_err() {
-        return Exit::CouldNotRun;
-    }
-    match Verdict::of(&reports) {
+    let exit = match Verdict::of(&reports) {
         Verdict::Pass => Exit::Done,
         Verdict::Fail => Exit::Failed,
         Verdict::Unconfirmed => Exit::Unconfirmed,
         Verdict::Error => Exit::CouldNotRun,
-    }
+    };
+    printed(show(&reports, args), exit)
+}
+
+/// The settings. Variables always count; but a callback of somebody else's has nothing to do with
+/// a file that nobody named and that happens to lie here.
+fn settings(args: &Args, file: Option<&Path>) -> Result<Settings, Problems> {
+    let is_named =
+        file.is_some() || std::env::var_os(FILE_VARIABLE).is_some_and(|file| !file.is_empty());
+    let nothing = Path::new(NO_FILE);
+    let file = if args.urls.is_empty() || is_named { file } else { Some(nothing) };
+    config::load(file, std::env::vars_os()).map(|loaded| loaded.settings)
 }
 
 /// The callbacks of the settings.
-fn plans(settings: &Settings, target: Option<&Target>) -> Vec<Plan> {
+fn plans_of_settings(settings: &Settings, target: Option<&Target>) -> Result<Vec<Plan>, Problem> {
     server::callbacks(settings)
-        .map(|(callback, route)| Plan::new(callback, target.unwrap_or(&route.target).clone()))
+        .map(|(callback, route)| {
+            let port = Url::parse(&callback).ok().and_then(|url| url.port());
+            if port == Some(0) && settings.public_url.is_none() {
+                let key = if settings.listen.https.is_empty() { "http" } else { "https" };
+                return Err(port_of_no_one(key));
+            }
+            Ok(Plan::new(callback, target.unwrap_or(&route.target).clone()))
+        })
         .collect()
 }
 
-/// Nango's callback of the same kind as this one.
-fn default_target(callback: &str, nango: &str) -> Result<Target, crate::redirect::BadTarget> {
-    let path = callback.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
-    let kind =
-        if path.ends_with("app-auth/connect") { "app-auth/connect" } else { "oauth/callback" };
-    Target::parse(&format!("{nango}/{kind}"))
+/// The callbacks on the command line. Without a target, each leads to its like at Nango.
+fn plans_of_urls(args: &Args, settings: &Settings) -> Result<Vec<Plan>, BadTarget> {
+    let at_nango = |url: &str| {
+        let path = Url::parse(url)
+            .ok()
+            .and_then(|url| redirect::Path::parse(url.path().trim_end_matches('/')).ok());
+        let path = path.as_ref().map_or("/oauth/callback", config::path_at_nango);
+        Target::parse(&format!("{}{path}", settings.nango_url))
+    };
+    let target = |url: &str| args.target.clone().map_or_else(|| at_nango(url), Ok);
+    args.urls.iter().map(|url| Ok(Plan::new(url, target(url)?))).collect()
 }
 
 fn tuned(mut plan: Plan, args: &Args) -> Plan {
@@ -193,27 +211,68 @@ async fn once(plans: &[Plan], outbound: &Outbound) -> Vec<Report> {
     reports
 }
 
-fn show(reports: &[Report], json: bool) -> io::Result<()> {
-    if json {
-        let text = report::json(reports)?;
+fn show(reports: &[Report], args: &Args) -> io::Result<()> {
+    if args.json {
+        // The command line alone says which of the two it is, so that whoever reads it knows.
+        let list = args.urls.len() != 1;
+        let text = if list { report::json_list(reports) } else { report::json(reports) }?;
         let mut stdout = io::stdout().lock();
-        return writeln!(stdout, "{text}");
+        writeln!(stdout, "{text}")?;
+        return stdout.flush();
     }
+    // Nothing, unless it is a terminal.
+    let columns = terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0));
     let mut stdout = anstream::stdout().lock();
     for (number, report) in reports.iter().enumerate() {
         let gap = if number == 0 { "" } else { "\n" };
-        write!(stdout, "{gap}{}", report::text(report))?;
+        write!(stdout, "{gap}{}", report::text(report, columns))?;
     }
     stdout.flush()
 }
 
-fn roots(ca: Option<&Path>) -> Result<Roots, String> {
-    let public = Roots::public();
-    let Some(ca) = ca else { return Ok(public) };
-    let cannot =
-        |why: &dyn fmt::Display| format!("cannot use certificate file `{}`: {why}", ca.display());
-    let pem = std::fs::read(ca).map_err(|error| cannot(&error))?;
-    public.and_pem(&pem).map_err(|error| cannot(&error))
+/// Where to connect. What the command line says of a host and port holds in place of what the
+/// settings say of it.
+fn overrides(args: &Args, settings: &Settings) -> Vec<Override> {
+    let mut overrides: Vec<_> = args.resolve.iter().chain(&args.connect_to).cloned().collect();
+    let from_settings: Vec<_> = server::overrides(&settings.self_check)
+        .filter(|entry| {
+            !overrides.iter().any(|known| known.port == entry.port && known.host == entry.host)
+        })
+        .collect();
+    overrides.extend(from_settings);
+    overrides
+}
+
+/// The public authorities, those of the settings, and those of the command line.
+fn roots(args: &Args, settings: &Settings) -> Result<Roots, String> {
+    let roots = roots_of_settings(settings)?;
+    match &args.ca {
+        Some(ca) => {
+            let pem = std::fs::read(ca).map_err(|error| cannot_use(ca, &error))?;
+            and_pem(&roots, ca, &pem)
+        }
+        None => Ok(roots),
+    }
+}
+
+fn roots_of_settings(settings: &Settings) -> Result<Roots, String> {
+    match &settings.self_check.root_ca {
+        Some(RootCa { path, pem }) => and_pem(&Roots::public(), path, pem),
+        None => Ok(Roots::public()),
+    }
+}
+
+fn and_pem(roots: &Roots, file: &Path, pem: &[u8]) -> Result<Roots, String> {
+    roots.and_pem(pem).map_err(|error| cannot_use(file, &error))
+}
+
+fn cannot_use(file: &Path, why: &dyn fmt::Display) -> String {
+    format!("cannot use certificate file `{}`: {why}", file.display())
+}
+
+/// Any text but none: what is wrong with a URL is for the report to say.
+fn callback(text: &str) -> Result<String, &'static str> {
+    if text.trim().is_empty() { Err("is no URL") } else { Ok(text.to_owned()) }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -233,6 +292,6 @@ fn prefix(text: &str) -> Result<String, String> {
 }
 
 fn usage(error: impl fmt::Display, hint: &str) -> Exit {
-    eprintln!("error: {error}\n\nhint: {hint}");
+    talk(&format!("error: {error}\n\nhint: {hint}"));
     Exit::Usage
 }

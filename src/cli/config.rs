@@ -1,8 +1,7 @@
-use super::Exit;
+use super::{Exit, say, talk};
 use crate::config::{Loaded, Place, Problem, Problems, Shown, load};
 use crate::tls::Certificates;
 use clap::{Args, Subcommand};
-use std::io::{self, Write};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -31,12 +30,12 @@ pub(super) fn run(config: &Config, file: Option<&Path>) -> Exit {
     let loaded = match load(file, std::env::vars_os()) {
         Ok(loaded) => loaded,
         Err(problems) => {
-            say(anstream::stderr(), &problems.coloured());
+            talk(&problems.coloured());
             return Exit::Usage;
         }
     };
     if !loaded.warnings.0.is_empty() {
-        say(anstream::stderr(), &loaded.warnings.coloured());
+        talk(&loaded.warnings.coloured());
     }
     match config.what {
         What::Check => {
@@ -44,25 +43,24 @@ pub(super) fn run(config: &Config, file: Option<&Path>) -> Exit {
             match Certificates::load(pairs) {
                 Err(errors) => {
                     let problems = Problems(errors.iter().map(Problem::from).collect());
-                    say(anstream::stderr(), &problems.coloured());
+                    talk(&problems.coloured());
                     return Exit::Usage;
                 }
                 Ok(certificates) => warn_about_validity(&certificates),
             }
-            say(anstream::stderr(), &verdict(&loaded))
+            talk(&verdict(&loaded));
+            Exit::Done
         }
-        What::Show => say(anstream::stdout(), &table(&loaded)),
+        What::Show => say(anstream::stdout(), &table(&loaded), Exit::Done),
     }
 }
 
 fn warn_about_validity(certificates: &Certificates) {
-    for (files, certificate, _) in certificates.all() {
-        if let Some(problem) = certificate.invalid_at(SystemTime::now()) {
-            let certificate = files.certificate.display();
-            let warning = Problem::warning(format!("the certificate `{certificate}` {problem}"))
-                .hint("put a valid certificate in its place; a running edge picks it up");
-            say(anstream::stderr(), &warning.coloured());
-        }
+    for (files, _, problem) in certificates.invalid(SystemTime::now()) {
+        let certificate = files.certificate.display();
+        let warning = Problem::warning(format!("the certificate `{certificate}` {problem}"))
+            .hint("put a valid certificate in its place; a running edge picks it up");
+        talk(&warning.coloured());
     }
 }
 
@@ -94,12 +92,4 @@ fn table(loaded: &Loaded) -> String {
         .iter()
         .map(|shown| format!("{:keys$}  {:values$}  {}", shown.key, value(shown), shown.source));
     rows.collect::<Vec<_>>().join("\n")
-}
-
-/// Prints. A reader that has seen enough (`| head`) is no failure.
-fn say(mut stream: impl Write, text: &str) -> Exit {
-    match writeln!(stream, "{text}").and_then(|()| stream.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Exit::CouldNotRun,
-        _ => Exit::Done,
-    }
 }

@@ -1,4 +1,4 @@
-use super::Exit;
+use super::{Exit, port_of_no_one, talk};
 use crate::config::{Listen, Problem, Problems, load};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
@@ -64,7 +64,7 @@ pub(super) fn run(health: &Health, file: Option<&Path>) -> Exit {
 }
 
 fn fail(exit: Exit, problems: &Problems) -> Exit {
-    let _ = writeln!(anstream::stderr(), "{}", problems.coloured());
+    talk(&problems.coloured());
     exit
 }
 
@@ -86,10 +86,7 @@ impl Question {
         let (key, address) =
             admin.or(http).or(https).ok_or_else(|| Problem::error("nothing is listened on"))?;
         if address.port() == 0 {
-            return Err(Problem::error(format!(
-                "cannot ask: `listen.{key}` has port 0, which is another port at each start"
-            ))
-            .hint(format!("give `listen.{key}` a port of its own")));
+            return Err(port_of_no_one(key));
         }
         let ip = match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

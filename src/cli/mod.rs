@@ -6,7 +6,9 @@ mod exit;
 mod health;
 mod serve;
 
+use crate::config::Problem;
 use clap::{Parser, Subcommand};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -17,7 +19,6 @@ pub use exit::Exit;
 #[command(
     name = "callback-edge",
     version,
-    disable_help_subcommand = true,
     after_help = "Example:\n  callback-edge -c config.toml serve"
 )]
 pub struct Cli {
@@ -43,12 +44,10 @@ pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
+            let result = error.print();
             // Help and version are what was asked for; all else is a usage error.
-            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
-            return match error.print() {
-                Ok(()) => exit.into(),
-                Err(_) => Exit::CouldNotRun.into(),
-            };
+            let is_usage = error.use_stderr();
+            return if is_usage { Exit::Usage } else { printed(result, Exit::Done) }.into();
         }
     };
     let file = cli.config.as_deref();
@@ -60,4 +59,33 @@ pub fn run() -> ExitCode {
         Some(Verb::Config(config)) => config::run(&config, file),
     }
     .into()
+}
+
+/// Prints a line or more, then ends as it would have without.
+fn say(mut stream: impl Write, text: &str, exit: Exit) -> Exit {
+    printed(writeln!(stream, "{text}").and_then(|()| stream.flush()), exit)
+}
+
+/// How it ends once it has printed. A reader that has seen enough (`| head`) is no failure.
+fn printed(result: io::Result<()>, exit: Exit) -> Exit {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            talk(&format!("error: cannot write: {error}"));
+            Exit::CouldNotRun
+        }
+        _ => exit,
+    }
+}
+
+/// Says something on stderr. Who closes it does not want to hear.
+fn talk(text: &str) {
+    let _ = writeln!(anstream::stderr(), "{text}");
+}
+
+/// A listener whose address is asked for, but known to a running edge alone.
+fn port_of_no_one(key: &str) -> Problem {
+    Problem::error(format!(
+        "cannot ask: `listen.{key}` has port 0, which is another port at each start"
+    ))
+    .hint(format!("give `listen.{key}` a port of its own"))
 }

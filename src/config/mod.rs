@@ -20,6 +20,7 @@ mod unknown;
 pub use file::{Unreadable, read_file};
 pub use load::{Loaded, load};
 pub use problem::{Problem, Problems};
+pub use read::path_at_nango;
 pub use reader::Shown;
 pub use settings::*;
-pub use source::{Place, Quote, Spot};
+pub use source::{FILE_VARIABLE, Place, Quote, Spot};

@@ -9,11 +9,14 @@ const SCHEMA: u32 = 1;
 pub fn json(reports: &[Report]) -> serde_json::Result<String> {
     match reports {
         [report] => serde_json::to_string_pretty(&ReportJson::from(report)),
-        reports => {
-            let all: Vec<_> = reports.iter().map(ReportJson::from).collect();
-            serde_json::to_string_pretty(&all)
-        }
+        reports => json_list(reports),
     }
+}
+
+/// An array, however many there are.
+pub fn json_list(reports: &[Report]) -> serde_json::Result<String> {
+    let all: Vec<_> = reports.iter().map(ReportJson::from).collect();
+    serde_json::to_string_pretty(&all)
 }
 
 #[derive(Serialize)]

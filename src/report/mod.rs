@@ -9,11 +9,11 @@ mod json;
 mod text;
 
 pub use html::{html, html_policy};
-pub use json::json;
+pub use json::{json, json_list};
 pub use text::text;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -55,8 +55,7 @@ impl Report {
 }
 
 /// The outcome in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Nothing failed, and all that was to be confirmed is.
     Pass,
@@ -76,6 +75,22 @@ impl Verdict {
             .into_iter()
             .find(|worst| verdicts.contains(worst))
             .unwrap_or(Self::Pass)
+    }
+
+    /// The word that programs read, in JSON and in logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Error => "error",
+        }
+    }
+}
+
+impl Serialize for Verdict {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
     }
 }
 
@@ -292,6 +307,15 @@ mod tests {
         assert_eq!(Verdict::of(&[pass(), broken.clone()]), Verdict::Error);
         assert_eq!(Verdict::of(&[report(&[Fail]), broken, pass()]), Verdict::Fail);
         assert_eq!(Verdict::of(&[pass(), pass()]), Verdict::Pass);
+    }
+
+    #[test]
+    fn a_verdict_is_the_same_word_everywhere() {
+        use Verdict::{Error, Fail, Pass, Unconfirmed};
+        let words = [Pass, Fail, Unconfirmed, Error].map(Verdict::name);
+        assert_eq!(words, ["pass", "fail", "unconfirmed", "error"]);
+        let written = serde_json::to_string(&[Pass, Fail, Unconfirmed, Error]).unwrap();
+        assert_eq!(written, serde_json::to_string(&words).unwrap());
     }
 
     #[test]

@@ -3,19 +3,21 @@ use anstyle::{AnsiColor, Style};
 use std::fmt::{self, Write as _};
 
 /// The report for people. It holds escape sequences for colour: print it through `anstream`, which
-/// strips them where they are not wanted.
-pub fn text(report: &Report) -> String {
+/// strips them where they are not wanted. Details and hints are broken into lines of so many
+/// columns, if any.
+pub fn text(report: &Report, columns: Option<usize>) -> String {
     let mut text = String::new();
     // Writing to a String does not fail.
-    let _ = write(report, &mut text);
+    let _ = write(report, columns, &mut text);
     text
 }
 
 /// Summaries longer than this do not push the ids of the others to the right.
 const WIDEST: usize = 56;
 
-fn write(report: &Report, out: &mut String) -> fmt::Result {
+fn write(report: &Report, columns: Option<usize>, out: &mut String) -> fmt::Result {
     writeln!(out, "{} → {}", report.callback, report.target)?;
+    let room = columns.map_or(usize::MAX, |columns| columns.saturating_sub(INDENT.len()));
     let width = report
         .checks
         .iter()
@@ -38,9 +40,20 @@ fn write(report: &Report, out: &mut String) -> fmt::Result {
             )?;
             continue;
         }
-        write_run(run, &mut category, width, id_width, out)?;
+        write_run(run, &mut category, Widths { summary: width, id: id_width, room }, out)?;
     }
     writeln!(out, "\n{}", verdict(report))
+}
+
+/// What stands before details and hints.
+const INDENT: &str = "    ";
+
+#[derive(Clone, Copy)]
+struct Widths {
+    summary: usize,
+    id: usize,
+    /// For details and hints.
+    room: usize,
 }
 
 /// So many checks in a row that one failure barred are told in one line.
@@ -49,8 +62,7 @@ const FOLDED: usize = 3;
 fn write_run<'r>(
     run: &'r [Check],
     category: &mut &'r str,
-    width: usize,
-    id_width: usize,
+    widths: Widths,
     out: &mut String,
 ) -> fmt::Result {
     for check in run {
@@ -59,12 +71,13 @@ fn write_run<'r>(
             let bold = Style::new().bold();
             writeln!(out, "\n{bold}{category}{bold:#}\n{}", "─".repeat(category.len()))?;
         }
-        write_check(check, width, id_width, out)?;
+        write_check(check, widths, out)?;
     }
     Ok(())
 }
 
-fn write_check(check: &Check, width: usize, id_width: usize, out: &mut String) -> fmt::Result {
+fn write_check(check: &Check, widths: Widths, out: &mut String) -> fmt::Result {
+    let Widths { summary: width, id: id_width, room } = widths;
     let colour = colour(check.status);
     let dim = Style::new().dimmed();
     let (mark, summary, id) = (check.status.mark(), &check.summary, &check.id);
@@ -75,12 +88,33 @@ fn write_check(check: &Check, width: usize, id_width: usize, out: &mut String) -
         None => writeln!(out)?,
     }
     for line in check.detail.iter().flat_map(|detail| detail.lines()) {
-        writeln!(out, "    {line}")?;
+        write_lines(line, room, out)?;
     }
     if let Some(hint) = &check.hint {
-        writeln!(out, "    hint: {hint} — {}", check.docs())?;
+        write_lines(&format!("hint: {hint} — {}", check.docs()), room, out)?;
     }
     Ok(())
+}
+
+/// Breaks a line at its spaces where there is no more room. A longer word keeps its letters
+/// together, so that it can be selected whole.
+fn write_lines(line: &str, room: usize, out: &mut String) -> fmt::Result {
+    out.write_str(INDENT)?;
+    let mut used = 0;
+    for word in line.split(' ') {
+        let width = word.chars().count();
+        if used == 0 {
+            used = width;
+        } else if used + 1 + width > room {
+            write!(out, "\n{INDENT}")?;
+            used = width;
+        } else {
+            out.write_char(' ')?;
+            used += 1 + width;
+        }
+        out.write_str(word)?;
+    }
+    writeln!(out)
 }
 
 fn verdict(report: &Report) -> String {
@@ -111,4 +145,46 @@ fn colour(status: Status) -> Style {
         Status::Skip => return Style::new().dimmed(),
     };
     colour.on_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn details_and_hints_keep_their_indent_and_the_width() {
+        let check = Check::new("redirect.cache", "answers are not stored")
+            .fail("no")
+            .detail("the answer carries no field\nhttps://auth.example.com/oauth/callback is long")
+            .hint("send `no-store`");
+        let report = Report {
+            broken: None,
+            callback: "https://a.example/cb".into(),
+            target: "https://b.example/cb".into(),
+            started_at: jiff::Timestamp::UNIX_EPOCH,
+            duration: Duration::ZERO,
+            checks: vec![check],
+        };
+        let indented = |columns| {
+            let text = anstream::adapter::strip_str(&text(&report, columns)).to_string();
+            let lines = text.lines().filter_map(|line| line.strip_prefix(INDENT));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            indented(Some(24)),
+            [
+                "the answer carries",
+                "no field",
+                "https://auth.example.com/oauth/callback",
+                "is long",
+                "hint: send",
+                "`no-store` —",
+                "README.md#redirect-cache",
+            ]
+        );
+        assert_eq!(indented(None).len(), 3);
+        assert_eq!(indented(Some(1000)), indented(None));
+        assert!(indented(Some(0)).concat().contains("`no-store`"));
+    }
 }

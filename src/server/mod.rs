@@ -28,3 +28,4 @@ mod state;
 
 pub use lifecycle::{Ended, Source, Startup, serve};
 pub use origin::callbacks;
+pub use self_check::overrides;

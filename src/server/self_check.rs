@@ -125,12 +125,17 @@ fn plans(snapshot: &Snapshot) -> impl Iterator<Item = Plan> {
     })
 }
 
-fn outbound(settings: &crate::config::SelfCheck) -> Result<Outbound, BadRoots> {
-    let overrides = settings.connect_to.iter().map(|entry| Override {
+/// Where the settings say that hosts are found.
+pub fn overrides(settings: &crate::config::SelfCheck) -> impl Iterator<Item = Override> {
+    settings.connect_to.iter().map(|entry| Override {
         host: entry.host.to_string(),
         port: entry.port,
         address: entry.address,
-    });
+    })
+}
+
+fn outbound(settings: &crate::config::SelfCheck) -> Result<Outbound, BadRoots> {
+    let overrides = overrides(settings);
     let mut roots = Roots::public();
     if let Some(RootCa { path, pem }) = &settings.root_ca {
         roots = roots.and_pem(pem).map_err(|error| BadRoots::new(path, &error))?;
@@ -186,7 +191,7 @@ fn record(shared: &Shared, snapshot: &Snapshot, reports: &[Report]) {
             tracing::warn!(
                 event = "self_check",
                 callback = report.callback,
-                ?verdict,
+                verdict = verdict.name(),
                 failed = failed.join(" "),
                 cause = report.broken,
                 duration_ms = took,
@@ -196,7 +201,7 @@ fn record(shared: &Shared, snapshot: &Snapshot, reports: &[Report]) {
             tracing::info!(
                 event = "self_check",
                 callback = report.callback,
-                ?verdict,
+                verdict = verdict.name(),
                 duration_ms = took
             );
         }

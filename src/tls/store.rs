@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// The certificates of the process; readers never wait, writers replace the whole.
 #[derive(Debug, Default)]
@@ -113,6 +114,16 @@ impl Certificates {
     pub fn all(&self) -> impl Iterator<Item = (&CertificateFiles, &Certificate, bool)> {
         self.pairs.iter().enumerate().map(|(position, (files, certificate))| {
             (files, certificate, !self.kept.contains_key(&position))
+        })
+    }
+
+    /// Those that browsers refuse at this moment because of their dates, and what is wrong.
+    pub fn invalid(
+        &self,
+        now: SystemTime,
+    ) -> impl Iterator<Item = (&CertificateFiles, &Certificate, &'static str)> {
+        self.all().filter_map(move |(files, certificate, _)| {
+            Some((files, certificate, certificate.invalid_at(now)?))
         })
     }
 

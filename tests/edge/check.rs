@@ -1,14 +1,16 @@
 //! The verb `check`: what it prints, what it exits with, and that bytes go on the wire as they are.
 
-use crate::stand_in::{Act, Heard, Reply, behaviour, nango, plain, right};
-use crate::support::Edge;
+use crate::stand_in::{
+    Act, Authority, HOST, Heard, Reply, Wish, behaviour, nango, plain, right, tls,
+};
+use crate::support::{Edge, command};
 use callback_edge::check::IDS;
 use callback_edge::outbound::{
     Endpoint, Limits, Offer, Outbound, Reason, Request, Resolver, Roots, Step,
 };
 use http::{HeaderMap, Method};
 use serde_json::Value;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -136,6 +138,8 @@ async fn usage_errors_are_64_and_say_what_is_expected() {
         (&["--ca", "/nonexistent.pem"], "cannot use certificate file `/nonexistent.pem`"),
         (&["--ca", "Cargo.toml"], "holds no readable PEM certificate"),
         (&["--target", "nango"], "is neither an http nor an https URL"),
+        (&[""], "is no URL"),
+        (&[" \n"], "is no URL"),
     ] {
         let run = stage.check(args).await;
         assert_eq!((run.code, run.stdout.as_str()), (64, ""), "{args:?}");
@@ -166,7 +170,7 @@ async fn without_a_url_the_callbacks_of_the_settings_are_checked() {
     let file = edge.dir().join("config.toml");
     let args = ["-c", file.to_str().unwrap(), "check", "--no-follow", "--json"];
     let run = callback_edge(&args).await;
-    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    let [report]: [Value; 1] = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!(report["callback"], format!("http://{}/oauth/callback", edge.http[0]));
     assert_eq!((run.code, &report["verdict"]), (0, &"pass".into()), "{}", run.stdout);
 
@@ -174,6 +178,190 @@ async fn without_a_url_the_callbacks_of_the_settings_are_checked() {
     let run = callback_edge(&args).await;
     assert_eq!((run.code, run.stdout.as_str()), (64, ""));
     assert!(run.stderr.contains("unknown key `lisen`"), "{}", run.stderr);
+}
+
+#[tokio::test]
+async fn the_settings_say_where_the_callback_is_found_and_whom_to_trust() {
+    let authority = Authority::new("ours");
+    let config = authority.issue(Wish::default()).config(&["h2", "http/1.1"]);
+    let server =
+        tls(config, behaviour(|heard| Act::Reply(right("https://api.nango.dev", heard)))).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let ca = file("ca.pem", &authority.pem);
+    let settings = |connect_to: &str| {
+        format!(
+            "[[route]]\nhost = '{HOST}'\npath = '/oauth/callback'\n\
+             [self_check]\nconnect_to = '{HOST}:443:{connect_to}'\n"
+        )
+    };
+    let good = format!("{}root_ca = '{ca}'", settings(&server.to_string()));
+    let check = async |settings: String, args: &[&str]| {
+        let file = file("config.toml", &settings);
+        let mut all = vec!["-c", &file, "check", "--no-follow", "--skip", "redirect.http"];
+        all.extend(args);
+        callback_edge(&all).await
+    };
+    let run = check(good.clone(), &[]).await;
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{}", run.stdout);
+    let run = check(good, &[&format!("https://{HOST}/oauth/callback")]).await;
+    assert_eq!(run.code, 0, "{}", run.stdout);
+
+    // The command line holds in place of the one, and in addition to the other.
+    let place = format!("{HOST}:443:{server}");
+    let run = check(settings("127.0.0.1:1"), &["--connect-to", &place, "--ca", &ca]).await;
+    assert_eq!(run.code, 0, "{}", run.stdout);
+    let run = check(settings(&server.to_string()), &["--only", "tls.chain"]).await;
+    assert_eq!(run.code, 1, "{}", run.stdout);
+    let no_ca = format!("{}root_ca = '/nonexistent.pem'", settings("127.0.0.1:1"));
+    let run = check(no_ca, &[]).await;
+    assert_eq!((run.code, run.stdout.as_str()), (64, ""));
+    assert!(run.stderr.contains("/nonexistent.pem"), "{}", run.stderr);
+}
+
+#[tokio::test]
+async fn variables_count_beside_a_url_and_a_file_that_lies_here_does_not() {
+    let stage = Stage::new(|_, right| Act::Reply(right)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.toml");
+    let origin = format!("http://{}", stage.nango);
+    std::fs::write(&file, format!("[nango]\nurl = '{origin}'")).unwrap();
+    let url = stage.callback();
+    let led_to = async |variables: &[(&str, &str)]| {
+        let mut command = command(dir.path());
+        command.args(["check", "--only", "url", "--json", &url]).envs(variables.iter().copied());
+        let run = ran(command).await;
+        let report: Value = serde_json::from_str(&run.stdout).unwrap_or_default();
+        (run.code, report["target"].as_str().unwrap_or_default().to_owned())
+    };
+    let own = (0, format!("{origin}/oauth/callback"));
+    assert_eq!(led_to(&[]).await.1, "https://api.nango.dev/oauth/callback");
+    assert_eq!(led_to(&[("CALLBACK_EDGE_NANGO__URL", &origin)]).await, own);
+    assert_eq!(led_to(&[("CALLBACK_EDGE_CONFIG", file.to_str().unwrap())]).await, own);
+    assert_eq!(
+        led_to(&[("CALLBACK_EDGE_CONFIG", "")]).await.1,
+        "https://api.nango.dev/oauth/callback"
+    );
+    assert_eq!(led_to(&[("CALLBACK_EDGE_NANGO__URI", &origin)]).await.0, 64);
+    // What lies here is not even read.
+    std::fs::write(&file, "nonsense").unwrap();
+    assert_eq!(led_to(&[("CALLBACK_EDGE_NANGO__URL", &origin)]).await, own);
+}
+
+#[tokio::test]
+async fn a_url_for_github_apps_leads_to_its_like() {
+    for (path, expected) in [
+        ("/oauth/callback", "/oauth/callback"),
+        ("/app-auth/connect", "/app-auth/connect"),
+        ("/app-auth/connect/?code=a", "/app-auth/connect"),
+        ("", "/oauth/callback"),
+    ] {
+        let url = format!("https://{HOST}{path}");
+        let run = callback_edge(&[
+            "check",
+            "--only",
+            "url",
+            "--resolve",
+            &format!("{HOST}:443:127.0.0.1"),
+            "--json",
+            &url,
+        ])
+        .await;
+        let report: Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(report["target"], format!("https://api.nango.dev{expected}"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn settings_that_say_no_port_are_a_usage_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = async |settings: &str| {
+        std::fs::write(dir.path().join("config.toml"), settings).unwrap();
+        let mut command = command(dir.path());
+        command.args(["check", "--only", "url"]);
+        ran(command).await
+    };
+    let run = check("listen.http = '127.0.0.1:0'").await;
+    assert_eq!((run.code, run.stdout.as_str()), (64, ""));
+    assert_eq!(
+        run.stderr,
+        "error: cannot ask: `listen.http` has port 0, which is another port at each start\n\
+         hint: give `listen.http` a port of its own\n"
+    );
+    let run = check("listen.http = '127.0.0.1:0'\npublic_url = 'http://127.0.0.1:1'").await;
+    assert_ne!(run.code, 64, "{}", run.stderr);
+}
+
+#[tokio::test]
+async fn json_of_settings_is_an_array_whatever_they_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = "public_url = 'http://127.0.0.1:1'\n[[route]]\npath = '/oauth/callback'";
+    std::fs::write(dir.path().join("config.toml"), settings).unwrap();
+    let mut command = command(dir.path());
+    command.args(["check", "--only", "url", "--json"]);
+    let run = ran(command).await;
+    let reports: Vec<Value> = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(reports.len(), 1);
+}
+
+#[tokio::test]
+async fn a_reader_that_has_seen_enough_changes_nothing() {
+    let stage = Stage::new(|_, _| Act::Reply(Reply::new(503))).await;
+    let url = stage.callback();
+    for (args, code) in [
+        (&["check", "--no-follow", &url][..], 1),
+        (&["check", "--no-follow", "--json", &url], 1),
+        (&["--help"], 0),
+        (&["help", "check"], 0),
+        (&["--version"], 0),
+        (&["config", "show"], 0),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let run = ran_into(args, writer.into()).await;
+        assert_eq!((run.code, run.stderr.as_str()), (code, ""), "{args:?}");
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let run = ran_into(args, full.into()).await;
+        assert_eq!(run.code, 3, "{args:?}");
+        assert!(run.stderr.starts_with("error: cannot write: "), "{args:?}: {}", run.stderr);
+    }
+}
+
+#[tokio::test]
+async fn a_usage_error_is_one_even_when_nobody_can_be_told() {
+    for args in [&["nonsense"][..], &["check", "--ca", "/nonexistent.pem", "https://a.test"]] {
+        let mut command = with(args);
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        command.stdout(Stdio::piped()).stderr(full);
+        assert_eq!(ran_as_set_up(command).await.code, 64, "{args:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_machine_without_a_way_there_could_not_run() {
+    // No route leads to the broadcast address by TCP (RFC 1122 §4.2.3.10).
+    let place = format!("{HOST}:443:255.255.255.255:443");
+    let url = format!("https://{HOST}/oauth/callback");
+    let run = callback_edge(&["check", "--no-follow", "--connect-to", &place, &url]).await;
+    assert_eq!((run.code, run.stderr.as_str()), (3, ""), "{}", run.stdout);
+    assert!(
+        run.stdout.ends_with("could not run: this machine has no route to the callback\n"),
+        "{}",
+        run.stdout
+    );
+}
+
+#[tokio::test]
+async fn help_is_a_command_too() {
+    for args in [&["help"][..], &["help", "check"], &["config", "help"]] {
+        let run = callback_edge(args).await;
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{args:?}");
+        assert!(run.stdout.contains("Usage: "), "{args:?}");
+    }
 }
 
 #[tokio::test]
@@ -275,12 +463,36 @@ struct Run {
 
 /// Runs the built binary, away from the settings of whoever runs the tests.
 async fn callback_edge(args: &[&str]) -> Run {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_callback-edge"));
-    command.args(args).stdin(Stdio::null()).env_remove("CALLBACK_EDGE_CONFIG");
-    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    ran(with(args)).await
+}
+
+/// Runs it with stdout led elsewhere.
+async fn ran_into(args: &[&str], stdout: Stdio) -> Run {
+    let mut command = with(args);
+    command.stdout(stdout).stderr(Stdio::piped());
+    ran_as_set_up(command).await
+}
+
+async fn ran(mut command: Command) -> Run {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    ran_as_set_up(command).await
+}
+
+async fn ran_as_set_up(mut command: Command) -> Run {
+    command.stdin(Stdio::null());
+    let child = command.spawn().unwrap();
+    // It may hold the other end of a pipe.
+    drop(command);
+    let output = tokio::task::spawn_blocking(|| child.wait_with_output()).await.unwrap().unwrap();
     Run {
         code: output.status.code().unwrap(),
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
     }
+}
+
+fn with(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_callback-edge"));
+    command.args(args).env_remove("CALLBACK_EDGE_CONFIG");
+    command
 }

@@ -250,7 +250,10 @@ fn judge(case: &Case, report: &Report, took: Duration) -> Option<String> {
         wrong.push(format!("took {took:?}"));
     }
     if found != expected {
-        wrong.push(format!("expected {expected:?}, found {found:?}\n{}", report::text(report)));
+        wrong.push(format!(
+            "expected {expected:?}, found {found:?}\n{}",
+            report::text(report, None)
+        ));
     }
     (!wrong.is_empty()).then(|| format!("{}: {}", case.name, wrong.join("; ")))
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 /// What is wrong with the URL as it is written.
 pub(super) async fn urls(world: &World) -> Vec<Case> {
     let mut cases = Vec::new();
-    let written: [(&'static str, String, &'static [&'static str]); 8] = [
+    let written: [(&'static str, String, &'static [&'static str]); 12] = [
         ("P19 a newline", format!("https://{HOST}/oauth/callback\n"), &["url.characters=U+000A"]),
         (
             "P19 a zero-width space",
@@ -25,6 +25,22 @@ pub(super) async fn urls(world: &World) -> Vec<Case> {
         ("a query", format!("https://{HOST}/oauth/callback?code=s3cret"), &["url.query"]),
         ("a password", format!("https://me:s3cret@{HOST}/oauth/callback"), &["url.userinfo"]),
         ("no URL", format!("{HOST}/oauth/callback"), &["url.syntax"]),
+        (
+            "P19 a space in the host",
+            format!("https://{} {}/oauth/callback", &HOST[..1], &HOST[1..]),
+            &["url.characters", "url.syntax=the host has a space"],
+        ),
+        (
+            "P19 spaces around",
+            format!(" https://{HOST}/oauth/callback\u{200b}"),
+            &["url.characters"],
+        ),
+        (
+            "a port beyond all ports",
+            format!("https://{HOST}:99999/oauth/callback"),
+            &["url.syntax=no port 99999"],
+        ),
+        ("port 0", format!("https://{HOST}:0/oauth/callback"), &["url.syntax=no port 0"]),
     ];
     for (name, url, expected) in written {
         let mut case = world.case(name, expected, |_, right| Act::Reply(right)).await;

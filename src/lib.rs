@@ -9,9 +9,9 @@
 //! | 5 | [`cli`] | one file a verb; prints, chooses exit codes | all below |
 //! | 4 | [`server`] | listeners, connections, the HTTP service, lifecycle, reload | config, redirect, tls, check, outbound, report, observe |
 //! | 3 | [`check`] | the prober: a plan in, a report out | outbound, report, redirect |
-//! | 3 | [`tls`] | certificates: read, held, chosen by SNI | config, observe |
-//! | 2 | [`config`] | settings: sources, types, every problem with its place | redirect |
-//! | 2 | [`outbound`] | the one way out: dialer, TLS client, HTTP client | – |
+//! | 3 | [`tls`] | certificates: read or obtained by ACME, held, chosen by SNI | outbound, config, observe |
+//! | 2 | [`config`] | settings: sources, types, every problem with its place | redirect, outbound |
+//! | 1 | [`outbound`] | the one way out: dialer, TLS client, HTTP client | – |
 //! | 1 | [`redirect`] | **the heart, pure**: a request head in, a decision with a ready `Location` out | – |
 //! | 1 | [`report`] | checks and verdicts; text, JSON and HTML from the same report | – |
 //! | 1 | [`observe`] | log set-up, panics without payloads, every metric | – |

@@ -39,6 +39,11 @@ pub(super) fn run(config: &Config, file: Option<&Path>) -> Exit {
     }
     match config.what {
         What::Check => {
+            let acme = loaded.settings.tls.as_ref().and_then(|tls| tls.acme.as_ref());
+            if let Some(Err(problem)) = acme.map(crate::tls::acme::check) {
+                talk(&Problems::from(problem).coloured());
+                return Exit::Usage;
+            }
             let pairs = loaded.settings.tls.as_ref().map_or(&[][..], |tls| &tls.pairs);
             match Certificates::load(pairs) {
                 Err(errors) => {
@@ -56,9 +61,8 @@ pub(super) fn run(config: &Config, file: Option<&Path>) -> Exit {
 }
 
 fn warn_about_validity(certificates: &Certificates) {
-    for (files, _, problem) in certificates.invalid(SystemTime::now()) {
-        let certificate = files.certificate.display();
-        let warning = Problem::warning(format!("the certificate `{certificate}` {problem}"))
+    for (origin, _, problem) in certificates.invalid(SystemTime::now()) {
+        let warning = Problem::warning(format!("the certificate `{origin}` {problem}"))
             .hint("put a valid certificate in its place; a running edge picks it up");
         talk(&warning.coloured());
     }

@@ -103,6 +103,33 @@ pub(super) fn host(text: &str) -> Leaf<Host> {
     Host::parse(&normal.to_string()).map_err(|_| bad())
 }
 
+/// A name or address to have a certificate for.
+pub(super) fn domain(text: &str) -> Leaf<Host> {
+    if text.contains('*') {
+        return Err(Bad::new(format!("`{text}` is a wildcard")).hint(
+            "its certificate needs a DNS challenge, which the edge does not do: name each host",
+        ));
+    }
+    host(text)
+}
+
+/// The URL of an ACME directory: the account's requests are signed, but not secret.
+pub(super) fn directory(text: &str) -> Leaf<Box<str>> {
+    if has_userinfo(text) {
+        return Err(Bad::userinfo());
+    }
+    match Url::parse(text) {
+        Ok(url) if url.scheme() == "https" && url.has_host() && url.fragment().is_none() => {
+            Ok(text.into())
+        }
+        Ok(url) if url.scheme() == "http" => Err(Bad::new(format!("`{text}` is not an https URL"))
+            .hint("ACME is spoken over https only; `root_ca` names a private authority")),
+        _ => Err(Bad::new(format!("`{text}` is not an https URL")).hint(
+            "give the directory, for example `https://acme-v02.api.letsencrypt.org/directory`",
+        )),
+    }
+}
+
 pub(super) fn path(text: &str) -> Leaf<Path> {
     Path::parse(text).map_err(|error| {
         let bad = Bad::new(format!("`{text}` {error}"));

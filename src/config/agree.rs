@@ -3,9 +3,14 @@
 use super::file::{Unreadable, read_file};
 use super::loops::{self, is_plain_allowed};
 use super::problem::Problem;
-use super::read::{PageBody, Read, RouteRead, SelfCheckRead, TlsRead, below, path_at_nango};
+use super::read::{
+    AcmeRead, LETS_ENCRYPT, PageBody, Read, RouteRead, STATE_DIR, SelfCheckRead, TlsRead, below,
+    path_at_nango,
+};
 use super::reader::At;
-use super::settings::{CertificateFiles, Listen, Origin, Page, RootCa, SelfCheck, Settings, Tls};
+use super::settings::{
+    Acme, CertificateFiles, Challenge, Eab, Listen, Origin, Page, RootCa, SelfCheck, Settings, Tls,
+};
 use super::source::Place;
 use crate::outbound::Roots;
 use crate::redirect::{Host, Path, Place as _, Route, RouteTable, Target};
@@ -283,11 +288,15 @@ fn too_long(what: &str, place: &Place) -> Problem {
 fn tls(read: &Read, problems: &mut Vec<Problem>) -> Option<Tls> {
     let tls = &read.tls;
     let pairs = pairs(tls, problems);
-    if let (Some(https), false) = (read.listen.https.first(), tls.given) {
+    let given = tls.given || tls.acme.is_some();
+    if let (Some(https), false) = (read.listen.https.first(), given) {
         problems.push(
             Problem::error("`listen.https` needs a certificate, and `[tls]` names none")
                 .at(&https.place)
-                .hint("set `certificate` and `private_key` in `[tls]`, or turn `listen.https` off"),
+                .hint(
+                    "set `certificate` and `private_key` in `[tls]`, or let `[tls.acme]` obtain \
+                     one, or turn `listen.https` off",
+                ),
         );
     }
     let pair = tls.pairs.first().map(|pair| &pair.place);
@@ -299,7 +308,7 @@ fn tls(read: &Read, problems: &mut Vec<Problem>) -> Option<Tls> {
                 .hint("set `https = \"0.0.0.0:443\"` in `[listen]`, or remove the certificate"),
         );
     }
-    if let (Some(hsts), false) = (&tls.hsts, tls.given) {
+    if let (Some(hsts), false) = (&tls.hsts, given) {
         problems.push(
             Problem::warning("`tls.hsts` does nothing without a certificate")
                 .at(&hsts.place)
@@ -307,7 +316,111 @@ fn tls(read: &Read, problems: &mut Vec<Problem>) -> Option<Tls> {
         );
     }
     let hsts = tls.hsts.as_ref().map(|hsts| hsts.value);
-    (!pairs.is_empty()).then_some(Tls { pairs, hsts })
+    let acme = tls.acme.as_ref().and_then(|acme| self::acme(acme, read, problems));
+    (!pairs.is_empty() || acme.is_some()).then_some(Tls { pairs, acme, hsts })
+}
+
+fn acme(acme: &AcmeRead, read: &Read, problems: &mut Vec<Problem>) -> Option<Acme> {
+    let before = problems.len();
+    let agreed = acme.agreed.as_ref();
+    if !agreed.is_some_and(|agreed| agreed.value) && !acme.broken {
+        problems.push(
+            Problem::error("`[tls.acme]` needs your consent to the authority's terms of service")
+                .at(agreed.map_or(&acme.place, |agreed| &agreed.place))
+                .hint("read them, and set `agree_to_terms = true`"),
+        );
+    }
+    let challenge = acme.challenge.as_ref().map_or(Challenge::TlsAlpn01, |it| it.value);
+    if read.listen.https.is_empty() {
+        problems.push(
+            Problem::error("`[tls.acme]` obtains certificates, and `listen.https` is off")
+                .at(&acme.place)
+                .hint("set it, for example `https = \"0.0.0.0:443\"` in `[listen]`"),
+        );
+    }
+    if let (Challenge::Http01, true, Some(at)) =
+        (challenge, read.listen.http.is_empty(), &acme.challenge)
+    {
+        problems.push(
+            Problem::error("the challenge `http-01` is answered on `listen.http`, which is off")
+                .at(&at.place)
+                .hint("set it, for example `http = \"0.0.0.0:80\"`, or use `tls-alpn-01`"),
+        );
+    }
+    let eab = match (&acme.eab_key_id, &acme.eab_hmac_key_file) {
+        (Some(id), Some(file)) => {
+            Some(Eab { key_id: id.value.as_str().into(), hmac_key_file: file.value.clone() })
+        }
+        (Some(id), None) if !acme.broken => {
+            let half = half_of("tls.acme", "eab_key_id", "eab_hmac_key_file", &id.place);
+            problems.push(half.hint("the authority hands out both together"));
+            None
+        }
+        (None, Some(file)) if !acme.broken => {
+            let half = half_of("tls.acme", "eab_hmac_key_file", "eab_key_id", &file.place);
+            problems.push(half.hint("the authority hands out both together"));
+            None
+        }
+        _ => None,
+    };
+    let mut domains: Vec<Host> = Vec::new();
+    for at in &acme.domains {
+        if domains.contains(&at.value) {
+            let what = format!("`{}` stands in `tls.acme.domains` twice", at.value);
+            problems.push(Problem::error(what).at(&at.place).hint("remove one of them"));
+        } else {
+            domains.push(at.value.clone());
+        }
+    }
+    if acme.domains.is_empty() {
+        let named = read.routes.iter().filter_map(|route| route.host.clone());
+        for host in named {
+            if !domains.contains(&host) {
+                domains.push(host);
+            }
+        }
+        if let (true, Some(public)) = (domains.is_empty(), &read.public_url) {
+            domains.push(public.value.host.clone());
+        }
+    }
+    if domains.is_empty() && !acme.broken {
+        problems.push(
+            Problem::error("nothing says which domain the certificate is for")
+                .at(&acme.place)
+                .hint("name it as `domains` in `[tls.acme]`, as `host` of a route, or in `public_url`"),
+        );
+    }
+    for host in domains.iter().filter(|host| !is_public(host)) {
+        // A private directory may know it.
+        if acme.directories.is_empty() {
+            let what = format!("no public authority certifies `{host}`");
+            problems.push(Problem::error(what).at(&acme.place).hint(
+                "name a public host, or a private authority as `directory` with its `root_ca`",
+            ));
+        }
+    }
+    let text = |at: &At<String>| at.value.as_str().into();
+    let path = |at: &At<PathBuf>| at.value.clone();
+    let mut directories: Vec<_> = acme.directories.iter().map(|it| it.value.clone()).collect();
+    if directories.is_empty() {
+        directories.push(LETS_ENCRYPT.into());
+    }
+    (problems.len() == before && !acme.broken).then(|| Acme {
+        domains,
+        contact: acme.contact.iter().map(|it| it.value.clone()).collect(),
+        directories,
+        profile: acme.profile.as_ref().map(text),
+        eab,
+        state_dir: acme.state_dir.as_ref().map_or_else(|| STATE_DIR.into(), path),
+        challenge,
+        root_ca: acme.root_ca.as_ref().map(path),
+    })
+}
+
+/// Whether the host can be known beyond this machine: more than one label, or an address.
+fn is_public(host: &Host) -> bool {
+    let name = host.as_str();
+    (name.contains('.') || name.starts_with('[')) && !name.ends_with(".localhost")
 }
 
 fn pairs(tls: &TlsRead, problems: &mut Vec<Problem>) -> Vec<CertificateFiles> {
@@ -338,9 +451,11 @@ fn pairs(tls: &TlsRead, problems: &mut Vec<Problem>) -> Vec<CertificateFiles> {
 }
 
 fn half(has: &str, lacks: &str, at: &At<PathBuf>) -> Problem {
-    Problem::error(format!("`tls.{has}` is set, and `tls.{lacks}` is not"))
-        .at(&at.place)
-        .hint(format!("name the PEM file as `{lacks}`"))
+    half_of("tls", has, lacks, &at.place).hint(format!("name the PEM file as `{lacks}`"))
+}
+
+fn half_of(table: &str, has: &str, lacks: &str, place: &Place) -> Problem {
+    Problem::error(format!("`{table}.{has}` is set, and `{table}.{lacks}` is not")).at(place)
 }
 
 fn self_check(read: &SelfCheckRead, problems: &mut Vec<Problem>) -> SelfCheck {

@@ -1,7 +1,7 @@
 //! What the values of single keys look like, each as one function from what was written to a type.
 //! Those that name places on a network are in `address`.
 
-use super::settings::LogFormat;
+use super::settings::{Challenge, LogFormat};
 use crate::redirect::FormPost;
 use figment::value::Value;
 use http::HeaderValue;
@@ -240,6 +240,23 @@ pub(super) fn max_age(text: &str) -> Leaf<Duration> {
 
 pub(super) fn form_post(text: &str) -> Leaf<FormPost> {
     one_of(text, &[("convert", FormPost::Convert), ("reject", FormPost::Reject)])
+}
+
+pub(super) fn challenge(text: &str) -> Leaf<Challenge> {
+    one_of(text, &[("tls-alpn-01", Challenge::TlsAlpn01), ("http-01", Challenge::Http01)])
+}
+
+/// An e-mail address, with or without `mailto:`; directories take no other contacts.
+pub(super) fn contact(text: &str) -> Leaf<Box<str>> {
+    let address = text.strip_prefix("mailto:").unwrap_or(text);
+    let plain = |part: &str| {
+        !part.is_empty() && part.bytes().all(|it| it.is_ascii_graphic() && !b"@,?<>".contains(&it))
+    };
+    match address.split_once('@') {
+        Some((name, host)) if plain(name) && plain(host) => Ok(format!("mailto:{address}").into()),
+        _ => Err(Bad::new(format!("`{}` is not an e-mail address", text.escape_debug()))
+            .hint("give one address, for example `ops@example.com`; several as a list")),
+    }
 }
 
 pub(super) fn log_format(text: &str) -> Leaf<LogFormat> {

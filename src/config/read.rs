@@ -4,7 +4,9 @@ use super::address;
 use super::leaf::{self, DAY, HOUR, SECOND, YEAR, or_off, text};
 use super::problem::Problem;
 use super::reader::{At, Section};
-use super::settings::{CertificateFiles, ConnectTo, Limits, Log, Networks, Origin, Shutdown};
+use super::settings::{
+    CertificateFiles, Challenge, ConnectTo, Limits, Log, Networks, Origin, Shutdown,
+};
 use super::source::Place;
 use crate::redirect::{FormPost, Host, Path, Target};
 use http::HeaderValue;
@@ -67,6 +69,23 @@ pub(super) struct TlsRead {
     /// Some pair was meant, even if it could not be read.
     pub(super) given: bool,
     pub(super) hsts: Option<At<Duration>>,
+    pub(super) acme: Option<AcmeRead>,
+}
+
+pub(super) struct AcmeRead {
+    pub(super) place: Place,
+    pub(super) domains: Vec<At<Host>>,
+    pub(super) contact: Vec<At<Box<str>>>,
+    pub(super) directories: Vec<At<Box<str>>>,
+    pub(super) profile: Option<At<String>>,
+    pub(super) eab_key_id: Option<At<String>>,
+    pub(super) eab_hmac_key_file: Option<At<PathBuf>>,
+    pub(super) state_dir: Option<At<PathBuf>>,
+    pub(super) challenge: Option<At<Challenge>>,
+    pub(super) root_ca: Option<At<PathBuf>>,
+    pub(super) agreed: Option<At<bool>>,
+    /// Some of these were written and could not be read.
+    pub(super) broken: bool,
 }
 
 pub(super) struct SelfCheckRead {
@@ -83,6 +102,12 @@ pub(super) struct LimitsRead {
     pub(super) header_bytes: Option<At<usize>>,
     pub(super) query_bytes: Option<At<usize>>,
 }
+
+/// The directory that is asked when none is named.
+pub(super) const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+
+/// Where the certificates are kept when no folder is named.
+pub(super) const STATE_DIR: &str = "/var/lib/callback-edge/acme";
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -228,7 +253,37 @@ fn tls(table: &mut Section<'_, '_>) -> TlsRead {
     });
     let hsts = table.value("hsts", or_off(leaf::max_age));
     let hsts = hsts.and_then(|At { value, place }| Some(At { value: value?, place }));
-    TlsRead { certificate, private_key, pairs, given, hsts }
+    let acme = acme(table);
+    TlsRead { certificate, private_key, pairs, given, hsts, acme }
+}
+
+/// `None` without the table: it is what turns ACME on.
+fn acme(table: &mut Section<'_, '_>) -> Option<AcmeRead> {
+    let given = table.is_set("acme");
+    let before = table.problems();
+    let mut acme = table.section("acme");
+    let mut read = AcmeRead {
+        place: acme.place(),
+        domains: acme.list("domains", address::domain),
+        contact: acme.list("contact", leaf::contact),
+        directories: acme.list("directory", address::directory),
+        profile: acme.value("profile", leaf::verbatim),
+        eab_key_id: acme.value("eab_key_id", leaf::verbatim),
+        eab_hmac_key_file: acme.value("eab_hmac_key_file", leaf::verbatim),
+        state_dir: acme.value("state_dir", leaf::verbatim),
+        challenge: acme.value("challenge", text(leaf::challenge)),
+        root_ca: acme.value("root_ca", leaf::verbatim),
+        agreed: acme.value("agree_to_terms", leaf::flag),
+        broken: false,
+    };
+    if given {
+        acme.derived("domains", "the hosts of the routes, else of public_url");
+        acme.derived("directory", LETS_ENCRYPT);
+        acme.derived("state_dir", STATE_DIR);
+        acme.derived("challenge", Challenge::TlsAlpn01.name());
+    }
+    read.broken = acme.problems() > before;
+    given.then_some(read)
 }
 
 fn limits(table: &mut Section<'_, '_>) -> LimitsRead {

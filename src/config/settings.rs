@@ -124,8 +124,60 @@ impl Networks {
 pub struct Tls {
     /// Certificate and key files, chosen by SNI; the first answers when no name matches.
     pub pairs: Vec<CertificateFiles>,
+    /// Certificates that the edge obtains by itself. With `pairs` as well, a pair that names a host
+    /// is shown for it.
+    pub acme: Option<Acme>,
     /// How long browsers are told to insist on TLS (RFC 6797); whole seconds.
     pub hsts: Option<Duration>,
+}
+
+/// Certificates by ACME (RFC 8555).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acme {
+    /// The names and addresses to have certificates for, each once. Never empty.
+    pub domains: Vec<Host>,
+    /// Contact URLs for the account, `mailto:` written out.
+    pub contact: Vec<Box<str>>,
+    /// Directory URLs; the next is asked when one does not help. Never empty.
+    pub directories: Vec<Box<str>>,
+    /// The certificate profile to ask for.
+    pub profile: Option<Box<str>>,
+    /// What ties the account to a customer of the first directory.
+    pub eab: Option<Eab>,
+    /// The folder that keeps account, keys and certificates.
+    pub state_dir: PathBuf,
+    /// How it is proved that the names lead here.
+    pub challenge: Challenge,
+    /// A PEM file with authorities to trust beside the public ones when a directory is asked.
+    pub root_ca: Option<PathBuf>,
+}
+
+/// External account binding (RFC 8555 §7.3.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eab {
+    /// The key's name.
+    pub key_id: Box<str>,
+    /// A file with the key itself, in base64url as authorities hand it out.
+    pub hmac_key_file: PathBuf,
+}
+
+/// How a directory is shown that a name leads here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Challenge {
+    /// A handshake on port 443 (RFC 8737).
+    TlsAlpn01,
+    /// A request on port 80 (RFC 8555 §8.3).
+    Http01,
+}
+
+impl Challenge {
+    /// As it is registered.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TlsAlpn01 => "tls-alpn-01",
+            Self::Http01 => "http-01",
+        }
+    }
 }
 
 /// A certificate and its key.

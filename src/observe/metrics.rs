@@ -201,6 +201,58 @@ label! {
 }
 
 label! {
+    /// What was done on the way to a certificate by ACME.
+    AcmeStep, "step" {
+        /// The own test of the challenge's way passed.
+        Trial => "trial",
+        /// An account was made.
+        Account => "account",
+        /// An order was made.
+        Order => "order",
+        /// An order from before was gone on with.
+        Resumed => "resumed",
+        /// The directory was asked to look at the challenge.
+        Challenge => "challenge",
+        /// The directory found the name to lead here, and was sent the key.
+        Finalize => "finalize",
+        /// The certificate came, and is in use.
+        Certificate => "certificate",
+        /// The directory told when to renew.
+        RenewalInfo => "renewal_info",
+    }
+}
+
+label! {
+    /// Why a certificate could not be had by ACME.
+    AcmeFailure, "reason" {
+        /// The directory limits orders.
+        RateLimited => "rate_limited",
+        /// The name has no address, or its DNS does not answer.
+        Dns => "dns",
+        /// Nobody answers at the name's address.
+        Unreachable => "unreachable",
+        /// Somebody else answers there.
+        WrongAnswer => "wrong_answer",
+        /// The directory is down, or not well.
+        Directory => "directory_down",
+        /// The directory keeps refusing nonces.
+        BadNonce => "bad_nonce",
+        /// The directory does not accept the account.
+        Account => "account",
+        /// CAA forbids the directory's authority.
+        Caa => "caa",
+        /// The directory does not offer the profile.
+        Profile => "profile",
+        /// The directory does not certify such a name.
+        Refused => "refused",
+        /// The state folder cannot be used.
+        State => "state_dir",
+        /// Anything else.
+        Other => "other",
+    }
+}
+
+label! {
     /// How a reload of the settings ended.
     ReloadResult, "result" {
         /// The new settings are in force.
@@ -262,6 +314,11 @@ pub struct Metrics {
     pub limits: ByLabel<Limit>,
     /// Reloads by result.
     pub reloads: ByLabel<ReloadResult>,
+    /// Steps to certificates by ACME.
+    pub acme_steps: ByLabel<AcmeStep>,
+    /// Certificates that could not be had by reason.
+    pub acme_failures: ByLabel<AcmeFailure>,
+    acme_next: Family<[(&'static str, String); 1], Gauge>,
     redirects: Family<[(&'static str, String); 2], Counter>,
     handshakes: Histogram,
     connections: Family<One, Gauge>,
@@ -372,6 +429,19 @@ impl Metrics {
             "1 when the certificate in use is the one on disk, 0 when an older one is kept",
             certificate_current.clone(),
         );
+        let acme_steps =
+            ByLabel::register(own, "acme_steps", "Steps taken to certificates by ACME, by step");
+        let acme_failures = ByLabel::register(
+            own,
+            "acme_failures",
+            "Certificates that could not be had by ACME, by reason; each is tried again",
+        );
+        let acme_next = Family::default();
+        own.register(
+            "acme_next_seconds",
+            "When the next certificate is ordered for each domain, Unix time",
+            acme_next.clone(),
+        );
         let self_check_passed =
             gauge(own, "self_check_passed", "1 when every callback passed the last self-check");
         let self_check_failed = Family::default();
@@ -405,6 +475,9 @@ impl Metrics {
             deadlines,
             limits,
             reloads,
+            acme_steps,
+            acme_failures,
+            acme_next,
             redirects,
             handshakes,
             connections,
@@ -457,6 +530,17 @@ impl Metrics {
             self.certificate_not_after.get_or_create_owned(&label).set(not_after);
             self.certificate_current.get_or_create_owned(&label).set(i64::from(current));
         }
+    }
+
+    /// Records when a domain's next certificate is ordered, Unix time.
+    pub fn acme_next(&self, domain: &str, at: u64) {
+        let label = [("domain", domain.to_owned())];
+        self.acme_next.get_or_create_owned(&label).set(i64::try_from(at).unwrap_or(i64::MAX));
+    }
+
+    /// Forgets the domains.
+    pub fn acme_ends(&self) {
+        self.acme_next.clear();
     }
 
     /// Records a self-check, and forgets the one before: route, id of the check, whether it failed.

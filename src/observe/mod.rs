@@ -6,6 +6,6 @@ mod metrics;
 
 pub use log::{Format, Log, LogError, own_panics};
 pub use metrics::{
-    ByLabel, ConnectionError, ConnectionState, Deadline, HandshakeFailure, Label, Limit,
-    ListenerKind, Metrics, Refusal, ReloadResult, Sampled, Status,
+    AcmeFailure, AcmeStep, ByLabel, ConnectionError, ConnectionState, Deadline, HandshakeFailure,
+    Label, Limit, ListenerKind, Metrics, Refusal, ReloadResult, Sampled, Status,
 };

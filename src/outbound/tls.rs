@@ -61,6 +61,8 @@ pub enum Offer {
     Http1,
     /// HTTP/2 alone.
     Http2,
+    /// The handshake of an ACME challenge (RFC 8737), after which nothing is said.
+    AcmeTls,
 }
 
 /// Who is at the other end of a TLS connection.
@@ -219,6 +221,7 @@ pub(super) async fn handshake(
         Offer::Both => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         Offer::Http1 => vec![b"http/1.1".to_vec()],
         Offer::Http2 => vec![b"h2".to_vec()],
+        Offer::AcmeTls => vec![b"acme-tls/1".to_vec()],
     };
     let stream = TlsConnector::from(Arc::new(config))
         .connect(name.clone(), stream)

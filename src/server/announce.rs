@@ -1,16 +1,22 @@
 //! What `serve` says when it is up.
 
 use super::origin::{Addresses, callback_url, public};
+use super::state::Snapshot;
 use crate::config::Settings;
+use crate::tls::acme::Board;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
 /// For a person: each callback with its target, what else can be asked, and every address.
-pub(super) fn text(settings: &Settings, bound: &Addresses, file: Option<&Path>) -> String {
+pub(super) fn text(snapshot: &Snapshot, board: &Board, file: Option<&Path>) -> String {
+    let (settings, bound) = (&snapshot.settings, &snapshot.bound);
     let mut text = format!("callback-edge {}\n\n", env!("CARGO_PKG_VERSION"));
     for (url, target) in callbacks(settings, bound) {
         let _ = writeln!(text, "  callback    {url}\n           →  {target}");
+    }
+    for (domain, standing) in board.standings() {
+        let _ = writeln!(text, "  certificate {domain}  {}", standing.summary());
     }
     let _ = writeln!(text, "  self-check  {}", self_check(settings, bound));
     for (kind, address) in addresses(bound) {
@@ -22,7 +28,10 @@ pub(super) fn text(settings: &Settings, bound: &Addresses, file: Option<&Path>) 
 }
 
 /// For programs: the same as events.
-pub(super) fn events(settings: &Settings, bound: &Addresses) {
+pub(super) fn events(settings: &Settings, bound: &Addresses, board: &Board) {
+    for (domain, standing) in board.standings() {
+        tracing::info!(event = "certificate", domain = &*domain, standing = standing.summary());
+    }
     for (url, target) in callbacks(settings, bound) {
         tracing::info!(event = "callback", url, target);
     }

@@ -10,6 +10,8 @@ use super::state::Shared;
 use crate::observe::{
     ConnectionError, Deadline, HandshakeFailure, Label, Limit, ListenerKind, Refusal, Status,
 };
+use crate::tls::Acceptor;
+use crate::tls::acme::ACME_TLS;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::error::Error as _;
@@ -18,10 +20,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 /// How long a connection without a request is kept when its listener closes or it is old: what
@@ -44,7 +45,7 @@ pub(super) struct Accepted {
     pub(super) kind: ListenerKind,
     /// None on the admin listener, which has a limit of its own.
     pub(super) slot: Option<Slot>,
-    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) tls: Option<Acceptor>,
     /// Cancelled when the listener closes.
     pub(super) drain: CancellationToken,
     pub(super) shared: Arc<Shared>,
@@ -116,11 +117,15 @@ async fn connect(accepted: Accepted, activity: &Arc<Activity>) {
     };
     let left = handshake_timeout.saturating_sub(activity.age());
     let handshake = tokio::select! {
-        handshake = timeout(left, tls.accept(stream)) => handshake,
+        handshake = timeout(left, tls.current().accept(stream)) => handshake,
         () = activity.evicted() => return,
         () = last_call(&drain) => return,
     };
     match handshake {
+        // A directory has seen what it came for (RFC 8737 §3).
+        Ok(Ok(mut stream)) if stream.get_ref().1.alpn_protocol() == Some(ACME_TLS) => {
+            let _ = timeout(FAREWELL, stream.shutdown()).await;
+        }
         Ok(Ok(stream)) => {
             metrics.handshake(activity.age());
             activity.became_ready();

@@ -8,7 +8,8 @@ use super::state::{LinesDropped, Shared, Snapshot};
 use super::{announce, reload};
 use crate::config::{Problem, Problems, Settings};
 use crate::observe::{Log, Metrics};
-use crate::tls::{self, Certificates, Store};
+use crate::tls::acme::{self, Board};
+use crate::tls::{Acceptor, Certificates, Store};
 use arc_swap::ArcSwap;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
@@ -22,7 +23,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 /// How often certificate files are looked at. Kubernetes swaps a symlink and sends no signal.
@@ -69,15 +69,18 @@ pub async fn serve(startup: Startup) -> Result<Ended, Problems> {
     raise_file_limit(settings.limits.connections);
 
     let store = Arc::new(Store::default());
-    let tls = tls::server_config(Arc::clone(&store)).map_err(|error| cannot_start(&error))?;
-    let acceptor = TlsAcceptor::from(tls);
+    let board = Arc::new(Board::default());
+    let acceptor = Acceptor::new(Arc::clone(&store), Arc::clone(&board.challenges))
+        .map_err(|error| cannot_start(&error))?;
     let mut listeners = Listeners::new(inherited);
     let (certificates, bound) = prepare(&settings, &listeners)?;
     let addresses = listeners.addresses(&settings.listen, &bound);
     // Before the first answer, so that no signal is missed after it.
     let mut signals = Signals::new().map_err(|error| cannot_start(&error))?;
 
-    reload::use_certificates(&store, &metrics, certificates);
+    reload::use_certificates(&store, &metrics, &certificates);
+    let mut acme = None;
+    reload::start_acme(&settings, &mut acme, &board, &store, &metrics)?;
     let limits = &settings.limits;
     let slots =
         Slots::new(limits.connections, limits.connections_per_address, Arc::clone(&metrics));
@@ -90,6 +93,7 @@ pub async fn serve(startup: Startup) -> Result<Ended, Problems> {
         metrics,
         slots,
         store,
+        board,
         self_check: SelfCheck::default(),
         lines_dropped,
         leaving: AtomicBool::new(false),
@@ -101,10 +105,10 @@ pub async fn serve(startup: Startup) -> Result<Ended, Problems> {
         .map_err(|error| cannot_start(&error))?;
 
     if greet {
-        let text = announce::text(&snapshot.settings, &snapshot.bound, file.as_deref());
+        let text = announce::text(&snapshot, &shared.board, file.as_deref());
         let _ = io::stderr().write_all(text.as_bytes());
     } else {
-        announce::events(&snapshot.settings, &snapshot.bound);
+        announce::events(&snapshot.settings, &snapshot.bound, &shared.board);
     }
     for address in listeners.unclaimed() {
         tracing::warn!(
@@ -122,6 +126,7 @@ pub async fn serve(startup: Startup) -> Result<Ended, Problems> {
         source,
         log,
         people_read: greet,
+        acme,
     };
     let life = async {
         let signal = run(&mut house, &mut signals).await;
@@ -219,12 +224,14 @@ pub(super) fn prepare(
 ) -> Result<(Certificates, HashMap<Key, Bound>), Problems> {
     let pairs = settings.tls.as_ref().map_or(&[][..], |tls| &tls.pairs);
     let certificates = Certificates::load(pairs);
-    match (certificates, listeners.bind(&settings.listen)) {
-        (Ok(certificates), Ok(bound)) => Ok((certificates, bound)),
-        (certificates, bound) => {
+    let acme = settings.tls.as_ref().and_then(|tls| tls.acme.as_ref());
+    let acme = acme.map_or(Ok(()), acme::check);
+    match (certificates, acme, listeners.bind(&settings.listen)) {
+        (Ok(certificates), Ok(()), Ok(bound)) => Ok((certificates, bound)),
+        (certificates, acme, bound) => {
             let unusable = certificates.err().unwrap_or_default();
             let unbound = bound.err().unwrap_or_default();
-            let unusable = unusable.iter().map(Problem::from);
+            let unusable = unusable.iter().map(Problem::from).chain(acme.err());
             Err(Problems(unusable.chain(unbound.iter().map(Problem::from)).collect()))
         }
     }
@@ -318,11 +325,11 @@ pub(super) fn raise_file_limit(connections: usize) {
 
 /// Says loudly which certificates browsers refuse.
 pub(super) fn warn_about_validity(certificates: &Certificates) {
-    for (files, certificate, _) in certificates.all() {
+    for (origin, certificate, _) in certificates.all() {
         if let Some(problem) = certificate.invalid_at(SystemTime::now()) {
             tracing::error!(
                 event = "certificate_invalid",
-                certificate = %files.certificate.display(),
+                certificate = %origin,
                 not_after = certificate.not_after,
                 problem,
                 hint = "put a valid certificate in its place; it is picked up without a restart",

@@ -5,6 +5,7 @@ use super::origin::Addresses;
 use super::state::Shared;
 use crate::config::{Listen, Problem};
 use crate::observe::{Label, Limit, ListenerKind};
+use crate::tls::Acceptor;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::HashMap;
 use std::io;
@@ -13,7 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -165,7 +165,7 @@ impl Listeners {
         wanted: &Listen,
         bound: HashMap<Key, Bound>,
         shared: &Arc<Shared>,
-        tls: &TlsAcceptor,
+        tls: &Acceptor,
     ) -> io::Result<()> {
         for (key, bound) in bound {
             let drain = CancellationToken::new();
@@ -228,7 +228,7 @@ struct Listener {
     kind: ListenerKind,
     local: SocketAddr,
     inherited: bool,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Acceptor>,
     drain: CancellationToken,
     shared: Arc<Shared>,
     /// What a drain waits for; `None` on the admin listener.

@@ -5,22 +5,25 @@ use super::announce;
 use super::lifecycle::{Source, prepare, raise_file_limit, warn_about_validity};
 use super::listen::Listeners;
 use super::state::{Shared, Snapshot};
+use crate::config::Settings;
 use crate::config::{Problem, Problems};
 use crate::observe::{Log, Metrics, ReloadResult};
-use crate::tls::{Certificates, Store};
+use crate::outbound::Override;
+use crate::tls::acme::{self, Board, Running};
+use crate::tls::{Acceptor, Certificates, Store};
 use std::io::Write as _;
 use std::sync::Arc;
-use tokio_rustls::TlsAcceptor;
 
 /// What a reload changes, and where from.
 pub(super) struct House {
     pub(super) shared: Arc<Shared>,
     pub(super) listeners: Listeners,
-    pub(super) acceptor: TlsAcceptor,
+    pub(super) acceptor: Acceptor,
     pub(super) source: Source,
     pub(super) log: Arc<Log>,
     /// Whether problems are told as `config check` tells them; else each is an event.
     pub(super) people_read: bool,
+    pub(super) acme: Option<Running>,
 }
 
 impl House {
@@ -51,9 +54,10 @@ impl House {
     fn try_reload(&mut self) -> Result<(), Problems> {
         let settings = (self.source)()?;
         let (certificates, bound) = prepare(&settings, &self.listeners)?;
-        // From here on nothing can fail but the runtime itself.
         let shared = &self.shared;
-        use_certificates(&shared.store, &shared.metrics, certificates);
+        start_acme(&settings, &mut self.acme, &shared.board, &shared.store, &shared.metrics)?;
+        // From here on nothing can fail but the runtime itself.
+        use_certificates(&shared.store, &shared.metrics, &certificates);
         shared
             .slots
             .set_limits(settings.limits.connections, settings.limits.connections_per_address);
@@ -75,12 +79,39 @@ impl House {
 }
 
 /// Puts certificates in use.
-pub(super) fn use_certificates(store: &Store, metrics: &Metrics, certificates: Certificates) {
-    warn_about_validity(&certificates);
-    metrics.certificates(certificates.all().map(|(files, certificate, current)| {
-        (files.certificate.display().to_string(), certificate.not_after, current)
-    }));
+pub(super) fn use_certificates(store: &Store, metrics: &Metrics, certificates: &Certificates) {
+    warn_about_validity(certificates);
     store.replace(certificates);
+    store.tell(metrics);
+}
+
+/// Lets ACME run as the settings want it, if they do. What runs already with the same settings
+/// goes on, and so does what runs when this fails.
+pub(super) fn start_acme(
+    settings: &Settings,
+    running: &mut Option<Running>,
+    board: &Arc<Board>,
+    store: &Arc<Store>,
+    metrics: &Arc<Metrics>,
+) -> Result<(), Problem> {
+    let Some(acme) = settings.tls.as_ref().and_then(|tls| tls.acme.as_ref()) else {
+        if running.take().is_some() {
+            acme::end(board, store, metrics);
+        }
+        return Ok(());
+    };
+    let connect_to = settings.self_check.connect_to.iter();
+    let overrides: Vec<_> = connect_to
+        .map(|entry| Override {
+            host: entry.host.to_string(),
+            port: entry.port,
+            address: entry.address,
+        })
+        .collect();
+    if !running.as_ref().is_some_and(|running| running.is(acme, &overrides)) {
+        *running = Some(acme::start(acme, &overrides, board, store, metrics)?);
+    }
+    Ok(())
 }
 
 /// Takes certificates that changed on disk; one that cannot be used keeps the one before it.
@@ -94,7 +125,7 @@ pub(super) fn look_at_certificates(shared: &Shared) {
             hint = "the certificate before it stays in use; mend the files, no restart is needed",
         );
     }
-    use_certificates(&shared.store, &shared.metrics, refreshed.certificates);
+    use_certificates(&shared.store, &shared.metrics, &refreshed.certificates);
     for certificate in refreshed.taken {
         tracing::info!(event = "certificate_loaded", certificate = %certificate.display());
     }

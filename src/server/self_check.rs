@@ -8,7 +8,7 @@ use super::state::{Shared, Snapshot};
 use crate::check::{self, Plan};
 use crate::config::RootCa;
 use crate::outbound::{Limits, Outbound, Override, Resolver, Roots};
-use crate::report::{Report, Status, Verdict};
+use crate::report::{Check, Report, Status, Verdict};
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -86,7 +86,8 @@ async fn run(
     snapshot: Arc<Snapshot>,
     sender: watch::Sender<Option<Arc<Outcome>>>,
 ) {
-    let reports = probe(&snapshot).await;
+    let mut reports = probe(&snapshot).await;
+    tell_of_certificates(&shared, &mut reports);
     record(&shared, &snapshot, &reports);
     let outcome = Arc::new(Outcome { reports, ended: Instant::now(), snapshot });
     {
@@ -112,6 +113,32 @@ async fn probe(snapshot: &Snapshot) -> Vec<Report> {
         reports.push(Box::pin(check::run(&plan, &outbound)).await);
     }
     reports
+}
+
+/// How it stands with the certificates that the edge obtains by itself, in the report about their
+/// host, else in the first.
+fn tell_of_certificates(shared: &Shared, reports: &mut [Report]) {
+    for (domain, standing) in shared.board.standings() {
+        let check = Check::new("tls.acme", "the certificate is obtained and renewed by ACME");
+        let mut check = match (&standing.trouble, standing.is_valid()) {
+            (None, true) => check.pass(standing.summary()),
+            (Some(_), true) => check.warn(standing.summary()),
+            (_, false) => check.fail(standing.summary()),
+        };
+        if let Some((cause, hint)) = &standing.trouble {
+            check = check.detail(cause).hint(hint);
+        }
+        check.subject = domain.to_string();
+        let own = format!("https://{domain}");
+        let about = |report: &Report| {
+            let rest = report.callback.strip_prefix(&own);
+            rest.is_some_and(|rest| rest.starts_with(['/', ':']))
+        };
+        let position = reports.iter().position(about).unwrap_or(0);
+        if let Some(report) = reports.get_mut(position) {
+            report.checks.push(check);
+        }
+    }
 }
 
 /// What is checked: every route at its callback URL.

@@ -7,6 +7,7 @@ use super::{client, origin};
 use crate::observe::{Deadline, Label, Limit, ListenerKind, Sampled, Status};
 use crate::redirect::{self, Decision, Form, Outcome};
 use crate::report;
+use crate::tls::acme::CHALLENGE_PATH;
 use bytes::Bytes;
 use http::header::{
     ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY,
@@ -30,6 +31,7 @@ const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
 const SELF_CHECK: &str = "/self-check";
+const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -96,6 +98,9 @@ impl Edge {
         match self.kind {
             ListenerKind::Admin if is_self_check(head) => Verdict::SelfCheck,
             ListenerKind::Admin => Verdict::Answer(self.admin(head)),
+            ListenerKind::Http if is_challenge(snapshot, head) => {
+                Verdict::Answer(self.challenge(head))
+            }
             ListenerKind::Http if snapshot.http_leads_to_https() => Verdict::Answer(
                 self.health(snapshot, head).unwrap_or_else(|| self.to_https(snapshot, head)),
             ),
@@ -133,6 +138,15 @@ impl Edge {
                 }
             },
         )
+    }
+
+    /// The body that a directory looks for (RFC 8555 §8.3).
+    fn challenge(&self, head: &Parts) -> Answer {
+        let token = head.uri.path().strip_prefix(CHALLENGE_PATH).unwrap_or_default();
+        match self.shared.board.challenges.body(token) {
+            Some(body) => reading(head, || answer::typed(StatusCode::OK, OCTETS, body)),
+            None => answer::text(StatusCode::NOT_FOUND, "not found\n"),
+        }
     }
 
     /// Where no route answers: a page, an endpoint, or nothing.
@@ -354,6 +368,12 @@ fn redirect_form(form: Form<'_>, body: &[u8]) -> (Answer, Option<(usize, Outcome
         }
         Err(_) => (answer::text(StatusCode::BAD_REQUEST, "not a form\n"), None),
     }
+}
+
+/// Whether the answer to an ACME challenge is asked for, of an edge that has some.
+fn is_challenge(snapshot: &Snapshot, head: &Parts) -> bool {
+    head.uri.path().starts_with(CHALLENGE_PATH)
+        && snapshot.settings.tls.as_ref().is_some_and(|tls| tls.acme.is_some())
 }
 
 /// Whether the self-check is asked for.

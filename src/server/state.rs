@@ -5,6 +5,7 @@ use crate::config::Settings;
 use crate::observe::Metrics;
 use crate::redirect::{Outcome, Route};
 use crate::tls::Store;
+use crate::tls::acme::Board;
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use prometheus_client::metrics::counter::Counter;
@@ -19,6 +20,7 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) slots: Arc<Slots>,
     pub(super) store: Arc<Store>,
+    pub(super) board: Arc<Board>,
     pub(super) self_check: SelfCheck,
     /// Lines that the log has dropped.
     pub(super) lines_dropped: Box<LinesDropped>,

@@ -71,6 +71,11 @@ impl Bytes {
         })
     }
 
+    /// Of one file that holds both.
+    pub(super) fn of_one(pem: Vec<u8>) -> Self {
+        Self { certificate: pem.clone(), private_key: pem }
+    }
+
     /// Differs when the content differs. Not for adversaries: whoever writes the files owns the
     /// edge.
     pub(super) fn content(&self) -> u64 {

@@ -1,7 +1,8 @@
-//! Certificates: read from files, held, and chosen by SNI.
+//! Certificates: read from files or obtained by ACME, held, and chosen by SNI.
 
+pub mod acme;
 mod files;
 mod store;
 
 pub use files::{Certificate, CertificateError, load};
-pub use store::{Certificates, Kept, Refreshed, Store, server_config};
+pub use store::{Acceptor, Certificates, Kept, Origin, Refreshed, Store};

@@ -1,15 +1,19 @@
+use super::acme::{ACME_TLS, Challenges};
 use super::files::{Bytes, Certificate, CertificateError};
 use crate::config::CertificateFiles;
+use crate::observe::Metrics;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
+use tokio_rustls::TlsAcceptor;
 
 /// The certificates of the process; readers never wait, writers replace the whole.
 #[derive(Debug, Default)]
@@ -21,9 +25,40 @@ impl Store {
         self.0.load_full()
     }
 
-    /// Puts others into use, for every handshake from now on.
-    pub fn replace(&self, certificates: Certificates) {
-        self.0.store(Arc::new(certificates));
+    /// Puts others into use in place of those that were read from files, for every handshake from
+    /// now on.
+    pub fn replace(&self, certificates: &Certificates) {
+        self.0.rcu(|current| {
+            let Certificates { pairs, kept, .. } = certificates.clone();
+            Certificates::index(pairs, kept, current.own.clone())
+        });
+    }
+
+    /// Puts a certificate of our own making into use for a name; tells whether it is a new one.
+    pub(super) fn keep(&self, name: &str, certificate: &Certificate) -> bool {
+        let before = self.0.rcu(|current| {
+            let mut own = current.own.clone();
+            own.insert(name.into(), certificate.clone());
+            Certificates::index(current.pairs.clone(), current.kept.clone(), own)
+        });
+        before.own.get(name).is_none_or(|before| before.content != certificate.content)
+    }
+
+    /// Lets go of those of our own making, but for these names.
+    pub(super) fn keep_only(&self, names: &[Box<str>]) {
+        self.0.rcu(|current| {
+            let mut own = current.own.clone();
+            own.retain(|name, _| names.contains(name));
+            Certificates::index(current.pairs.clone(), current.kept.clone(), own)
+        });
+    }
+
+    /// Tells the metrics what is in use.
+    pub fn tell(&self, metrics: &Metrics) {
+        let current = self.current();
+        metrics.certificates(
+            current.all().map(|(name, it, on_disk)| (name.to_string(), it.not_after, on_disk)),
+        );
     }
 }
 
@@ -39,9 +74,33 @@ pub struct Certificates {
     pairs: Vec<(CertificateFiles, Certificate)>,
     /// Positions of what is on disk but cannot be used, with the content that was refused.
     kept: HashMap<usize, u64>,
+    /// Those of our own making, by the name they are for.
+    own: BTreeMap<Box<str>, Certificate>,
     by_name: HashMap<Box<str>, Arc<CertifiedKey>>,
     /// `*.example.com` under `example.com` (RFC 6125 §6.4.3: one label, the left-most).
     by_parent: HashMap<Box<str>, Arc<CertifiedKey>>,
+    /// For clients that name nobody: those that connect to an address.
+    nameless: Option<Arc<CertifiedKey>>,
+    /// For clients that name somebody else.
+    otherwise: Option<Arc<CertifiedKey>>,
+}
+
+/// Where a certificate is from.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin<'c> {
+    /// These files.
+    Files(&'c CertificateFiles),
+    /// ACME, for this name.
+    Acme(&'c str),
+}
+
+impl fmt::Display for Origin<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Files(files) => write!(f, "{}", files.certificate.display()),
+            Self::Acme(name) => f.write_str(name),
+        }
+    }
 }
 
 /// What a further look at the files found.
@@ -69,7 +128,11 @@ impl Certificates {
                 Err(error) => errors.push(error),
             }
         }
-        if errors.is_empty() { Ok(Self::index(pairs, HashMap::new())) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(Self::index(pairs, HashMap::new(), BTreeMap::new()))
+        } else {
+            Err(errors)
+        }
     }
 
     /// Looks at the files again. `None`: nothing changed. A file that cannot be used keeps the
@@ -107,46 +170,54 @@ impl Certificates {
                 }
             }
         }
-        changed.then(|| Refreshed { certificates: Self::index(pairs, kept), taken, kept: problems })
+        changed.then(|| Refreshed {
+            certificates: Self::index(pairs, kept, self.own.clone()),
+            taken,
+            kept: problems,
+        })
     }
 
-    /// Every certificate with its files, and whether it is the one on disk.
-    pub fn all(&self) -> impl Iterator<Item = (&CertificateFiles, &Certificate, bool)> {
-        self.pairs.iter().enumerate().map(|(position, (files, certificate))| {
-            (files, certificate, !self.kept.contains_key(&position))
-        })
+    /// Every certificate with where it is from, and whether files have no other by now.
+    pub fn all(&self) -> impl Iterator<Item = (Origin<'_>, &Certificate, bool)> {
+        let pairs = self.pairs.iter().enumerate().map(|(position, (files, certificate))| {
+            (Origin::Files(files), certificate, !self.kept.contains_key(&position))
+        });
+        pairs.chain(self.own.iter().map(|(name, it)| (Origin::Acme(name), it, true)))
     }
 
     /// Those that browsers refuse at this moment because of their dates, and what is wrong.
     pub fn invalid(
         &self,
         now: SystemTime,
-    ) -> impl Iterator<Item = (&CertificateFiles, &Certificate, &'static str)> {
-        self.all().filter_map(move |(files, certificate, _)| {
-            Some((files, certificate, certificate.invalid_at(now)?))
+    ) -> impl Iterator<Item = (Origin<'_>, &Certificate, &'static str)> {
+        self.all().filter_map(move |(origin, certificate, _)| {
+            Some((origin, certificate, certificate.invalid_at(now)?))
         })
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.pairs.is_empty()
+        self.pairs.is_empty() && self.own.is_empty()
     }
 
     /// The certificate for a name: its own, the wildcard's, else the first.
     fn choose(&self, name: Option<&str>) -> Option<&Arc<CertifiedKey>> {
+        let Some(name) = name else { return self.nameless.as_ref() };
         // rustls hands the name over in lower case.
-        name.and_then(|name| {
-            self.by_name
-                .get(name)
-                .or_else(|| self.by_parent.get(name.split_once('.').map(|(_, parent)| parent)?))
-        })
-        .or_else(|| self.pairs.first().map(|(_, certificate)| &certificate.key))
+        self.by_name
+            .get(name)
+            .or_else(|| self.by_parent.get(name.split_once('.').map(|(_, parent)| parent)?))
+            .or(self.otherwise.as_ref())
     }
 
-    fn index(pairs: Vec<(CertificateFiles, Certificate)>, kept: HashMap<usize, u64>) -> Self {
+    fn index(
+        pairs: Vec<(CertificateFiles, Certificate)>,
+        kept: HashMap<usize, u64>,
+        own: BTreeMap<Box<str>, Certificate>,
+    ) -> Self {
         let mut by_name: HashMap<Box<str>, Arc<CertifiedKey>> = HashMap::new();
         let mut by_parent: HashMap<Box<str>, Arc<CertifiedKey>> = HashMap::new();
-        for (_, certificate) in &pairs {
+        for certificate in pairs.iter().map(|(_, certificate)| certificate).chain(own.values()) {
             for name in &certificate.names {
                 let (map, name) = match name.strip_prefix("*.") {
                     Some(parent) => (&mut by_parent, parent),
@@ -156,27 +227,84 @@ impl Certificates {
                 map.entry(name.into()).or_insert_with(|| Arc::clone(&certificate.key));
             }
         }
-        Self { pairs, kept, by_name, by_parent }
+        let first = pairs.first().map(|(_, certificate)| certificate).or(own.values().next());
+        let otherwise = first.map(|certificate| Arc::clone(&certificate.key));
+        let is_address = |name: &str| name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+        let address = own.iter().find(|(name, _)| is_address(name));
+        let nameless = address.map(|(_, it)| Arc::clone(&it.key)).or_else(|| otherwise.clone());
+        Self { pairs, kept, own, by_name, by_parent, nameless, otherwise }
     }
 }
 
 impl fmt::Debug for Certificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.pairs.iter().map(|(files, _)| files)).finish()
+        f.debug_list().entries(self.all().map(|(origin, ..)| origin)).finish()
     }
 }
 
-/// TLS 1.2 and 1.3, HTTP/2 before HTTP/1.1.
-///
-/// No session is kept and no ticket sent: whoever follows a callback does not come back, and two
-/// tickets cost every handshake about an eighth more.
-pub fn server_config(store: Arc<Store>) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_cert_resolver(store);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config.send_tls13_tickets = 0;
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    Ok(Arc::new(config))
+/// Answers handshakes.
+#[derive(Clone)]
+pub struct Acceptor {
+    ordinary: TlsAcceptor,
+    /// As long as a directory may come and look.
+    challenged: TlsAcceptor,
+    challenges: Arc<Challenges>,
+}
+
+impl Acceptor {
+    /// TLS 1.2 and 1.3, HTTP/2 before HTTP/1.1.
+    ///
+    /// No session is kept and no ticket sent: whoever follows a callback does not come back, and
+    /// two tickets cost every handshake about an eighth more.
+    pub fn new(store: Arc<Store>, challenges: Arc<Challenges>) -> Result<Self, rustls::Error> {
+        let config = |resolver: Arc<dyn ResolvesServerCert>, alpn: &[&[u8]]| {
+            let provider = Arc::new(aws_lc_rs::default_provider());
+            let mut config = ServerConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()?
+                .with_no_client_auth()
+                .with_cert_resolver(resolver);
+            config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+            config.send_tls13_tickets = 0;
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            Ok::<_, rustls::Error>(TlsAcceptor::from(Arc::new(config)))
+        };
+        let both = Challenged { store: Arc::clone(&store), challenges: Arc::clone(&challenges) };
+        Ok(Self {
+            ordinary: config(store, &[b"h2", b"http/1.1"])?,
+            // Last: whoever speaks HTTP as well gets HTTP.
+            challenged: config(Arc::new(both), &[b"h2", b"http/1.1", ACME_TLS])?,
+            challenges,
+        })
+    }
+
+    /// What answers at this moment.
+    pub fn current(&self) -> &TlsAcceptor {
+        if self.challenges.expect_handshakes() { &self.challenged } else { &self.ordinary }
+    }
+}
+
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Acceptor")
+    }
+}
+
+/// The certificates in use, and those of pending challenges for clients that ask for nothing but
+/// the validating protocol (RFC 8737 §3).
+#[derive(Debug)]
+struct Challenged {
+    store: Arc<Store>,
+    challenges: Arc<Challenges>,
+}
+
+impl ResolvesServerCert for Challenged {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if hello
+            .alpn()
+            .is_some_and(|mut alpn| alpn.next() == Some(ACME_TLS) && alpn.next().is_none())
+        {
+            return self.challenges.certificate(hello.server_name());
+        }
+        self.store.resolve(hello)
+    }
 }

@@ -11,9 +11,11 @@
     reason = "a test that cannot go on says so by panicking"
 )]
 
+mod acme;
 mod check;
 mod login;
 mod page;
+mod pebble;
 mod peer;
 mod proxies;
 mod soak;

@@ -1,0 +1,276 @@
+//! Certificates by themselves: ACME (RFC 8555) with renewal information (RFC 9773).
+//!
+//! [`start`] reads what the state folder holds and hands it to the store, so that a restart
+//! serves at once and orders nothing. Behind it, one task takes the folder's lock, and then one
+//! [`keeper`] for each name orders when it is time:
+//!
+//! [`schedule`] and [`journal`] say when, as functions of the time and of what is remembered ·
+//! [`trial`] looks first whether the name leads here · [`order`] walks from the order to the
+//! certificate · [`challenge`] holds the answers that listeners give meanwhile · [`failure`] tells
+//! failures apart · [`state`] writes · [`client`] speaks.
+//!
+//! Nothing in here stops: whatever fails is told, and is tried again later.
+
+mod challenge;
+mod client;
+mod failure;
+mod journal;
+mod keeper;
+mod order;
+mod schedule;
+mod state;
+mod trial;
+
+pub use challenge::{ACME_TLS, Challenges};
+pub use trial::PATH as CHALLENGE_PATH;
+
+use super::Store;
+use crate::config::{Acme, Problem};
+use crate::observe::{Label, Metrics};
+use crate::outbound::{Limits, Outbound, Override, Resolver, Roots};
+use keeper::{Context, Keeper};
+use state::{Folder, Lock};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long each step of a request may take. Directories sign and look things up meanwhile.
+const STEP: Duration = Duration::from_secs(30);
+/// How long each step of the own test may take.
+const TRIAL_STEP: Duration = Duration::from_secs(5);
+
+/// How long to wait before all begins anew after a part of it has panicked.
+const AFTER_A_PANIC: Duration = Duration::from_mins(1);
+
+/// How often a folder that another process owns is looked at: for its end, and for what it has
+/// renewed.
+const NOT_OURS: Duration = Duration::from_secs(2);
+
+/// What the rest of the server sees of ACME.
+#[derive(Debug, Default)]
+pub struct Board {
+    /// The answers to challenges.
+    pub challenges: Arc<Challenges>,
+    standings: Mutex<BTreeMap<Box<str>, Standing>>,
+}
+
+/// How it stands with one name. Times are Unix seconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The end of its certificate; `None` when there is none.
+    pub not_after: Option<u64>,
+    /// When the next order begins.
+    pub next: u64,
+    /// What went wrong last, and what to do about it.
+    pub trouble: Option<(String, String)>,
+}
+
+impl Standing {
+    /// In a line: what there is, and what comes next.
+    pub fn summary(&self) -> String {
+        let next = keeper::moment(self.next);
+        match self.not_after {
+            Some(end) => format!("valid to {}, renewed at {next}", keeper::moment(end)),
+            None if self.next <= keeper::now() => "none yet, being ordered".to_owned(),
+            None => format!("none yet, ordered at {next}"),
+        }
+    }
+
+    /// Whether there is a certificate that has not ended.
+    pub fn is_valid(&self) -> bool {
+        self.not_after.is_some_and(|end| end >= keeper::now())
+    }
+}
+
+impl Board {
+    /// Every name with how it stands.
+    pub fn standings(&self) -> BTreeMap<Box<str>, Standing> {
+        self.lock().clone()
+    }
+
+    fn put(&self, name: &str, standing: Standing) {
+        self.lock().insert(name.into(), standing);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Box<str>, Standing>> {
+        // Nothing under the lock can leave it half-way.
+        self.standings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// ACME at work; ends when it is dropped. An order that is under way then is gone on with by
+/// whoever comes next.
+#[derive(Debug)]
+pub struct Running {
+    settings: Acme,
+    overrides: Vec<Override>,
+    cancel: CancellationToken,
+}
+
+impl Running {
+    /// Whether these settings would start the same.
+    pub fn is(&self, settings: &Acme, overrides: &[Override]) -> bool {
+        self.settings == *settings && self.overrides == overrides
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+/// Whether the files that the settings name can be used.
+pub fn check(settings: &Acme) -> Result<(), Problem> {
+    roots(settings)?;
+    if let Some(eab) = &settings.eab {
+        order::external_account(eab).map_err(|why| {
+            let file = eab.hmac_key_file.display();
+            Problem::error(format!("cannot use `tls.acme.eab_hmac_key_file` `{file}`"))
+                .because(&why)
+        })?;
+    }
+    Ok(())
+}
+
+fn roots(settings: &Acme) -> Result<Roots, Problem> {
+    let Some(path) = &settings.root_ca else { return Ok(Roots::public()) };
+    let bad = || Problem::error(format!("cannot use `tls.acme.root_ca` `{}`", path.display()));
+    let pem = std::fs::read(path).map_err(|error| bad().caused_by(&error))?;
+    Roots::public().and_pem(&pem).map_err(|error| bad().because(&error.to_string()))
+}
+
+/// Puts the certificates of before in use, and begins to see to them. The `overrides` say where
+/// this machine finds itself, for the own test.
+pub fn start(
+    settings: &Acme,
+    overrides: &[Override],
+    board: &Arc<Board>,
+    store: &Arc<Store>,
+    metrics: &Arc<Metrics>,
+) -> Result<Running, Problem> {
+    let roots = roots(settings)?;
+    let outbound = |overrides, roots, step| {
+        Outbound::new(Resolver::new(overrides), roots, Limits { step, ..Limits::default() })
+    };
+    let context = Arc::new(Context {
+        folder: Folder::new(&settings.state_dir),
+        outbound: outbound(Vec::new(), roots, STEP),
+        probe: outbound(overrides.to_vec(), Roots::public(), TRIAL_STEP),
+        settings: settings.clone(),
+        board: Arc::clone(board),
+        store: Arc::clone(store),
+        metrics: Arc::clone(metrics),
+        accounts: tokio::sync::Mutex::default(),
+    });
+    store.keep_only(&context.names());
+    metrics.acme_ends();
+    {
+        let mut standings = board.lock();
+        standings.retain(|name, _| context.names().iter().any(|known| **known == **name));
+    }
+    context.follow();
+    let cancel = CancellationToken::new();
+    let ended = cancel.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = see_to_all(context) => {}
+            () = ended.cancelled() => {}
+        }
+    });
+    Ok(Running { settings: settings.clone(), overrides: overrides.to_vec(), cancel })
+}
+
+/// Ends ACME: no certificate of its own is shown any more.
+pub fn end(board: &Board, store: &Store, metrics: &Metrics) {
+    store.keep_only(&[]);
+    store.tell(metrics);
+    metrics.acme_ends();
+    board.lock().clear();
+}
+
+async fn see_to_all(context: Arc<Context>) {
+    let _lock = take(&context).await;
+    loop {
+        let mut keepers = JoinSet::new();
+        for name in context.names() {
+            keepers.spawn(Keeper::new(&name, &context).run());
+        }
+        // A keeper ends only by a panic, which the log has told. All begin anew, from what is
+        // written, and not at once.
+        keepers.join_next().await;
+        keepers.shutdown().await;
+        tokio::time::sleep(AFTER_A_PANIC).await;
+    }
+}
+
+/// Waits until the folder is ours. Meanwhile its owner's certificates are used: while an old
+/// process drains, its successor shows the same ones.
+async fn take(context: &Context) -> Lock {
+    let (mut held, mut failures) = (0, 0);
+    loop {
+        let pause = match context.folder.lock() {
+            Ok(Some(lock)) => return lock,
+            Ok(None) => {
+                held += 1;
+                // The first time may be our own predecessor's last moment, after a reload.
+                if held == 2 {
+                    tracing::warn!(
+                        event = "acme_state_held",
+                        state_dir = %context.folder.path().display(),
+                        hint = "another process orders certificates with this folder, and this \
+                                one uses them; it takes over when the other ends",
+                    );
+                }
+                NOT_OURS
+            }
+            Err(error) => {
+                failures += 1;
+                let failure = failure::Failure::state(&error);
+                context.metrics.acme_failures.count(failure.reason);
+                tracing::error!(
+                    event = "acme_failed",
+                    state_dir = %context.folder.path().display(),
+                    reason = failure.reason.value(),
+                    cause = failure.cause,
+                    hint = failure.hint("", context.settings.challenge),
+                );
+                Duration::from_secs(schedule::back_off(failures, false, 0.0))
+            }
+        };
+        tokio::time::sleep(pause).await;
+        context.follow();
+    }
+}
+
+impl Context {
+    fn names(&self) -> Vec<Box<str>> {
+        self.settings.domains.iter().map(|host| host.as_str().into()).collect()
+    }
+
+    /// Uses the certificates that the folder has, whoever ordered them.
+    fn follow(&self) {
+        for name in self.names() {
+            // What cannot be read is for the owner to set aside.
+            if let Ok(Some(certificate)) = self.read_certificate(&name) {
+                let end = u64::try_from(certificate.not_after).unwrap_or_default();
+                if self.store.keep(&name, &certificate) {
+                    self.store.tell(&self.metrics);
+                }
+                let mut standings = self.board.lock();
+                standings.entry(name).or_default().not_after = Some(end);
+            } else {
+                self.board.lock().entry(name).or_default();
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,373 @@
+//! From an order to its certificate.
+
+use super::challenge::{self, Guard};
+use super::client::Client;
+use super::failure::{Failure, Stage};
+use super::journal::Pending;
+use super::keeper::{Context, Keeper, ari_id, now};
+use super::trial;
+use crate::config::{Challenge, Eab};
+use crate::observe::{AcmeFailure as Reason, AcmeStep as Step};
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use instant_acme::{
+    Account, AccountCredentials, AuthorizationStatus, ChallengeStatus, ChallengeType, Error,
+    ExternalAccountKey, Identifier, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
+};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a directory may take to look at a challenge, or to issue.
+const DECISION: Duration = Duration::from_mins(5);
+
+/// How long to wait before the first look, and how much longer before each further one.
+const POLL: RetryPolicy =
+    RetryPolicy::new().initial_delay(Duration::from_millis(250)).backoff(1.5).timeout(DECISION);
+
+/// Own test failures of the kind that may be this machine's alone, after which the order is made
+/// all the same: not every machine reaches its own public address.
+const HELD_BACK: u32 = 6;
+
+/// Asks again when only the nonce was refused; nothing was done then (RFC 8555 §6.5). The library
+/// asks three times in one go, which is not enough for a directory behind several machines.
+macro_rules! insist {
+    ($ask:expr) => {{
+        let mut left = 5;
+        loop {
+            match $ask {
+                Err(Error::Api(problem)) if left > 0 && is_bad_nonce(&problem) => left -= 1,
+                outcome => break outcome,
+            }
+        }
+    }};
+}
+
+impl Keeper {
+    /// Goes on with the order that is there, or makes one, and takes it to its end.
+    pub(super) async fn order(&mut self, directory: &str) -> Result<(), Failure> {
+        // Nothing begins that could not be remembered.
+        self.save()?;
+        let client = Client::new(self.context.outbound.clone());
+        let account = self.context.account(directory, &client).await?;
+        let mut order = match self.resume(directory, &account, &client).await? {
+            Some(order) => order,
+            None => self.begin(directory, &account, &client).await?,
+        };
+        let finished = self.finish(directory, &mut order, &client).await;
+        finished.map_err(|failure| match failure.reason {
+            Reason::Directory | Reason::BadNonce | Reason::RateLimited | Reason::State => failure,
+            _ => {
+                // The order will not come to anything, whatever it was.
+                self.journal.pending = None;
+                failure.costly()
+            }
+        })
+    }
+
+    /// The order of before, if this directory has one.
+    async fn resume(
+        &mut self,
+        directory: &str,
+        account: &Account,
+        client: &Client,
+    ) -> Result<Option<Order>, Failure> {
+        let Some(pending) = self.journal.pending.as_ref().filter(|it| it.directory == directory)
+        else {
+            return Ok(None);
+        };
+        match insist!(account.order(pending.url.clone()).await) {
+            Ok(order) => {
+                self.took(Step::Resumed, directory);
+                Ok(Some(order))
+            }
+            Err(error) => {
+                let failure = Failure::of(&error, Stage::Order, client.retry_after());
+                if failure.forgotten {
+                    self.journal.pending = None;
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Makes an order. It is in the journal before it is asked for, and again when it stands.
+    async fn begin(
+        &mut self,
+        directory: &str,
+        account: &Account,
+        client: &Client,
+    ) -> Result<Order, Failure> {
+        if !self.journal.may_order(now()) {
+            let what = "as many orders were made in the last hour as do no harm";
+            return Err(Failure::new(Reason::RateLimited, what));
+        }
+        let context = Arc::clone(&self.context);
+        let profile = context.settings.profile.as_deref();
+        if let Some(profile) = profile
+            && !account.profiles().any(|offered| offered.name == profile)
+        {
+            let offered: Vec<_> = account.profiles().map(|it| it.name.to_owned()).collect();
+            let offered = if offered.is_empty() { "none".into() } else { offered.join(", ") };
+            let what = format!("it has no profile `{profile}`; it offers {offered}");
+            return Err(Failure::new(Reason::Profile, what));
+        }
+        self.trial().await?;
+        self.took(Step::Trial, directory);
+
+        let identifiers = [match challenge::address(&self.name) {
+            Some(address) => Identifier::Ip(address),
+            None => Identifier::Dns(self.name.to_string()),
+        }];
+        let wish = || match profile {
+            Some(profile) => NewOrder::new(&identifiers).profile(profile),
+            None => NewOrder::new(&identifiers),
+        };
+        // Only its own directory knows what is replaced, and only one that tells windows.
+        let replaced = self.current.as_ref().filter(|_| {
+            self.journal.directory.as_deref() == Some(directory)
+                && self.journal.window.as_ref().is_some_and(|window| window.span.is_some())
+        });
+        let replaced = replaced.and_then(ari_id);
+        let key = KeyPair::generate().map_err(|error| {
+            Failure::new(Reason::Other, format_args!("cannot make a key: {error}"))
+        })?;
+        self.journal.begins(now());
+        self.save()?;
+        let mut made = if let Some(replaced) = replaced {
+            insist!(account.new_order(&wish().replaces(replaced.clone())).await)
+        } else {
+            insist!(account.new_order(&wish()).await)
+        };
+        let refused = match &made {
+            // RFC 9773 §5: replaced already, or a directory that does not keep to it.
+            Err(Error::Api(problem)) => {
+                problem.r#type.as_deref().is_some_and(|it| it.ends_with(":alreadyReplaced"))
+            }
+            Err(Error::Other(inner)) => inner.to_string().starts_with("replaces field mismatch"),
+            _ => false,
+        };
+        if refused {
+            made = insist!(account.new_order(&wish()).await);
+        }
+        let order = made.map_err(|error| {
+            if matches!(error, Error::Api(_)) {
+                self.journal.not_ordered();
+            }
+            Failure::of(&error, Stage::Order, client.retry_after())
+        })?;
+        self.journal.ordered(Pending {
+            directory: directory.to_owned(),
+            url: order.url().to_owned(),
+            key: key.serialize_pem(),
+        });
+        self.took(Step::Order, directory);
+        // It stands in the memory at least; an order that is lost in a crash is counted.
+        let _ = self.save();
+        Ok(order)
+    }
+
+    async fn trial(&mut self) -> Result<(), Failure> {
+        let context = &self.context;
+        let tested = trial::run(
+            &context.probe,
+            &context.board.challenges,
+            &self.name,
+            context.settings.challenge,
+        );
+        match tested.await {
+            Err(failure)
+                if failure.reason == Reason::Unreachable && self.unreachable >= HELD_BACK =>
+            {
+                self.warn(&failure, "the order is made all the same, as others may reach it");
+                Ok(())
+            }
+            Err(failure) => {
+                self.unreachable += u32::from(failure.reason == Reason::Unreachable);
+                Err(failure)
+            }
+            Ok(()) => {
+                self.unreachable = 0;
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes an order from where it is to the certificate.
+    async fn finish(
+        &mut self,
+        directory: &str,
+        order: &mut Order,
+        client: &Client,
+    ) -> Result<(), Failure> {
+        let fail = |error: Error| Failure::of(&error, Stage::Validation, client.retry_after());
+        let Some(key) = self.journal.pending.as_ref().map(|it| it.key.clone()) else {
+            return Err(Failure::new(Reason::Other, "the order has no key"));
+        };
+        let key = KeyPair::from_pem(&key).map_err(|_| {
+            Failure::new(Reason::Other, "the key of the order cannot be read").costly()
+        })?;
+        if order.state().status == OrderStatus::Pending {
+            // Given until the directory has decided.
+            let _answers = insist!(self.answer(directory, order).await).map_err(fail)?;
+            let decided = insist!(order.poll_ready(&POLL).await);
+            if order.state().status == OrderStatus::Invalid {
+                return Err(why_invalid(order).await);
+            }
+            decided.map_err(fail)?;
+        }
+        match order.state().status {
+            OrderStatus::Invalid => return Err(why_invalid(order).await),
+            OrderStatus::Ready => {
+                let csr = self.request(&key)?;
+                insist!(order.finalize_csr(&csr).await).map_err(fail)?;
+                self.took(Step::Finalize, directory);
+            }
+            _ => {}
+        }
+        let chain = insist!(order.poll_certificate(&POLL).await);
+        if order.state().status == OrderStatus::Invalid {
+            return Err(why_invalid(order).await);
+        }
+        let chain = chain.map_err(fail)?;
+        self.install(directory, &key.serialize_pem(), &chain)?;
+        self.took(Step::Certificate, directory);
+        Ok(())
+    }
+
+    /// Puts the answers up, and asks the directory to look.
+    async fn answer(&self, directory: &str, order: &mut Order) -> Result<Vec<Guard>, Error> {
+        let challenges = &self.context.board.challenges;
+        let kind = match self.context.settings.challenge {
+            Challenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
+            Challenge::Http01 => ChallengeType::Http01,
+        };
+        let mut guards = Vec::new();
+        let mut authorizations = order.authorizations();
+        while let Some(authorization) = authorizations.next().await {
+            let mut authorization = authorization?;
+            if authorization.status != AuthorizationStatus::Pending {
+                // Proved to be ours not long ago; or refused, which the order will tell.
+                continue;
+            }
+            let offered = authorization.challenges.iter().map(|it| it.r#type.clone());
+            if !offered.into_iter().any(|offered| offered == kind) {
+                return Err(Error::Unsupported(self.context.settings.challenge.name()));
+            }
+            let Some(mut challenge) = authorization.challenge(kind.clone()) else { continue };
+            let proof = challenge.key_authorization();
+            guards.push(match self.context.settings.challenge {
+                Challenge::TlsAlpn01 => {
+                    let digest = proof.digest();
+                    let name = self.name.trim_matches(['[', ']']);
+                    let certificate = challenge::certificate(name, digest.as_ref());
+                    let certificate = certificate.map_err(|error| Error::Other(error.into()))?;
+                    challenges.answer_handshakes(&challenge::server_name(&self.name), certificate)
+                }
+                Challenge::Http01 => challenges.answer_requests(&challenge.token, proof.as_str()),
+            });
+            if challenge.status == ChallengeStatus::Pending {
+                challenge.set_ready().await?;
+                self.took(Step::Challenge, directory);
+            }
+        }
+        Ok(guards)
+    }
+
+    /// The request for the certificate: the name, and nothing else.
+    fn request(&self, key: &KeyPair) -> Result<Vec<u8>, Failure> {
+        let name = self.name.trim_matches(['[', ']']).to_owned();
+        let request = CertificateParams::new(vec![name]).and_then(|mut params| {
+            params.distinguished_name = DistinguishedName::new();
+            params.serialize_request(key)
+        });
+        let request = request.map_err(|error| {
+            Failure::new(Reason::Other, format_args!("cannot make a request: {error}"))
+        })?;
+        Ok(request.der().to_vec())
+    }
+}
+
+impl Context {
+    /// The account at a directory: the one of before, or a new one, kept before it is used.
+    async fn account(&self, directory: &str, client: &Client) -> Result<Account, Failure> {
+        let _one_at_a_time = self.accounts.lock().await;
+        let file = self.account_file(directory);
+        let fail = |error: Error| Failure::of(&error, Stage::Account, client.retry_after());
+        let builder = || Account::builder_with_http(Box::new(client.clone()));
+        if let Some(bytes) = self.folder.read(&file).map_err(|error| Failure::state(&error))? {
+            if let Ok(credentials) = serde_json::from_slice::<AccountCredentials>(&bytes) {
+                match builder().from_credentials(credentials).await {
+                    Err(Error::KeyRejected) => {}
+                    outcome => return outcome.map_err(fail),
+                }
+            }
+            // The words of the parser may quote the key.
+            self.folder.set_aside(&file, "it is not an account");
+        }
+        let first = self.settings.directories.first().is_some_and(|it| **it == *directory);
+        let binding = match self.settings.eab.as_ref().filter(|_| first) {
+            Some(eab) => Some(external_account(eab).map_err(|why| {
+                let what = format_args!("`eab_hmac_key_file` cannot be used: {why}");
+                Failure::new(Reason::Account, what)
+            })?),
+            None => None,
+        };
+        let contact: Vec<&str> = self.settings.contact.iter().map(AsRef::as_ref).collect();
+        // Consent is a setting, and there are no settings without it.
+        let wish = NewAccount {
+            contact: &contact,
+            terms_of_service_agreed: true,
+            only_return_existing: false,
+        };
+        let made = insist!(builder().create(&wish, directory.to_owned(), binding.as_ref()).await);
+        let (account, credentials) = made.map_err(fail)?;
+        let text = serde_json::to_vec(&credentials)
+            .map_err(|_| Failure::new(Reason::Other, "the account cannot be written"))?;
+        self.folder.write(&file, &text).map_err(|error| Failure::state(&error))?;
+        self.took(Step::Account, "", directory);
+        Ok(account)
+    }
+
+    /// One for each directory, and for each customer there.
+    pub(super) fn account_file(&self, directory: &str) -> String {
+        let customer = self.settings.eab.as_ref().map_or("", |eab| &eab.key_id);
+        let whose = format!("{directory} {customer}");
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, whose.as_bytes());
+        let digest = HEXLOWER.encode(digest.as_ref());
+        format!("account-{}.json", digest.get(..16).unwrap_or_default())
+    }
+}
+
+/// The key that ties the account to a customer, read from its file.
+pub(super) fn external_account(eab: &Eab) -> Result<ExternalAccountKey, String> {
+    let text = std::fs::read(&eab.hmac_key_file).map_err(|error| error.to_string())?;
+    // Some hand it out with padding.
+    let text: Vec<u8> =
+        text.into_iter().filter(|byte| !byte.is_ascii_whitespace() && *byte != b'=').collect();
+    let key = BASE64URL_NOPAD.decode(&text).map_err(|_| "it is not base64url".to_owned())?;
+    if key.is_empty() {
+        Err("it is empty".into())
+    } else {
+        Ok(ExternalAccountKey::new(eab.key_id.to_string(), &key))
+    }
+}
+
+/// Why the directory gave an order up: the challenge says it, if that was it.
+async fn why_invalid(order: &mut Order) -> Failure {
+    let mut authorizations = order.authorizations();
+    while let Some(Ok(mut authorization)) = authorizations.next().await {
+        let Ok(state) = insist!(authorization.refresh().await) else { break };
+        let problem = state.challenges.iter().find_map(|challenge| challenge.error.as_ref());
+        if let Some(problem) = problem {
+            return Failure::problem(problem, Stage::Validation);
+        }
+    }
+    match &order.state().error {
+        Some(problem) => Failure::problem(problem, Stage::Validation).costly(),
+        None => Failure::new(Reason::Other, "the directory gave the order up").costly(),
+    }
+}
+
+fn is_bad_nonce(problem: &instant_acme::Problem) -> bool {
+    problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:badNonce")
+}

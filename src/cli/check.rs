@@ -2,7 +2,7 @@
 
 use super::{Exit, port_of_no_one, printed, talk};
 use crate::check::{self, IDS, Plan, Selection};
-use crate::config::{self, FILE_VARIABLE, Problem, Problems, RootCa, Settings};
+use crate::config::{self, Problem, Problems, RootCa, Settings};
 use crate::outbound::{Limits, Outbound, Override, Resolver, Roots};
 use crate::redirect::{self, BadTarget, Target};
 use crate::report::{self, Report, Verdict};
@@ -28,8 +28,8 @@ pub(super) struct Args {
     urls: Vec<String>,
 
     /// Where the callbacks should lead [default: as the settings say; for a URL, its like below
-    /// `nango.url`]. For a URL the settings are those of `-c`, `CALLBACK_EDGE_CONFIG` and other
-    /// variables; a file that nobody names does not count
+    /// `nango.url`]. Settings count beside a URL when `-c` or a variable `CALLBACK_EDGE_…` is
+    /// set, not when a file just lies here
     #[arg(long, value_name = "URL", value_parser = Target::parse)]
     target: Option<Target>,
 
@@ -76,8 +76,8 @@ const STEPS: u32 = 12;
 /// The shortest and the longest pause between two tries of `--wait`.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(15)];
 
-/// In place of a file, where none is to be read.
-const NO_FILE: &str = "/dev/null";
+/// Where Nango is when no settings say so.
+const NANGO: &str = "https://api.nango.dev";
 
 /// Exit: 0 passed, 1 failed, 2 something is unconfirmed, 3 could not run, 64 usage.
 pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
@@ -88,27 +88,31 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
             return Exit::Usage;
         }
     };
-    let roots = match roots(args, &settings) {
+    let roots = match roots(args, settings.as_ref()) {
         Ok(roots) => roots,
         Err(error) => return usage(error, "name a PEM file with the authority's certificate"),
     };
-    let plans = if args.urls.is_empty() {
-        match plans_of_settings(&settings, args.target.as_ref()) {
-            Ok(plans) => plans,
-            Err(problem) => {
-                talk(&problem.coloured());
-                return Exit::Usage;
+    let plans = match &settings {
+        Some(settings) if args.urls.is_empty() => {
+            match plans_of_settings(settings, args.target.as_ref()) {
+                Ok(plans) => plans,
+                Err(problem) => {
+                    talk(&problem.coloured());
+                    return Exit::Usage;
+                }
             }
         }
-    } else {
-        match plans_of_urls(args, &settings) {
-            Ok(plans) => plans,
-            Err(error) => return usage(error, "name the target with --target"),
+        settings => {
+            let nango = settings.as_ref().map_or(NANGO, |settings| &settings.nango_url);
+            match plans_of_urls(args, nango) {
+                Ok(plans) => plans,
+                Err(error) => return usage(error, "name the target with --target"),
+            }
         }
     };
     let plans: Vec<_> = plans.into_iter().map(|plan| tuned(plan, args)).collect();
     let limits = Limits { step: args.timeout, ..Limits::default() };
-    let outbound = Outbound::new(Resolver::new(overrides(args, &settings)), roots, limits);
+    let outbound = Outbound::new(Resolver::new(overrides(args, settings.as_ref())), roots, limits);
     let reports = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(until_passed(&plans, &outbound, args.wait)),
         Err(error) => {
@@ -125,14 +129,17 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
     printed(show(&reports, args), exit)
 }
 
-/// The settings. Variables always count; but a callback of somebody else's has nothing to do with
-/// a file that nobody named and that happens to lie here.
-fn settings(args: &Args, file: Option<&Path>) -> Result<Settings, Problems> {
-    let is_named =
-        file.is_some() || std::env::var_os(FILE_VARIABLE).is_some_and(|file| !file.is_empty());
-    let nothing = Path::new(NO_FILE);
-    let file = if args.urls.is_empty() || is_named { file } else { Some(nothing) };
-    config::load(file, std::env::vars_os()).map(|loaded| loaded.settings)
+/// The settings. A callback of somebody else's has nothing to do with a file that happens to lie
+/// here: where a URL is given, there are settings only when somebody sets something.
+fn settings(args: &Args, file: Option<&Path>) -> Result<Option<Settings>, Problems> {
+    let is_set = std::env::vars_os().any(|(name, value)| {
+        name.as_encoded_bytes().starts_with(b"CALLBACK_EDGE_") && !value.is_empty()
+    });
+    if args.urls.is_empty() || file.is_some() || is_set {
+        config::load(file, std::env::vars_os()).map(|loaded| Some(loaded.settings))
+    } else {
+        Ok(None)
+    }
 }
 
 /// The callbacks of the settings.
@@ -150,13 +157,13 @@ fn plans_of_settings(settings: &Settings, target: Option<&Target>) -> Result<Vec
 }
 
 /// The callbacks on the command line. Without a target, each leads to its like at Nango.
-fn plans_of_urls(args: &Args, settings: &Settings) -> Result<Vec<Plan>, BadTarget> {
+fn plans_of_urls(args: &Args, nango: &str) -> Result<Vec<Plan>, BadTarget> {
     let at_nango = |url: &str| {
         let path = Url::parse(url)
             .ok()
             .and_then(|url| redirect::Path::parse(url.path().trim_end_matches('/')).ok());
         let path = path.as_ref().map_or("/oauth/callback", config::path_at_nango);
-        Target::parse(&format!("{}{path}", settings.nango_url))
+        Target::parse(&format!("{nango}{path}"))
     };
     let target = |url: &str| args.target.clone().map_or_else(|| at_nango(url), Ok);
     args.urls.iter().map(|url| Ok(Plan::new(url, target(url)?))).collect()
@@ -232,9 +239,11 @@ fn show(reports: &[Report], args: &Args) -> io::Result<()> {
 
 /// Where to connect. What the command line says of a host and port holds in place of what the
 /// settings say of it.
-fn overrides(args: &Args, settings: &Settings) -> Vec<Override> {
+fn overrides(args: &Args, settings: Option<&Settings>) -> Vec<Override> {
     let mut overrides: Vec<_> = args.resolve.iter().chain(&args.connect_to).cloned().collect();
-    let from_settings: Vec<_> = server::overrides(&settings.self_check)
+    let from_settings: Vec<_> = settings
+        .into_iter()
+        .flat_map(|settings| server::overrides(&settings.self_check))
         .filter(|entry| {
             !overrides.iter().any(|known| known.port == entry.port && known.host == entry.host)
         })
@@ -244,8 +253,8 @@ fn overrides(args: &Args, settings: &Settings) -> Vec<Override> {
 }
 
 /// The public authorities, those of the settings, and those of the command line.
-fn roots(args: &Args, settings: &Settings) -> Result<Roots, String> {
-    let roots = roots_of_settings(settings)?;
+fn roots(args: &Args, settings: Option<&Settings>) -> Result<Roots, String> {
+    let roots = settings.map_or_else(|| Ok(Roots::public()), roots_of_settings)?;
     match &args.ca {
         Some(ca) => {
             let pem = std::fs::read(ca).map_err(|error| cannot_use(ca, &error))?;

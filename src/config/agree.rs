@@ -1,7 +1,7 @@
 //! Whether the settings agree with each other.
 
 use super::file::{Unreadable, read_file};
-use super::loops::{self, is_plain_allowed};
+use super::loops::{Callbacks, is_plain_allowed};
 use super::problem::Problem;
 use super::read::{
     AcmeRead, LETS_ENCRYPT, PageBody, Read, RouteRead, STATE_DIR, SelfCheckRead, TlsRead, below,
@@ -16,7 +16,7 @@ use crate::outbound::Roots;
 use crate::redirect::{Host, Path, Place as _, Route, RouteTable, Target};
 use bytes::Bytes;
 use secrecy::SecretString;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -88,7 +88,7 @@ fn listeners(read: &Read, problems: &mut Vec<Problem>) {
                     } else {
                         (*other, at.value)
                     };
-                    let what = format!("`{}` is taken twice: `{all}` takes all addresses", one);
+                    let what = format!("`{one}` is taken twice: `{all}` takes all addresses");
                     Problem::error(what).hint(format!(
                         "`listen.{first}` has `{other}` already; give one of them another port"
                     ))
@@ -163,6 +163,7 @@ fn routes(read: &Read, problems: &mut Vec<Problem>) -> Vec<Route> {
         plain("nango.url", nango, read, problems);
     }
     let mut routes = Vec::new();
+    let callbacks = Callbacks::of(read);
     let mut places = Places::default();
     for route in &read.routes {
         free(&route.path, problems);
@@ -171,7 +172,7 @@ fn routes(read: &Read, problems: &mut Vec<Problem>) -> Vec<Route> {
             plain("target", target, read, problems);
         }
         let Some(target) = target(route, read) else { continue };
-        if let Some(hit) = loops::hit(&target.value, read) {
+        if let Some(hit) = callbacks.hit(&target.value) {
             let what = match route.target {
                 Some(_) => format!("the target `{}` is this edge itself", target.value),
                 None => format!("`{}`, below `nango.url`, is this edge itself", target.value),
@@ -227,12 +228,11 @@ fn plain(key: &str, target: &At<Target>, read: &Read, problems: &mut Vec<Problem
 fn pages(read: &Read, routes: &[Route], problems: &mut Vec<Problem>) -> Vec<Page> {
     let mut places = Places::default();
     let mut pages = Vec::new();
+    let taken: HashSet<_> = routes.iter().map(|route| (route.host(), route.path())).collect();
     for page in &read.pages {
         free(&page.path, problems);
         places.take("page", page.host.as_ref(), &page.path, problems);
-        let clash =
-            |route: &&Route| route.path() == &page.path.value && route.host() == page.host.as_ref();
-        if routes.iter().any(|route| clash(&route)) {
+        if taken.contains(&(page.host.as_ref(), &page.path.value)) {
             let what = format!("a route answers on `{}` already", page.path.value);
             problems.push(
                 Problem::error(what)

@@ -3,6 +3,7 @@
 use super::read::{Read, RouteRead};
 use crate::redirect::Target;
 use ipnet::IpNet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use url::{Host, Url};
 
@@ -19,30 +20,46 @@ pub(super) fn is_plain_allowed(target: &Target, networks: &[IpNet]) -> bool {
     }
 }
 
-/// The route of this edge that the target hits, if any: the browser would come back for ever.
-pub(super) fn hit<'r>(target: &Target, read: &'r Read) -> Option<&'r RouteRead> {
-    let url = Url::parse(target.as_str()).ok()?;
-    read.routes.iter().find(|route| {
-        (url.path() == route.path.value.as_str() || target.path() == route.path.value.as_str())
-            && leads_here(&url, route, read)
-    })
+/// The routes by their places, so that thousands of targets are held against thousands of routes
+/// in no time.
+pub(super) struct Callbacks<'r> {
+    at: HashMap<(Option<&'r str>, &'r str), &'r RouteRead>,
+    hosts: HashSet<&'r str>,
+    read: &'r Read,
 }
 
-fn leads_here(url: &Url, route: &RouteRead, read: &Read) -> bool {
-    let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
-        return false;
-    };
-    let host = host.strip_suffix('.').unwrap_or(host);
-    if route.host.as_ref().is_some_and(|named| named.as_str() != host) {
-        return false;
+impl<'r> Callbacks<'r> {
+    pub(super) fn of(read: &'r Read) -> Self {
+        let (mut at, mut hosts) = (HashMap::new(), HashSet::new());
+        for route in &read.routes {
+            let host = route.host.as_ref().map(crate::redirect::Host::as_str);
+            at.entry((host, route.path.value.as_str())).or_insert(route);
+            hosts.extend(host);
+        }
+        Self { at, hosts, read }
     }
+
+    /// The route of this edge that the target hits, if any: the browser would come back for ever.
+    pub(super) fn hit(&self, target: &Target) -> Option<&'r RouteRead> {
+        let url = Url::parse(target.as_str()).ok()?;
+        let host = url.host_str()?;
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let places = [url.path(), target.path()].map(|path| [(Some(host), path), (None, path)]);
+        let routes = places.as_flattened().iter().filter_map(|place| self.at.get(place));
+        routes.copied().next().filter(|_| leads_here(&url, host, self))
+    }
+}
+
+/// Whether the edge answers at the host and port of the URL.
+fn leads_here(url: &Url, host: &str, callbacks: &Callbacks<'_>) -> bool {
+    let Some(port) = url.port_or_known_default() else { return false };
+    let read = callbacks.read;
     if let Some(public) = read.public_url.as_ref().filter(|it| it.value.host.as_str() == host) {
         // Port 80 of an https origin leads to it.
         return port == public.value.port() || (public.value.https && port == 80);
     }
     let listeners = || read.listen.http.iter().chain(&read.listen.https).map(|at| at.value);
-    let named = read.routes.iter().filter_map(|route| route.host.as_ref());
-    if named.into_iter().any(|named| named.as_str() == host) {
+    if callbacks.hosts.contains(host) {
         return matches!(port, 80 | 443) || listeners().any(|listener| listener.port() == port);
     }
     listeners().filter(|listener| listener.port() == port).any(|listener| {

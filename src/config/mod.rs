@@ -20,7 +20,11 @@ mod unknown;
 pub use file::{Unreadable, read_file};
 pub use load::{Loaded, load};
 pub use problem::{Problem, Problems};
-pub use read::path_at_nango;
 pub use reader::Shown;
 pub use settings::*;
-pub use source::{FILE_VARIABLE, Place, Quote, Spot};
+pub use source::{Place, Quote, Spot};
+
+/// The path at Nango that a callback leads to when nothing else is said.
+pub fn path_at_nango(path: &crate::redirect::Path) -> &'static str {
+    read::path_at_nango(path)
+}

@@ -140,7 +140,7 @@ pub(super) fn read(root: &mut Section<'_, '_>) -> Read {
 }
 
 /// The path at Nango that a route leads to when it names no target.
-pub fn path_at_nango(path: &Path) -> &'static str {
+pub(super) fn path_at_nango(path: &Path) -> &'static str {
     if path.as_str().ends_with("app-auth/connect") {
         "/app-auth/connect"
     } else {

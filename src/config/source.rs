@@ -12,7 +12,7 @@ use toml_edit::{Item, TableLike};
 pub(super) const PREFIX: &str = "CALLBACK_EDGE_";
 
 /// Names the file; a variable, but not a setting.
-pub const FILE_VARIABLE: &str = "CALLBACK_EDGE_CONFIG";
+pub(super) const FILE_VARIABLE: &str = "CALLBACK_EDGE_CONFIG";
 
 /// Where a value was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -8,7 +8,9 @@
 //! | `GET /healthz` | 200 while the process can answer |
 //! | `GET /readyz` | 200 ready, 503 starting, draining, or without a certificate |
 //! | `GET /self-check` | the check of every route through its public URL; JSON, or a page for a browser |
-//! | `GET /metrics` | OpenMetrics text; admin listener only |
+//! | `GET /metrics` | `OpenMetrics` text; admin listener only |
+//!
+//! `/.well-known/acme-challenge/` is answered on the plain listeners while ACME is on.
 
 mod activity;
 mod announce;

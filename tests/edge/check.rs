@@ -224,10 +224,10 @@ async fn the_settings_say_where_the_callback_is_found_and_whom_to_trust() {
 }
 
 #[tokio::test]
-async fn variables_count_beside_a_url_and_a_file_that_lies_here_does_not() {
+async fn what_is_set_counts_beside_a_url_and_a_file_that_lies_here_does_not() {
     let stage = Stage::new(|_, right| Act::Reply(right)).await;
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("config.toml");
+    let file = dir.path().join("named.toml");
     let origin = format!("http://{}", stage.nango);
     std::fs::write(&file, format!("[nango]\nurl = '{origin}'")).unwrap();
     let url = stage.callback();
@@ -248,8 +248,9 @@ async fn variables_count_beside_a_url_and_a_file_that_lies_here_does_not() {
     );
     assert_eq!(led_to(&[("CALLBACK_EDGE_NANGO__URI", &origin)]).await.0, 64);
     // What lies here is not even read.
-    std::fs::write(&file, "nonsense").unwrap();
-    assert_eq!(led_to(&[("CALLBACK_EDGE_NANGO__URL", &origin)]).await, own);
+    std::fs::write(dir.path().join("config.toml"), "nonsense").unwrap();
+    assert_eq!(led_to(&[]).await.1, "https://api.nango.dev/oauth/callback");
+    assert_eq!(led_to(&[("CALLBACK_EDGE_CONFIG", file.to_str().unwrap())]).await, own);
 }
 
 #[tokio::test]

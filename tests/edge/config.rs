@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 /// Every bad configuration in `golden/config/*.toml` is refused with the text beside it, all of it.
 ///
@@ -88,6 +89,18 @@ fn a_long_line_is_quoted_near_its_mistake_only() {
     let told = stderr(&output);
     assert!(told.lines().all(|line| line.chars().count() < 300), "{told}");
     assert!(told.ends_with("\n\nand 3950 more\n"), "{told}");
+}
+
+/// Each of these takes minutes where something is looked up by going through all there is.
+#[test]
+fn thousands_of_routes_and_mistakes_take_no_time() {
+    let each = |line: fn(usize) -> String| (0..20_000).map(line).collect::<String>();
+    let begun = Instant::now();
+    let output = check(&each(|it| format!("[[route]]\nhost = 'h{it}.test'\npath = '/cb'\n")), &[]);
+    assert_eq!(output.status.code(), Some(0));
+    let output = check(&each(|it| format!("unknown{it} = 1\n")), &[]);
+    assert!(stderr(&output).ends_with("\n\nand 19950 more\n"));
+    assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -173,6 +173,7 @@ impl Keeper {
     /// Asks one directory after the other.
     async fn attempt(&mut self) {
         let directories = self.context.settings.directories.clone();
+        let mut costly = false;
         for directory in &directories {
             if self.journal.held(directory) > now() {
                 continue;
@@ -195,13 +196,13 @@ impl Keeper {
                     "the directory does not know the account any more",
                 );
             }
+            costly |= failure.costly;
             let elsewhere = failure.concerns_the_directory();
             self.failed(directory, failure);
             if !elsewhere {
                 break;
             }
         }
-        let costly = self.trouble.as_ref().is_some_and(|failure| failure.costly);
         self.journal.failed(now(), costly, random_share());
         let _ = self.save();
     }

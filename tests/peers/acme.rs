@@ -378,6 +378,53 @@ async fn acme_a_folder_that_cannot_be_written_costs_no_order_and_loses_none() {
     drop(edge);
 }
 
+/// Starts the edge where only it sees what is mounted over its state folder.
+fn mounted(settings: &str, dir: TempDir, mount: &str) -> Edge {
+    let inner = format!("{mount} && exec \"$0\" \"$@\"");
+    let script = format!("exec unshare --mount /bin/sh -c '{inner}' \"$0\" \"$@\"");
+    Edge::start_from_shell(dir, settings, &script, |_| {})
+}
+
+#[tokio::test]
+async fn acme_a_full_disk_costs_no_order_and_is_tried_again() {
+    let pebble = Pebble::start(Options::default()).await;
+    let settings = pebble.settings(&[NAME], "state_dir = '{dir}/acme'");
+    let fill = "mkdir acme && mount -t tmpfs -o size=64k tmpfs acme; \
+                head -c 100000 /dev/zero > acme/filler 2> acme.log; true";
+    let mut edge = mounted(&settings, TempDir::new().unwrap(), fill);
+    edge.wait_for("No space left on device");
+    assert_eq!((admin(&edge, "/readyz").await.0, pebble.orders()), (503, 0));
+    // As the edge sees it, there is room again.
+    let folder = format!("/proc/{}/root{}/acme", edge.id(), edge.dir().display());
+    std::fs::remove_file(format!("{folder}/filler")).unwrap();
+    redirects(&pebble, NAME).await;
+    assert_eq!(pebble.orders(), 1);
+}
+
+#[tokio::test]
+async fn acme_a_disk_that_became_read_only_serves_what_is_there() {
+    let pebble = Pebble::start(Options::default()).await;
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().to_owned();
+    let settings = pebble.settings(&[NAME], "state_dir = '{dir}/acme'");
+    let first = Edge::start_in(dir, &settings, |_| {});
+    redirects(&pebble, NAME).await;
+    until("it is kept", async || path.join("acme/auth.example.com.pem").exists()).await;
+    let kept = TempDir::new().unwrap();
+    std::fs::create_dir(kept.path().join("acme")).unwrap();
+    for file in std::fs::read_dir(path.join("acme")).unwrap().flatten() {
+        std::fs::copy(file.path(), kept.path().join("acme").join(file.file_name())).unwrap();
+    }
+    first.stop();
+
+    let read_only = "mount --bind acme acme && mount -o remount,ro,bind acme";
+    let mut edge = mounted(&settings, kept, read_only);
+    edge.wait_for("Read-only file system");
+    let client = pebble.client().await;
+    assert!(shown(&client, &pebble, NAME).await.is_some());
+    assert_eq!((admin(&edge, "/readyz").await.0, pebble.orders()), (200, 1));
+}
+
 #[tokio::test]
 async fn acme_killed_at_ten_points_it_recovers_and_orders_no_more_than_it_was_killed() {
     let pebble = Pebble::start(Options { delay: 1, ..Options::default() }).await;

@@ -8,7 +8,7 @@
 import { X509Certificate, createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
-import { chromium } from "playwright-core";
+import { launch } from "./chromium.mjs";
 import { heard, listen, say } from "./lines.mjs";
 
 const [executablePath, profile, certificate] = process.argv.slice(2);
@@ -21,23 +21,13 @@ const port = await listen(app);
 // The browser believes this one key, whoever signed it; all else it checks as ever.
 const key = new X509Certificate(readFileSync(certificate)).publicKey;
 const spki = createHash("sha256").update(key.export({ type: "spki", format: "der" }));
-const browser = await chromium.launchPersistentContext(profile, {
+const browser = await launch(
   executablePath,
-  headless: true,
-  args: [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    // The provider's pages ask for a font from the Internet.
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE *.localhost",
-    `--ignore-certificate-errors-spki-list=${spki.digest("base64")}`,
-  ],
-});
-browser.setDefaultTimeout(15_000);
+  profile,
+  // The provider's pages ask for a font from the Internet.
+  "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE *.localhost",
+  `--ignore-certificate-errors-spki-list=${spki.digest("base64")}`,
+);
 
 async function flow(connect) {
   const page = await browser.newPage();

@@ -1,0 +1,22 @@
+// Chromium for these tests: without a window, without a word to anybody outside.
+
+import { chromium } from "playwright-core";
+
+export async function launch(executablePath, profile, ...more) {
+  const browser = await chromium.launchPersistentContext(profile, {
+    executablePath,
+    headless: true,
+    args: [
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-quic",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+      ...more,
+    ],
+  });
+  browser.setDefaultTimeout(15_000);
+  return browser;
+}

@@ -61,6 +61,7 @@ pub async fn run(plan: &Plan, outbound: &Outbound) -> Report {
         started_at,
         duration: began.elapsed(),
         checks: select(all, &plan.selection),
+        switch: None,
     }
 }
 

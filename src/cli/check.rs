@@ -1,18 +1,17 @@
 //! `callback-edge check [URL]…`: does a callback redirect as Nango needs? No credentials.
 
-use super::{Exit, port_of_no_one, printed, talk};
+use super::format::Format;
+use super::reach::{Reach, duration};
+use super::{Exit, port_of_no_one, printed, progress, talk, usage};
 use crate::check::{self, IDS, Plan, Selection};
-use crate::config::{self, Problem, Problems, RootCa, Settings};
-use crate::outbound::{Limits, Outbound, Override, Resolver, Roots};
+use crate::config::{self, Problem, Problems, Settings};
+use crate::outbound::Outbound;
 use crate::redirect::{self, BadTarget, Target};
-use crate::report::{self, Report, Verdict};
+use crate::report::{Report, Verdict};
 use crate::server;
-use jiff::SignedDuration;
-use std::fmt;
-use std::io::{self, IsTerminal, Write as _};
-use std::path::{Path, PathBuf};
+use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::time::{Duration, Instant};
-use terminal_size::terminal_size_of;
 use url::Url;
 
 /// Does this callback URL redirect as Nango needs?
@@ -37,21 +36,12 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Dial this address for a host and port, before `self_check.connect_to`; may be repeated
-    #[arg(long, value_name = "HOST:PORT:ADDRESS", value_parser = Override::resolve)]
-    resolve: Vec<Override>,
+    /// Print the report as JUnit XML, for CI systems
+    #[arg(long, conflicts_with = "json")]
+    junit: bool,
 
-    /// Dial this address and port for a host and port; may be repeated
-    #[arg(long, value_name = "HOST:PORT:ADDRESS:PORT")]
-    connect_to: Vec<Override>,
-
-    /// Trust the certificates in this PEM file too, beside `self_check.root_ca`
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
-
-    /// How long each step may take: resolve, connect, handshake, answer
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
-    timeout: Duration,
+    #[command(flatten)]
+    reach: Reach,
 
     /// Run only checks whose id starts so; may be repeated, or parted by commas
     #[arg(long, value_name = "PREFIX", value_parser = prefix, value_delimiter = ',')]
@@ -88,31 +78,30 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
             return Exit::Usage;
         }
     };
-    let roots = match roots(args, settings.as_ref()) {
-        Ok(roots) => roots,
-        Err(error) => return usage(error, "name a PEM file with the authority's certificate"),
+    let outbound = match args.reach.outbound(settings.as_ref()) {
+        Ok(outbound) => outbound,
+        Err(problem) => return usage(&problem),
     };
     let plans = match &settings {
         Some(settings) if args.urls.is_empty() => {
             match plans_of_settings(settings, args.target.as_ref()) {
                 Ok(plans) => plans,
-                Err(problem) => {
-                    talk(&problem.coloured());
-                    return Exit::Usage;
-                }
+                Err(problem) => return usage(&problem),
             }
         }
         settings => {
             let nango = settings.as_ref().map_or(NANGO, |settings| &settings.nango_url);
             match plans_of_urls(args, nango) {
                 Ok(plans) => plans,
-                Err(error) => return usage(error, "name the target with --target"),
+                Err(error) => {
+                    return usage(
+                        &Problem::error(error.to_string()).hint("name the target with --target"),
+                    );
+                }
             }
         }
     };
     let plans: Vec<_> = plans.into_iter().map(|plan| tuned(plan, args)).collect();
-    let limits = Limits { step: args.timeout, ..Limits::default() };
-    let outbound = Outbound::new(Resolver::new(overrides(args, settings.as_ref())), roots, limits);
     let reports = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(until_passed(&plans, &outbound, args.wait)),
         Err(error) => {
@@ -120,13 +109,7 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
             return Exit::CouldNotRun;
         }
     };
-    let exit = match Verdict::of(&reports) {
-        Verdict::Pass => Exit::Done,
-        Verdict::Fail => Exit::Failed,
-        Verdict::Unconfirmed => Exit::Unconfirmed,
-        Verdict::Error => Exit::CouldNotRun,
-    };
-    printed(show(&reports, args), exit)
+    printed(format(args).print(&reports), Verdict::of(&reports).into())
 }
 
 /// The settings. A callback of somebody else's has nothing to do with a file that happens to lie
@@ -172,19 +155,11 @@ fn plans_of_urls(args: &Args, nango: &str) -> Result<Vec<Plan>, BadTarget> {
 fn tuned(mut plan: Plan, args: &Args) -> Plan {
     plan.selection = Selection { only: args.only.clone(), skip: args.skip.clone() };
     plan.follow &= !args.no_follow;
-    plan.total = args.timeout.saturating_mul(STEPS);
+    plan.total = args.reach.timeout.saturating_mul(STEPS);
     if io::stderr().is_terminal() {
-        plan.progress = Some(progress);
+        plan.progress = Some(progress::line);
     }
     plan
-}
-
-/// One line that is written over and over.
-fn progress(doing: &str) {
-    let mut stderr = anstream::stderr();
-    // Nobody is lost when it cannot be written.
-    let _ = write!(stderr, "\r\x1b[2K{doing}…");
-    let _ = stderr.flush();
 }
 
 async fn until_passed(plans: &[Plan], outbound: &Outbound, wait: Option<Duration>) -> Vec<Report> {
@@ -212,83 +187,25 @@ async fn once(plans: &[Plan], outbound: &Outbound) -> Vec<Report> {
     for plan in plans {
         reports.push(check::run(plan, outbound).await);
         if plan.progress.is_some() {
-            let _ = write!(anstream::stderr(), "\r\x1b[2K");
+            progress::clear();
         }
     }
     reports
 }
 
-fn show(reports: &[Report], args: &Args) -> io::Result<()> {
-    if args.json {
+fn format(args: &Args) -> Format {
+    match (args.json, args.junit) {
         // The command line alone says which of the two it is, so that whoever reads it knows.
-        let list = args.urls.len() != 1;
-        let text = if list { report::json_list(reports) } else { report::json(reports) }?;
-        let mut stdout = io::stdout().lock();
-        writeln!(stdout, "{text}")?;
-        return stdout.flush();
+        (true, _) if args.urls.len() == 1 => Format::Json,
+        (true, _) => Format::JsonList,
+        (_, true) => Format::Junit,
+        _ => Format::Text,
     }
-    // Nothing, unless it is a terminal.
-    let columns = terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0));
-    let mut stdout = anstream::stdout().lock();
-    for (number, report) in reports.iter().enumerate() {
-        let gap = if number == 0 { "" } else { "\n" };
-        write!(stdout, "{gap}{}", report::text(report, columns))?;
-    }
-    stdout.flush()
-}
-
-/// Where to connect. What the command line says of a host and port holds in place of what the
-/// settings say of it.
-fn overrides(args: &Args, settings: Option<&Settings>) -> Vec<Override> {
-    let mut overrides: Vec<_> = args.resolve.iter().chain(&args.connect_to).cloned().collect();
-    let from_settings: Vec<_> = settings
-        .into_iter()
-        .flat_map(|settings| server::overrides(&settings.self_check))
-        .filter(|entry| {
-            !overrides.iter().any(|known| known.port == entry.port && known.host == entry.host)
-        })
-        .collect();
-    overrides.extend(from_settings);
-    overrides
-}
-
-/// The public authorities, those of the settings, and those of the command line.
-fn roots(args: &Args, settings: Option<&Settings>) -> Result<Roots, String> {
-    let roots = settings.map_or_else(|| Ok(Roots::public()), roots_of_settings)?;
-    match &args.ca {
-        Some(ca) => {
-            let pem = std::fs::read(ca).map_err(|error| cannot_use(ca, &error))?;
-            and_pem(&roots, ca, &pem)
-        }
-        None => Ok(roots),
-    }
-}
-
-fn roots_of_settings(settings: &Settings) -> Result<Roots, String> {
-    match &settings.self_check.root_ca {
-        Some(RootCa { path, pem }) => and_pem(&Roots::public(), path, pem),
-        None => Ok(Roots::public()),
-    }
-}
-
-fn and_pem(roots: &Roots, file: &Path, pem: &[u8]) -> Result<Roots, String> {
-    roots.and_pem(pem).map_err(|error| cannot_use(file, &error))
-}
-
-fn cannot_use(file: &Path, why: &dyn fmt::Display) -> String {
-    format!("cannot use certificate file `{}`: {why}", file.display())
 }
 
 /// Any text but none: what is wrong with a URL is for the report to say.
 fn callback(text: &str) -> Result<String, &'static str> {
     if text.trim().is_empty() { Err("is no URL") } else { Ok(text.to_owned()) }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = "is not a duration, for example 500ms, 10s or 5m";
-    let signed: SignedDuration = text.parse().map_err(|_| wrong)?;
-    let duration = signed.unsigned_abs();
-    if signed.is_positive() { Ok(duration) } else { Err(wrong.to_owned()) }
 }
 
 fn prefix(text: &str) -> Result<String, String> {
@@ -298,9 +215,4 @@ fn prefix(text: &str) -> Result<String, String> {
         Err("no id of a check starts so; they start with url., dns., tls., redirect. or nango."
             .to_owned())
     }
-}
-
-fn usage(error: impl fmt::Display, hint: &str) -> Exit {
-    talk(&format!("error: {error}\n\nhint: {hint}"));
-    Exit::Usage
 }

@@ -1,3 +1,4 @@
+use crate::report::Verdict;
 use std::process::ExitCode;
 
 /// What the process tells its parent. Each verb states which of them it uses.
@@ -13,6 +14,17 @@ pub enum Exit {
     CouldNotRun,
     /// The command line or the configuration is wrong (`EX_USAGE` of sysexits).
     Usage,
+}
+
+impl From<Verdict> for Exit {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Pass => Self::Done,
+            Verdict::Fail => Self::Failed,
+            Verdict::Unconfirmed => Self::Unconfirmed,
+            Verdict::Error => Self::CouldNotRun,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {

@@ -3,7 +3,10 @@
 mod check;
 mod config;
 mod exit;
+mod format;
 mod health;
+mod progress;
+mod reach;
 mod serve;
 
 use crate::config::Problem;
@@ -80,6 +83,12 @@ fn printed(result: io::Result<()>, exit: Exit) -> Exit {
 /// Says something on stderr. Who closes it does not want to hear.
 fn talk(text: &str) {
     let _ = writeln!(anstream::stderr(), "{text}");
+}
+
+/// The end of a command that was not asked rightly.
+fn usage(problem: &Problem) -> Exit {
+    talk(&problem.coloured());
+    Exit::Usage
 }
 
 /// A listener whose address is asked for, but known to a running edge alone.

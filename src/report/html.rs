@@ -243,6 +243,7 @@ mod tests {
             started_at: jiff::Timestamp::UNIX_EPOCH,
             duration: Duration::ZERO,
             checks: vec![Check::new("url.https", evil).fail(evil).detail(evil).hint(evil)],
+            switch: None,
         };
         let page = html(&[report]);
         assert!(!page.contains("<script"), "{page}");

@@ -1,4 +1,4 @@
-use super::{Check, Report, Status, Verdict};
+use super::{Check, Report, Status, SwitchPlan, Verdict};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -28,12 +28,18 @@ struct ReportJson<'r> {
     started_at: String,
     duration_ms: u64,
     checks: Vec<CheckJson<'r>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'r str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    switch: Option<&'r SwitchPlan>,
 }
 
 #[derive(Serialize)]
 struct CheckJson<'r> {
     id: &'r str,
     status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
     subject: &'r str,
     summary: &'r str,
     detail: Option<&'r str>,
@@ -53,6 +59,8 @@ impl<'r> From<&'r Report> for ReportJson<'r> {
             started_at: format!("{:.3}", report.started_at),
             duration_ms: millis(report.duration),
             checks: report.checks.iter().map(CheckJson::from).collect(),
+            error: report.broken.as_deref(),
+            switch: report.switch.as_ref(),
         }
     }
 }
@@ -62,6 +70,7 @@ impl<'r> From<&'r Check> for CheckJson<'r> {
         Self {
             id: &check.id,
             status: check.status,
+            state: check.state,
             subject: &check.subject,
             summary: &check.summary,
             detail: check.detail.as_deref(),

@@ -1,4 +1,5 @@
-//! Checks and verdicts: what a prober found, in a shape that text, JSON and HTML are made from.
+//! Checks and verdicts: what a prober found, in a shape that text, JSON, HTML, JUnit and Markdown
+//! are made from.
 //!
 //! A [`Check`] has a stable id; the id names the section of the README that explains it. No text
 //! in here holds a query value, code, state or token: whoever writes a check sees to that, and
@@ -6,10 +7,16 @@
 
 mod html;
 mod json;
+mod junit;
+mod markdown;
+mod switch;
 mod text;
 
 pub use html::{html, html_policy};
 pub use json::{json, json_list};
+pub use junit::junit;
+pub use markdown::markdown;
+pub use switch::SwitchPlan;
 pub use text::text;
 
 use jiff::Timestamp;
@@ -32,6 +39,8 @@ pub struct Report {
     pub duration: Duration,
     /// What was checked, in the order of the text report.
     pub checks: Vec<Check>,
+    /// How to switch to this callback; a check of the callback alone has none.
+    pub switch: Option<SwitchPlan>,
 }
 
 impl Report {
@@ -45,6 +54,32 @@ impl Report {
             Verdict::Unconfirmed
         } else {
             Verdict::Pass
+        }
+    }
+
+    /// The outcome in a few words.
+    pub fn sentence(&self) -> String {
+        if let Some(broken) = &self.broken {
+            return format!("could not run: {broken}");
+        }
+        let counts = [
+            (Status::Fail, "failed"),
+            (Status::Unknown, "unconfirmed"),
+            (Status::Warn, "to mend"),
+            (Status::Pass, "passed"),
+            (Status::Skip, "not run"),
+        ];
+        let counts: Vec<_> = counts
+            .into_iter()
+            .map(|(status, word)| (self.count(status), word))
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, word)| format!("{count} {word}"))
+            .collect();
+        let counts =
+            if counts.is_empty() { "nothing was checked".to_owned() } else { counts.join(", ") };
+        match &self.switch {
+            Some(switch) => format!("{}: {counts}", switch.word(self.verdict())),
+            None => counts,
         }
     }
 
@@ -142,6 +177,8 @@ pub struct Check {
     pub duration: Duration,
     /// The check whose failure kept this one from running.
     pub blocked_by: Option<&'static str>,
+    /// What was found, as a word that programs read, where the status says too little.
+    pub state: Option<&'static str>,
 }
 
 impl Check {
@@ -156,6 +193,7 @@ impl Check {
             hint: None,
             duration: Duration::ZERO,
             blocked_by: None,
+            state: None,
         }
     }
 
@@ -208,6 +246,20 @@ impl Check {
     #[must_use]
     pub fn hint(mut self, hint: impl AsRef<str>) -> Self {
         self.hint = Some(printable(hint.as_ref()));
+        self
+    }
+
+    /// Says what it is about.
+    #[must_use]
+    pub fn subject(mut self, subject: impl AsRef<str>) -> Self {
+        self.subject = printable(subject.as_ref());
+        self
+    }
+
+    /// Says what was found, for programs.
+    #[must_use]
+    pub fn state(mut self, state: &'static str) -> Self {
+        self.state = Some(state);
         self
     }
 
@@ -290,6 +342,7 @@ mod tests {
             started_at: Timestamp::UNIX_EPOCH,
             duration: Duration::from_millis(812),
             checks: checks.collect(),
+            switch: None,
         }
     }
 

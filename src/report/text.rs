@@ -42,7 +42,16 @@ fn write(report: &Report, columns: Option<usize>, out: &mut String) -> fmt::Resu
         }
         write_run(run, &mut category, Widths { summary: width, id: id_width, room }, out)?;
     }
-    writeln!(out, "\n{}", verdict(report))
+    if let Some(switch) = &report.switch {
+        for (title, lines) in switch.sections() {
+            write_title(title, out)?;
+            for (number, line) in lines.iter().enumerate() {
+                let mark = format!("{:>2}. ", number + 1);
+                write_lines(&mark, line, room, out)?;
+            }
+        }
+    }
+    writeln!(out, "\n{}", report.sentence())
 }
 
 /// What stands before details and hints.
@@ -68,12 +77,16 @@ fn write_run<'r>(
     for check in run {
         if check.category() != *category {
             *category = check.category();
-            let bold = Style::new().bold();
-            writeln!(out, "\n{bold}{category}{bold:#}\n{}", "─".repeat(category.len()))?;
+            write_title(category, out)?;
         }
         write_check(check, widths, out)?;
     }
     Ok(())
+}
+
+fn write_title(title: &str, out: &mut String) -> fmt::Result {
+    let bold = Style::new().bold();
+    writeln!(out, "\n{bold}{title}{bold:#}\n{}", "─".repeat(title.chars().count()))
 }
 
 fn write_check(check: &Check, widths: Widths, out: &mut String) -> fmt::Result {
@@ -88,25 +101,25 @@ fn write_check(check: &Check, widths: Widths, out: &mut String) -> fmt::Result {
         None => writeln!(out)?,
     }
     for line in check.detail.iter().flat_map(|detail| detail.lines()) {
-        write_lines(line, room, out)?;
+        write_lines(INDENT, line, room, out)?;
     }
     if let Some(hint) = &check.hint {
-        write_lines(&format!("hint: {hint} — {}", check.docs()), room, out)?;
+        write_lines(INDENT, &format!("hint: {hint} — {}", check.docs()), room, out)?;
     }
     Ok(())
 }
 
 /// Breaks a line at its spaces where there is no more room. A longer word keeps its letters
 /// together, so that it can be selected whole.
-fn write_lines(line: &str, room: usize, out: &mut String) -> fmt::Result {
-    out.write_str(INDENT)?;
+fn write_lines(indent: &str, line: &str, room: usize, out: &mut String) -> fmt::Result {
+    out.write_str(indent)?;
     let mut used = 0;
     for word in line.split(' ') {
         let width = word.chars().count();
         if used == 0 {
             used = width;
         } else if used + 1 + width > room {
-            write!(out, "\n{INDENT}")?;
+            write!(out, "\n{:1$}", "", indent.chars().count())?;
             used = width;
         } else {
             out.write_char(' ')?;
@@ -115,26 +128,6 @@ fn write_lines(line: &str, room: usize, out: &mut String) -> fmt::Result {
         out.write_str(word)?;
     }
     writeln!(out)
-}
-
-fn verdict(report: &Report) -> String {
-    if let Some(broken) = &report.broken {
-        return format!("could not run: {broken}");
-    }
-    let counts = [
-        (Status::Fail, "failed"),
-        (Status::Unknown, "unconfirmed"),
-        (Status::Warn, "to mend"),
-        (Status::Pass, "passed"),
-        (Status::Skip, "not run"),
-    ];
-    let counts: Vec<_> = counts
-        .into_iter()
-        .map(|(status, word)| (report.count(status), word))
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, word)| format!("{count} {word}"))
-        .collect();
-    if counts.is_empty() { "nothing was checked".to_owned() } else { counts.join(", ") }
 }
 
 fn colour(status: Status) -> Style {
@@ -165,6 +158,7 @@ mod tests {
             started_at: jiff::Timestamp::UNIX_EPOCH,
             duration: Duration::ZERO,
             checks: vec![check],
+            switch: None,
         };
         let indented = |columns| {
             let text = anstream::adapter::strip_str(&text(&report, columns)).to_string();

@@ -194,6 +194,7 @@ fn could_not_run(plan: &Plan, why: String) -> Report {
         started_at: jiff::Timestamp::now(),
         duration: Duration::ZERO,
         checks: Vec::new(),
+        switch: None,
     }
 }
 

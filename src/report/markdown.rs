@@ -1,0 +1,136 @@
+use super::{Check, Report, Status, SwitchPlan};
+use std::fmt::{self, Write as _};
+
+/// The report as Markdown, to paste into a ticket: what is wrong first, then what was found about
+/// each integration, then how to switch.
+pub fn markdown(report: &Report) -> String {
+    let mut text = String::new();
+    // Writing to a String does not fail.
+    let _ = write(report, &mut text);
+    text
+}
+
+fn write(report: &Report, out: &mut String) -> fmt::Result {
+    writeln!(out, "## {}\n", escaped(&report.sentence()))?;
+    writeln!(
+        out,
+        "Callback {}, leading to {}; {:.0}.",
+        code(&report.callback),
+        code(&report.target),
+        report.started_at
+    )?;
+    let (integrations, checks): (Vec<&Check>, Vec<_>) =
+        report.checks.iter().partition(|check| check.category() == "integration");
+    let told: Vec<_> = checks
+        .iter()
+        .filter(|check| matches!(check.status, Status::Fail | Status::Unknown | Status::Warn))
+        .collect();
+    if !told.is_empty() {
+        writeln!(out, "\n### To mend or confirm\n")?;
+    }
+    for check in told {
+        writeln!(
+            out,
+            "- {} **{}** {}",
+            check.status.mark(),
+            code(&check.id),
+            escaped(&check.summary)
+        )?;
+        for more in [&check.detail, &check.hint].into_iter().flatten() {
+            writeln!(out, "  {}", escaped(more))?;
+        }
+    }
+    if !integrations.is_empty() {
+        writeln!(
+            out,
+            "\n### Integrations\n\n| | Integration | Found | What to do |\n|---|---|---|---|"
+        )?;
+    }
+    for check in integrations {
+        let key = check.id.split_once('.').map_or("", |(_, key)| key);
+        let found = match &check.detail {
+            Some(detail) => format!("{}. {detail}", check.summary),
+            None => check.summary.clone(),
+        };
+        let hint = check.hint.as_deref().unwrap_or_default();
+        writeln!(
+            out,
+            "| {} | {} | {} | {} |",
+            check.status.mark(),
+            code(key),
+            escaped(&found),
+            escaped(hint)
+        )?;
+    }
+    for (title, lines) in report.switch.iter().flat_map(SwitchPlan::sections) {
+        writeln!(out, "\n### {}\n", capital(title))?;
+        for (number, line) in lines.iter().enumerate() {
+            writeln!(out, "{}. {}", number + 1, escaped(line))?;
+        }
+    }
+    Ok(())
+}
+
+/// The text with nothing in it that Markdown, HTML or the ticket system would take for its own:
+/// no markup, no link, no mention of a person.
+fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' => safe.push(' '),
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '@' => safe.push_str("&#64;"),
+            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '#' | '~' | '>' | '!' => {
+                safe.extend(['\\', character]);
+            }
+            other => safe.push(other),
+        }
+    }
+    safe
+}
+
+/// The text as a code span. One that holds a back-tick or ends a table cell is escaped instead.
+fn code(text: &str) -> String {
+    if text.is_empty() || text.contains(['`', '|', '\n']) {
+        escaped(text)
+    } else {
+        format!("`{text}`")
+    }
+}
+
+fn capital(text: &str) -> String {
+    let mut characters = text.chars();
+    characters
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+    use std::time::Duration;
+
+    #[test]
+    fn a_key_or_an_answer_writes_no_markup() {
+        let evil = "a|b`<img src=x>[x](y) @everyone\n# h";
+        let report = Report {
+            broken: None,
+            callback: "https://a.example/cb".into(),
+            target: "https://b.example/cb".into(),
+            started_at: Timestamp::UNIX_EPOCH,
+            duration: Duration::ZERO,
+            checks: vec![
+                Check::new(format!("integration.{evil}"), "").fail(evil).hint(evil),
+                Check::new("redirect.cache", "").warn("may be stored"),
+            ],
+            switch: Some(SwitchPlan { steps: vec![evil.into()], ..SwitchPlan::default() }),
+        };
+        let text = markdown(&report);
+        assert!(text.starts_with("## do not switch: 1 failed, 1 to mend\n"), "{text}");
+        assert!(!text.contains("<img") && !text.contains("@everyone"), "{text}");
+        let row = text.lines().find(|line| line.starts_with("| ×")).unwrap();
+        assert_eq!(row.replace("\\|", "").matches('|').count(), 5, "{row}");
+    }
+}

@@ -8,6 +8,7 @@
 //! |---|---|---|---|
 //! | 5 | [`cli`] | one file a verb; prints, chooses exit codes | all below |
 //! | 4 | [`server`] | listeners, connections, the HTTP service, lifecycle, reload | config, redirect, tls, check, outbound, report, observe |
+//! | 4 | [`preflight`] | Nango's REST, authorization URLs, the differential test, the switch plan | check, outbound, report, config, redirect |
 //! | 3 | [`check`] | the prober: a plan in, a report out | outbound, report, redirect |
 //! | 3 | [`tls`] | certificates: read or obtained by ACME, held, chosen by SNI | outbound, config, observe |
 //! | 2 | [`config`] | settings: sources, types, every problem with its place | redirect, outbound |
@@ -18,13 +19,15 @@
 //!
 //! A request walks `server::listen` → `server::connection` → `server::service` → [`redirect`] and
 //! comes back as a response. Settings walk [`config`] → one immutable snapshot → `server`.
-//! A check walks [`cli`] or `server::self_check` → [`check::run`] → [`report::Report`].
+//! A check walks [`cli`] or `server::self_check` → [`check::run`] → [`report::Report`]; a preflight
+//! walks [`cli`] → [`preflight::run`], which does the same and adds what Nango and the providers say.
 
 pub mod check;
 pub mod cli;
 pub mod config;
 pub mod observe;
 pub mod outbound;
+pub mod preflight;
 pub mod redirect;
 pub mod report;
 pub mod server;

@@ -28,11 +28,26 @@ mod url;
 
 pub use plan::{Plan, Selection};
 
-use crate::outbound::Outbound;
+use crate::outbound::{Answer, Outbound};
 use crate::report::{Check, Report, printable};
 use gather::Observations;
 use jiff::Timestamp;
 use std::time::Instant;
+
+/// Whether an answer is a bot wall: a challenge or a captcha in place of what was asked for.
+pub fn is_bot_wall(answer: &Answer) -> bool {
+    page::Page::of(answer) == Some(page::Page::BotWall)
+}
+
+/// A `state` that no Nango ever issued: a UUID of version 4 (RFC 9562 §5.4).
+pub fn fresh_state() -> String {
+    corpus::Run::new().state()
+}
+
+/// Letters and digits that nobody can know.
+pub fn fresh_nonce() -> String {
+    corpus::Run::nonce()
+}
 
 /// Runs the plan. Never fails: what cannot be done is in the report.
 pub async fn run(plan: &Plan, outbound: &Outbound) -> Report {

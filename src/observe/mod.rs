@@ -3,9 +3,11 @@
 
 mod log;
 mod metrics;
+mod watch;
 
 pub use log::{Format, Log, LogError, own_panics};
 pub use metrics::{
     AcmeFailure, AcmeStep, ByLabel, ConnectionError, ConnectionState, Deadline, HandshakeFailure,
     Label, Limit, ListenerKind, Metrics, Refusal, ReloadResult, Sampled, Status,
 };
+pub use watch::{WatchMetrics, Watched};

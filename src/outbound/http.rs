@@ -52,6 +52,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body, up to the limit.
     pub body: Bytes,
+    /// Whether that is all of it.
+    pub whole: bool,
     /// The version that was spoken.
     pub protocol: Protocol,
     /// From the first byte sent to the end of the head.
@@ -140,7 +142,7 @@ impl Connection {
         self.spent = !whole;
         let protocol =
             if head.version == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 };
-        Ok(Answer { status: head.status, headers: head.headers, body, protocol, head_time })
+        Ok(Answer { status: head.status, headers: head.headers, body, whole, protocol, head_time })
     }
 
     fn wire(&self, request: &Request) -> Result<http::Request<Full<Bytes>>, Fault> {

@@ -1,0 +1,55 @@
+//! Secrets come from the environment or from a file, never from an argument: arguments stand in
+//! the list of processes and in the history of the shell.
+
+use crate::config::{Problem, read_file};
+use secrecy::SecretString;
+use std::env::{self, VarError};
+use std::path::Path;
+
+/// No key is longer.
+const MOST_BYTES: usize = 8 << 10;
+
+/// The secret in the file, else in the variable; `None` where neither is given. White space at the
+/// ends, such as the newline that editors leave, is not part of it.
+pub(super) fn secret(file: Option<&Path>, variable: &str) -> Result<Option<SecretString>, Problem> {
+    match file {
+        Some(file) => from_file(file).map(Some),
+        None => from_variable(variable),
+    }
+}
+
+fn from_file(file: &Path) -> Result<SecretString, Problem> {
+    let cannot = || Problem::error(format!("cannot use the key in `{}`", file.display()));
+    let bytes = read_file(file, MOST_BYTES).map_err(|why| {
+        let problem = cannot().caused_by(&why);
+        match why.hint(file, "key") {
+            Some(hint) => problem.hint(hint),
+            None => problem,
+        }
+    })?;
+    // The error of a conversion quotes what it could not convert.
+    let text = std::str::from_utf8(&bytes).map_err(|_| cannot().because("it is no text"))?;
+    usable(text).map_err(|why| cannot().because(why))
+}
+
+fn from_variable(name: &str) -> Result<Option<SecretString>, Problem> {
+    let cannot = |why| Problem::error(format!("cannot use the key in `{name}`")).because(why);
+    match env::var(name) {
+        Err(VarError::NotPresent) => Ok(None),
+        // What is passed on to containers is often passed on empty.
+        Ok(text) if text.trim().is_empty() => Ok(None),
+        Ok(text) => usable(&text).map(Some).map_err(cannot),
+        Err(VarError::NotUnicode(_)) => Err(cannot("it is no text")),
+    }
+}
+
+fn usable(text: &str) -> Result<SecretString, &'static str> {
+    let text = text.trim();
+    if text.is_empty() {
+        Err("it is empty")
+    } else if text.contains(char::is_control) {
+        Err("it has more than one line, or control characters")
+    } else {
+        Ok(text.into())
+    }
+}

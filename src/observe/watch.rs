@@ -1,0 +1,99 @@
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use std::fmt;
+use std::time::SystemTime;
+
+/// What a preflight that runs again and again tells: one sample for each integration, so that a
+/// provider that forgets the callback can raise an alert by name.
+#[derive(Debug)]
+pub struct WatchMetrics {
+    registry: Registry,
+    runs: Family<[(&'static str, &'static str); 1], Counter>,
+    safe: Gauge,
+    switched: Gauge,
+    ended_at: Gauge,
+    failed: Gauge,
+    integrations: Family<[(&'static str, String); 2], Gauge>,
+}
+
+/// What one run found.
+#[derive(Clone, Copy, Debug)]
+pub struct Watched {
+    /// The verdict in a word.
+    pub verdict: &'static str,
+    /// Whether that word means that it is safe.
+    pub safe: bool,
+    /// Whether Nango sends the callback already.
+    pub switched: bool,
+    /// How many checks failed.
+    pub failed: usize,
+}
+
+impl WatchMetrics {
+    /// Every metric at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("callback_edge_preflight");
+        let gauge = |registry: &mut Registry, name: &str, help: &str| {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        let runs = Family::default();
+        registry.register("runs", "Preflights that ended, by verdict", runs.clone());
+        let safe =
+            gauge(&mut registry, "safe", "1 when the last preflight found it safe, 0 when not");
+        let switched = gauge(
+            &mut registry,
+            "switched",
+            "1 when Nango sends the callback, 0 while it sends another",
+        );
+        let ended_at = gauge(
+            &mut registry,
+            "ended_seconds",
+            "When the last preflight ended, Unix time; 0 for never",
+        );
+        let failed =
+            gauge(&mut registry, "checks_failed", "Checks that failed in the last preflight");
+        let integrations = Family::default();
+        registry.register(
+            "integration",
+            "1 for each integration with the state that the last preflight found it in",
+            integrations.clone(),
+        );
+        Self { registry, runs, safe, switched, ended_at, failed, integrations }
+    }
+
+    /// Records a run, and forgets the integrations of the one before: key and state of each.
+    pub fn ran<'s>(
+        &self,
+        run: Watched,
+        integrations: impl IntoIterator<Item = (&'s str, &'s str)>,
+    ) {
+        self.runs.get_or_create_owned(&[("verdict", run.verdict)]).inc();
+        self.safe.set(i64::from(run.safe));
+        self.switched.set(i64::from(run.switched));
+        self.failed.set(i64::try_from(run.failed).unwrap_or(i64::MAX));
+        self.ended_at.set(super::metrics::unix_seconds(SystemTime::now()));
+        self.integrations.clear();
+        for (key, state) in integrations {
+            let labels = [("integration", key.to_owned()), ("state", state.to_owned())];
+            self.integrations.get_or_create_owned(&labels).set(1);
+        }
+    }
+
+    /// Everything in the `OpenMetrics` text format.
+    pub fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl Default for WatchMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,245 @@
+//! The differential test: is a callback registered with a provider?
+//!
+//! The provider's authorization endpoint is asked the same question with four redirect URIs: one
+//! that is known good, the new one, and two bogus ones. RFC 6749 §4.1.2.1 forbids to redirect to
+//! one that is not registered, so that the answers must differ somewhere; whether they do before
+//! the login is up to the provider. `request` exchanges the URI, `shape` makes answers comparable,
+//! `rule` judges, `pace` keeps the manners, `provider` is what is known beforehand.
+//!
+//! Nothing is followed, no cookie is kept, nobody signs in, and the `state` that is sent was never
+//! issued by Nango.
+
+mod pace;
+mod provider;
+mod request;
+mod rule;
+mod shape;
+
+pub use provider::{Callbacks, Provider};
+pub use request::Untestable;
+pub use rule::State;
+
+use crate::check::{fresh_nonce, fresh_state};
+use crate::outbound::{Answer, Endpoint, Fault, Offer, Outbound, Reason, Request, Step};
+use bytes::Bytes;
+use http::Method;
+use http::header::{self, HeaderMap, HeaderValue};
+use pace::{Pace, Refusal};
+use request::{AuthorizationRequest, Identity};
+use rule::{Probes, Ruling, judge};
+use shape::{Asked, Shape, Silence};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::OnceCell;
+use url::Url;
+
+/// One integration's authorization request, and what is to be found out about it.
+#[derive(Clone, Copy)]
+pub struct Subject<'s> {
+    /// Nango's name of the template, for example `google-mail`.
+    pub template: &'s str,
+    /// The authorization URL as users are sent to it. It holds a live `state`: a secret.
+    pub url: &'s str,
+    /// The redirect URI that stands in it.
+    pub current: &'s str,
+    /// A redirect URI that is known to be good.
+    pub old: &'s str,
+    /// The one to find out about.
+    pub new: &'s str,
+    /// Whether to ask with `prompt=none`; `None`: as is known of the provider.
+    pub prompt_none: Option<bool>,
+}
+
+/// How to ask.
+#[derive(Clone, Debug)]
+pub struct Manners {
+    /// Between two questions to one host.
+    pub pause: Duration,
+    /// Questions in all.
+    pub cap: usize,
+    /// Who asks (RFC 9110 §10.1.5).
+    pub user_agent: String,
+}
+
+/// What was found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// In a word; or why it cannot be found out.
+    pub state: Result<State, Untestable>,
+    /// What was seen: names and statuses, never a value.
+    pub evidence: String,
+}
+
+/// The test, with the memory of what was asked already.
+pub struct Differential {
+    outbound: Outbound,
+    pace: Pace,
+    user_agent: HeaderValue,
+    known: Mutex<HashMap<Identity, Arc<OnceCell<Finding>>>>,
+}
+
+impl Differential {
+    /// A test that has asked nothing yet.
+    pub fn new(outbound: Outbound, manners: &Manners) -> Self {
+        let user_agent = HeaderValue::from_str(&manners.user_agent)
+            .unwrap_or_else(|_| HeaderValue::from_static("callback-edge"));
+        let pace = Pace::new(manners.pause, manners.cap);
+        Self { outbound, pace, user_agent, known: Mutex::default() }
+    }
+
+    /// Asks the provider. Two integrations of one app are one question, asked once.
+    pub async fn test(&self, subject: Subject<'_>) -> Finding {
+        let request = match AuthorizationRequest::parse(subject.url, subject.current) {
+            Ok(request) => request,
+            Err(why) => return Finding { state: Err(why), evidence: why.words().to_owned() },
+        };
+        let known = {
+            let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(all.entry(request.identity()).or_default())
+        };
+        known.get_or_init(|| self.ask(&request, subject)).await.clone()
+    }
+
+    /// Where the question would go, without any value.
+    pub fn preview(subject: Subject<'_>) -> Result<String, Untestable> {
+        AuthorizationRequest::parse(subject.url, subject.current).map(|request| request.shown())
+    }
+
+    async fn ask(&self, request: &AuthorizationRequest, subject: Subject<'_>) -> Finding {
+        let Some((path, host)) = bogus(subject.new) else {
+            let why = Untestable::NotAUrl;
+            return Finding { state: Err(why), evidence: "the new callback is no URL".into() };
+        };
+        let provider = Provider::of(subject.template);
+        let asking = Asking { differential: self, request, subject, provider };
+        let mut probes = Probes {
+            old: asking.probe(subject.old).await,
+            new: Shape::Silent(Silence::Unasked),
+            path: Shape::Silent(Silence::Unasked),
+            host: Shape::Silent(Silence::Unasked),
+            again: None,
+        };
+        // When the good one is not answered, the others would tell nothing.
+        if probes.old.spoken().is_some() {
+            probes.host = asking.probe(&host).await;
+        }
+        if probes.host.spoken().is_some() {
+            probes.new = asking.probe(subject.new).await;
+        }
+        if probes.new.spoken().is_some() {
+            probes.path = asking.probe(&path).await;
+        }
+        let mut ruling = judge(&probes);
+        if ruling == Ruling::AskAgain {
+            probes.again = Some((asking.probe(subject.new).await, asking.probe(&host).await));
+            ruling = judge(&probes);
+        }
+        match ruling {
+            Ruling::Is(state, evidence) => Finding { state: Ok(state), evidence },
+            Ruling::AskAgain => Finding {
+                state: Ok(State::Inconclusive),
+                evidence: "it answers otherwise each time".into(),
+            },
+        }
+    }
+
+    /// One question, in its turn.
+    async fn send(&self, request: &AuthorizationRequest, path: String) -> Result<Answer, Fault> {
+        let origin = &request.origin;
+        let permit = self
+            .pace
+            .turn(origin)
+            .await
+            .map_err(|refusal| Fault::new(Step::Connect, Reason::OutOfTime, refusal.words()))?;
+        let answer = Box::pin(self.exchange(request, path)).await;
+        permit.asked();
+        answer
+    }
+
+    async fn exchange(
+        &self,
+        request: &AuthorizationRequest,
+        path_and_query: String,
+    ) -> Result<Answer, Fault> {
+        let origin = &request.origin;
+        let resolved = self.outbound.resolve(&origin.host, origin.port).await?;
+        let mut headers = HeaderMap::new();
+        headers.insert(header::USER_AGENT, self.user_agent.clone());
+        headers.insert(header::ACCEPT, HeaderValue::from_static("text/html,*/*;q=0.8"));
+        headers.insert(header::ACCEPT_LANGUAGE, HeaderValue::from_static("en"));
+        let question = Request { method: Method::GET, path_and_query, headers, body: Bytes::new() };
+        let mut failed = Fault::new(Step::Resolve, Reason::OutOfTime, "it has no address");
+        for address in resolved.addresses.into_iter().take(MOST_ADDRESSES) {
+            let endpoint = Endpoint {
+                tls: origin.https,
+                host: origin.host.clone(),
+                port: origin.port,
+                address,
+            };
+            let mut connection = match self.outbound.connect(&endpoint, Offer::Both).await {
+                Ok(connection) => connection,
+                // Only a connection is tried elsewhere: a question that was sent is sent.
+                Err(fault) => {
+                    failed = fault;
+                    continue;
+                }
+            };
+            if connection.peer().is_some_and(|peer| !peer.trusted()) {
+                let why = "its certificate is not valid";
+                return Err(Fault::new(Step::Handshake, Reason::Tls, why));
+            }
+            return connection.send(&question).await;
+        }
+        Err(failed)
+    }
+}
+
+/// A host that does not answer at its first addresses does not answer.
+const MOST_ADDRESSES: usize = 3;
+
+/// One subject, while it is being asked about.
+struct Asking<'a> {
+    differential: &'a Differential,
+    request: &'a AuthorizationRequest,
+    subject: Subject<'a>,
+    provider: Provider,
+}
+
+impl Asking<'_> {
+    async fn probe(&self, redirect_uri: &str) -> Shape {
+        let state = fresh_state();
+        let prompt_none = self.subject.prompt_none.unwrap_or(self.provider.prompt_none);
+        let path = self.request.with(redirect_uri, &state, prompt_none);
+        let result = self.differential.send(self.request, path).await;
+        let asked = Asked { redirect_uri, state: &state, url: self.subject.url };
+        let shape = Shape::of(&result, asked, self.provider.markers, self.provider.mismatch_status);
+        if matches!(shape, Shape::Silent(Silence::TooMany)) {
+            self.differential.pace.close(&self.request.origin);
+        }
+        shape
+    }
+}
+
+/// The two controls: another path on the new callback's host, and another host. Not below
+/// `.invalid`: Google then answers before it compares.
+fn bogus(new: &str) -> Option<(String, String)> {
+    let mut path = Url::parse(new).ok()?;
+    path.set_query(None);
+    path.set_fragment(None);
+    path.set_path(&format!("/{}", fresh_nonce()));
+    let label: String = fresh_nonce().chars().take(12).collect();
+    Some((path.into(), format!("https://{label}.example.com/{}", fresh_nonce())))
+}
+
+impl Refusal {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Closed => "its host answered 429 before, and is left alone",
+            Self::Cap => "the cap of questions is reached",
+        }
+    }
+}
+
+#[cfg(test)]
+mod recorded;

@@ -1,0 +1,3 @@
+//! Is it safe to save a callback in Nango's settings?
+
+pub mod differential;

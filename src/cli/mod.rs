@@ -5,9 +5,13 @@ mod config;
 mod exit;
 mod format;
 mod health;
+mod hmac;
+mod preflight;
 mod progress;
 mod reach;
+mod secret;
 mod serve;
+mod watch;
 
 use crate::config::Problem;
 use clap::{Parser, Subcommand};
@@ -38,6 +42,8 @@ pub struct Cli {
 enum Verb {
     Serve(serve::Serve),
     Check(Box<check::Args>),
+    Preflight(Box<preflight::Args>),
+    Hmac(hmac::Args),
     Health(health::Health),
     Config(config::Config),
 }
@@ -58,6 +64,8 @@ pub fn run() -> ExitCode {
         None => serve::run(&serve::Serve::default(), file),
         Some(Verb::Serve(serve)) => serve::run(&serve, file),
         Some(Verb::Check(args)) => check::run(&args, file),
+        Some(Verb::Preflight(args)) => preflight::run(&args, file),
+        Some(Verb::Hmac(args)) => hmac::run(&args),
         Some(Verb::Health(health)) => health::run(&health, file),
         Some(Verb::Config(config)) => config::run(&config, file),
     }

@@ -3,6 +3,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use ipnet::IpNet;
 use secrecy::SecretString;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -33,6 +34,30 @@ pub struct Settings {
     pub self_check: SelfCheck,
     /// Logging.
     pub log: Log,
+    /// The preflight.
+    pub preflight: Preflight,
+}
+
+/// What a preflight cannot find out by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Preflight {
+    /// By the integration's unique key in Nango.
+    pub integrations: BTreeMap<Box<str>, IntegrationSettings>,
+}
+
+/// How flows of one integration are started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IntegrationSettings {
+    /// Its connection configuration.
+    pub params: BTreeMap<String, String>,
+    /// Parameters of the authorization request.
+    pub authorization_params: BTreeMap<String, String>,
+    /// Scopes of the user, as Nango takes them.
+    pub user_scope: Option<Box<str>>,
+    /// A connection whose configuration is copied.
+    pub like_connection: Option<Box<str>>,
+    /// Whether providers are asked with `prompt=none`.
+    pub prompt_none: Option<bool>,
 }
 
 /// Scheme, host and port of a URL (RFC 6454 §4).

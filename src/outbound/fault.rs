@@ -50,6 +50,8 @@ pub enum Reason {
     NoProtocol,
     /// The peer broke TLS off for another reason.
     Tls,
+    /// The peer's certificate is not trusted.
+    Untrusted,
     /// What came back is not HTTP.
     NotHttp,
     /// The request holds bytes that no request line may hold.

@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 
@@ -58,6 +58,24 @@ pub struct Answer {
     pub protocol: Protocol,
     /// From the first byte sent to the end of the head.
     pub head_time: Duration,
+}
+
+impl Answer {
+    /// How many seconds to wait before asking again (`Retry-After`, RFC 9110 §10.2.3).
+    pub fn retry_after(&self) -> Option<u64> {
+        seconds(&self.headers)
+    }
+}
+
+/// A number, or a date.
+fn seconds(headers: &HeaderMap) -> Option<u64> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(seconds);
+    }
+    let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+    Some(u64::try_from(date.as_second()).ok()?.saturating_sub(now))
 }
 
 /// An open connection. Dropping it closes it.
@@ -235,5 +253,24 @@ where
             });
             Ok((Sender::Http2(sender), driver))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_retry_after_are_read() {
+        let read = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, text.parse().unwrap());
+            seconds(&headers)
+        };
+        assert_eq!(read("120"), Some(120));
+        assert_eq!(read("Fri, 31 Dec 1999 23:59:59 GMT"), Some(0));
+        assert!(read("Fri, 31 Dec 2100 23:59:59 GMT").unwrap() > 1_000_000_000);
+        assert_eq!(read("soon"), None);
+        assert_eq!(seconds(&HeaderMap::new()), None);
     }
 }

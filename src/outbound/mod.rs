@@ -49,6 +49,20 @@ pub struct Endpoint {
     pub address: SocketAddr,
 }
 
+/// Who is asked, by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Server {
+    /// Whether TLS is spoken.
+    pub tls: bool,
+    /// The host in the URL. An IPv6 address is in brackets.
+    pub host: String,
+    /// The port in the URL.
+    pub port: u16,
+}
+
+/// A server that takes no connection at its first addresses takes none.
+const MOST_ADDRESSES: usize = 3;
+
 impl Endpoint {
     /// `host`, with the port unless it is the scheme's default (RFC 9110 §4.2.3).
     pub fn authority(&self) -> String {
@@ -87,6 +101,32 @@ impl Outbound {
     /// The addresses of a host.
     pub async fn resolve(&self, host: &str, port: u16) -> Result<Resolved, Fault> {
         within(Step::Resolve, self.limits.step, self.resolver.resolve(host, port)).await
+    }
+
+    /// The same client, which reads bodies up to so many bytes.
+    #[must_use]
+    pub fn reading(mut self, body_bytes: usize) -> Self {
+        self.limits.body_bytes = body_bytes;
+        self
+    }
+
+    /// Asks a server by its name, as clients in general do: at the first of its addresses that
+    /// takes a connection, and only when its certificate is valid. What was sent is sent once.
+    pub async fn ask(&self, to: &Server, offer: Offer, request: &Request) -> Result<Answer, Fault> {
+        let resolved = self.resolve(&to.host, to.port).await?;
+        let mut failed = Fault::new(Step::Resolve, Reason::NoSuchHost, "it has no address");
+        for address in resolved.addresses.into_iter().take(MOST_ADDRESSES) {
+            let endpoint = Endpoint { tls: to.tls, host: to.host.clone(), port: to.port, address };
+            match self.connect(&endpoint, offer).await {
+                Ok(connection) if connection.peer().is_some_and(|peer| !peer.trusted()) => {
+                    let why = "its certificate is not trusted";
+                    return Err(Fault::new(Step::Handshake, Reason::Untrusted, why));
+                }
+                Ok(mut connection) => return connection.send(request).await,
+                Err(fault) => failed = fault,
+            }
+        }
+        Err(failed)
     }
 
     /// Dials the endpoint, and handshakes when it speaks TLS.

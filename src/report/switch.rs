@@ -6,6 +6,8 @@ use serde::Serialize;
 pub struct SwitchPlan {
     /// Whether Nango sends the callback already.
     pub switched: bool,
+    /// Whether some integrations were left out.
+    pub partial: bool,
     /// What to do, in this order.
     pub steps: Vec<String>,
     /// What goes wrong at switching for those who do not know of it.
@@ -18,6 +20,8 @@ impl SwitchPlan {
     /// The verdict, in the words of who wants to switch.
     pub fn word(&self, verdict: Verdict) -> &'static str {
         match (verdict, self.switched) {
+            (Verdict::Pass, false) if self.partial => "safe as far as asked",
+            (Verdict::Pass, true) if self.partial => "switched and confirmed as far as asked",
             (Verdict::Pass, false) => "safe to switch",
             (Verdict::Pass, true) => "switched and confirmed",
             (Verdict::Fail, false) => "do not switch",

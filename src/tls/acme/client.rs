@@ -1,8 +1,8 @@
 //! ACME's requests, by the one way out.
 
-use crate::outbound::{Answer, Endpoint, Fault, Offer, Outbound, Request as Outgoing};
+use crate::outbound::{Answer, Offer, Outbound, Reason, Request as Outgoing, Server};
 use bytes::Bytes;
-use http::header::{HeaderMap, RETRY_AFTER};
+use http::header::HeaderMap;
 use http::{Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
@@ -10,7 +10,6 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Speaks to one directory. A connection for each request: an order is a dozen of them, and there
 /// are few orders in a year.
@@ -50,39 +49,24 @@ impl Client {
             return Err(offline(&"the directory names a URL that is not https"));
         }
         let port = uri.port_u16().unwrap_or(443);
-        let found = self.outbound.resolve(host, port).await.map_err(|fault| offline(&fault))?;
-        let mut last: Option<Fault> = None;
-        for address in found.addresses {
-            let to = Endpoint { tls: true, host: host.to_owned(), port, address };
-            let mut connection = match self.outbound.connect(&to, Offer::Http1).await {
-                Ok(connection) => connection,
-                Err(fault) => {
-                    last = Some(fault);
-                    continue;
-                }
-            };
-            // The way out lets every certificate pass; this one has to be right.
-            if !connection.peer().is_some_and(crate::outbound::Peer::trusted) {
-                return Err(offline(
-                    &"its certificate is not trusted; a private authority is named by `root_ca`",
-                ));
-            }
-            let request = Outgoing {
-                method,
-                path_and_query: uri.path_and_query().map_or("/", |it| it.as_str()).to_owned(),
-                headers,
-                body,
-            };
-            let answer = connection.send(&request).await.map_err(|fault| offline(&fault))?;
-            if answer.status.is_client_error() || answer.status.is_server_error() {
-                self.retry_after.store(seconds(&answer.headers).unwrap_or(0), Relaxed);
-            }
-            return Ok(answer);
+        let request = Outgoing {
+            method,
+            path_and_query: uri.path_and_query().map_or("/", |it| it.as_str()).to_owned(),
+            headers,
+            body,
+        };
+        let server = Server { tls: true, host: host.to_owned(), port };
+        let asked = self.outbound.ask(&server, Offer::Http1, &request).await;
+        let answer = asked.map_err(|fault| match fault.reason {
+            Reason::Untrusted => offline(
+                &"its certificate is not trusted; a private authority is named by `root_ca`",
+            ),
+            _ => offline(&fault),
+        })?;
+        if answer.status.is_client_error() || answer.status.is_server_error() {
+            self.retry_after.store(answer.retry_after().unwrap_or(0), Relaxed);
         }
-        Err(match last {
-            Some(fault) => offline(&fault),
-            None => offline(&"it has no address"),
-        })
+        Ok(answer)
     }
 }
 
@@ -109,17 +93,6 @@ impl HttpClient for Client {
     }
 }
 
-/// `Retry-After` in seconds (RFC 9110 §10.2.3): a number, or a date.
-pub(super) fn seconds(headers: &HeaderMap) -> Option<u64> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(seconds);
-    }
-    let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
-    Some(u64::try_from(date.as_second()).ok()?.saturating_sub(now))
-}
-
 /// A directory cannot be asked.
 #[derive(Clone, Debug)]
 pub(super) struct Offline(String);
@@ -137,22 +110,3 @@ impl fmt::Display for Offline {
 }
 
 impl std::error::Error for Offline {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_forms_of_retry_after_are_read() {
-        let read = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(RETRY_AFTER, text.parse().unwrap());
-            seconds(&headers)
-        };
-        assert_eq!(read("120"), Some(120));
-        assert_eq!(read("Fri, 31 Dec 1999 23:59:59 GMT"), Some(0));
-        assert!(read("Fri, 31 Dec 2100 23:59:59 GMT").unwrap() > 1_000_000_000);
-        assert_eq!(read("soon"), None);
-        assert_eq!(seconds(&HeaderMap::new()), None);
-    }
-}

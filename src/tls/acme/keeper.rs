@@ -1,7 +1,7 @@
 //! One name's certificate, kept for ever.
 
 use super::challenge;
-use super::client::{self, Client};
+use super::client::Client;
 use super::failure::Failure;
 use super::journal::{Journal, Window};
 use super::schedule;
@@ -429,7 +429,7 @@ async fn ask_for_window(
     let (from, to) = (time(&suggested_window.start)?, time(&suggested_window.end)?);
     // RFC 9773 §4.2: one that ends before it begins is to be treated as none.
     let span = (from < to).then_some((from, to));
-    Ok((span, schedule::ask_again_in(client::seconds(&answer.headers))))
+    Ok((span, schedule::ask_again_in(answer.retry_after())))
 }
 
 /// How a directory names the certificate (RFC 9773 §4.1).

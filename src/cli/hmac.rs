@@ -1,0 +1,50 @@
+//! `callback-edge hmac INTEGRATION [CONNECTION]`: the digest that Nango expects when a flow is started.
+
+use super::secret::secret;
+use super::{Exit, say, usage};
+use crate::config::Problem;
+use crate::preflight::hmac_digest;
+use clap::builder::NonEmptyStringValueParser;
+use std::io;
+use std::path::PathBuf;
+
+/// The digest for `nango.auth` and `nango.connect`, where the environment wants signed starts
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The key comes from the variable NANGO_HMAC_KEY, or from a file.
+Exit codes: 0 done, 64 usage
+
+Example:
+  callback-edge hmac github user-1 --key-file /run/secrets/nango-hmac")]
+pub(super) struct Args {
+    /// The integration's unique key in Nango
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    integration: String,
+
+    /// The connection's id; left out where Nango chooses it
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    connection: Option<String>,
+
+    /// A file with the HMAC key of the environment [default: the variable `NANGO_HMAC_KEY`]
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+/// Exit: 0 done, 64 usage.
+pub(super) fn run(args: &Args) -> Exit {
+    let key = match secret(args.key_file.as_deref(), KEY) {
+        Ok(Some(key)) => key,
+        Ok(None) => {
+            return usage(
+                &Problem::error(format!("there is no key: `{KEY}` is not set"))
+                    .hint("set it, or name a file with --key-file"),
+            );
+        }
+        Err(problem) => return usage(&problem),
+    };
+    let digest = hmac_digest(&key, &args.integration, args.connection.as_deref());
+    say(io::stdout(), &digest, Exit::Done)
+}
+
+/// The environment's HMAC key, as Nango's examples call it.
+pub(super) const KEY: &str = "NANGO_HMAC_KEY";

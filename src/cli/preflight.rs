@@ -1,0 +1,268 @@
+//! `callback-edge preflight --callback URL`: is it safe to save this callback in Nango's settings?
+
+use super::format::Format;
+use super::hmac;
+use super::reach::{Reach, duration};
+use super::secret::secret;
+use super::watch::{Watch, until_stopped};
+use super::{Exit, printed, progress, talk, usage};
+use crate::check;
+use crate::config::{self, Problem, Settings};
+use crate::outbound::Outbound;
+use crate::preflight::differential::Manners;
+use crate::preflight::{self, Mode, Nango, Plan, Start};
+use crate::redirect::{self, Target};
+use crate::report::Report;
+use clap::builder::NonEmptyStringValueParser;
+use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use url::Url;
+
+/// Is it safe to save this callback URL in Nango's settings?
+///
+/// Checks the callback as `check` does, asks Nango which integrations there are and how their
+/// flows begin, and asks each provider whether it knows the callback. Nobody signs in, nothing is
+/// changed, and no answer that says nothing counts as a yes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The API key of the Nango environment comes from the variable NANGO_SECRET_KEY, or from a file.
+Exit codes: 0 safe, 1 do not switch, 2 something is unconfirmed, 3 could not run, 64 usage
+
+Example:
+  callback-edge preflight --callback https://auth.example.com/oauth/callback")]
+pub(super) struct Args {
+    /// The callback that is to be saved, or was
+    #[arg(long, value_name = "URL", value_parser = Target::parse)]
+    callback: Target,
+
+    /// The callback that Nango sends, or sent before the switch [default: Nango's own, its like
+    /// below `nango.url`]
+    #[arg(long, value_name = "URL", value_parser = Target::parse)]
+    previous: Option<Target>,
+
+    /// How authorization URLs are had: `connect` starts flows, `offline` builds them from templates
+    /// and credentials, `auto` does both as far as the key may
+    #[arg(long, value_enum, default_value = "auto")]
+    mode: ModeArg,
+
+    /// A file with the API key [default: the variable `NANGO_SECRET_KEY`]
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+
+    /// Start flows with the environment's public key, as before connect sessions; with the variable
+    /// `NANGO_HMAC_KEY` set, they are signed
+    #[arg(long, value_name = "KEY", env = "NANGO_PUBLIC_KEY", value_parser = NonEmptyStringValueParser::new())]
+    public_key: Option<String>,
+
+    /// With a public key: the id that the connection would have
+    #[arg(long, value_name = "ID", default_value = "callback-edge-preflight", value_parser = NonEmptyStringValueParser::new())]
+    connection_id: String,
+
+    /// A file with the HMAC key [default: the variable `NANGO_HMAC_KEY`]
+    #[arg(long, value_name = "FILE")]
+    hmac_key_file: Option<PathBuf>,
+
+    /// Only this integration; may be repeated, or parted by commas
+    #[arg(long, value_name = "KEY", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
+    only: Vec<String>,
+
+    /// This integration was confirmed by hand; may be repeated, or parted by commas
+    #[arg(long, value_name = "KEY", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
+    ack: Vec<String>,
+
+    /// Say what would be asked; start no flow, ask no provider
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Ask nothing of Nango's callback while the callback is checked
+    #[arg(long)]
+    no_follow: bool,
+
+    /// Between two questions to one host
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    pause: Duration,
+
+    /// Questions to providers in all; four to six for each integration
+    #[arg(long, value_name = "COUNT", default_value_t = 5000)]
+    cap: usize,
+
+    /// Who asks the providers
+    #[arg(long, value_name = "TEXT", default_value = preflight::USER_AGENT, value_parser = user_agent)]
+    user_agent: String,
+
+    /// Print the report as JSON
+    #[arg(long, conflicts_with_all = ["junit", "markdown"])]
+    json: bool,
+
+    /// Print the report as JUnit XML, for CI systems
+    #[arg(long, conflicts_with = "markdown")]
+    junit: bool,
+
+    /// Print the report as Markdown, for a ticket
+    #[arg(long)]
+    markdown: bool,
+
+    /// Run again and again, so long after each run's end
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    every: Option<Duration>,
+
+    /// With --every: serve what was found on http://ADDRESS/metrics
+    #[arg(long, value_name = "ADDRESS", requires = "every")]
+    metrics: Option<SocketAddr>,
+
+    #[command(flatten)]
+    reach: Reach,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum ModeArg {
+    Auto,
+    Connect,
+    Offline,
+}
+
+/// How many times the longest step the check of the callback may take.
+const STEPS: u32 = 12;
+
+/// The API key of an environment, as Nango's own examples call it.
+const KEY: &str = "NANGO_SECRET_KEY";
+
+/// Exit: 0 safe, 1 do not switch, 2 something is unconfirmed, 3 could not run, 64 usage.
+pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
+    let settings = match config::load(file, std::env::vars_os()) {
+        Ok(loaded) => loaded.settings,
+        Err(problems) => {
+            talk(&problems.coloured());
+            return Exit::Usage;
+        }
+    };
+    let (plan, nango, outbound) = match prepare(args, &settings) {
+        Ok(prepared) => prepared,
+        Err(problem) => return usage(&problem),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            talk(&format!("error: {error}"));
+            return Exit::CouldNotRun;
+        }
+    };
+    let format = format(args);
+    let once = async || {
+        let report = preflight::run(&plan, &nango, &outbound).await;
+        if plan.progress.is_some() {
+            progress::clear();
+        }
+        report
+    };
+    let print = |report: &Report| {
+        let verdict = report.verdict();
+        printed(format.print(std::slice::from_ref(report)), verdict.into())
+    };
+    runtime.block_on(async {
+        match args.every {
+            None => print(&once().await),
+            Some(every) => {
+                let watch = match Watch::start(args.metrics).await {
+                    Ok(watch) => watch,
+                    Err(problem) => return usage(&problem),
+                };
+                until_stopped(every, once, |report| {
+                    watch.ran(report);
+                    print(report)
+                })
+                .await
+            }
+        }
+    })
+}
+
+fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), Problem> {
+    let key = secret(args.key_file.as_deref(), KEY)?.ok_or_else(|| {
+        Problem::error(format!("there is no API key: `{KEY}` is not set")).hint(
+            "set it, or name a file with --key-file; Nango shows it in the environment's settings",
+        )
+    })?;
+    let hmac_key = secret(args.hmac_key_file.as_deref(), hmac::KEY)?;
+    if args.hmac_key_file.is_some() && args.public_key.is_none() {
+        return Err(Problem::error(
+            "--hmac-key-file signs starts with a public key, and there is none",
+        )
+        .hint("set --public-key, or leave the file out: connect sessions need no signature"));
+    }
+    let base = Target::parse(&format!("{}/", settings.nango_url))
+        .map_err(|error| Problem::error(format!("`nango.url`: {error}")))?;
+    let target = at_nango(args.callback.as_str(), &settings.nango_url)?;
+    let previous = args.previous.as_ref().unwrap_or(&target).as_str().to_owned();
+    let callback = args.callback.as_str();
+    if callback == previous {
+        return Err(Problem::error(format!(
+            "`{}` is the callback in use already: there is nothing to switch",
+            args.callback.shown()
+        ))
+        .hint(
+            "name your own with --callback, and Nango's with --previous if it is not its default",
+        ));
+    }
+    let outbound = args.reach.outbound(Some(settings))?;
+    let mut check = check::Plan::new(callback, target);
+    check.follow = !args.no_follow;
+    check.total = args.reach.timeout.saturating_mul(STEPS);
+    let watched = io::stderr().is_terminal();
+    if watched {
+        check.progress = Some(progress::line);
+    }
+    let start = match &args.public_key {
+        None => Start::Session,
+        Some(key) => {
+            Start::PublicKey { key: key.clone(), connection: args.connection_id.clone(), hmac_key }
+        }
+    };
+    let plan = Plan {
+        check,
+        previous,
+        mode: match args.mode {
+            ModeArg::Auto => Mode::Auto,
+            ModeArg::Connect => Mode::Connect,
+            ModeArg::Offline => Mode::Offline,
+        },
+        start,
+        integrations: settings.preflight.integrations.clone(),
+        only: args.only.clone(),
+        acknowledged: args.ack.clone(),
+        dry_run: args.dry_run,
+        manners: Manners { pause: args.pause, cap: args.cap, user_agent: args.user_agent.clone() },
+        progress: watched.then_some(progress::bar),
+    };
+    Ok((plan, Nango::new(outbound.clone(), &base, key), outbound))
+}
+
+/// Where Nango expects the callback: the default of an environment that has none of its own.
+fn at_nango(callback: &str, nango: &str) -> Result<Target, Problem> {
+    let path = Url::parse(callback)
+        .ok()
+        .and_then(|url| redirect::Path::parse(url.path().trim_end_matches('/')).ok());
+    let path = path.as_ref().map_or("/oauth/callback", config::path_at_nango);
+    Target::parse(&format!("{nango}{path}"))
+        .map_err(|error| Problem::error(format!("`nango.url`: {error}")))
+}
+
+fn format(args: &Args) -> Format {
+    match (args.json, args.junit, args.markdown) {
+        (true, _, _) => Format::Json,
+        (_, true, _) => Format::Junit,
+        (_, _, true) => Format::Markdown,
+        _ => Format::Text,
+    }
+}
+
+fn user_agent(text: &str) -> Result<String, &'static str> {
+    let is_plain = text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    if is_plain && !text.trim().is_empty() {
+        Ok(text.to_owned())
+    } else {
+        Err("is no value of a header field")
+    }
+}

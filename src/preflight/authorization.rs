@@ -1,0 +1,218 @@
+//! Authorization URLs from templates (RFC 6749 §4.1.1), as Nango would build them: for keys that
+//! may read credentials, and without leaving anything behind.
+
+use super::nango::{App, Template};
+use crate::check::fresh_state;
+use crate::config::IntegrationSettings;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use url::Url;
+use url::form_urlencoded::byte_serialize;
+
+/// How an integration's users get to the provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// OAuth 2 (RFC 6749): the callback stands in the authorization URL.
+    OAuth2,
+    /// OAuth 1 (RFC 5849).
+    OAuth1,
+    /// The installation of an app, which comes back to the Setup URL that the app names itself.
+    App,
+    /// No browser comes back: API keys, client credentials and the like.
+    None,
+}
+
+impl Flow {
+    pub(super) fn of(template: &Template) -> Self {
+        match template.auth_mode.as_str() {
+            "OAUTH2" | "CUSTOM" | "MCP_OAUTH2" | "MCP_OAUTH2_GENERIC" => Self::OAuth2,
+            "OAUTH1" => Self::OAuth1,
+            "APP" => Self::App,
+            _ => Self::None,
+        }
+    }
+}
+
+/// The URL that users would be sent to, with a `state` that Nango never issued. The error says what
+/// is missing.
+pub(super) fn offline(
+    template: &Template,
+    app: &App,
+    settings: &IntegrationSettings,
+    callback: &str,
+) -> Result<String, String> {
+    let Some(Value::String(url)) = &template.authorization_url else {
+        return Err("its template names no authorization URL".into());
+    };
+    let url = filled(url, &settings.params)?;
+    let mut url =
+        Url::parse(&url).map_err(|_| "its template's authorization URL is no URL".to_owned())?;
+    let separator = template.scope_separator.as_deref().unwrap_or(" ");
+    let scopes = settings.user_scope.as_deref().or(app.scopes.as_deref()).unwrap_or_default();
+    let scopes: Vec<_> = scopes.split(',').map(str::trim).filter(|it| !it.is_empty()).collect();
+    let mut parameters: Vec<(String, String)> = vec![
+        ("client_id".into(), app.client_id.clone()),
+        ("redirect_uri".into(), callback.to_owned()),
+        ("response_type".into(), "code".into()),
+        ("state".into(), fresh_state()),
+    ];
+    if !scopes.is_empty() {
+        parameters.push(("scope".into(), scopes.join(separator)));
+    }
+    for (name, value) in template.authorization_params.iter().flatten() {
+        let text = match value {
+            Value::String(text) => filled(text, &settings.params)?,
+            Value::Bool(_) | Value::Number(_) => value.to_string(),
+            _ => continue,
+        };
+        put(&mut parameters, name, text);
+    }
+    for (name, value) in &settings.authorization_params {
+        put(&mut parameters, name, value.clone());
+    }
+    for (name, value) in &parameters {
+        url.query_pairs_mut().append_pair(name, value);
+    }
+    Ok(url.into())
+}
+
+/// What stands later overrides, as Nango spreads its parameters.
+fn put(parameters: &mut Vec<(String, String)>, name: &str, value: String) {
+    match parameters.iter_mut().find(|(known, _)| known == name) {
+        Some(parameter) => parameter.1 = value,
+        None => parameters.push((name.to_owned(), value)),
+    }
+}
+
+/// The text with `${connectionConfig.name}` replaced by what is configured.
+fn filled(text: &str, params: &BTreeMap<String, String>) -> Result<String, String> {
+    let mut rest = text;
+    let mut out = String::new();
+    while let Some((before, behind)) = rest.split_once("${") {
+        let (inner, after) =
+            behind.split_once('}').ok_or("its template has a placeholder without an end")?;
+        out.push_str(before);
+        // `${connectionConfig.domain || connectionConfig.host}`: the first that is there.
+        let names: Vec<_> = inner
+            .split("||")
+            .map(|name| name.trim().trim_start_matches("connectionConfig."))
+            .collect();
+        let value = names.iter().find_map(|name| params.get(*name));
+        let missing = || format!("it needs `{}`", names.join("` or `"));
+        out.push_str(value.ok_or_else(missing)?);
+        rest = after;
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+/// The redirect URI in an authorization URL: one of those that are expected, else what a parameter
+/// of a usual name holds.
+pub(super) fn redirect_uri<'a>(
+    url: &str,
+    expected: &[&'a str],
+) -> Option<std::borrow::Cow<'a, str>> {
+    // Behind a `#` too: what cannot be tested can be seen all the same.
+    let named = |url: &str| {
+        let pairs = url.split(['?', '&', '#']).skip(1);
+        let pairs = pairs.filter_map(|pair| url::form_urlencoded::parse(pair.as_bytes()).next());
+        pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect::<Vec<_>>()
+    };
+    let pairs = named(url);
+    for callback in expected {
+        let encoded: String = byte_serialize(callback.as_bytes()).collect();
+        if pairs.iter().any(|(_, value)| value == callback || value.contains(&encoded)) {
+            return Some((*callback).into());
+        }
+    }
+    let is_usual = |name: &str| {
+        let name = name.to_ascii_lowercase().replace(['_', '-'], "");
+        matches!(name.as_str(), "redirecturi" | "redirecturl" | "callbackurl" | "oauthcallback")
+    };
+    pairs
+        .into_iter()
+        .find(|(name, value)| is_usual(name) && Url::parse(value).is_ok())
+        .map(|(_, value)| value.into())
+}
+
+/// What two authorization URLs of one integration must have in common: where they lead, and the
+/// app. `None` when they agree; else what differs.
+pub(super) fn disagreement(connect: &str, offline: &str) -> Option<&'static str> {
+    let (Ok(connect), Ok(offline)) = (Url::parse(connect), Url::parse(offline)) else {
+        return Some("one is no URL");
+    };
+    if connect.origin() != offline.origin() || connect.path() != offline.path() {
+        return Some("they lead to different places");
+    }
+    let client = |url: &Url| {
+        url.query_pairs().find(|(name, _)| name == "client_id").map(|(_, id)| id.into_owned())
+    };
+    match (client(&connect), client(&offline)) {
+        (Some(one), Some(other)) if one != other => Some("they name different apps"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn template(url: &str, params: &[(&str, Value)]) -> Template {
+        let params = params.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        Template {
+            auth_mode: "OAUTH2".into(),
+            authorization_url: Some(url.into()),
+            authorization_params: Some(params.collect()),
+            scope_separator: None,
+        }
+    }
+
+    fn app() -> App {
+        App { client_id: "an id".into(), scopes: Some("a, b".into()) }
+    }
+
+    #[test]
+    fn a_template_becomes_a_url() {
+        let template = template(
+            "https://${connectionConfig.subdomain}.p.example/auth?x=1",
+            &[("access_type", "offline".into()), ("prompt", "consent".into())],
+        );
+        let mut settings = IntegrationSettings::default();
+        let missing = offline(&template, &app(), &settings, "https://c.example/cb").unwrap_err();
+        assert_eq!(missing, "it needs `subdomain`");
+        settings.params.insert("subdomain".into(), "acme".into());
+        settings.authorization_params.insert("prompt".into(), "none".into());
+        let url = offline(&template, &app(), &settings, "https://c.example/cb").unwrap();
+        let (before, after) = url.split_once("&state=").unwrap();
+        assert_eq!(
+            before,
+            "https://acme.p.example/auth?x=1&client_id=an+id\
+             &redirect_uri=https%3A%2F%2Fc.example%2Fcb&response_type=code"
+        );
+        assert_eq!(after.split_once('&').unwrap().1, "scope=a+b&access_type=offline&prompt=none");
+    }
+
+    #[test]
+    fn the_redirect_uri_is_found_by_value_and_else_by_name() {
+        let old = "https://api.nango.dev/oauth/callback";
+        let encoded: String = byte_serialize(old.as_bytes()).collect();
+        for (query, found) in [
+            (format!("?weird={encoded}"), Some(old)),
+            (format!("#/auth?x=1&redirectUri={encoded}"), Some(old)),
+            ("?redirect_url=https%3A%2F%2Fother.example%2F".into(), Some("https://other.example/")),
+            ("?oauth_token=1".into(), None),
+        ] {
+            let url = format!("https://p.example/auth{query}");
+            assert_eq!(redirect_uri(&url, &[old]).as_deref(), found, "{url}");
+        }
+    }
+
+    #[test]
+    fn two_ways_to_a_url_are_compared() {
+        let same = |one, other| disagreement(one, other).is_none();
+        assert!(same("https://p.example/a?client_id=1&x=2", "https://p.example/a?client_id=1"));
+        assert!(!same("https://p.example/a?client_id=1", "https://p.example/a?client_id=2"));
+        assert!(!same("https://p.example/a", "https://p.example/b"));
+        assert!(!same("https://p.example/a", "https://q.example/a"));
+    }
+}

@@ -1,0 +1,484 @@
+//! Nango's REST, as far as a preflight asks it: what there is, and how flows begin.
+//!
+//! Only names, ids and templates are kept of what it answers; a secret that comes along is never
+//! read into memory of ours that outlives the answer.
+
+use crate::config::IntegrationSettings;
+use crate::outbound::{Answer, Fault, Offer, Outbound, Request, Server};
+use crate::redirect::Target;
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+use url::form_urlencoded::Serializer;
+
+/// A Nango server, and the key to one environment in it.
+#[derive(Clone, Debug)]
+pub struct Nango {
+    outbound: Outbound,
+    server: Server,
+    /// The base URL, and the path in it, both without a trailing slash.
+    base: String,
+    prefix: String,
+    key: SecretString,
+}
+
+/// An integration that is set up in the environment.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Integration {
+    /// Its name in the environment.
+    pub unique_key: String,
+    /// The name of its template.
+    pub provider: String,
+}
+
+/// What Nango knows of a kind of provider.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Template {
+    /// `OAUTH2`, `OAUTH1`, `API_KEY` and others.
+    #[serde(default)]
+    pub auth_mode: String,
+    /// Where users are sent to, with `${connectionConfig.…}` for what differs by account.
+    pub authorization_url: Option<Value>,
+    /// What is sent along.
+    pub authorization_params: Option<BTreeMap<String, Value>>,
+    /// What parts two scopes; a space where nothing is said.
+    pub scope_separator: Option<String>,
+}
+
+/// The app at the provider, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct App {
+    /// RFC 6749 §2.2.
+    pub client_id: String,
+    /// As they were written in Nango.
+    pub scopes: Option<String>,
+}
+
+/// How a flow is allowed to begin.
+#[derive(Clone, Debug)]
+pub enum Pass {
+    /// The token of a connect session.
+    Session(SecretString),
+    /// The older way: the environment's public key, the id that the connection would have, and
+    /// the digest, where the environment wants one, by integration.
+    PublicKey {
+        /// Not a secret: web pages carry it.
+        key: String,
+        /// The id that the connection would have.
+        connection: String,
+        /// What signs both.
+        hmac_key: Option<SecretString>,
+    },
+}
+
+/// Why Nango cannot be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// What happened, in words.
+    pub why: String,
+    /// What to do.
+    pub hint: String,
+    /// Whether nothing more can be asked with this key at this server.
+    pub is_final: bool,
+}
+
+/// A template list, or a page of connections, is not longer.
+const MOST_BYTES: usize = 8 << 20;
+
+/// How often a refusal for being asked too much is waited out, and for how long at most each time:
+/// Nango counts by the minute.
+const PATIENCE: (u32, Duration) = (5, Duration::from_secs(70));
+
+/// How long to wait where it does not say.
+const UNSAID: u64 = 5;
+
+/// Connections in a page.
+const PAGE: usize = 1000;
+
+/// What is only counted is not counted without end.
+const MOST_PAGES: usize = 20;
+
+impl Nango {
+    /// `base` is `nango.url`.
+    pub fn new(outbound: Outbound, base: &Target, key: SecretString) -> Self {
+        let text = base.as_str().trim_end_matches('/').to_owned();
+        let server = Server {
+            tls: base.scheme() == "https",
+            host: base.host().to_owned(),
+            port: base.port(),
+        };
+        let prefix = base.path().trim_end_matches('/').to_owned();
+        Self { outbound: outbound.reading(MOST_BYTES), server, base: text, prefix, key }
+    }
+
+    /// The base URL.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Every integration of the environment, in one answer. Scope `environment:integrations:list`.
+    pub async fn integrations(&self) -> Result<Vec<Integration>, Refused> {
+        let scope = "environment:integrations:list";
+        Ok(self.get::<Data<Vec<Integration>>>("/integrations", scope).await?.data)
+    }
+
+    /// How many connections an integration has, read page by page. Scope
+    /// `environment:connections:list`.
+    pub async fn connections(&self, integration: &str) -> Result<usize, Refused> {
+        #[derive(Deserialize)]
+        struct Connections {
+            connections: Vec<IgnoredAny>,
+        }
+        let mut count = 0;
+        for page in 0..MOST_PAGES {
+            let query = Serializer::new(String::new())
+                .append_pair("integrationId", integration)
+                .append_pair("limit", &PAGE.to_string())
+                .append_pair("page", &page.to_string())
+                .finish();
+            let path = format!("/connections?{query}");
+            let found: Connections = self.get(&path, "environment:connections:list").await?;
+            count += found.connections.len();
+            if found.connections.len() < PAGE {
+                break;
+            }
+        }
+        Ok(count)
+    }
+
+    /// A template. Any key may read it.
+    pub async fn template(&self, provider: &str) -> Result<Template, Refused> {
+        let path = format!("/providers/{}", segment(provider));
+        Ok(self.get::<Data<Template>>(&path, "environment:providers:read").await?.data)
+    }
+
+    /// An integration's app; `None` where the key may not read credentials, which Nango leaves out
+    /// without a word. Scope `environment:integrations:read_credentials`.
+    pub async fn app(&self, integration: &str) -> Result<Option<App>, Refused> {
+        #[derive(Deserialize)]
+        struct WithCredentials {
+            credentials: Option<Value>,
+        }
+        let path = format!("/integrations/{}?include=credentials", segment(integration));
+        let found: Data<WithCredentials> =
+            self.get(&path, "environment:integrations:read_credentials").await?;
+        // Credentials of another kind, such as an API key, have no client id.
+        Ok(found.data.credentials.and_then(|found| App::deserialize(found).ok()))
+    }
+
+    /// The configuration of a connection. Scope `environment:connections:read`.
+    pub async fn connection_config(
+        &self,
+        integration: &str,
+        connection: &str,
+    ) -> Result<BTreeMap<String, String>, Refused> {
+        #[derive(Deserialize)]
+        struct Connection {
+            #[serde(default)]
+            connection_config: Map<String, Value>,
+        }
+        let query =
+            Serializer::new(String::new()).append_pair("provider_config_key", integration).finish();
+        let path = format!("/connections/{}?{query}", segment(connection));
+        let found: Connection = self.get(&path, "environment:connections:read").await?;
+        let texts = found.connection_config.into_iter().filter_map(|(name, value)| match value {
+            Value::String(text) => Some((name, text)),
+            Value::Number(number) => Some((name, number.to_string())),
+            _ => None,
+        });
+        Ok(texts.collect())
+    }
+
+    /// A session that may start flows of these integrations, with what belongs to each. Scope
+    /// `environment:connect_sessions:write`.
+    pub async fn session<'i>(
+        &self,
+        integrations: impl IntoIterator<Item = (&'i str, &'i IntegrationSettings)>,
+    ) -> Result<SecretString, Refused> {
+        #[derive(Deserialize)]
+        struct Session {
+            token: String,
+        }
+        let mut allowed = Vec::new();
+        let mut defaults = Map::new();
+        for (key, settings) in integrations {
+            allowed.push(key);
+            let own = own_defaults(settings);
+            if !own.is_empty() {
+                defaults.insert(key.to_owned(), Value::Object(own));
+            }
+        }
+        let mut body = json!({ "allowed_integrations": allowed });
+        if !defaults.is_empty() {
+            body["integrations_config_defaults"] = Value::Object(defaults);
+        }
+        body["tags"] = json!({ "purpose": "callback-edge preflight" });
+        let mut answer = self.post("/connect/sessions", &body).await?;
+        if answer.status == StatusCode::BAD_REQUEST
+            && error_code(&answer).is_some_and(|code| code == "invalid_body")
+        {
+            // Servers before tags want an end user.
+            if let Some(body) = body.as_object_mut() {
+                body.remove("tags");
+                body.insert("end_user".into(), json!({ "id": "callback-edge-preflight" }));
+            }
+            answer = self.post("/connect/sessions", &body).await?;
+        }
+        let scope = "environment:connect_sessions:write";
+        Ok(self.read::<Data<Session>>(&answer, scope)?.data.token.into())
+    }
+
+    /// Begins a flow, and tells where the user would be sent to: a URL that holds a live `state`.
+    pub async fn begin(
+        &self,
+        integration: &str,
+        settings: &IntegrationSettings,
+        pass: &Pass,
+    ) -> Result<String, Refused> {
+        let mut query = Serializer::new(String::new());
+        match pass {
+            Pass::Session(token) => {
+                query.append_pair("connect_session_token", token.expose_secret());
+            }
+            Pass::PublicKey { key, connection, hmac_key } => {
+                query.append_pair("public_key", key).append_pair("connection_id", connection);
+                if let Some(hmac_key) = hmac_key {
+                    let digest = super::hmac_digest(hmac_key, integration, Some(connection));
+                    query.append_pair("hmac", &digest);
+                }
+                for (name, value) in &settings.params {
+                    query.append_pair(&format!("params[{name}]"), value);
+                }
+                for (name, value) in &settings.authorization_params {
+                    query.append_pair(&format!("authorization_params[{name}]"), value);
+                }
+                if let Some(scope) = &settings.user_scope {
+                    query.append_pair("user_scope", scope);
+                }
+            }
+        }
+        let path = format!("/oauth/connect/{}?{}", segment(integration), query.finish());
+        let answer = self.patiently(|| self.request(Method::GET, &path, None)).await?;
+        if answer.status.is_redirection() {
+            let location = answer.headers.get(header::LOCATION);
+            return match location.and_then(|location| location.to_str().ok()) {
+                Some(location) => Ok(location.to_owned()),
+                None => Err(self.foreign("its redirect names no URL")),
+            };
+        }
+        let status = answer.status.as_u16();
+        let code = error_code(&answer);
+        let said = code.as_deref().map_or(String::new(), |code| format!(", `{code}`"));
+        let hint = match (answer.status, pass) {
+            (StatusCode::UNAUTHORIZED, Pass::PublicKey { .. }) => {
+                "see whether the public key is this environment's, and whether NANGO_HMAC_KEY is \
+                 set where the environment wants signed starts"
+            }
+            (StatusCode::UNAUTHORIZED, Pass::Session(_)) => {
+                "try again; the session may have come to its end"
+            }
+            (StatusCode::BAD_REQUEST, _) => {
+                "it may need connection configuration: give it `params` or `like_connection` below \
+                 `[preflight.integration.…]`"
+            }
+            _ => "see this integration's logs in Nango",
+        };
+        Err(Refused {
+            why: format!("Nango starts no flow: it answers {status}{said}"),
+            hint: hint.into(),
+            is_final: false,
+        })
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str, scope: &str) -> Result<T, Refused> {
+        let answer = self.patiently(|| self.request(Method::GET, path, None)).await?;
+        self.read(&answer, scope)
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Result<Answer, Refused> {
+        self.patiently(|| self.request(Method::POST, path, Some(body))).await
+    }
+
+    /// Asks, and waits out being told that it was too often.
+    async fn patiently<F>(&self, ask: impl Fn() -> F) -> Result<Answer, Refused>
+    where
+        F: Future<Output = Result<Answer, Fault>>,
+    {
+        let (tries, longest) = PATIENCE;
+        for _ in 1..tries {
+            let answer = ask().await.map_err(|fault| self.unreachable(&fault))?;
+            if answer.status != StatusCode::TOO_MANY_REQUESTS {
+                return Ok(answer);
+            }
+            let wait = Duration::from_secs(answer.retry_after().unwrap_or(UNSAID));
+            if wait > longest {
+                return Ok(answer);
+            }
+            tokio::time::sleep(wait).await;
+        }
+        ask().await.map_err(|fault| self.unreachable(&fault))
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer, Fault> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
+        // Flows are started as a browser starts them, without the key.
+        if !path.starts_with("/oauth/")
+            && let Ok(mut value) =
+                HeaderValue::from_str(&format!("Bearer {}", self.key.expose_secret()))
+        {
+            value.set_sensitive(true);
+            headers.insert(header::AUTHORIZATION, value);
+        }
+        let mut bytes = Bytes::new();
+        if let Some(body) = body {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            bytes = body.to_string().into();
+        }
+        let path_and_query = format!("{}{path}", self.prefix);
+        let request = Request { method, path_and_query, headers, body: bytes };
+        Box::pin(self.outbound.ask(&self.server, Offer::Both, &request)).await
+    }
+
+    fn read<T: DeserializeOwned>(&self, answer: &Answer, scope: &str) -> Result<T, Refused> {
+        let refused = |why: String, hint: &str| Refused { why, hint: hint.into(), is_final: true };
+        let code = error_code(answer);
+        let status = answer.status;
+        match status {
+            _ if status.is_success() => serde_json::from_slice(&answer.body)
+                // An error of serde_json may quote what it could not read.
+                .map_err(|_| self.foreign("its answer is not what Nango answers")),
+            // A wall, or another server: Nango speaks JSON here.
+            _ if code.is_none() && !is_json(answer) => {
+                Err(self.foreign(&format!("it answers {}", status.as_u16())))
+            }
+            StatusCode::UNAUTHORIZED => Err(refused(
+                format!("Nango at `{}` does not accept the API key", self.base),
+                "take the key from the environment's settings in Nango; each environment, and each \
+                 server, has keys of its own",
+            )),
+            StatusCode::FORBIDDEN => {
+                let scope = scope_in(answer).unwrap_or_else(|| scope.to_owned());
+                Err(refused(
+                    format!("the API key lacks the scope `{scope}`"),
+                    "add the scope to the key in Nango, or use another key",
+                ))
+            }
+            StatusCode::TOO_MANY_REQUESTS => Err(refused(
+                "Nango is asked too often, 429, and goes on saying so".into(),
+                "try again later; the limit counts for the whole account",
+            )),
+            StatusCode::BAD_REQUEST if code.as_deref() == Some("resource_capped") => Err(refused(
+                "the plan at Nango allows no more connections, `resource_capped`".into(),
+                "use --mode offline, remove connections, or raise the plan",
+            )),
+            _ => Err(Refused {
+                why: match code {
+                    Some(code) => format!("Nango answers {}, `{code}`", status.as_u16()),
+                    None => format!("Nango answers {}", status.as_u16()),
+                },
+                hint: "try again later; see Nango's status page, or its log where you host it"
+                    .into(),
+                is_final: status.is_server_error(),
+            }),
+        }
+    }
+
+    fn foreign(&self, what: &str) -> Refused {
+        Refused {
+            why: format!("what answers at `{}` is not Nango's API: {what}", self.base),
+            hint: "see whether `nango.url` is the base URL of Nango's server, not of its dashboard"
+                .into(),
+            is_final: true,
+        }
+    }
+
+    fn unreachable(&self, fault: &Fault) -> Refused {
+        Refused {
+            why: format!("cannot reach Nango at `{}`: {fault}", self.base),
+            hint: "see whether `nango.url` is right, and reached from here; for a private \
+                   authority, name its root with --ca"
+                .into(),
+            is_final: true,
+        }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.why, self.hint)
+    }
+}
+
+#[derive(Deserialize)]
+struct Data<T> {
+    data: T,
+}
+
+/// What a session is told of one integration.
+fn own_defaults(settings: &IntegrationSettings) -> Map<String, Value> {
+    let mut own = Map::new();
+    if let Some(scope) = &settings.user_scope {
+        own.insert("user_scopes".into(), json!(scope));
+    }
+    if !settings.authorization_params.is_empty() {
+        own.insert("authorization_params".into(), json!(settings.authorization_params));
+    }
+    if !settings.params.is_empty() {
+        own.insert("connection_config".into(), json!(settings.params));
+    }
+    own
+}
+
+/// The name of an error, `{"error":{"code":"…"}}`; nothing else of it may be quoted.
+fn error_code(answer: &Answer) -> Option<String> {
+    let body: Value = serde_json::from_slice(&answer.body).ok()?;
+    let code = body.get("error")?.get("code")?.as_str()?;
+    let is_name = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+    (code.len() <= LONGEST_CODE && code.bytes().all(is_name)).then(|| code.to_owned())
+}
+
+/// Longer than any name of an error that Nango has.
+const LONGEST_CODE: usize = 60;
+
+/// The scope that a 403 names.
+fn scope_in(answer: &Answer) -> Option<String> {
+    let text = String::from_utf8_lossy(&answer.body);
+    let at = text.find("environment:")?;
+    let is_name = |it: &char| it.is_ascii_alphanumeric() || matches!(it, ':' | '_');
+    let scope: String = text.get(at..)?.chars().take_while(is_name).collect();
+    (scope.len() <= LONGEST_CODE).then_some(scope)
+}
+
+fn is_json(answer: &Answer) -> bool {
+    serde_json::from_slice::<Value>(&answer.body).is_ok_and(|value| value.is_object())
+}
+
+/// A name as one segment of a path (RFC 3986 §3.3).
+fn segment(name: &str) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            // Writing to a String does not fail.
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    // A dot alone, or two, would be another path.
+    if text.bytes().all(|byte| byte == b'.') { text.replace('.', "%2E") } else { text }
+}

@@ -264,7 +264,7 @@ mod tests {
     fn both_forms_of_retry_after_are_read() {
         let read = |text: &str| {
             let mut headers = HeaderMap::new();
-            headers.insert(RETRY_AFTER, text.parse().unwrap());
+            headers.insert(header::RETRY_AFTER, text.parse().unwrap());
             seconds(&headers)
         };
         assert_eq!(read("120"), Some(120));

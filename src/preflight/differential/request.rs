@@ -264,7 +264,7 @@ mod tests {
     fn a_request_behind_a_page_of_the_provider_is_found() {
         let inner = format!("/authorize?redirect_uri={}&state=live", encoded(OLD));
         let url = format!("https://p.example/login?next={}&state=live", encoded(&inner));
-        let expected = format!("/authorize?redirect_uri={}&state=live", encoded(NEW));
+        let expected = format!("/authorize?redirect_uri={}&state=fresh", encoded(NEW));
         assert_eq!(with(&url), Ok(format!("/login?next={}&state=fresh", encoded(&expected))));
     }
 

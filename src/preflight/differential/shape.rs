@@ -194,7 +194,9 @@ const LONGEST_CODE: usize = 40;
 
 impl Says {
     fn of(text: &str, markers: &[&str]) -> Self {
-        let text = text.to_ascii_lowercase();
+        // Where the URI was taken out of a sentence, two spaces are left.
+        let words: Vec<_> = text.split_whitespace().collect();
+        let text = words.join(" ").to_ascii_lowercase();
         let has = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
         Self { mismatch: has(MISMATCH) || has(markers), bad_client: has(BAD_CLIENT) }
     }

@@ -9,8 +9,7 @@ use super::read::{
 };
 use super::reader::At;
 use super::settings::{
-    Acme, CertificateFiles, Challenge, Eab, Listen, Origin, Page, Preflight, RootCa, SelfCheck,
-    Settings, Tls,
+    Acme, CertificateFiles, Challenge, Eab, Listen, Origin, Page, RootCa, SelfCheck, Settings, Tls,
 };
 use super::source::Place;
 use crate::outbound::Roots;
@@ -63,7 +62,7 @@ pub(super) fn settle(read: Read, problems: &mut Vec<Problem>) -> Option<Settings
         shutdown: read.shutdown,
         self_check,
         log: read.log,
-        preflight: Preflight::default(),
+        preflight: read.preflight,
     })
 }
 

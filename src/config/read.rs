@@ -5,12 +5,14 @@ use super::leaf::{self, DAY, HOUR, SECOND, YEAR, or_off, text};
 use super::problem::Problem;
 use super::reader::{At, Section};
 use super::settings::{
-    CertificateFiles, Challenge, ConnectTo, Limits, Log, Networks, Origin, Shutdown,
+    CertificateFiles, Challenge, ConnectTo, IntegrationSettings, Limits, Log, Networks, Origin,
+    Preflight, Shutdown,
 };
-use super::source::Place;
+use super::source::{Place, key_of};
 use crate::redirect::{FormPost, Host, Path, Target};
 use http::HeaderValue;
 use ipnet::IpNet;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,6 +32,7 @@ pub(super) struct Read {
     pub(super) shutdown: Shutdown,
     pub(super) self_check: SelfCheckRead,
     pub(super) log: Log,
+    pub(super) preflight: Preflight,
 }
 
 pub(super) struct RouteRead {
@@ -136,6 +139,7 @@ pub(super) fn read(root: &mut Section<'_, '_>) -> Read {
         shutdown: shutdown(&mut root.section("shutdown")),
         self_check: self_check(&mut root.section("self_check")),
         log: log(&mut root.section("log")),
+        preflight: preflight(&mut root.section("preflight")),
     }
 }
 
@@ -341,6 +345,40 @@ fn log(table: &mut Section<'_, '_>) -> Log {
         format: format.map(|format| format.value),
         level: level.map_or(tracing::Level::INFO, |level| level.value),
         requests: value(table.value("requests", leaf::flag)),
+    }
+}
+
+fn preflight(table: &mut Section<'_, '_>) -> Preflight {
+    let mut all = table.section("integration");
+    let names = all.names();
+    let integrations =
+        names.iter().map(|name| (key_of(name).into(), integration(&mut all.section(name))));
+    Preflight { integrations: integrations.collect() }
+}
+
+/// What Nango and the differential test set themselves.
+const NOT_TO_OVERRIDE: [&str; 4] = ["client_id", "redirect_uri", "response_type", "state"];
+
+fn integration(table: &mut Section<'_, '_>) -> IntegrationSettings {
+    let texts = |texts: BTreeMap<String, At<String>>| -> BTreeMap<String, String> {
+        texts.into_iter().map(|(name, text)| (name, text.value)).collect()
+    };
+    let params = texts(table.texts("params"));
+    let authorization_params = table.texts("authorization_params");
+    for (name, text) in &authorization_params {
+        if NOT_TO_OVERRIDE.contains(&name.as_str()) {
+            let what = format!("`{name}` would override what Nango sends");
+            table.note(Problem::error(what).at(&text.place).hint("remove the key"));
+        }
+    }
+    IntegrationSettings {
+        params,
+        authorization_params: texts(authorization_params),
+        user_scope: table.value("user_scope", leaf::verbatim).map(|it| it.value),
+        like_connection: table
+            .value("like_connection", text(|text| Ok(text.into())))
+            .map(|it| it.value),
+        prompt_none: table.value("prompt_none", leaf::flag).map(|it| it.value),
     }
 }
 

@@ -1,9 +1,10 @@
 use super::leaf::{Bad, Leaf, Raw, is_off, kind};
 use super::problem::Problem;
-use super::source::{Document, Place, Variable};
+use super::source::{Document, Place, Variable, key_of};
 use super::unknown::ancestors;
 use figment::value::Value;
 use figment::{Figment, Source};
+use std::collections::BTreeMap;
 
 /// A value and where it was written.
 #[derive(Clone, Debug)]
@@ -221,9 +222,26 @@ impl<'d> Section<'_, 'd> {
             && value.as_dict().is_none()
         {
             let bad = Bad::new(format!("`{key}` is a table, found {}", kind(&value)));
-            self.reader.note(bad.hint(format!("write `[{path}]`, and its keys below")), place);
+            let hint = format!("write `[{}]`, and its keys below", readable(&path));
+            self.reader.note(bad.hint(hint), place);
         }
         Section { reader: self.reader, path }
+    }
+
+    /// The keys that stand in the table, where their names are the user's to choose.
+    pub(super) fn names(&self) -> Vec<String> {
+        let table = find(&self.reader.merged, &self.path).and_then(Value::as_dict);
+        table.map(|table| table.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// A table of texts whose names are the user's to choose.
+    pub(super) fn texts(&mut self, key: &str) -> BTreeMap<String, At<String>> {
+        let mut table = self.section(key);
+        let texts = table
+            .names()
+            .into_iter()
+            .filter_map(|name| Some((key_of(&name), table.value(&name, super::leaf::verbatim)?)));
+        texts.collect()
     }
 
     /// Each table of a list, `[[key]]`.
@@ -338,7 +356,12 @@ pub(super) fn pattern(path: &str) -> String {
 
 /// `route.0.path` → `route[0].path`
 fn readable(path: &str) -> String {
-    steps(path, |index| format!("[{index}]")).join(".").replace(".[", "[")
+    let steps = steps(path, |index| format!("[{index}]"));
+    let steps = steps.into_iter().map(|step| {
+        let key = key_of(&step);
+        if key == step { step } else { format!("\"{key}\"") }
+    });
+    steps.collect::<Vec<_>>().join(".").replace(".[", "[")
 }
 
 fn separated(text: &str) -> Vec<Value> {

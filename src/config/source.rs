@@ -14,6 +14,19 @@ pub(super) const PREFIX: &str = "CALLBACK_EDGE_";
 /// Names the file; a variable, but not a setting.
 pub(super) const FILE_VARIABLE: &str = "CALLBACK_EDGE_CONFIG";
 
+/// Stands for a dot within a key, since dots join the steps of a path: `"a.b".c` is no `a.b.c`.
+const DOT: &str = "\u{1f}";
+
+/// A key as one step of a path.
+fn step_of(key: &str) -> String {
+    key.replace('.', DOT)
+}
+
+/// The key that a step stands for.
+pub(super) fn key_of(step: &str) -> String {
+    step.replace(DOT, ".")
+}
+
 /// Where a value was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Place {
@@ -120,8 +133,9 @@ impl Document {
             if let Some(table) = node.table() {
                 for (key, item) in table.iter() {
                     let span = table.get_key_value(key).and_then(|(key, _)| key.span());
-                    keys.push((inside(key), self.at(span)));
-                    open.push((inside(key), Node::Item(item)));
+                    let path = inside(&step_of(key));
+                    keys.push((path.clone(), self.at(span)));
+                    open.push((path, Node::Item(item)));
                 }
             } else {
                 for index in 0.. {
@@ -244,7 +258,7 @@ impl<'d> Node<'d> {
     /// One step down, and the place of the key if the step was one.
     fn child(self, step: &str) -> Option<(Option<Range<usize>>, Self)> {
         if let Some(table) = self.table() {
-            let (key, item) = table.get_key_value(step)?;
+            let (key, item) = table.get_key_value(&key_of(step))?;
             return Some((key.span(), Self::Item(item)));
         }
         let index = step.parse().ok()?;
@@ -256,10 +270,7 @@ impl<'d> Node<'d> {
 
     fn dict(self) -> Dict {
         self.table().map_or_else(Dict::new, |table| {
-            table
-                .iter()
-                .map(|(key, item)| (key.to_owned(), Node::Item(item).to_figment()))
-                .collect()
+            table.iter().map(|(key, item)| (step_of(key), Node::Item(item).to_figment())).collect()
         })
     }
 
@@ -369,12 +380,12 @@ mod tests {
 
     #[test]
     fn every_value_has_a_place_however_it_is_written() {
-        let text = "a = 1\n[b]\nc = [ \"é\", \"d\" ]\r\ne.f = true\n[[g]]\nh = 2\n[[g]]\nh = 3\n[i]\nj = [{ k = 4 }]";
+        let text = "a = 1\n[b]\nc = [ \"é\", \"d\" ]\r\ne.f = true\n[[g]]\nh = 2\n[[g]]\nh = 3\n[i]\nj = [{ k = 4 }]\n[k]\n'l.m' = 5";
         #[rustfmt::skip]
         let table = [
             ("a", "1:5+1"), ("b", "2:2+1"), ("b.c", "3:5+12"), ("b.c.1", "3:12+3"), ("b.e.f", "4:7+4"),
             ("g", "5:3+1"), ("g.0", "5:1+5"), ("g.1.h", "8:5+1"), ("i.j.0.k", "10:12+1"),
-            ("g.2", "default"), ("x", "default"), ("a.x", "default"),
+            ("k.l\u{1f}m", "12:9+1"), ("k.l.m", "default"), ("g.2", "default"), ("x", "default"), ("a.x", "default"),
         ];
         for (path, expected) in table {
             assert_eq!(place(text, path), expected, "{path}");

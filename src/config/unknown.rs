@@ -2,7 +2,7 @@
 
 use super::problem::Problem;
 use super::reader::{Kind, Reader, pattern, with_hint};
-use super::source::{Document, Place, Variable};
+use super::source::{Document, Place, Variable, key_of};
 
 impl Reader<'_> {
     /// Notes every key of the file and every variable that nothing asked for.
@@ -13,7 +13,7 @@ impl Reader<'_> {
             // Below what is itself unknown, or no table to the reader, nothing more is told.
             let below_table = parent.is_empty() || self.kind(parent) == Some(Kind::Section);
             if below_table && self.kind(&path).is_none() {
-                let problem = Problem::error(format!("unknown key `{key}`")).at(&place);
+                let problem = Problem::error(format!("unknown key `{}`", key_of(key))).at(&place);
                 let problem = problem.beside(self.expected(parent));
                 unknown.push(with_hint(problem, self.advice(&path)));
             }

@@ -33,9 +33,20 @@ fn a_browser_login_ends_at_the_opener() {
     let provider_origin = format!("http://provider.localhost:{}", provider.hear()["port"]);
     nango.tell(&json!({
         "callback": callback,
-        "provider": provider_origin,
-        "client": "nango",
-        "secret": "a-secret-of-the-test",
+        "templates": { "an-api": {
+            "auth_mode": "OAUTH2",
+            "authorization_url": format!("{provider_origin}/auth"),
+            "token_url": format!("{provider_origin}/token"),
+            "redirect_uri_metadata": ["accounts-server"],
+        } },
+        "integrations": [{
+            "unique_key": "an-api",
+            "provider": "an-api",
+            "client_id": "nango",
+            "client_secret": "a-secret-of-the-test",
+            "scopes": "openid",
+        }],
+        "public_key": "a-public-key",
     }));
     assert_eq!(nango.hear(), json!({ "settings": "saved" }));
 
@@ -47,7 +58,7 @@ fn a_browser_login_ends_at_the_opener() {
 
     for (mode, hop) in [("query", 308), ("form_post", 303)] {
         person.tell(&json!({ "connect": format!(
-            "{nango_origin}/oauth/connect/an-api?authorization_params%5Bresponse_mode%5D={mode}"
+            "{nango_origin}/oauth/connect/an-api?public_key=a-public-key&authorization_params%5Bresponse_mode%5D={mode}"
         )}));
         let told = person.hear();
         assert_eq!(

@@ -17,6 +17,7 @@ mod login;
 mod page;
 mod pebble;
 mod peer;
+mod preflight;
 mod proxies;
 mod soak;
 #[path = "../edge/support/mod.rs"]

@@ -75,6 +75,14 @@ impl Peer {
         Self::spawn(script, command, dir, BTreeMap::new())
     }
 
+    /// Starts a program that talks as those of Node do.
+    pub(crate) fn program(path: &str, arguments: &[&str]) -> Self {
+        let dir = TempDir::new().unwrap();
+        let mut command = command(path, dir.path());
+        command.args(arguments);
+        Self::spawn(path, command, dir, BTreeMap::new())
+    }
+
     /// Starts a server and waits until it listens on every port.
     fn serve(
         name: &str,
@@ -190,6 +198,11 @@ impl Drop for Peer {
             eprintln!("--- {} said:\n{}", self.name, self.log());
         }
     }
+}
+
+/// The path of a script of this folder.
+pub(crate) fn script(name: &str) -> String {
+    format!("{FOLDER}/{name}")
 }
 
 /// The path of an installed program.

@@ -1,0 +1,68 @@
+// An API provider with apps of every kind: a certified OpenID provider whose clients know both
+// callbacks, the old one, the new one or none, and three that validate otherwise than they should.
+//
+// Arguments: the old and the new callback. It says `{"port"}`, and to `{"requests": true}` how
+// often the authorization endpoint was asked, by client and redirect URI.
+
+import { createServer } from "node:http";
+import Provider from "oidc-provider";
+import { heard, listen, say } from "./lines.mjs";
+
+const [old, fresh] = process.argv.slice(2);
+const elsewhere = "https://elsewhere.example/callback";
+const host = new URL(fresh).origin;
+
+const clients = {
+  both: [old, fresh],
+  "only-old": [old],
+  "only-new": [fresh],
+  neither: [elsewhere],
+  "after-login": [old],
+  unvalidated: [old],
+  prefix: [old],
+};
+
+const server = createServer();
+const port = await listen(server);
+const provider = new Provider(`http://provider.localhost:${port}`, {
+  clients: Object.entries(clients).map(([client_id, redirect_uris]) => ({
+    client_id,
+    client_secret: "a-secret-of-the-test",
+    redirect_uris,
+    response_types: ["code"],
+    grant_types: ["authorization_code"],
+  })),
+  cookies: { keys: ["of-the-test"] },
+});
+
+const { redirectUriAllowed } = provider.Client.prototype;
+provider.Client.prototype.redirectUriAllowed = function (uri) {
+  switch (this.clientId) {
+    case "unvalidated":
+      return true;
+    case "prefix":
+      return uri.startsWith(`${host}/`) || redirectUriAllowed.call(this, uri);
+    default:
+      return redirectUriAllowed.call(this, uri);
+  }
+};
+
+const asked = {};
+provider.use(async (context, next) => {
+  const { client_id, redirect_uri } = context.query;
+  if (context.path === "/auth" && client_id) {
+    const key = `${client_id} ${redirect_uri}`;
+    asked[key] = (asked[key] ?? 0) + 1;
+    // As if it were looked at after the login only.
+    if (client_id === "after-login") {
+      const query = new URLSearchParams(context.querystring);
+      query.set("redirect_uri", old);
+      context.querystring = `${query}`;
+    }
+  }
+  await next();
+});
+
+server.on("request", provider.callback());
+heard(() => say({ requests: asked }));
+say({ port });

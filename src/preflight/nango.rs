@@ -276,10 +276,13 @@ impl Nango {
         let status = answer.status.as_u16();
         let code = error_code(&answer);
         let said = code.as_deref().map_or(String::new(), |code| format!(", `{code}`"));
+        let unsigned = String::from_utf8_lossy(&answer.body).to_ascii_lowercase().contains("hmac");
         let hint = match (answer.status, pass) {
+            _ if unsigned => {
+                "the environment wants signed starts: set NANGO_HMAC_KEY to its HMAC key"
+            }
             (StatusCode::UNAUTHORIZED, Pass::PublicKey { .. }) => {
-                "see whether the public key is this environment's, and whether NANGO_HMAC_KEY is \
-                 set where the environment wants signed starts"
+                "see whether the public key is this environment's"
             }
             (StatusCode::UNAUTHORIZED, Pass::Session(_)) => {
                 "try again; the session may have come to its end"

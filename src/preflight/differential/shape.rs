@@ -222,6 +222,7 @@ const MISMATCH: &[&str] = &[
     "redirect uri mismatch",
     "redirect_uri must match",
     "redirect_uri query parameter value is invalid",
+    "redirect uri is not supported by client",
     "the redirect uri included is not valid",
     "unregistered redirect",
     "aadsts50011",

@@ -25,6 +25,7 @@ use url::Url;
 /// Checks the callback as `check` does, asks Nango which integrations there are and how their
 /// flows begin, and asks each provider whether it knows the callback. Nobody signs in, nothing is
 /// changed, and no answer that says nothing counts as a yes.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The API key of the Nango environment comes from the variable NANGO_SECRET_KEY, or from a file.
@@ -108,7 +109,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     every: Option<Duration>,
 
-    /// With --every: serve what was found on http://ADDRESS/metrics
+    /// With --every: serve what was found as metrics, at `/metrics` of this address and port
     #[arg(long, value_name = "ADDRESS", requires = "every")]
     metrics: Option<SocketAddr>,
 

@@ -15,6 +15,7 @@ pub use self::http::{Answer, Connection, Protocol, Request};
 pub use self::resolve::{BadOverride, Origin, Override, Resolved, Resolver};
 pub use self::tls::{BadRoots, Certificate, Distrust, Offer, Peer, Roots};
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
@@ -58,6 +59,15 @@ pub struct Server {
     pub host: String,
     /// The port in the URL.
     pub port: u16,
+}
+
+impl fmt::Display for Server {
+    /// As an origin (RFC 6454 §6.2), the default port left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, usual) = if self.tls { ("https", 443) } else { ("http", 80) };
+        write!(f, "{scheme}://{}", self.host)?;
+        if self.port == usual { Ok(()) } else { write!(f, ":{}", self.port) }
+    }
 }
 
 /// A server that takes no connection at its first addresses takes none.

@@ -5,6 +5,7 @@ use super::nango::{App, Template};
 use crate::check::fresh_state;
 use crate::config::IntegrationSettings;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use url::Url;
 use url::form_urlencoded::byte_serialize;
@@ -108,10 +109,7 @@ fn filled(text: &str, params: &BTreeMap<String, String>) -> Result<String, Strin
 
 /// The redirect URI in an authorization URL: one of those that are expected, else what a parameter
 /// of a usual name holds.
-pub(super) fn redirect_uri<'a>(
-    url: &str,
-    expected: &[&'a str],
-) -> Option<std::borrow::Cow<'a, str>> {
+pub(super) fn redirect_uri<'a>(url: &str, expected: &[&'a str]) -> Option<Cow<'a, str>> {
     // Behind a `#` too: what cannot be tested can be seen all the same.
     let named = |url: &str| {
         let pairs = url.split(['?', '&', '#']).skip(1);
@@ -145,7 +143,9 @@ pub(super) fn disagreement(connect: &str, offline: &str) -> Option<&'static str>
         return Some("they lead to different places");
     }
     let client = |url: &Url| {
-        url.query_pairs().find(|(name, _)| name == "client_id").map(|(_, id)| id.into_owned())
+        let query = url.query().unwrap_or_default().as_bytes();
+        let mut pairs = url::form_urlencoded::parse(query);
+        pairs.find(|(name, _)| name == "client_id").map(|(_, id)| id.into_owned())
     };
     match (client(&connect), client(&offline)) {
         (Some(one), Some(other)) if one != other => Some("they name different apps"),

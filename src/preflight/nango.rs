@@ -215,20 +215,19 @@ impl Nango {
                 defaults.insert(key.to_owned(), Value::Object(own));
             }
         }
-        let mut body = json!({ "allowed_integrations": allowed });
+        let mut body = Map::new();
+        body.insert("allowed_integrations".into(), json!(allowed));
         if !defaults.is_empty() {
-            body["integrations_config_defaults"] = Value::Object(defaults);
+            body.insert("integrations_config_defaults".into(), Value::Object(defaults));
         }
-        body["tags"] = json!({ "purpose": "callback-edge preflight" });
+        body.insert("tags".into(), json!({ "purpose": "callback-edge preflight" }));
         let mut answer = self.post("/connect/sessions", &body).await?;
         if answer.status == StatusCode::BAD_REQUEST
             && error_code(&answer).is_some_and(|code| code == "invalid_body")
         {
             // Servers before tags want an end user.
-            if let Some(body) = body.as_object_mut() {
-                body.remove("tags");
-                body.insert("end_user".into(), json!({ "id": "callback-edge-preflight" }));
-            }
+            body.remove("tags");
+            body.insert("end_user".into(), json!({ "id": "callback-edge-preflight" }));
             answer = self.post("/connect/sessions", &body).await?;
         }
         let scope = "environment:connect_sessions:write";
@@ -305,7 +304,7 @@ impl Nango {
         self.read(&answer, scope)
     }
 
-    async fn post(&self, path: &str, body: &Value) -> Result<Answer, Refused> {
+    async fn post(&self, path: &str, body: &Map<String, Value>) -> Result<Answer, Refused> {
         self.patiently(|| self.request(Method::POST, path, Some(body))).await
     }
 
@@ -333,7 +332,7 @@ impl Nango {
         &self,
         method: Method,
         path: &str,
-        body: Option<&Value>,
+        body: Option<&Map<String, Value>>,
     ) -> Result<Answer, Fault> {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
@@ -349,7 +348,7 @@ impl Nango {
         let mut bytes = Bytes::new();
         if let Some(body) = body {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            bytes = body.to_string().into();
+            bytes = json!(body).to_string().into();
         }
         let path_and_query = format!("{}{path}", self.prefix);
         let request = Request { method, path_and_query, headers, body: bytes };

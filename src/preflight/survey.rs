@@ -9,6 +9,7 @@ use super::{Mode, Plan, Start};
 use crate::config::IntegrationSettings;
 use crate::outbound::Outbound;
 use crate::report::{Check, SwitchPlan};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -167,7 +168,7 @@ async fn candidate(
             }
             Err(refused) if refused.is_final => return Err(refused),
             Err(refused) => {
-                notes.push(format!("`like_connection` was not copied: {}", refused.why))
+                notes.push(format!("`like_connection` was not copied: {}", refused.why));
             }
         }
     }
@@ -237,7 +238,7 @@ async fn find_urls(
         };
         candidate.url = choose(plan, nango, candidate, connect, built, &mut ways).await;
         candidate.current = candidate.url.as_ref().ok().and_then(|url| {
-            redirect_uri(url, &[&plan.check.callback, &plan.previous]).map(|it| it.into_owned())
+            redirect_uri(url, &[&plan.check.callback, &plan.previous]).map(Cow::into_owned)
         });
     }
     Ok(ways)

@@ -20,7 +20,7 @@ pub use request::Untestable;
 pub use rule::State;
 
 use crate::check::{fresh_nonce, fresh_state};
-use crate::outbound::{Answer, Endpoint, Fault, Offer, Outbound, Reason, Request, Step};
+use crate::outbound::{Answer, Fault, Offer, Outbound, Reason, Request, Step};
 use bytes::Bytes;
 use http::Method;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -146,10 +146,9 @@ impl Differential {
 
     /// One question, in its turn.
     async fn send(&self, request: &AuthorizationRequest, path: String) -> Result<Answer, Fault> {
-        let origin = &request.origin;
         let permit = self
             .pace
-            .turn(origin)
+            .turn(&request.server.host)
             .await
             .map_err(|refusal| Fault::new(Step::Connect, Reason::OutOfTime, refusal.words()))?;
         let answer = Box::pin(self.exchange(request, path)).await;
@@ -162,41 +161,14 @@ impl Differential {
         request: &AuthorizationRequest,
         path_and_query: String,
     ) -> Result<Answer, Fault> {
-        let origin = &request.origin;
-        let resolved = self.outbound.resolve(&origin.host, origin.port).await?;
         let mut headers = HeaderMap::new();
         headers.insert(header::USER_AGENT, self.user_agent.clone());
         headers.insert(header::ACCEPT, HeaderValue::from_static("text/html,*/*;q=0.8"));
         headers.insert(header::ACCEPT_LANGUAGE, HeaderValue::from_static("en"));
         let question = Request { method: Method::GET, path_and_query, headers, body: Bytes::new() };
-        let mut failed = Fault::new(Step::Resolve, Reason::OutOfTime, "it has no address");
-        for address in resolved.addresses.into_iter().take(MOST_ADDRESSES) {
-            let endpoint = Endpoint {
-                tls: origin.https,
-                host: origin.host.clone(),
-                port: origin.port,
-                address,
-            };
-            let mut connection = match self.outbound.connect(&endpoint, Offer::Both).await {
-                Ok(connection) => connection,
-                // Only a connection is tried elsewhere: a question that was sent is sent.
-                Err(fault) => {
-                    failed = fault;
-                    continue;
-                }
-            };
-            if connection.peer().is_some_and(|peer| !peer.trusted()) {
-                let why = "its certificate is not valid";
-                return Err(Fault::new(Step::Handshake, Reason::Tls, why));
-            }
-            return connection.send(&question).await;
-        }
-        Err(failed)
+        self.outbound.ask(&request.server, Offer::Both, &question).await
     }
 }
-
-/// A host that does not answer at its first addresses does not answer.
-const MOST_ADDRESSES: usize = 3;
 
 /// One subject, while it is being asked about.
 struct Asking<'a> {
@@ -215,7 +187,7 @@ impl Asking<'_> {
         let asked = Asked { redirect_uri, state: &state, url: self.subject.url };
         let shape = Shape::of(&result, asked, self.provider.markers, self.provider.mismatch_status);
         if matches!(shape, Shape::Silent(Silence::TooMany)) {
-            self.differential.pace.close(&self.request.origin);
+            self.differential.pace.close(&self.request.server.host);
         }
         shape
     }
@@ -224,10 +196,7 @@ impl Asking<'_> {
 /// The two controls: another path on the new callback's host, and another host. Not below
 /// `.invalid`: Google then answers before it compares.
 fn bogus(new: &str) -> Option<(String, String)> {
-    let mut path = Url::parse(new).ok()?;
-    path.set_query(None);
-    path.set_fragment(None);
-    path.set_path(&format!("/{}", fresh_nonce()));
+    let path = Url::parse(new).ok()?.join(&format!("/{}", fresh_nonce())).ok()?;
     let label: String = fresh_nonce().chars().take(12).collect();
     Some((path.into(), format!("https://{label}.example.com/{}", fresh_nonce())))
 }

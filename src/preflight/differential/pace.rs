@@ -1,6 +1,5 @@
 //! Manners: one question at a time to each host, a pause between two, a cap in all.
 
-use super::request::Origin;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,13 +42,13 @@ impl Pace {
     }
 
     /// Waits for the host's turn. All ports of a host are one.
-    pub(super) async fn turn(&self, origin: &Origin) -> Result<Permit, Refusal> {
+    pub(super) async fn turn(&self, host: &str) -> Result<Permit, Refusal> {
         let turn = {
             let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(hosts.entry(origin.host.clone()).or_default())
+            Arc::clone(hosts.entry(host.to_owned()).or_default())
         };
         let last = turn.lock_owned().await;
-        if self.closed.lock().unwrap_or_else(PoisonError::into_inner).contains(&origin.host) {
+        if self.closed.lock().unwrap_or_else(PoisonError::into_inner).contains(host) {
             return Err(Refusal::Closed);
         }
         let one_less = |left: usize| left.checked_sub(1);
@@ -63,8 +62,8 @@ impl Pace {
     }
 
     /// Asks the host no more.
-    pub(super) fn close(&self, origin: &Origin) {
-        self.closed.lock().unwrap_or_else(PoisonError::into_inner).insert(origin.host.clone());
+    pub(super) fn close(&self, host: &str) {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_owned());
     }
 }
 

@@ -18,6 +18,7 @@ const HOST: &str = "https://n0123456789a.example.com/n0123456789abcdef0123456789
 
 type Said = Result<Answer, Fault>;
 
+#[expect(clippy::unnecessary_wraps, reason = "a provider's answer may be a fault as well")]
 fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Said {
     let mut all = HeaderMap::new();
     for (name, value) in headers {
@@ -74,6 +75,8 @@ fn registered<'a>(
 }
 
 type Answers = fn(&str, &str) -> Said;
+
+type Hostile<'a> = dyn Fn(&str, &str) -> Said + 'a;
 
 /// Template, what a known URI gets, what an unknown one gets.
 fn shapes() -> Vec<(&'static str, Answers, Answers)> {
@@ -192,7 +195,7 @@ fn recorded_shapes_are_judged_right() {
 fn no_hostile_answer_is_a_registration() {
     let login = "<title>Sign in</title><input type=\"password\">";
     let fault = || Err(Fault::new(Step::Head, Reason::Timeout, "nothing within 10000 ms"));
-    let cases: Vec<(&str, Box<dyn Fn(&str, &str) -> Said>)> = vec![
+    let cases: Vec<(&str, Box<Hostile<'_>>)> = vec![
         ("after the login", Box::new(|_, _| page(200, login))),
         (
             "403 for what it does not know",
@@ -337,7 +340,7 @@ fn any_shape() -> impl Strategy<Value = Said> {
 }
 
 fn shape(said: &Said, uri: &str) -> Shape {
-    let mut said = said.as_ref().map(Clone::clone).map_err(Clone::clone);
+    let mut said = said.clone();
     if let Ok(answer) = &mut said
         && answer.headers.get("location").is_some_and(|to| to == "bounce")
     {

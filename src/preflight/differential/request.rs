@@ -1,6 +1,7 @@
 //! The authorization request as users are sent to it (RFC 6749 §4.1.1), and the same request with
 //! another redirect URI.
 
+use crate::outbound::Server;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
@@ -12,22 +13,14 @@ use url::{Host, Url, form_urlencoded};
 /// `redirectUri`); everything but it and the `state` stays as it is, byte for byte.
 #[derive(Clone)]
 pub(super) struct AuthorizationRequest {
-    /// Of the provider: scheme, host, port.
-    pub(super) origin: Origin,
+    /// Of the provider.
+    pub(super) server: Server,
     /// The raw path.
     path: String,
     parameters: Vec<Parameter>,
     /// The `state` of the flow at Nango, which no provider may hear of.
     state: Option<String>,
     current: String,
-}
-
-/// Where the provider is asked.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Origin {
-    pub(super) https: bool,
-    pub(super) host: String,
-    pub(super) port: u16,
 }
 
 /// One `name=value`, as it was written and as it is meant.
@@ -107,7 +100,7 @@ impl AuthorizationRequest {
             .map(|parameter| parameter.value.clone())
             .filter(|state| !state.is_empty());
         Ok(Self {
-            origin: Origin { https, host: host.to_string(), port },
+            server: Server { tls: https, host: host.to_string(), port },
             path: parsed.path().to_owned(),
             parameters,
             state,
@@ -151,12 +144,12 @@ impl AuthorizationRequest {
                 .map(|parameter| parameter.raw.clone())
                 .collect(),
         };
-        Identity { origin: self.origin.clone(), path: self.path.clone(), parameters }
+        Identity { server: self.server.clone(), path: self.path.clone(), parameters }
     }
 
     /// Where the question goes, without any value.
     pub(super) fn shown(&self) -> String {
-        format!("{}{}", self.origin, self.path)
+        format!("{}{}", self.server, self.path)
     }
 }
 
@@ -169,17 +162,9 @@ impl fmt::Debug for AuthorizationRequest {
 /// See [`AuthorizationRequest::identity`].
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
-    origin: Origin,
+    server: Server,
     path: String,
     parameters: BTreeSet<String>,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, usual) = if self.https { ("https", 443) } else { ("http", 80) };
-        write!(f, "{scheme}://{}", self.host)?;
-        if self.port == usual { Ok(()) } else { write!(f, ":{}", self.port) }
-    }
 }
 
 impl Parameter {

@@ -92,7 +92,7 @@ pub(super) fn judge(probes: &Probes) -> Ruling {
         // A page that differs from itself makes `old` look different from all.
         return if new.says.mismatch && !old.says.mismatch {
             Ruling::Is(State::NotRegistered, told)
-        } else if old.leads_as(host) && !alike.is_told(host, old) {
+        } else if old.leads_as(host) && !Alike::is_told(host, old) {
             inconclusive(format!("the answers differ in ways that say nothing: {told}"))
         } else {
             confirmed(probes, &alike, State::NotRegistered, told)
@@ -104,7 +104,7 @@ pub(super) fn judge(probes: &Probes) -> Ruling {
     if alike.yes(new, old) && !new.says.mismatch && !new.says.bad_client {
         return if alike.yes(path, new) {
             Ruling::Is(State::PrefixMatch, told)
-        } else if [path, host].iter().all(|bogus| differs_robustly(&alike, bogus, new)) {
+        } else if [path, host].iter().all(|bogus| differs_robustly(bogus, new)) {
             confirmed(probes, &alike, State::Registered, told)
         } else {
             inconclusive(format!("the answers differ in ways that say nothing: {told}"))
@@ -172,8 +172,8 @@ fn inconclusive(why: String) -> Ruling {
 
 /// Whether a bogus redirect URI was answered otherwise in a way that chance does not bring: it
 /// leads elsewhere, or it says so in words.
-fn differs_robustly(alike: &Alike, bogus: &Spoken, new: &Spoken) -> bool {
-    !bogus.leads_as(new) || alike.is_told(bogus, new)
+fn differs_robustly(bogus: &Spoken, new: &Spoken) -> bool {
+    !bogus.leads_as(new) || Alike::is_told(bogus, new)
 }
 
 /// Which answers count as the same.
@@ -201,7 +201,7 @@ impl Alike {
 
     /// Whether the page of the first says outright, or in a word on redirects that the other has
     /// not, that something is wrong.
-    fn is_told(&self, bogus: &Spoken, good: &Spoken) -> bool {
+    fn is_told(bogus: &Spoken, good: &Spoken) -> bool {
         if bogus.says.mismatch && !good.says.mismatch {
             return true;
         }

@@ -424,10 +424,7 @@ fn count(plan: &Plan, nango: &Nango, in_all: usize, candidates: &[Candidate]) ->
     let more = keys.len().saturating_sub(MOST_NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     check
-        .pass(format!(
-            "the environment has {in_all} integrations, {} of them with a callback{left_out}",
-            keys.len()
-        ))
+        .pass(format!("{in_all} integrations, {} of them with a callback{left_out}", keys.len()))
         .detail(format!("{most}{more}"))
 }
 

@@ -22,6 +22,7 @@ mod health;
 mod house;
 mod malformed;
 mod manager;
+mod preflight;
 mod privacy;
 mod proxies;
 mod readme;

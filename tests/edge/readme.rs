@@ -87,6 +87,17 @@ fn the_mistakes_are_told_as_shown() {
 }
 
 #[test]
+fn the_digest_is_the_one_that_is_shown() {
+    let dir = TempDir::new().unwrap();
+    let mut hmac = command(dir.path());
+    let output = hmac.args(["hmac", "github", "user-1"]).env("NANGO_HMAC_KEY", "secret").output();
+    assert_shows(
+        &transcript(&readme(), "NANGO_HMAC_KEY=secret callback-edge hmac github user-1"),
+        &String::from_utf8(output.unwrap().stdout).unwrap(),
+    );
+}
+
+#[test]
 fn the_settings_of_the_quick_start_are_valid_but_for_the_files() {
     let readme = readme();
     let (_, settings) = readme.split_once("```toml\n").unwrap();
@@ -144,11 +155,17 @@ async fn every_metric_stands_in_the_readme_and_none_besides() {
 fn every_check_is_explained_where_its_hint_points() {
     let readme = readme();
     // The edge itself adds one to its self-check.
-    let ids = || callback_edge::check::IDS.iter().copied().chain(["tls.acme"]);
+    let ids = || {
+        let preflight = callback_edge::preflight::IDS;
+        callback_edge::check::IDS.iter().copied().chain(["tls.acme"]).chain(preflight)
+    };
     for id in ids() {
         let anchor = format!("<a id=\"{}\"></a>", id.replace('.', "-"));
         assert!(readme.contains(&anchor), "no {anchor} for {id}");
-        assert!(readme.contains(&format!("`{id}`")), "{id} is not named");
+        assert!(
+            readme.contains(&format!("`{id}`")) || readme.contains(&format!("`{id}.KEY`")),
+            "{id} is not named"
+        );
     }
     let anchors = readme.matches("<a id=\"").count();
     assert_eq!(anchors, ids().count(), "an anchor that no check leads to");

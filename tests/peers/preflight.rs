@@ -694,3 +694,41 @@ fn connections_made_through_the_edge_are_intact() {
     call("setMetadata", json!(["an-api", "user-1", { "plan": "gold", "n": 1 }]));
     assert_eq!(call("getMetadata", json!(["an-api", "user-1"])), json!({ "plan": "gold", "n": 1 }));
 }
+
+/// Every line of the README's picture of a preflight stands in a real one.
+#[test]
+fn the_readme_shows_what_happens() {
+    let mut world = World::new();
+    let providers = providers(&mut world);
+    let [(_, first), _] = &providers;
+    let apps = [("hubspot", "both"), ("slack", "only-old"), ("discord", "after-login")];
+    let integrations: Vec<_> = apps
+        .iter()
+        .map(|(key, client)| {
+            let mut integration = integration(key, key);
+            integration["client_id"] = json!(client);
+            integration
+        })
+        .collect();
+    let templates: BTreeMap<_, _> =
+        apps.iter().map(|(key, _)| (key, template(&format!("{first}/auth")))).collect();
+    let old = world.old();
+    world.save(&json!({
+        "callback": old,
+        "keys": { API_KEY: "all" },
+        "templates": templates,
+        "integrations": integrations,
+    }));
+    let output = world.preflight(&[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let shown = text
+        .replace(&world.callback, "https://auth.example.com/oauth/callback")
+        .replace(&world.nango_origin, "https://api.nango.dev");
+    println!("{shown}");
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let start = "$ callback-edge preflight --callback https://auth.example.com/oauth/callback\n";
+    let (_, picture) = readme.split_once(start).unwrap();
+    for line in picture.split_once("```").unwrap().0.lines().filter(|line| *line != "…") {
+        assert!(shown.lines().any(|told| told == line), "{line:?} is not in:\n{shown}");
+    }
+}

@@ -1,0 +1,107 @@
+//! `preflight` and `hmac` as they are called wrongly, and where the key comes from.
+
+use crate::support::command;
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+use tempfile::TempDir;
+
+const CALLBACK: &str = "https://auth.example.com/oauth/callback";
+
+fn run(
+    dir: &Path,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+) -> (Option<i32>, String, String) {
+    let mut command = command(dir);
+    command.args(arguments).envs(variables.iter().copied());
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn a_wrong_call_is_told_and_tells_no_key() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("empty"), " \n").unwrap();
+    fs::write(dir.path().join("two-lines"), "canary-1\ncanary-2\n").unwrap();
+    fs::write(dir.path().join("bytes"), b"canary-\xff").unwrap();
+    let preflight = ["preflight", "--callback", CALLBACK];
+    let key = ("NANGO_SECRET_KEY", "canary-key");
+    for (more, variables, told) in [
+        (&[][..], &[][..], "there is no API key"),
+        (&[], &[("NANGO_SECRET_KEY", "")], "there is no API key"),
+        (&["--key-file", "empty"], &[key], "it is empty"),
+        (&["--key-file", "two-lines"], &[], "more than one line"),
+        (&["--key-file", "bytes"], &[], "it is no text"),
+        (&["--key-file", "missing"], &[], "No such file"),
+        (&["--key-file", "."], &[], "it is a directory"),
+        (&["--hmac-key-file", "bytes"], &[key], "it is no text"),
+        (&["--previous", CALLBACK], &[key], "there is nothing to switch"),
+        (&["--every", "0s"], &[key], "is not a duration"),
+        (&["--metrics", "127.0.0.1:0"], &[key], "--every"),
+        (&["--json", "--junit"], &[key], "cannot be used with"),
+        (&["--only", ""], &[key], "--only"),
+        (&["--user-agent", "a\nb"], &[key], "is no value of a header field"),
+        (&["--mode", "online"], &[key], "[possible values: auto, connect, offline]"),
+        (&["--ca", "missing"], &[key], "cannot use certificate file"),
+    ] {
+        let (exit, stdout, stderr) = run(dir.path(), &[&preflight[..], more].concat(), variables);
+        assert_eq!((exit, stdout.as_str()), (Some(64), ""), "{more:?}: {stderr}");
+        assert!(stderr.contains(told), "{more:?}: {stderr}");
+        assert!(!stderr.contains("canary"), "{stderr}");
+    }
+    for callback in ["", "auth.example.com/oauth/callback", "https://auth.example.com/cb#x"] {
+        let (exit, _, stderr) = run(dir.path(), &["preflight", "--callback", callback], &[key]);
+        assert_eq!(exit, Some(64), "{callback}: {stderr}");
+    }
+    let (exit, _, stderr) = run(dir.path(), &["preflight"], &[key]);
+    assert_eq!(exit, Some(64), "{stderr}");
+    assert!(stderr.contains("--callback <URL>"), "{stderr}");
+}
+
+#[test]
+fn a_nango_that_is_not_there_is_exit_3_and_the_callback_is_checked_all_the_same() {
+    let dir = TempDir::new().unwrap();
+    let arguments = [
+        "preflight",
+        "--callback",
+        "https://127.0.0.1:1/oauth/callback",
+        "--timeout",
+        "1s",
+        "--json",
+    ];
+    let variables =
+        [("NANGO_SECRET_KEY", "canary-key"), ("CALLBACK_EDGE_NANGO__URL", "http://127.0.0.1:1")];
+    let (exit, stdout, stderr) = run(dir.path(), &arguments, &variables);
+    assert_eq!((exit, stderr.as_str()), (Some(3), ""), "{stdout}");
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(report["verdict"], "error");
+    assert!(report["error"].as_str().unwrap().contains("cannot reach Nango"), "{report:#}");
+    assert!(report["checks"].as_array().unwrap().len() > 40);
+    assert!(!stdout.contains("canary"));
+}
+
+#[test]
+fn the_digest_takes_its_key_from_a_file_or_a_variable() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("key"), "secret\n").unwrap();
+    let hmac = |arguments: &[&str], variables: &[(&str, &str)]| {
+        run(dir.path(), &[&["hmac"], arguments].concat(), variables)
+    };
+    let variable = [("NANGO_HMAC_KEY", "secret")];
+    let (exit, digest, stderr) = hmac(&["github", "user-1"], &variable);
+    assert_eq!((exit, stderr.as_str()), (Some(0), ""));
+    assert_eq!(digest, "3605b55773b41a876033068bb1e4e9de4f2d8f8c324e6f35591eb8ce4654c72a\n");
+    // The file wins, and its newline is not part of the key.
+    let other = [("NANGO_HMAC_KEY", "another")];
+    assert_eq!(hmac(&["github", "user-1", "--key-file", "key"], &other).1, digest);
+    let without = hmac(&["github"], &variable).1;
+    assert_eq!(without, "ab6c4b32639621559c133d7f0401b2f3f029a72b28b3c1ca99cd9df8880de4d0\n");
+    for arguments in [&[][..], &[""], &["github", ""], &["a", "b", "c"], &["github", "--key", "x"]]
+    {
+        assert_eq!(hmac(arguments, &variable).0, Some(64), "{arguments:?}");
+    }
+    let (exit, stdout, stderr) = hmac(&["github"], &[]);
+    assert_eq!((exit, stdout.as_str()), (Some(64), ""));
+    assert!(stderr.contains("`NANGO_HMAC_KEY` is not set"), "{stderr}");
+}

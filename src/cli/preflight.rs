@@ -14,6 +14,7 @@ use crate::preflight::{self, Mode, Nango, Plan, Start};
 use crate::redirect::{self, Target};
 use crate::report::Report;
 use clap::builder::NonEmptyStringValueParser;
+use secrecy::ExposeSecret as _;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -186,6 +187,11 @@ fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), 
             "set it, or name a file with --key-file; Nango shows it in the environment's settings",
         )
     })?;
+    if !key.expose_secret().is_ascii() {
+        return Err(Problem::error("cannot use the API key")
+            .because("it is not all ASCII")
+            .hint("copy it from the environment's settings in Nango once more"));
+    }
     let hmac_key = secret(args.hmac_key_file.as_deref(), hmac::KEY)?;
     if args.hmac_key_file.is_some() && args.public_key.is_none() {
         return Err(Problem::error(

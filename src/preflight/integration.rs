@@ -1,7 +1,7 @@
 //! What was found of one integration, in words, and what to do about it.
 
 use super::differential::{Callbacks, Finding, Provider, State, Untestable};
-use crate::report::Check;
+use crate::report::{Check, Status, printable};
 
 /// What is known of an integration when all was asked.
 pub(super) enum Found {
@@ -34,8 +34,8 @@ pub(super) struct Subject<'a> {
 impl Subject<'_> {
     pub(super) fn judge(&self, found: Found) -> Check {
         let provider = Provider::of(self.template);
-        let check = Check::new(format!("integration.{}", self.key), "the callback is registered")
-            .subject(self.key);
+        let id = format!("integration.{}", printable(self.key));
+        let check = Check::new(id, "the callback is registered").subject(self.key);
         let judged = match found {
             Found::NoCallback(mode) => {
                 return check.state("no_callback").skip(format!("{mode} has no callback"));
@@ -71,7 +71,7 @@ impl Subject<'_> {
                 self.asked(check, &provider, state, &evidence)
             }
         };
-        let judged = if self.acknowledged && judged.status == crate::report::Status::Unknown {
+        let judged = if self.acknowledged && judged.status == Status::Unknown {
             let seen = judged.detail.clone().unwrap_or_default();
             let summary = format!("confirmed by hand; {}", judged.summary);
             Check { hint: None, ..judged.state("acknowledged").pass(summary).detail(seen) }
@@ -148,7 +148,6 @@ fn by_hand(provider: &Provider, key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Status;
 
     fn judge(template: &str, switched: bool, acknowledged: bool, found: Found) -> Check {
         let notes = ["a note".to_owned()];
@@ -185,6 +184,22 @@ mod tests {
             assert_eq!(is_shown, status == Status::Unknown, "{state:?}");
             assert_eq!(by_hand.detail.as_deref(), Some("seen\na note"));
         }
+    }
+
+    /// Nango's users choose keys; whatever they hold, it does not drive a terminal.
+    #[test]
+    fn a_key_cannot_drive_a_terminal() {
+        let subject = Subject {
+            key: "a\u{1b}[2Jb",
+            template: "any",
+            callback: "https://auth.example.com/oauth/callback",
+            switched: false,
+            acknowledged: false,
+            notes: &[],
+        };
+        let check = subject.judge(asked(State::Undecidable));
+        assert_eq!(check.id, r"integration.a\u{1b}[2Jb");
+        assert!(!format!("{check:?}").contains('\u{1b}'));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::switch::Facts;
 use super::{Mode, Plan, Start};
 use crate::config::IntegrationSettings;
 use crate::outbound::Outbound;
-use crate::report::{Check, SwitchPlan};
+use crate::report::{Check, SwitchPlan, printable};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -69,6 +69,14 @@ pub(super) async fn run(
     }
     let ways = find_urls(plan, nango, &templates, &mut candidates).await?;
     let environment = Environment::of(plan, &candidates, ways.started > 0);
+    for candidate in &mut candidates {
+        if let Some(current) = &candidate.current
+            && candidate.current != environment.current
+        {
+            let note = format!("Nango sends {} here, unlike elsewhere", shown(current));
+            candidate.notes.push(note);
+        }
+    }
     let found = ask(plan, outbound, &environment, &mut candidates).await;
 
     let mut checks = vec![
@@ -197,8 +205,14 @@ async fn find_urls(
         }
     };
     let mut reads_credentials = plan.mode != Mode::Connect;
-    for candidate in candidates.iter_mut().filter(|candidate| candidate.flow == Flow::OAuth2) {
+    let flows = candidates.iter_mut().filter(|candidate| candidate.flow == Flow::OAuth2);
+    let flows: Vec<_> = flows.collect();
+    let of = flows.len();
+    for (number, candidate) in flows.into_iter().enumerate() {
         let key = candidate.integration.unique_key.clone();
+        if let Some(progress) = plan.progress {
+            progress(number, of, &printable(&format!("Nango: {key}")));
+        }
         let connect = match &pass {
             Some(pass) => Some(nango.begin(&key, &candidate.settings, pass).await),
             None => None,
@@ -460,7 +474,7 @@ async fn ask(
         let Ok((index, finding, took)) = joined else { continue };
         done += 1;
         if let (Some(progress), Some(candidate)) = (plan.progress, candidates.get(index)) {
-            progress(done, of, &candidate.integration.unique_key);
+            progress(done, of, &printable(&candidate.integration.unique_key));
         }
         if let Some(place) = found.get_mut(index) {
             *place = Some((Found::Asked(finding), took));

@@ -16,6 +16,7 @@ mod certificates;
 mod check;
 mod config;
 mod crowds;
+mod differential;
 mod drain;
 mod gallery;
 mod health;

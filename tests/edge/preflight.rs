@@ -30,6 +30,7 @@ fn a_wrong_call_is_told_and_tells_no_key() {
     for (more, variables, told) in [
         (&[][..], &[][..], "there is no API key"),
         (&[], &[("NANGO_SECRET_KEY", "")], "there is no API key"),
+        (&[], &[("NANGO_SECRET_KEY", "canary-é")], "it is not all ASCII"),
         (&["--key-file", "empty"], &[key], "it is empty"),
         (&["--key-file", "two-lines"], &[], "more than one line"),
         (&["--key-file", "bytes"], &[], "it is no text"),

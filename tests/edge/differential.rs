@@ -1,0 +1,227 @@
+//! The differential test over real sockets, against providers that are slow, endless, or change
+//! their minds: nothing of it is ever a registration, and all of it ends.
+
+use callback_edge::outbound::{Limits, Outbound, Resolver, Roots};
+use callback_edge::preflight::differential::{Differential, Finding, Manners, State, Subject};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+const OLD: &str = "https://api.nango.dev/oauth/callback";
+const NEW: &str = "https://auth.example.org/oauth/callback";
+const STEP: Duration = Duration::from_millis(300);
+
+/// What a provider does with a connection: which question it is, whether the URI is known to it.
+type Provider = fn(Asked, TcpStream) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+#[derive(Clone, Copy)]
+struct Asked {
+    /// Counted from 0.
+    number: usize,
+    old: bool,
+    new: bool,
+}
+
+/// Serves on a port of its own; tells how often it was asked.
+async fn provider(answer: Provider) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let counted = Arc::clone(&counted);
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    match stream.read_u8().await {
+                        Ok(byte) => head.push(byte),
+                        Err(_) => return,
+                    }
+                }
+                let number = counted.fetch_add(1, Ordering::SeqCst);
+                let head = String::from_utf8(head).unwrap();
+                let has = |uri: &str| head.contains(&uri.replace(':', "%3A").replace('/', "%2F"));
+                answer(Asked { number, old: has(OLD), new: has(NEW) }, stream).await;
+            });
+        }
+    });
+    (address, count)
+}
+
+async fn page(mut stream: TcpStream, status: &str, body: &str) {
+    let length = body.len();
+    let text = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}");
+    let _ = stream.write_all(text.as_bytes()).await;
+    let _ = stream.shutdown().await;
+}
+
+async fn test(answer: Provider) -> (Finding, usize, Duration) {
+    let (address, count) = provider(answer).await;
+    let limits = Limits { step: STEP, ..Limits::default() };
+    let outbound = Outbound::new(Resolver::new(Vec::new()), Roots::public(), limits);
+    let manners = Manners { pause: Duration::ZERO, cap: 100, user_agent: "test".into() };
+    let differential = Differential::new(outbound, &manners);
+    let url = format!(
+        "http://{address}/auth?client_id=a&state=live-canary&redirect_uri={}",
+        OLD.replace(':', "%3A").replace('/', "%2F")
+    );
+    let subject =
+        Subject { template: "any", url: &url, current: OLD, old: OLD, new: NEW, prompt_none: None };
+    let began = Instant::now();
+    let finding = differential.test(subject).await;
+    (finding, count.load(Ordering::SeqCst), began.elapsed())
+}
+
+const LOGIN: &str = "<h1>Sign in</h1><input type=\"password\">";
+
+#[tokio::test]
+async fn the_harness_itself_is_judged_right() {
+    let (finding, asked, _) = test(|it, stream| {
+        Box::pin(async move {
+            if it.old || it.new {
+                page(stream, "200 OK", LOGIN).await;
+            } else {
+                page(stream, "400 Bad Request", "no such redirect_uri").await;
+            }
+        })
+    })
+    .await;
+    assert_eq!(finding.state, Ok(State::Registered), "{}", finding.evidence);
+    assert_eq!(asked, 6, "four questions, and two of them once more");
+    let (finding, ..) = test(|it, stream| {
+        Box::pin(async move {
+            if it.old {
+                page(stream, "200 OK", LOGIN).await;
+            } else {
+                page(stream, "400 Bad Request", "no such redirect_uri").await;
+            }
+        })
+    })
+    .await;
+    assert_eq!(finding.state, Ok(State::NotRegistered), "{}", finding.evidence);
+}
+
+#[tokio::test]
+async fn slow_endless_and_changing_answers_are_no_registration() {
+    let hostile: [(&str, Provider); 9] = [
+        ("never answers what it does not know", |it, stream| {
+            Box::pin(async move {
+                if it.old || it.new {
+                    page(stream, "200 OK", LOGIN).await;
+                } else {
+                    let mut stream = stream;
+                    let _ = stream.read_u8().await;
+                }
+            })
+        }),
+        ("drips a head without end", |_, mut stream| {
+            Box::pin(async move {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n").await;
+                while stream.write_all(b"a: b\r\n").await.is_ok() {
+                    tokio::task::yield_now().await;
+                }
+            })
+        }),
+        ("endless pages, longer for what it does not know", |it, mut stream| {
+            Box::pin(async move {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+                let words: &[u8] = if it.old || it.new { b"sign in " } else { b"go away " };
+                while stream.write_all(words).await.is_ok() {
+                    tokio::task::yield_now().await;
+                }
+            })
+        }),
+        ("breaks off in the middle", |it, mut stream| {
+            Box::pin(async move {
+                let words = if it.old || it.new { "sign in" } else { "go away" };
+                let text = format!("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{words}");
+                let _ = stream.write_all(text.as_bytes()).await;
+            })
+        }),
+        ("429 from the third question on", |it, stream| {
+            Box::pin(async move {
+                if it.number < 2 {
+                    page(stream, "200 OK", LOGIN).await;
+                } else {
+                    page(stream, "429 Too Many Requests", "").await;
+                }
+            })
+        }),
+        ("503 for what it does not know", |it, stream| {
+            Box::pin(async move {
+                if it.old || it.new {
+                    page(stream, "200 OK", LOGIN).await;
+                } else {
+                    page(stream, "503 Service Unavailable", "").await;
+                }
+            })
+        }),
+        ("a captcha for what it does not know", |it, stream| {
+            Box::pin(async move {
+                if it.old || it.new {
+                    page(stream, "200 OK", LOGIN).await;
+                } else {
+                    page(stream, "403 Forbidden", "Just a moment... challenge-platform").await;
+                }
+            })
+        }),
+        ("changes its mind about the new one", |it, stream| {
+            Box::pin(async move {
+                if it.old || (it.new && it.number < 4) {
+                    page(stream, "200 OK", LOGIN).await;
+                } else {
+                    page(stream, "400 Bad Request", "no such redirect_uri").await;
+                }
+            })
+        }),
+        ("another nonce and time each time, and no word on callbacks", |it, stream| {
+            Box::pin(async move {
+                let number = it.number;
+                let body = format!(
+                    "<p>Sign in</p><input value=\"nonce{number}f00d{number}\">12:00:{number:02}"
+                );
+                page(stream, "200 OK", &body).await;
+            })
+        }),
+    ];
+    for (name, answer) in hostile {
+        let (finding, asked, took) = test(answer).await;
+        assert!(
+            !matches!(finding.state, Ok(State::Registered | State::PrefixMatch)),
+            "{name}: {finding:?}"
+        );
+        assert!(asked <= 6, "{name}: asked {asked} times");
+        // Each question has a step for its head and one for its body.
+        assert!(took < STEP * 2 * 6 + Duration::from_secs(2), "{name}: {took:?}");
+        assert!(!finding.evidence.contains("canary"), "{name}: {}", finding.evidence);
+    }
+}
+
+/// Two integrations of one app are one question, and a host that has enough is left alone.
+#[tokio::test]
+async fn nothing_is_asked_twice_and_a_host_that_has_enough_is_left_alone() {
+    let (address, count) = provider(|_, stream| {
+        Box::pin(async move { page(stream, "429 Too Many Requests", "").await })
+    })
+    .await;
+    let outbound = Outbound::new(Resolver::new(Vec::new()), Roots::public(), Limits::default());
+    let manners = Manners { pause: Duration::ZERO, cap: 100, user_agent: "test".into() };
+    let differential = Differential::new(outbound, &manners);
+    for client in ["a", "a", "b"] {
+        let url = format!("http://{address}/auth?client_id={client}&redirect_uri={OLD}");
+        let subject = Subject {
+            template: "any",
+            url: &url,
+            current: OLD,
+            old: OLD,
+            new: NEW,
+            prompt_none: None,
+        };
+        assert_eq!(differential.test(subject).await.state, Ok(State::Inconclusive));
+    }
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+}

@@ -51,16 +51,23 @@ export function begin(nango, key, url, answer) {
   const integration = nango.integrations.find((it) => it.unique_key === key);
   if (integration === undefined) return refuse("unknown_provider_config");
   const template = nango.templates[integration.provider];
+  if (!["OAUTH2", "OAUTH1", "APP"].includes(template?.auth_mode)) return refuse("unknown_auth_mode");
+  let lacks = false;
   const filled = template.authorization_url.replace(
-    /\$\{connectionConfig\.(\w+)\}/g,
-    (_, name) => given.params[name] ?? "",
+    /\$\{connectionConfig\.([^}]+)\}/g,
+    (_, name) => {
+      lacks ||= given.params[name] === undefined;
+      return given.params[name];
+    },
   );
-  if (filled.includes("//.") || filled.includes("//:")) return refuse("missing_connection_config");
+  if (lacks) return refuse("missing_connection_config");
 
   const flow = randomUUID();
   const secret = randomUUID();
   const verifier = randomBytes(32).toString("base64url");
-  nango.flows.set(flow, { ...given, integration, template, secret, verifier, socket });
+  // The callback of the start is the flow's to its end, whatever is saved meanwhile.
+  const { callback } = nango;
+  nango.flows.set(flow, { ...given, integration, template, callback, secret, verifier, socket });
   const cookie = `oauth2-${flow}=${secret}; Path=/oauth/callback; HttpOnly; SameSite=Lax`;
   const lead = (to) => answer.writeHead(302, { Location: to, "Set-Cookie": cookie }).end();
   if (template.auth_mode === "OAUTH1") return lead(`${filled}?oauth_token=${randomUUID()}`);
@@ -68,7 +75,7 @@ export function begin(nango, key, url, answer) {
   const scopes = (given.scope || integration.scopes || "").split(",").filter(Boolean);
   const parameters = new URLSearchParams({
     client_id: integration.client_id,
-    [template.redirect_parameter ?? "redirect_uri"]: nango.callback,
+    [template.redirect_parameter ?? "redirect_uri"]: callback,
     response_type: "code",
     ...(scopes.length ? { scope: scopes.join(template.scope_separator ?? " ") } : {}),
     state: flow,
@@ -139,7 +146,7 @@ async function callback(nango, parameters, cookies) {
   }
   const code = parameters.get("code");
   if (code === null) return { status: 400, error: parameters.get("error") ?? "no code", flow };
-  const token = await exchange(nango, flow, code);
+  const token = await exchange(flow, code);
   if (token.access_token === undefined) return { status: 400, error: JSON.stringify(token), flow };
   const picked = (flow.template.redirect_uri_metadata ?? [])
     .map((name) => [name, parameters.getAll(name)])
@@ -159,12 +166,12 @@ async function callback(nango, parameters, cookies) {
 }
 
 /** Spends the code at the provider (RFC 6749 §4.1.3). */
-function exchange(nango, flow, code) {
+function exchange(flow, code) {
   const { client_id, client_secret } = flow.integration;
   const body = new URLSearchParams({
     grant_type: "authorization_code",
     code,
-    redirect_uri: nango.callback,
+    redirect_uri: flow.callback,
     code_verifier: flow.verifier,
   }).toString();
   const { host, port, pathname } = new URL(flow.template.token_url);

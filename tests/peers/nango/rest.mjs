@@ -10,8 +10,8 @@ const CALLS = [
   ["GET", /^\/providers\/([^/]+)$/, null, provider],
   ["GET", /^\/connections$/, "environment:connections:list", connections],
   ["GET", /^\/connections\/([^/]+)$/, "environment:connections:read", connection],
-  ["POST", /^\/connections\/metadata$/, "environment:connections:write", metadata],
-  ["PATCH", /^\/connections\/metadata$/, "environment:connections:write", metadata],
+  ["POST", /^\/connections\/metadata$/, "environment:connections:update", metadata],
+  ["PATCH", /^\/connections\/metadata$/, "environment:connections:update", update],
   ["POST", /^\/connect\/sessions$/, "environment:connect_sessions:write", session],
 ];
 
@@ -72,8 +72,12 @@ function integration({ nango, may, query, tell, refuse }, key) {
     query.getAll("include").includes("credentials") &&
     may("environment:integrations:read_credentials")
   ) {
+    const type = nango.templates[found.provider]?.auth_mode;
     const { client_id, client_secret, scopes } = found;
-    data.credentials = { type: "OAUTH2", client_id, client_secret, scopes: scopes ?? null };
+    // Only apps have such credentials.
+    data.credentials = ["OAUTH2", "OAUTH1"].includes(type)
+      ? { type, client_id, client_secret, scopes: scopes ?? null }
+      : null;
   }
   tell(200, { data });
 }
@@ -112,14 +116,25 @@ function connection({ nango, query, tell, refuse }, id) {
 }
 
 function metadata({ nango, body, tell, refuse }) {
-  const found = nango.connections.find(
-    (it) =>
-      it.connection_id === body.connection_id &&
-      it.provider_config_key === body.provider_config_key,
-  );
-  if (found === undefined) return refuse(404, "unknown_connection");
-  found.metadata = body.metadata;
-  tell(201, body);
+  told(nango, body, tell, refuse, 201, () => body.metadata);
+}
+
+function update({ nango, body, tell, refuse }) {
+  told(nango, body, tell, refuse, 200, (known) => ({ ...known, ...body.metadata }));
+}
+
+/** Gives metadata to one connection, or to several. */
+function told(nango, body, tell, refuse, status, merged) {
+  const found = [body.connection_id]
+    .flat()
+    .map((id) =>
+      nango.connections.find(
+        (it) => it.connection_id === id && it.provider_config_key === body.provider_config_key,
+      ),
+    );
+  if (found.includes(undefined)) return refuse(404, "unknown_connection");
+  for (const connection of found) connection.metadata = merged(connection.metadata);
+  tell(status, body);
 }
 
 function session({ nango, body, tell, refuse }) {

@@ -1,14 +1,15 @@
 // An API provider with apps of every kind: a certified OpenID provider whose clients know both
 // callbacks, the old one, the new one or none, and three that validate otherwise than they should.
 //
-// Arguments: the old and the new callback. It says `{"port"}`, and to `{"requests": true}` how
+// Arguments: the old and the new callback, and how many apps there are beside: `app-0`, `app-1` and
+// so on, of which the even know both callbacks and the odd the old one. It says `{"port"}`, and to `{"requests": true}` how
 // often the authorization endpoint was asked, by client and redirect URI.
 
 import { createServer } from "node:http";
 import Provider from "oidc-provider";
 import { heard, listen, say } from "./lines.mjs";
 
-const [old, fresh] = process.argv.slice(2);
+const [old, fresh, more = 0] = process.argv.slice(2);
 const elsewhere = "https://elsewhere.example/callback";
 const host = new URL(fresh).origin;
 
@@ -21,6 +22,9 @@ const clients = {
   unvalidated: [old],
   prefix: [old],
 };
+for (let number = 0; number < more; number += 1) {
+  clients[`app-${number}`] = number % 2 === 0 ? [old, fresh] : [old];
+}
 
 const server = createServer();
 const port = await listen(server);

@@ -460,10 +460,20 @@ fn no_secret_is_told_anywhere() {
     for secret in [API_KEY, HMAC_KEY, CLIENT_SECRET, "canary", "nango_connect_session", "state="] {
         assert!(!said.contains(secret), "{secret} is told");
     }
-    // No session's or flow's id either: none of them is short, and all are of hex digits.
-    let hex = |run: &str| run.len() >= 32 && run.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let runs = said.split(|it: char| !it.is_ascii_alphanumeric());
-    assert_eq!(runs.filter(|run| hex(run)).count(), 0);
+    // No session's or flow's id either. Tokens are long runs of hex digits, states are UUIDs.
+    let is_hex = |run: &str| run.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let runs = said.split(|it: char| !it.is_ascii_alphanumeric() && it != '-');
+    let ids: Vec<_> = runs
+        .filter(|run| {
+            let parts: Vec<_> = run.split('-').collect();
+            parts.iter().any(|part| part.len() >= 32 && is_hex(part))
+                || parts.windows(5).any(|parts| {
+                    let fit = parts.iter().zip([8, 4, 4, 4, 12]);
+                    fit.into_iter().all(|(part, length)| part.len() == length && is_hex(part))
+                })
+        })
+        .collect();
+    assert!(ids.is_empty(), "{ids:?}");
 
     // And no key is taken from an argument.
     for option in ["--key", "--secret-key", "--api-key", "--hmac-key"] {
@@ -476,7 +486,7 @@ fn no_secret_is_told_anywhere() {
 fn three_hundred_integrations_over_forty_hosts_take_bounded_time() {
     let mut world = World::new();
     let (old, callback) = (world.old(), world.callback.clone());
-    let mut kinds = Peer::node("kinds.mjs", &[&old, &callback]);
+    let mut kinds = Peer::node("kinds.mjs", &[&old, &callback, "280"]);
     let port = kinds.hear()["port"].clone();
     let mut templates = serde_json::Map::new();
     for host in 0..40 {
@@ -486,8 +496,11 @@ fn three_hundred_integrations_over_forty_hosts_take_bounded_time() {
     }
     let integrations: Vec<_> = (0..300)
         .map(|number| {
-            // Each is an app of its own to the preflight; the provider knows none of them.
-            integration(&format!("app-{number}"), &format!("p{}", number % 40))
+            // The last twenty are integrations of apps that came before, at the same hosts.
+            let app = number % 280;
+            let mut one = integration(&format!("app-{number}"), &format!("p{}", app % 40));
+            one["client_id"] = json!(format!("app-{app}"));
+            one
         })
         .collect();
     world.save(&json!({
@@ -505,20 +518,35 @@ fn three_hundred_integrations_over_forty_hosts_take_bounded_time() {
     assert_eq!(kinds.hear()["requests"], json!({}), "a dry run asks no provider");
     assert!(!world.requests().contains_key("POST /connect/sessions"));
 
-    // At most 8 apps on a host, four questions each, a tenth of a second apart: 3.2 s on the
-    // busiest host, and all hosts side by side.
+    // 7 apps on a host, four to six questions each, a tenth of a second apart: 4.2 s on the busiest
+    // host, and all hosts side by side.
     let began = Instant::now();
     let (exit, report) = world.report(&["--pause", "100ms"]);
     let took = began.elapsed();
     println!("300 integrations over 40 hosts, 100 ms apart: {:.1} s", took.as_secs_f64());
-    assert_eq!((exit, states(&report).len()), (Some(2), 300));
-    assert!(states(&report).values().all(|state| state == "client_rejected"));
+    assert_eq!(exit, Some(1));
+    let states = states(&report);
+    let wrong: Vec<_> = (0..300)
+        .filter_map(|number| {
+            let key = format!("app-{number}");
+            let right = if number % 2 == 0 { "registered" } else { "not_registered" };
+            (states[&key] != right)
+                .then(|| format!("{:#}", check(&report, &format!("integration.{key}"))))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(took.as_secs() < 40, "{took:?}");
     kinds.tell(&json!({ "requests": true }));
     let asked = kinds.hear()["requests"].clone();
     let asked = asked.as_object().unwrap();
-    assert_eq!(asked.len(), 300 * 4, "four questions an app");
-    assert!(asked.values().all(|times| times == 1), "nothing is sent twice");
+    assert_eq!(asked.len(), 280 * 4, "four questions an app, and one app is asked about once");
+    // What is known to be good, and the bogus path, are never repeated; a verdict from likeness
+    // repeats the other two once.
+    for (question, times) in asked {
+        let (_, uri) = question.split_once(' ').unwrap();
+        let repeats = uri == callback || uri.contains(".example.com/");
+        assert!(times.as_u64().unwrap() <= if repeats { 2 } else { 1 }, "{question}: {times}");
+    }
     let requests = world.requests();
     assert_eq!(requests["POST /connect/sessions"], 1);
     let starts: Vec<_> =
@@ -611,6 +639,11 @@ fn the_stand_in_is_what_real_clients_expect() {
     assert_eq!(connections["answer"]["connections"].as_array().unwrap().len(), 1);
     call("setMetadata", json!(["both", "c1", { "plan": "gold" }]));
     assert_eq!(call("getMetadata", json!(["both", "c1"]))["answer"], json!({ "plan": "gold" }));
+    call("updateMetadata", json!(["both", ["c1"], { "seats": 2 }]));
+    assert_eq!(
+        call("getMetadata", json!(["both", "c1"]))["answer"],
+        json!({ "plan": "gold", "seats": 2 })
+    );
     assert_eq!(
         call("getConnection", json!(["both", "c1"]))["answer"]["connection_config"]["subdomain"],
         "acme"

@@ -182,7 +182,7 @@ impl Place {
         let origin = plain(&url.origin().ascii_serialization(), asked);
         let path = plain(url.path(), asked)
             .split('/')
-            .map(|segment| if is_random(segment) { "…" } else { segment })
+            .map(|segment| if is_token(segment) { "…" } else { segment })
             .collect::<Vec<_>>()
             .join("/");
         Self { origin, path, names, errors }
@@ -399,8 +399,45 @@ fn is_random(run: &str) -> bool {
     digits > 0 && digits * 20 >= run.len() || turns * 3 > run.len() || run.len() > LONGEST_WORD
 }
 
+/// Whether a segment of a path is a token. Words stand there in one case, or are short; to take a
+/// long name for a token costs a confirmation, to take a token for a name costs it by chance.
+fn is_token(segment: &str) -> bool {
+    let has = |is: fn(&u8) -> bool| segment.as_bytes().iter().any(is);
+    let name = segment.trim_end_matches(|it: char| it.is_ascii_digit());
+    let is_version = segment.len() - name.len() <= 2
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || b"-_.".contains(&byte));
+    is_random(segment) && !is_version
+        || segment.len() >= SHORTEST_TOKEN
+            && has(u8::is_ascii_lowercase)
+            && has(u8::is_ascii_uppercase)
+}
+
+/// 96 bits in base64 (RFC 4648 §5).
+const SHORTEST_TOKEN: usize = 16;
+
 /// A shorter run cannot be told from a word or a number.
 const SHORTEST_NONCE: usize = 6;
 
 /// No word is longer.
 const LONGEST_WORD: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_in_a_path_is_no_name() {
+        for token in [
+            "TdzQFGPUoloGRngJqkFF3wj-t6OkSNbOSATzptbFMPA",
+            "aBCDefghIJKLmnop",
+            "5f0c1b2a9d3e4f60",
+            "0b1e9c3a-5d2f-4a77-9f10-cc2d3e4f5a6b",
+        ] {
+            assert!(is_token(token), "{token}");
+        }
+        for name in ["interaction", "signin", "authorize-application", "OAuthError", "oauth2", "v3"]
+        {
+            assert!(!is_token(name), "{name}");
+        }
+    }
+}

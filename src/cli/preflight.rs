@@ -53,9 +53,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
 
-    /// Start flows with the environment's public key, as before connect sessions; with the variable
-    /// `NANGO_HMAC_KEY` set, they are signed
-    #[arg(long, value_name = "KEY", env = "NANGO_PUBLIC_KEY", value_parser = NonEmptyStringValueParser::new())]
+    /// Start flows with the environment's public key, as before connect sessions; signed where there
+    /// is an HMAC key [default: the variable `NANGO_PUBLIC_KEY`, else a connect session]
+    #[arg(long, value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
     public_key: Option<String>,
 
     /// With a public key: the id that the connection would have
@@ -106,8 +106,8 @@ pub(super) struct Args {
     #[arg(long)]
     markdown: bool,
 
-    /// Run again and again, so long after each run's end
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    /// Run again and again, so long after each run's end; 10s at least
+    #[arg(long, value_name = "DURATION", value_parser = every)]
     every: Option<Duration>,
 
     /// With --every: serve what was found as metrics, at `/metrics` of this address and port
@@ -130,6 +130,12 @@ const STEPS: u32 = 12;
 
 /// The API key of an environment, as Nango's own examples call it.
 const KEY: &str = "NANGO_SECRET_KEY";
+
+/// Not a secret, but a setting of the environment like the other two.
+const PUBLIC_KEY: &str = "NANGO_PUBLIC_KEY";
+
+/// Each run asks Nango and every provider; Nango counts by the minute.
+const SHORTEST_EVERY: Duration = Duration::from_secs(10);
 
 /// Exit: 0 safe, 1 do not switch, 2 something is unconfirmed, 3 could not run, 64 usage.
 pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
@@ -193,7 +199,11 @@ fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), 
             .hint("copy it from the environment's settings in Nango once more"));
     }
     let hmac_key = secret(args.hmac_key_file.as_deref(), hmac::KEY)?;
-    if args.hmac_key_file.is_some() && args.public_key.is_none() {
+    let public_key = match &args.public_key {
+        Some(key) => Some(key.clone()),
+        None => secret(None, PUBLIC_KEY)?.map(|key| key.expose_secret().to_owned()),
+    };
+    if args.hmac_key_file.is_some() && public_key.is_none() {
         return Err(Problem::error(
             "--hmac-key-file signs starts with a public key, and there is none",
         )
@@ -204,7 +214,9 @@ fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), 
     let target = at_nango(args.callback.as_str(), &settings.nango_url)?;
     let previous = args.previous.as_ref().unwrap_or(&target).as_str().to_owned();
     let callback = args.callback.as_str();
-    if callback == previous {
+    // As browsers compare: `:443` and letters of the host make no other URL.
+    let normal = |url: &str| Url::parse(url).ok();
+    if normal(callback) == normal(&previous) {
         return Err(Problem::error(format!(
             "`{}` is the callback in use already: there is nothing to switch",
             args.callback.shown()
@@ -221,11 +233,9 @@ fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), 
     if watched {
         check.progress = Some(progress::line);
     }
-    let start = match &args.public_key {
+    let start = match public_key {
         None => Start::Session,
-        Some(key) => {
-            Start::PublicKey { key: key.clone(), connection: args.connection_id.clone(), hmac_key }
-        }
+        Some(key) => Start::PublicKey { key, connection: args.connection_id.clone(), hmac_key },
     };
     let plan = Plan {
         check,
@@ -263,6 +273,14 @@ fn format(args: &Args) -> Format {
         (_, _, true) => Format::Markdown,
         _ => Format::Text,
     }
+}
+
+fn every(text: &str) -> Result<Duration, String> {
+    let every = duration(text)?;
+    if every < SHORTEST_EVERY {
+        return Err(format!("is too often; give {} s at least", SHORTEST_EVERY.as_secs()));
+    }
+    Ok(every)
 }
 
 fn user_agent(text: &str) -> Result<String, &'static str> {

@@ -21,16 +21,25 @@ pub(super) enum Flow {
     App,
     /// No browser comes back: API keys, client credentials and the like.
     None,
+    /// A mode that nobody here has heard of: it may have a callback.
+    Unknown,
 }
 
 impl Flow {
     pub(super) fn of(template: &Template) -> Self {
-        match template.auth_mode.as_str() {
+        match template.auth_mode() {
             "OAUTH2" | "CUSTOM" | "MCP_OAUTH2" | "MCP_OAUTH2_GENERIC" => Self::OAuth2,
             "OAUTH1" => Self::OAuth1,
             "APP" => Self::App,
-            _ => Self::None,
+            "API_KEY" | "APP_STORE" | "AWS_SIGV4" | "BASIC" | "BILL" | "INSTALL_PLUGIN" | "JWT"
+            | "NONE" | "OAUTH2_CC" | "SIGNATURE" | "TABLEAU" | "TBA" | "TWO_STEP" => Self::None,
+            _ => Self::Unknown,
         }
+    }
+
+    /// Whether flows of it may end at the callback.
+    pub(super) fn has_callback(self) -> bool {
+        self != Self::None
     }
 }
 
@@ -42,13 +51,13 @@ pub(super) fn offline(
     settings: &IntegrationSettings,
     callback: &str,
 ) -> Result<String, String> {
-    let Some(Value::String(url)) = &template.authorization_url else {
+    let Value::String(url) = &template.authorization_url else {
         return Err("its template names no authorization URL".into());
     };
     let url = filled(url, &settings.params)?;
     let mut url =
         Url::parse(&url).map_err(|_| "its template's authorization URL is no URL".to_owned())?;
-    let separator = template.scope_separator.as_deref().unwrap_or(" ");
+    let separator = template.scope_separator.as_str().unwrap_or(" ");
     let scopes = settings.user_scope.as_deref().or(app.scopes.as_deref()).unwrap_or_default();
     let scopes: Vec<_> = scopes.split(',').map(str::trim).filter(|it| !it.is_empty()).collect();
     let mut parameters: Vec<(String, String)> = vec![
@@ -60,7 +69,7 @@ pub(super) fn offline(
     if !scopes.is_empty() {
         parameters.push(("scope".into(), scopes.join(separator)));
     }
-    for (name, value) in template.authorization_params.iter().flatten() {
+    for (name, value) in template.authorization_params.as_object().into_iter().flatten() {
         let text = match value {
             Value::String(text) => filled(text, &settings.params)?,
             Value::Bool(_) | Value::Number(_) => value.to_string(),
@@ -161,14 +170,24 @@ mod tests {
         let params = params.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
         Template {
             auth_mode: "OAUTH2".into(),
-            authorization_url: Some(url.into()),
-            authorization_params: Some(params.collect()),
-            scope_separator: None,
+            authorization_url: url.into(),
+            authorization_params: Value::Object(params.collect()),
+            scope_separator: Value::Null,
         }
     }
 
     fn app() -> App {
         App { client_id: "an id".into(), scopes: Some("a, b".into()) }
+    }
+
+    /// A mode that is new to us may have a callback: it is no reason to pass.
+    #[test]
+    fn an_unknown_mode_is_not_taken_for_one_without_a_callback() {
+        let flow = |mode: Value| Flow::of(&Template { auth_mode: mode, ..Template::default() });
+        assert_eq!(flow("API_KEY".into()), Flow::None);
+        for odd in ["OAUTH3".into(), "".into(), Value::Null, 1.into(), "oauth2".into()] {
+            assert_eq!(flow(odd), Flow::Unknown);
+        }
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(super) struct Subject<'a> {
     pub(super) switched: bool,
     /// Whether somebody confirmed it by hand.
     pub(super) acknowledged: bool,
+    /// Whether its flows have a callback in place of the environment's.
+    pub(super) overridden: bool,
     /// What else is worth knowing.
     pub(super) notes: &'a [String],
 }
@@ -75,6 +77,13 @@ impl Subject<'_> {
             let seen = judged.detail.clone().unwrap_or_default();
             let summary = format!("confirmed by hand; {}", judged.summary);
             Check { hint: None, ..judged.state("acknowledged").pass(summary).detail(seen) }
+        } else {
+            judged
+        };
+        // The provider knows the new callback, which this integration does not send.
+        let judged = if self.overridden && judged.status == Status::Pass {
+            let summary = format!("{}, but flows have another", judged.summary);
+            judged.warn(summary).hint("see whether `authorization_params` set a callback")
         } else {
             judged
         };
@@ -157,6 +166,7 @@ mod tests {
             callback: "https://auth.example.com/oauth/callback",
             switched,
             acknowledged,
+            overridden: false,
             notes: &notes,
         }
         .judge(found)
@@ -195,6 +205,7 @@ mod tests {
             callback: "https://auth.example.com/oauth/callback",
             switched: false,
             acknowledged: false,
+            overridden: false,
             notes: &[],
         };
         let check = subject.judge(asked(State::Undecidable));

@@ -15,7 +15,7 @@ mod survey;
 mod switch;
 
 pub use hmac::hmac_digest;
-pub use nango::{App, Integration, Nango, Pass, Refused, Template};
+pub use nango::{App, Integration, Nango, Pass, Reach, Refused, Template};
 
 use crate::check;
 use crate::config::IntegrationSettings;

@@ -4,7 +4,7 @@
 //! read into memory of ours that outlives the answer.
 
 use crate::config::IntegrationSettings;
-use crate::outbound::{Answer, Fault, Offer, Outbound, Request, Server};
+use crate::outbound::{Answer, Fault, Offer, Outbound, Reason, Request, Server};
 use crate::redirect::Target;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -30,30 +30,38 @@ pub struct Nango {
 }
 
 /// An integration that is set up in the environment.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Integration {
     /// Its name in the environment.
     pub unique_key: String,
-    /// The name of its template.
+    /// The name of its template; empty where Nango names none.
     pub provider: String,
 }
 
-/// What Nango knows of a kind of provider.
+/// What Nango knows of a kind of provider. A member of another type than expected is for its reader
+/// to judge: one odd template is no reason to tell nothing of the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
 pub struct Template {
     /// `OAUTH2`, `OAUTH1`, `API_KEY` and others.
-    #[serde(default)]
-    pub auth_mode: String,
+    pub auth_mode: Value,
     /// Where users are sent to, with `${connectionConfig.…}` for what differs by account.
-    pub authorization_url: Option<Value>,
-    /// What is sent along.
-    pub authorization_params: Option<BTreeMap<String, Value>>,
+    pub authorization_url: Value,
+    /// What is sent along, by name.
+    pub authorization_params: Value,
     /// What parts two scopes; a space where nothing is said.
-    pub scope_separator: Option<String>,
+    pub scope_separator: Value,
+}
+
+impl Template {
+    /// The mode; empty where there is none.
+    pub fn auth_mode(&self) -> &str {
+        self.auth_mode.as_str().unwrap_or_default()
+    }
 }
 
 /// The app at the provider, without its secret.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct App {
     /// RFC 6749 §2.2.
     pub client_id: String,
@@ -85,8 +93,26 @@ pub struct Refused {
     pub why: String,
     /// What to do.
     pub hint: String,
-    /// Whether nothing more can be asked with this key at this server.
-    pub is_final: bool,
+    /// How far it reaches.
+    pub reach: Reach,
+}
+
+/// What a refusal stands in the way of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Everything: Nango is not there.
+    All,
+    /// What needs this permission.
+    Permission,
+    /// This one question.
+    One,
+}
+
+impl Refused {
+    /// Whether it will be the same for every other integration.
+    pub fn is_final(&self) -> bool {
+        self.reach != Reach::One
+    }
 }
 
 /// A template list, or a page of connections, is not longer.
@@ -126,7 +152,16 @@ impl Nango {
     /// Every integration of the environment, in one answer. Scope `environment:integrations:list`.
     pub async fn integrations(&self) -> Result<Vec<Integration>, Refused> {
         let scope = "environment:integrations:list";
-        Ok(self.get::<Data<Vec<Integration>>>("/integrations", scope).await?.data)
+        let Data { data }: Data<Vec<Value>> = self.get("/integrations", scope).await?;
+        let integrations: Option<Vec<_>> = data
+            .iter()
+            .map(|it| {
+                let text = |name| it.get(name).and_then(Value::as_str).map(str::to_owned);
+                let provider = text("provider").unwrap_or_default();
+                Some(Integration { unique_key: text("unique_key")?, provider })
+            })
+            .collect();
+        integrations.ok_or_else(|| self.foreign("it lists an integration without `unique_key`"))
     }
 
     /// How many connections an integration has, read page by page. Scope
@@ -170,7 +205,9 @@ impl Nango {
         let found: Data<WithCredentials> =
             self.get(&path, "environment:integrations:read_credentials").await?;
         // Credentials of another kind, such as an API key, have no client id.
-        Ok(found.data.credentials.and_then(|found| App::deserialize(found).ok()))
+        let credentials = found.data.credentials.unwrap_or_default();
+        let text = |name| credentials.get(name).and_then(Value::as_str).map(str::to_owned);
+        Ok(text("client_id").map(|client_id| App { client_id, scopes: text("scopes") }))
     }
 
     /// The configuration of a connection. Scope `environment:connections:read`.
@@ -295,7 +332,7 @@ impl Nango {
         Err(Refused {
             why: format!("Nango starts no flow: it answers {status}{said}"),
             hint: hint.into(),
-            is_final: false,
+            reach: Reach::One,
         })
     }
 
@@ -308,22 +345,28 @@ impl Nango {
         self.patiently(|| self.request(Method::POST, path, Some(body))).await
     }
 
-    /// Asks, and waits out being told that it was too often.
+    /// Asks, waits out being told that it was too often, and asks once more behind a fault on the
+    /// server's side: one of some hundred requests is no reason to begin again.
     async fn patiently<F>(&self, ask: impl Fn() -> F) -> Result<Answer, Refused>
     where
         F: Future<Output = Result<Answer, Fault>>,
     {
         let (tries, longest) = PATIENCE;
+        let mut faults = 0;
         for _ in 1..tries {
-            let answer = ask().await.map_err(|fault| self.unreachable(&fault))?;
-            if answer.status != StatusCode::TOO_MANY_REQUESTS {
-                return Ok(answer);
+            match ask().await {
+                Ok(answer) if answer.status == StatusCode::TOO_MANY_REQUESTS => {
+                    let wait = Duration::from_secs(answer.retry_after().unwrap_or(UNSAID));
+                    if wait > longest {
+                        return Ok(answer);
+                    }
+                    tokio::time::sleep(wait).await;
+                }
+                Ok(answer) if answer.status.is_server_error() && faults == 0 => faults += 1,
+                Err(fault) if is_passing(&fault) && faults == 0 => faults += 1,
+                Ok(answer) => return Ok(answer),
+                Err(fault) => return Err(self.unreachable(&fault)),
             }
-            let wait = Duration::from_secs(answer.retry_after().unwrap_or(UNSAID));
-            if wait > longest {
-                return Ok(answer);
-            }
-            tokio::time::sleep(wait).await;
         }
         ask().await.map_err(|fault| self.unreachable(&fault))
     }
@@ -356,7 +399,7 @@ impl Nango {
     }
 
     fn read<T: DeserializeOwned>(&self, answer: &Answer, scope: &str) -> Result<T, Refused> {
-        let refused = |why: String, hint: &str| Refused { why, hint: hint.into(), is_final: true };
+        let refused = |reach, why: String, hint: &str| Refused { why, hint: hint.into(), reach };
         let code = error_code(answer);
         let status = answer.status;
         match status {
@@ -368,6 +411,7 @@ impl Nango {
                 Err(self.foreign(&format!("it answers {}", status.as_u16())))
             }
             StatusCode::UNAUTHORIZED => Err(refused(
+                Reach::All,
                 format!("Nango at `{}` does not accept the API key", self.base),
                 "take the key from the environment's settings in Nango; each environment, and each \
                  server, has keys of its own",
@@ -375,15 +419,18 @@ impl Nango {
             StatusCode::FORBIDDEN => {
                 let scope = scope_in(answer).unwrap_or_else(|| scope.to_owned());
                 Err(refused(
+                    Reach::Permission,
                     format!("the API key lacks the scope `{scope}`"),
                     "add the scope to the key in Nango, or use another key",
                 ))
             }
             StatusCode::TOO_MANY_REQUESTS => Err(refused(
+                Reach::All,
                 "Nango is asked too often, 429, and goes on saying so".into(),
                 "try again later; the limit counts for the whole account",
             )),
             StatusCode::BAD_REQUEST if code.as_deref() == Some("resource_capped") => Err(refused(
+                Reach::Permission,
                 "the plan at Nango allows no more connections, `resource_capped`".into(),
                 "use --mode offline, remove connections, or raise the plan",
             )),
@@ -394,7 +441,7 @@ impl Nango {
                 },
                 hint: "try again later; see Nango's status page, or its log where you host it"
                     .into(),
-                is_final: status.is_server_error(),
+                reach: if status.is_server_error() { Reach::All } else { Reach::One },
             }),
         }
     }
@@ -404,7 +451,7 @@ impl Nango {
             why: format!("what answers at `{}` is not Nango's API: {what}", self.base),
             hint: "see whether `nango.url` is the base URL of Nango's server, not of its dashboard"
                 .into(),
-            is_final: true,
+            reach: Reach::All,
         }
     }
 
@@ -414,9 +461,14 @@ impl Nango {
             hint: "see whether `nango.url` is right, and reached from here; for a private \
                    authority, name its root with --ca"
                 .into(),
-            is_final: true,
+            reach: Reach::All,
         }
     }
+}
+
+/// Whether a fault may be gone a moment later.
+fn is_passing(fault: &Fault) -> bool {
+    matches!(fault.reason, Reason::Timeout | Reason::Closed | Reason::ResolverDown)
 }
 
 impl fmt::Display for Refused {

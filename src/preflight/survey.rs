@@ -3,7 +3,7 @@
 use super::authorization::{Flow, disagreement, offline, redirect_uri};
 use super::differential::{Differential, Finding, Subject};
 use super::integration::{self, Found};
-use super::nango::{App, Integration, Nango, Pass, Refused, Template};
+use super::nango::{App, Integration, Nango, Pass, Reach, Refused, Template};
 use super::switch::Facts;
 use super::{Mode, Plan, Start};
 use crate::config::IntegrationSettings;
@@ -30,6 +30,8 @@ struct Candidate {
     url: Result<String, (String, String)>,
     /// The redirect URI in the URL.
     current: Option<String>,
+    /// Whether Nango itself put it there: a URL from a template has what was taken for granted.
+    seen: bool,
     notes: Vec<String>,
 }
 
@@ -57,9 +59,9 @@ pub(super) async fn run(
         if !plan.only.is_empty() && !plan.only.contains(&integration.unique_key) {
             continue;
         }
-        if !templates.contains_key(&integration.provider) {
+        if !integration.provider.is_empty() && !templates.contains_key(&integration.provider) {
             let template = match nango.template(&integration.provider).await {
-                Err(refused) if refused.is_final => return Err(refused),
+                Err(refused) if refused.is_final() => return Err(refused),
                 template => template,
             };
             templates.insert(integration.provider.clone(), template);
@@ -68,11 +70,9 @@ pub(super) async fn run(
         candidates.push(candidate(plan, nango, integration, template).await?);
     }
     let ways = find_urls(plan, nango, &templates, &mut candidates).await?;
-    let environment = Environment::of(plan, &candidates, ways.started > 0);
+    let environment = Environment::of(plan, &candidates);
     for candidate in &mut candidates {
-        if let Some(current) = &candidate.current
-            && candidate.current != environment.current
-        {
+        if let Some(current) = environment.overridden(candidate) {
             let note = format!("Nango sends {} here, unlike elsewhere", shown(current));
             candidate.notes.push(note);
         }
@@ -93,6 +93,7 @@ pub(super) async fn run(
             callback: &plan.check.callback,
             switched: environment.switched,
             acknowledged: plan.acknowledged.contains(&candidate.integration.unique_key),
+            overridden: environment.overridden(candidate).is_some(),
             notes: &candidate.notes,
         };
         checks.push(subject.judge(found).took(took));
@@ -100,7 +101,7 @@ pub(super) async fn run(
     let with_callback = candidates
         .iter()
         .zip(checks.iter().skip(common))
-        .filter(|(candidate, _)| candidate.flow != Flow::None);
+        .filter(|(candidate, _)| candidate.flow.has_callback());
     let facts = Facts {
         callback: &plan.check.callback,
         previous: environment.previous(plan),
@@ -116,9 +117,7 @@ pub(super) async fn run(
         in_session: matches!(plan.start, Start::Session),
         overridden: candidates
             .iter()
-            .filter(|candidate| {
-                candidate.current.is_some() && candidate.current != environment.current
-            })
+            .filter(|candidate| environment.overridden(candidate).is_some())
             .map(|candidate| candidate.integration.unique_key.as_str())
             .collect(),
     };
@@ -141,7 +140,7 @@ fn named(plan: &Plan, integrations: &[Integration]) -> Result<(), Refused> {
                     [] => "it has none at all: see whether the key is of another one".into(),
                     keys => format!("it has {}", keys.join(", ")),
                 },
-                is_final: true,
+                reach: Reach::All,
             })
         }
     }
@@ -157,12 +156,12 @@ async fn candidate(
     let mut settings = own.cloned().unwrap_or_default();
     let mut notes = Vec::new();
     let (flow, auth_mode) = match template {
-        Some(Ok(template)) => (Flow::of(template), template.auth_mode.clone()),
+        Some(Ok(template)) => (Flow::of(template), template.auth_mode().to_owned()),
         Some(Err(refused)) => {
             notes.push(format!("its template could not be read: {}", refused.why));
             (Flow::OAuth2, String::new())
         }
-        None => (Flow::OAuth2, String::new()),
+        None => (Flow::Unknown, String::new()),
     };
     if let Some(connection) = &settings.like_connection
         && flow == Flow::OAuth2
@@ -174,14 +173,14 @@ async fn candidate(
                     settings.params.entry(name).or_insert(value);
                 }
             }
-            Err(refused) if refused.is_final => return Err(refused),
+            Err(refused) if refused.is_final() => return Err(refused),
             Err(refused) => {
                 notes.push(format!("`like_connection` was not copied: {}", refused.why));
             }
         }
     }
     let url = Err((String::new(), String::new()));
-    Ok(Candidate { integration, settings, flow, auth_mode, url, current: None, notes })
+    Ok(Candidate { integration, settings, flow, auth_mode, url, current: None, seen: false, notes })
 }
 
 /// Finds the authorization URL of each.
@@ -217,7 +216,8 @@ async fn find_urls(
             Some(pass) => Some(nango.begin(&key, &candidate.settings, pass).await),
             None => None,
         };
-        ways.started += usize::from(matches!(connect, Some(Ok(_))));
+        candidate.seen = matches!(connect, Some(Ok(_)));
+        ways.started += usize::from(candidate.seen);
         let template = match templates.get(&candidate.integration.provider) {
             Some(Ok(template)) => Some(template),
             _ => None,
@@ -226,12 +226,12 @@ async fn find_urls(
         if reads_credentials {
             app = match nango.app(&key).await {
                 Ok(app) => app,
-                Err(refused) if plan.mode == Mode::Offline && refused.is_final => {
+                Err(refused) if plan.mode == Mode::Offline && refused.is_final() => {
                     return Err(refused);
                 }
                 Err(refused) => {
                     // A key that may not read one may read none.
-                    reads_credentials = !refused.is_final;
+                    reads_credentials = refused.reach != Reach::Permission;
                     None
                 }
             };
@@ -348,53 +348,55 @@ fn toml_key(key: &str) -> String {
 
 /// The environment's callback, as flows show it.
 struct Environment {
+    /// `None` when no flow showed it.
     current: Option<String>,
-    /// Whether that was seen, rather than taken for granted.
-    seen: bool,
     switched: bool,
 }
 
 impl Environment {
-    fn of(plan: &Plan, candidates: &[Candidate], seen: bool) -> Self {
+    fn of(plan: &Plan, candidates: &[Candidate]) -> Self {
         let mut votes: Vec<(&str, usize)> = Vec::new();
-        for callback in candidates.iter().filter_map(|candidate| candidate.current.as_deref()) {
+        let seen = candidates.iter().filter(|candidate| candidate.seen);
+        for callback in seen.filter_map(|candidate| candidate.current.as_deref()) {
             match votes.iter_mut().find(|(known, _)| *known == callback) {
                 Some(vote) => vote.1 += 1,
                 None => votes.push((callback, 1)),
             }
         }
         let current = votes.iter().max_by_key(|(_, count)| *count).map(|(it, _)| (*it).to_owned());
-        let switched = seen && current.as_deref() == Some(plan.check.callback.as_str());
-        Self { current, seen, switched }
+        let switched = current.as_deref() == Some(plan.check.callback.as_str());
+        Self { current, switched }
+    }
+
+    /// The callback that a flow had in place of the environment's, if it had another.
+    fn overridden<'c>(&self, candidate: &'c Candidate) -> Option<&'c str> {
+        let current = candidate.current.as_deref().filter(|_| candidate.seen)?;
+        (Some(current) != self.current.as_deref()).then_some(current)
     }
 
     /// The callback to go back to.
     fn previous<'a>(&'a self, plan: &'a Plan) -> &'a str {
         match &self.current {
-            Some(current) if self.seen && !self.switched => current,
+            Some(current) if !self.switched => current,
             _ => &plan.previous,
         }
     }
 
     fn check(&self, plan: &Plan, ways: &Ways) -> Check {
         let check = Check::new("nango.current", "which callback Nango sends today");
-        match &self.current {
-            Some(current) if self.seen => {
-                let check = check.subject(shown(current));
-                if self.switched {
-                    check.pass("Nango sends this callback already")
-                } else {
-                    check.pass(format!("Nango sends {}", shown(current)))
-                }
-            }
-            _ => {
-                let why = match &ways.no_flows {
-                    Some(why) => format!("no flow was started: {why}"),
-                    None => "no flow was started".into(),
-                };
-                check.skip(format!("{why}; {} is taken for it", shown(&plan.previous)))
-            }
+        if let Some(current) = &self.current {
+            let check = check.subject(shown(current));
+            return if self.switched {
+                check.pass("Nango sends this callback already")
+            } else {
+                check.pass(format!("Nango sends {}", shown(current)))
+            };
         }
+        let why = match &ways.no_flows {
+            Some(why) => format!("no flow was started: {why}"),
+            None => "no flow was started".into(),
+        };
+        check.skip(format!("{why}; {} is taken for it", shown(&plan.previous)))
     }
 }
 
@@ -423,7 +425,7 @@ fn shown(callback: &str) -> String {
 
 /// Which environment this is: Nango names none, so that people tell it by what is in it.
 fn count(plan: &Plan, nango: &Nango, in_all: usize, candidates: &[Candidate]) -> Check {
-    let with = candidates.iter().filter(|candidate| candidate.flow != Flow::None);
+    let with = candidates.iter().filter(|candidate| candidate.flow.has_callback());
     let keys: Vec<_> = with.map(|candidate| candidate.integration.unique_key.as_str()).collect();
     let check = Check::new("nango.environment", "the key's environment").subject(nango.base());
     if in_all == 0 {
@@ -498,6 +500,14 @@ fn before(plan: &Plan, candidate: &Candidate) -> Option<Found> {
         (Flow::OAuth1, _) => {
             let why = Untestable::OAuth1;
             Some(Found::Asked(Finding { state: Err(why), evidence: why.words().into() }))
+        }
+        (Flow::Unknown, _) => {
+            let why = match candidate.auth_mode.as_str() {
+                "" => "Nango names no template, or one without a mode".to_owned(),
+                mode => format!("its mode `{mode}` is not known, and may have a callback"),
+            };
+            let hint = "connect one account by hand, or use a newer version of this program";
+            Some(Found::NoUrl(why, hint.into()))
         }
         (Flow::OAuth2, Err((why, hint))) => Some(Found::NoUrl(why.clone(), hint.clone())),
         (Flow::OAuth2, Ok(url)) if plan.dry_run => {

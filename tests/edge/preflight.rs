@@ -38,7 +38,13 @@ fn a_wrong_call_is_told_and_tells_no_key() {
         (&["--key-file", "."], &[], "it is a directory"),
         (&["--hmac-key-file", "bytes"], &[key], "it is no text"),
         (&["--previous", CALLBACK], &[key], "there is nothing to switch"),
+        (
+            &["--previous", "https://AUTH.example.com:443/oauth/./callback"],
+            &[key],
+            "there is nothing to switch",
+        ),
         (&["--every", "0s"], &[key], "is not a duration"),
+        (&["--every", "1s"], &[key], "is too often"),
         (&["--metrics", "127.0.0.1:0"], &[key], "--every"),
         (&["--json", "--junit"], &[key], "cannot be used with"),
         (&["--only", ""], &[key], "--only"),

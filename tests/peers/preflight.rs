@@ -560,7 +560,7 @@ fn drift_is_watched_and_told_as_metrics() {
     let mut world = World::new();
     let providers = providers(&mut world);
     every_kind(&mut world, &providers);
-    let arguments = ["--only", "both", "--every", "50ms", "--metrics", "127.0.0.1:0", "--json"];
+    let arguments = ["--only", "both", "--every", "10s", "--metrics", "127.0.0.1:0", "--json"];
     let mut command = world.command(&arguments, &[("NANGO_SECRET_KEY", API_KEY)]);
     let mut watch = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = BufReader::new(watch.stderr.take().unwrap());

@@ -104,6 +104,8 @@ fn text(file: &Path, bytes: Vec<u8>) -> Result<String, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::IntegrationSettings;
+    use std::collections::BTreeMap;
     use std::time::Duration;
 
     fn loaded(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, Problems> {
@@ -213,6 +215,36 @@ mod tests {
             );
             assert_eq!(loaded(&text, &[]).is_err(), is_loop, "{target}");
         }
+    }
+
+    #[test]
+    fn integrations_keep_the_names_that_the_file_gives_them() {
+        let text = r#"
+            [preflight.integration."zen.desk/eu-1"]
+            params = { subdomain = "acme", "x.y" = "1" }
+            authorization_params = { prompt = "none" }
+            user_scope = "a b"
+            like_connection = "id"
+            prompt_none = true
+            [preflight.integration.GitHub]
+        "#;
+        let it = settings(text, &[]).preflight.integrations;
+        assert_eq!(it.keys().map(|key| &**key).collect::<Vec<_>>(), ["GitHub", "zen.desk/eu-1"]);
+        assert_eq!(it["GitHub"], IntegrationSettings::default());
+        let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect()
+        };
+        let expected = IntegrationSettings {
+            params: map(&[("subdomain", "acme"), ("x.y", "1")]),
+            authorization_params: map(&[("prompt", "none")]),
+            user_scope: Some("a b".into()),
+            like_connection: Some("id".into()),
+            prompt_none: Some(true),
+        };
+        assert_eq!(it["zen.desk/eu-1"], expected);
+        let empty = "[preflight.integration.'']\nuser_scope = 'a'\nparams = { '' = 'b' }";
+        let it = settings(empty, &[]).preflight.integrations;
+        assert_eq!((it[""].user_scope.as_deref(), &*it[""].params[""]), (Some("a"), "b"));
     }
 
     #[test]

@@ -349,8 +349,7 @@ fn log(table: &mut Section<'_, '_>) -> Log {
 }
 
 fn preflight(table: &mut Section<'_, '_>) -> Preflight {
-    let mut all = table.section("integration");
-    let names = all.names();
+    let (mut all, names) = table.named("integration");
     let integrations =
         names.iter().map(|name| (key_of(name).into(), integration(&mut all.section(name))));
     Preflight { integrations: integrations.collect() }

@@ -5,6 +5,7 @@ use super::unknown::ancestors;
 use figment::value::Value;
 use figment::{Figment, Source};
 use std::collections::BTreeMap;
+use toml_edit::Key;
 
 /// A value and where it was written.
 #[derive(Clone, Debug)]
@@ -38,7 +39,7 @@ pub(super) struct Reader<'d> {
 
 #[derive(Debug)]
 pub(super) struct Asked {
-    /// As in a path, a place in a list as `*`.
+    /// As in a path, a place in a list and a name of the user's as `*`.
     pub(super) pattern: String,
     pub(super) kind: Kind,
 }
@@ -47,6 +48,8 @@ pub(super) struct Asked {
 pub(super) enum Kind {
     Leaf,
     Section,
+    /// A table whose keys are names of the user's.
+    Named,
     Tables,
 }
 
@@ -96,7 +99,7 @@ impl<'d> Reader<'d> {
     #[cfg(test)]
     pub(super) fn keys_not_in_the_file(&self) -> Vec<&str> {
         let written = self.document.map(Document::keys).unwrap_or_default();
-        let written: Vec<_> = written.iter().map(|(path, _)| pattern(path)).collect();
+        let written: Vec<_> = written.iter().map(|(path, _)| self.pattern(path)).collect();
         let leaves = self.asked.iter().filter(|asked| asked.kind == Kind::Leaf);
         let leaves = leaves.map(|asked| asked.pattern.as_str());
         leaves.filter(|leaf| !written.iter().any(|path| path == leaf)).collect()
@@ -104,7 +107,8 @@ impl<'d> Reader<'d> {
 
     fn ask(&mut self, path: &str, kind: Kind) -> Option<At<Value>> {
         if self.kind(path).is_none() {
-            self.asked.push(Asked { pattern: pattern(path), kind });
+            let pattern = self.pattern(path);
+            self.asked.push(Asked { pattern, kind });
         }
         let value = find(&self.merged, path)?.clone();
         let place = self.place(&value, path);
@@ -128,8 +132,22 @@ impl<'d> Reader<'d> {
     }
 
     pub(super) fn kind(&self, path: &str) -> Option<Kind> {
-        let wanted = pattern(path);
+        let wanted = self.pattern(path);
         self.asked.iter().find(|asked| asked.pattern == wanted).map(|asked| asked.kind)
+    }
+
+    /// The path with `*` for what may be any: there are as many names and places as the user likes,
+    /// and what is asked of each is the same.
+    pub(super) fn pattern(&self, path: &str) -> String {
+        path.split('.').fold(String::new(), |above, step| {
+            let step = if is_index(step) || self.is_named(&above) { "*" } else { step };
+            if above.is_empty() { step.into() } else { format!("{above}.{step}") }
+        })
+    }
+
+    /// Whether a pattern is that of a table whose keys are names of the user's.
+    pub(super) fn is_named(&self, pattern: &str) -> bool {
+        self.asked.iter().any(|asked| asked.kind == Kind::Named && asked.pattern == pattern)
     }
 }
 
@@ -217,28 +235,35 @@ impl<'d> Section<'_, 'd> {
 
     /// A table within.
     pub(super) fn section(&mut self, key: &str) -> Section<'_, 'd> {
+        self.table(key, Kind::Section)
+    }
+
+    /// A table within whose keys are names of the user's, and those keys. They come from the file
+    /// alone: the name of a variable keeps neither case nor dots nor dashes.
+    pub(super) fn named(&mut self, key: &str) -> (Section<'_, 'd>, Vec<String>) {
+        let table = self.table(key, Kind::Named);
+        let names = table.reader.document.map(|document| document.names(&table.path));
+        (table, names.unwrap_or_default())
+    }
+
+    fn table(&mut self, key: &str, kind_of_table: Kind) -> Section<'_, 'd> {
         let path = self.inside(key);
-        if let Some(At { value, place }) = self.reader.ask(&path, Kind::Section)
+        // One that a variable stands in the place of is told of by `note_unknown`.
+        if let Some(At { value, place }) = self.reader.ask(&path, kind_of_table)
             && value.as_dict().is_none()
+            && !matches!(place, Place::Variable(_))
         {
-            let bad = Bad::new(format!("`{key}` is a table, found {}", kind(&value)));
+            let bad = Bad::new(format!("`{}` is a table, found {}", key_of(key), kind(&value)));
             let hint = format!("write `[{}]`, and its keys below", readable(&path));
             self.reader.note(bad.hint(hint), place);
         }
         Section { reader: self.reader, path }
     }
 
-    /// The keys that stand in the table, where their names are the user's to choose.
-    pub(super) fn names(&self) -> Vec<String> {
-        let table = find(&self.reader.merged, &self.path).and_then(Value::as_dict);
-        table.map(|table| table.keys().cloned().collect()).unwrap_or_default()
-    }
-
-    /// A table of texts whose names are the user's to choose.
+    /// A table of texts whose keys are names of the user's.
     pub(super) fn texts(&mut self, key: &str) -> BTreeMap<String, At<String>> {
-        let mut table = self.section(key);
-        let texts = table
-            .names()
+        let (mut table, names) = self.named(key);
+        let texts = names
             .into_iter()
             .filter_map(|name| Some((key_of(&name), table.value(&name, super::leaf::verbatim)?)));
         texts.collect()
@@ -343,25 +368,22 @@ fn find<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
     })
 }
 
-fn steps<'p>(path: &'p str, index: impl Fn(&str) -> String) -> Vec<String> {
-    let is_index = |step: &str| !step.is_empty() && step.bytes().all(|it| it.is_ascii_digit());
-    path.split('.')
-        .map(|step: &'p str| if is_index(step) { index(step) } else { step.into() })
-        .collect()
+fn is_index(step: &str) -> bool {
+    !step.is_empty() && step.bytes().all(|it| it.is_ascii_digit())
 }
 
-pub(super) fn pattern(path: &str) -> String {
-    steps(path, |_| "*".into()).join(".")
-}
-
-/// `route.0.path` → `route[0].path`
+/// `route.0.path` → `route[0].path`, and keys in quotes where TOML wants them.
 fn readable(path: &str) -> String {
-    let steps = steps(path, |index| format!("[{index}]"));
-    let steps = steps.into_iter().map(|step| {
-        let key = key_of(&step);
-        if key == step { step } else { format!("\"{key}\"") }
-    });
-    steps.collect::<Vec<_>>().join(".").replace(".[", "[")
+    let mut readable = String::new();
+    for step in path.split('.') {
+        if is_index(step) {
+            readable.extend(["[", step, "]"]);
+        } else {
+            let dot = if readable.is_empty() { "" } else { "." };
+            readable.extend([dot, &*Key::new(key_of(step)).display_repr()]);
+        }
+    }
+    readable
 }
 
 fn separated(text: &str) -> Vec<Value> {

@@ -17,14 +17,17 @@ pub(super) const FILE_VARIABLE: &str = "CALLBACK_EDGE_CONFIG";
 /// Stands for a dot within a key, since dots join the steps of a path: `"a.b".c` is no `a.b.c`.
 const DOT: &str = "\u{1f}";
 
+/// Stands for a key without characters, since a step without any is none.
+const EMPTY: &str = "\u{1e}";
+
 /// A key as one step of a path.
 fn step_of(key: &str) -> String {
-    key.replace('.', DOT)
+    if key.is_empty() { EMPTY.into() } else { key.replace('.', DOT) }
 }
 
 /// The key that a step stands for.
 pub(super) fn key_of(step: &str) -> String {
-    step.replace(DOT, ".")
+    if step == EMPTY { String::new() } else { step.replace(DOT, ".") }
 }
 
 /// Where a value was written.
@@ -112,15 +115,23 @@ impl Document {
 
     /// The place of the value at `path`, such as `route.0.path`; of its name when it is a table.
     pub(super) fn place_of(&self, path: &str) -> Place {
-        let mut node = Node::Item(self.toml.as_item());
-        let mut name = None;
-        for step in path.split('.').filter(|step| !step.is_empty()) {
-            let Some((key, child)) = node.child(step) else { return Place::Default };
-            (name, node) = (key, child);
-        }
+        let Some((name, node)) = self.node(path) else { return Place::Default };
         let is_value =
             node.table().is_none() && !matches!(node, Node::Item(Item::ArrayOfTables(_)));
         self.at(if is_value { node.span() } else { name.or_else(|| node.span()) })
+    }
+
+    /// The keys of the table at `path`, as steps.
+    pub(super) fn names(&self, path: &str) -> Vec<String> {
+        let table = self.node(path).and_then(|(_, node)| node.table());
+        table.map(|table| table.iter().map(|(key, _)| step_of(key)).collect()).unwrap_or_default()
+    }
+
+    /// What stands at `path`, and the place of its key if it has one.
+    fn node(&self, path: &str) -> Option<(Option<Range<usize>>, Node<'_>)> {
+        let mut steps = path.split('.').filter(|step| !step.is_empty());
+        let root = (None, Node::Item(self.toml.as_item()));
+        steps.try_fold(root, |(_, node), step| node.child(step))
     }
 
     /// Every key with its path and the place of its name, a table before what is in it.
@@ -380,12 +391,12 @@ mod tests {
 
     #[test]
     fn every_value_has_a_place_however_it_is_written() {
-        let text = "a = 1\n[b]\nc = [ \"é\", \"d\" ]\r\ne.f = true\n[[g]]\nh = 2\n[[g]]\nh = 3\n[i]\nj = [{ k = 4 }]\n[k]\n'l.m' = 5";
+        let text = "a = 1\n[b]\nc = [ \"é\", \"d\" ]\r\ne.f = true\n[[g]]\nh = 2\n[[g]]\nh = 3\n[i]\nj = [{ k = 4 }]\n[k]\n'l.m' = 5\n'' = 6";
         #[rustfmt::skip]
         let table = [
             ("a", "1:5+1"), ("b", "2:2+1"), ("b.c", "3:5+12"), ("b.c.1", "3:12+3"), ("b.e.f", "4:7+4"),
             ("g", "5:3+1"), ("g.0", "5:1+5"), ("g.1.h", "8:5+1"), ("i.j.0.k", "10:12+1"),
-            ("k.l\u{1f}m", "12:9+1"), ("k.l.m", "default"), ("g.2", "default"), ("x", "default"), ("a.x", "default"),
+            ("k.l\u{1f}m", "12:9+1"), ("k.l.m", "default"), ("k.\u{1e}", "13:6+1"), ("g.2", "default"), ("x", "default"), ("a.x", "default"),
         ];
         for (path, expected) in table {
             assert_eq!(place(text, path), expected, "{path}");

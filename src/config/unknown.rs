@@ -1,7 +1,7 @@
 //! Keys that nobody asked for, and what may have been meant by them.
 
 use super::problem::Problem;
-use super::reader::{Kind, Reader, pattern, with_hint};
+use super::reader::{Kind, Reader, with_hint};
 use super::source::{Document, Place, Variable, key_of};
 
 impl Reader<'_> {
@@ -22,18 +22,29 @@ impl Reader<'_> {
             let problem = Problem::error("no setting has this name");
             let path = variable.path.as_str();
             let of_kind = |wanted| {
-                let mut upwards = std::iter::once(path).chain(ancestors(path));
-                upwards.find(|path| self.kind(path) == Some(wanted))
+                let upwards = std::iter::once(path).chain(ancestors(path));
+                // The topmost, since texts by name stand in tables by name.
+                upwards.filter(|path| self.kind(path) == Some(wanted)).last()
             };
-            let problem = match (self.kind(path), of_kind(Kind::Tables), of_kind(Kind::Leaf)) {
-                (_, Some(list), _) => {
+            let (named, list) = (of_kind(Kind::Named), of_kind(Kind::Tables));
+            let problem = match (self.kind(path), named, list, of_kind(Kind::Leaf)) {
+                (_, Some(table), ..) => {
+                    Problem::error("a table whose keys you name cannot be set by a variable")
+                        .hint(format!("write `[{table}.KEY]` in the file"))
+                }
+                (_, _, Some(list), _) => {
                     Problem::error("a list of tables cannot be set by a variable")
                         .hint(format!("write `[[{list}]]` in the file"))
                 }
                 (Some(Kind::Leaf), ..) => continue,
-                (Some(_), ..) => Problem::error(format!("`{path}` is a table"))
-                    .hint(format!("set its keys, for example `{}`", self.example(path))),
-                (None, _, Some(leaf)) => problem.hint(format!(
+                (Some(_), ..) => {
+                    let hint = self.example(path).map_or_else(
+                        || format!("write `[{path}]` in the file"),
+                        |example| format!("set its keys, for example `{example}`"),
+                    );
+                    Problem::error(format!("`{path}` is a table")).hint(hint)
+                }
+                (None, _, _, Some(leaf)) => problem.hint(format!(
                     "`{leaf}` has no keys below it; use `{}`",
                     Variable::spelt(leaf)
                 )),
@@ -45,7 +56,7 @@ impl Reader<'_> {
     }
 
     fn siblings(&self, parent: &str) -> impl Iterator<Item = &str> {
-        let parent = pattern(parent);
+        let parent = self.pattern(parent);
         self.asked.iter().filter_map(move |asked| {
             let (of, key) = split(&asked.pattern);
             (of == parent && key != "*").then_some(key)
@@ -67,6 +78,9 @@ impl Reader<'_> {
                 _ if table.is_empty() => {
                     format!("`{key}` belongs at the top of the file, before the first `[table]`")
                 }
+                Some(named) if self.is_named(named) => {
+                    format!("`{key}` belongs in `[{named}.KEY]`")
+                }
                 Some(list) => format!("`{key}` belongs in `[[{list}]]`"),
                 None => format!("`{key}` belongs in `[{table}]`"),
             });
@@ -82,9 +96,11 @@ impl Reader<'_> {
         Some(format!("did you mean `{}`?", Variable::spelt(near)))
     }
 
-    fn example(&self, section: &str) -> String {
-        let key = self.siblings(section).next().unwrap_or_default();
-        Variable::spelt(&format!("{section}.{key}"))
+    /// A variable for a key of the table, if it has one that takes any.
+    fn example(&self, section: &str) -> Option<String> {
+        let mut leaves = self.asked.iter().filter(|asked| asked.kind == Kind::Leaf);
+        let leaf = leaves.find(|asked| split(&asked.pattern).0 == section)?;
+        Some(Variable::spelt(&leaf.pattern))
     }
 }
 

@@ -93,11 +93,13 @@ fn a_long_line_is_quoted_near_its_mistake_only() {
 
 /// Each of these takes minutes where something is looked up by going through all there is.
 #[test]
-fn thousands_of_routes_and_mistakes_take_no_time() {
+fn thousands_of_routes_integrations_and_mistakes_take_no_time() {
     let each = |line: fn(usize) -> String| (0..20_000).map(line).collect::<String>();
     let begun = Instant::now();
     let output = check(&each(|it| format!("[[route]]\nhost = 'h{it}.test'\npath = '/cb'\n")), &[]);
     assert_eq!(output.status.code(), Some(0));
+    let integrations = each(|it| format!("[preflight.integration.i{it}]\nuser_scope = 's'\n"));
+    assert_eq!(check(&integrations, &[]).status.code(), Some(0));
     let output = check(&each(|it| format!("unknown{it} = 1\n")), &[]);
     assert!(stderr(&output).ends_with("\n\nand 19950 more\n"));
     assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());

@@ -413,6 +413,65 @@ fn a_refusal_of_nango_is_told_in_clear_words() {
     assert!(text.contains("is not Nango's API"), "{text}");
 }
 
+/// An odd answer about one integration is told at that one, and no unknown passes.
+#[test]
+fn one_odd_answer_costs_one_integration() {
+    let mut world = World::new();
+    let providers = providers(&mut world);
+    let [(_, first), _] = &providers;
+    let old = world.old();
+    let mut odd_params = template(&format!("{first}/auth"));
+    odd_params["authorization_params"] = json!(["x"]);
+    let mut nameless = integration("nameless", "");
+    nameless.as_object_mut().unwrap().remove("provider");
+    world.save(&json!({
+        "callback": old,
+        "keys": { API_KEY: "all" },
+        "templates": {
+            "first": template(&format!("{first}/auth")),
+            "no-mode": { "auth_mode": null },
+            "new-mode": { "auth_mode": "OAUTH3" },
+            "odd-params": odd_params,
+        },
+        "integrations": [
+            integration("both", "first"),
+            integration("no-mode", "no-mode"),
+            integration("new-mode", "new-mode"),
+            integration("only-new", "odd-params"),
+            nameless,
+        ],
+        "stumbles": 1,
+    }));
+    let (exit, report) = world.report(&[]);
+    assert_eq!(exit, Some(2), "{report:#}");
+    let found = states(&report);
+    for (key, state) in [
+        ("both", "registered"),
+        ("no-mode", "no_url"),
+        ("new-mode", "no_url"),
+        ("only-new", "registered"),
+        ("nameless", "no_url"),
+    ] {
+        assert_eq!(found[key], state, "{:#}", check(&report, &format!("integration.{key}")));
+    }
+}
+
+/// What templates take for granted does not outvote what a flow shows.
+#[test]
+fn only_flows_say_which_callback_nango_sends() {
+    let mut world = World::new();
+    let providers = providers(&mut world);
+    every_kind(&mut world, &providers);
+    let callback = world.callback.clone();
+    world.save(&json!({ "callback": callback, "refused": ["only-new", "authlib-both"] }));
+    let (exit, report) = world.report(&["--only", "both,only-new,authlib-both"]);
+    assert_eq!(exit, Some(0), "{report:#}");
+    assert_eq!(report["switch"]["switched"], true);
+    assert_eq!(check(&report, "nango.current")["summary"], "Nango sends this callback already");
+    let told = report.to_string();
+    assert!(!told.contains("unlike elsewhere") && !told.contains("override"), "{report:#}");
+}
+
 #[test]
 fn flows_are_started_with_a_public_key_and_a_signature() {
     let mut world = World::new();

@@ -49,6 +49,7 @@ export function begin(nango, key, url, answer) {
   }
 
   const integration = nango.integrations.find((it) => it.unique_key === key);
+  if (nango.refused?.includes(key)) return refuse("refused");
   if (integration === undefined) return refuse("unknown_provider_config");
   const template = nango.templates[integration.provider];
   if (!["OAUTH2", "OAUTH1", "APP"].includes(template?.auth_mode)) return refuse("unknown_auth_mode");

@@ -35,6 +35,11 @@ export async function rest(nango, incoming, url, answer) {
     nango.throttled -= 1;
     return refuse(429, "too_many_request", undefined, { "Retry-After": "1" });
   }
+  if (nango.stumbles > 0) {
+    nango.stumbles -= 1;
+    answer.writeHead(502, { "Content-Type": "text/html" }).end("<h1>Bad Gateway</h1>");
+    return;
+  }
   const key = /^Bearer (.+)$/.exec(incoming.headers.authorization ?? "")?.[1];
   const scopes = nango.keys[key];
   if (scopes === undefined) return refuse(401, "unknown_user_account");

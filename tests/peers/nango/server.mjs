@@ -13,6 +13,8 @@
 //   connections    [{connection_id, provider_config_key, connection_config, metadata}]
 //   capped         the plan allows no more connections
 //   throttled      so many requests are answered 429 before it goes on
+//   stumbles       so many requests are answered 502 before it goes on
+//   refused        integrations whose flows do not begin
 //   broken         REST is answered by a page of somebody else
 //
 // To `{"requests": true}` it says how often each method and path was asked, `{"requests": {…}}`;

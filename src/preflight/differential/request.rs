@@ -131,19 +131,18 @@ impl AuthorizationRequest {
 
     /// What makes two requests the same question: where it is asked, and by which app.
     pub(super) fn identity(&self) -> Identity {
-        let client = self.parameters.iter().find(|parameter| {
+        // All of them: a template may name itself beside the app.
+        let is_client = |parameter: &&Parameter| {
             let name = parameter.name.to_ascii_lowercase().replace(['_', '-'], "");
             matches!(name.as_str(), "clientid" | "clientkey" | "appid" | "appkey" | "consumerkey")
-        });
-        let parameters = match client {
-            Some(client) => BTreeSet::from([client.raw.clone()]),
-            None => self
-                .parameters
-                .iter()
-                .filter(|parameter| Some(&parameter.value) != self.state.as_ref())
-                .map(|parameter| parameter.raw.clone())
-                .collect(),
         };
+        let raw = |parameter: &Parameter| parameter.raw.clone();
+        let mut parameters: BTreeSet<_> =
+            self.parameters.iter().filter(is_client).map(raw).collect();
+        if parameters.is_empty() {
+            let lasting = |it: &&Parameter| Some(&it.value) != self.state.as_ref();
+            parameters = self.parameters.iter().filter(lasting).map(raw).collect();
+        }
         Identity { server: self.server.clone(), path: self.path.clone(), parameters }
     }
 
@@ -285,6 +284,7 @@ mod tests {
         };
         assert!(identity("client_id=a&state=1&scope=x") == identity("scope=y&client_id=a&state=2"));
         assert!(identity("client_id=a") != identity("client_id=b"));
+        assert!(identity("app_id=1&client_id=a") != identity("app_id=1&client_id=b"));
         assert!(identity("key=a&state=1") == identity("key=a&state=2"));
         assert!(identity("key=a&state=1") != identity("key=b&state=1"));
     }

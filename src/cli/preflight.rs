@@ -86,7 +86,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     pause: Duration,
 
-    /// Questions to providers in all; four to six for each integration
+    /// Questions to providers in all; four to eight for each app
     #[arg(long, value_name = "COUNT", default_value_t = 5000)]
     cap: usize,
 

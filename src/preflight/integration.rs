@@ -55,10 +55,12 @@ impl Subject<'_> {
                     provider.unknown.unwrap_or("nobody else can see it")
                 ))
                 .hint(by_hand(&provider, self.key)),
-            Found::NotAsked(place) => check
-                .state("not_asked")
-                .unknown("not asked: a dry run")
-                .detail(format!("{} would be asked at {place}, four to six times", provider.name)),
+            Found::NotAsked(place) => {
+                check.state("not_asked").unknown("not asked: a dry run").detail(format!(
+                    "{} would be asked at {place}, four to eight times",
+                    provider.name
+                ))
+            }
             Found::Asked(Finding { state: Err(why), evidence }) => check
                 .state("untestable")
                 .unknown("cannot be asked over HTTP")

@@ -22,17 +22,17 @@ pub use rule::State;
 use crate::check::{fresh_nonce, fresh_state};
 use crate::outbound::{Answer, Fault, Offer, Outbound, Reason, Request, Step};
 use bytes::Bytes;
-use http::Method;
 use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, StatusCode};
 use pace::{Pace, Refusal};
 use request::{AuthorizationRequest, Identity};
-use rule::{Probes, Ruling, judge};
-use shape::{Asked, Shape, Silence};
+use rule::{Probes, Question, Ruling, judge};
+use shape::{Asked, Shape};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::OnceCell;
-use url::Url;
+use url::{Position, Url};
 
 /// One integration's authorization request, and what is to be found out about it.
 #[derive(Clone, Copy)]
@@ -113,46 +113,34 @@ impl Differential {
         };
         let provider = Provider::of(subject.template);
         let asking = Asking { differential: self, request, subject, provider };
-        let mut probes = Probes {
-            old: asking.probe(subject.old).await,
-            new: Shape::Silent(Silence::Unasked),
-            path: Shape::Silent(Silence::Unasked),
-            host: Shape::Silent(Silence::Unasked),
-            again: None,
-        };
-        // When the good one is not answered, the others would tell nothing.
-        if probes.old.spoken().is_some() {
-            probes.host = asking.probe(&host).await;
-        }
-        if probes.host.spoken().is_some() {
-            probes.new = asking.probe(subject.new).await;
-        }
-        if probes.new.spoken().is_some() {
-            probes.path = asking.probe(&path).await;
-        }
-        let mut ruling = judge(&probes);
-        if ruling == Ruling::AskAgain {
-            probes.again = Some((asking.probe(subject.new).await, asking.probe(&host).await));
-            ruling = judge(&probes);
-        }
-        match ruling {
-            Ruling::Is(state, evidence) => Finding { state: Ok(state), evidence },
-            Ruling::AskAgain => Finding {
-                state: Ok(State::Inconclusive),
-                evidence: "it answers otherwise each time".into(),
-            },
+        let mut probes = Probes::default();
+        loop {
+            match judge(&probes) {
+                Ruling::Is(state, evidence) => return Finding { state: Ok(state), evidence },
+                Ruling::Ask(question) => {
+                    let redirect_uri = match question {
+                        Question::Old => subject.old,
+                        Question::Host => &host,
+                        Question::New => subject.new,
+                        Question::Path => &path,
+                    };
+                    probes.take(question, asking.probe(redirect_uri).await);
+                }
+            }
         }
     }
 
     /// One question, in its turn.
     async fn send(&self, request: &AuthorizationRequest, path: String) -> Result<Answer, Fault> {
-        let permit = self
+        let mut permit = self
             .pace
             .turn(&request.server.host)
             .await
             .map_err(|refusal| Fault::new(Step::Connect, Reason::OutOfTime, refusal.words()))?;
         let answer = Box::pin(self.exchange(request, path)).await;
-        permit.asked();
+        if answer.as_ref().is_ok_and(|answer| answer.status == StatusCode::TOO_MANY_REQUESTS) {
+            permit.close();
+        }
         answer
     }
 
@@ -185,20 +173,19 @@ impl Asking<'_> {
         let path = self.request.with(redirect_uri, &state, prompt_none);
         let result = self.differential.send(self.request, path).await;
         let asked = Asked { redirect_uri, state: &state, url: self.subject.url };
-        let shape = Shape::of(&result, asked, self.provider.markers, self.provider.mismatch_status);
-        if matches!(shape, Shape::Silent(Silence::TooMany)) {
-            self.differential.pace.close(&self.request.server.host);
-        }
-        shape
+        Shape::of(&result, asked, self.provider.markers, self.provider.mismatch_status)
     }
 }
 
-/// The two controls: another path on the new callback's host, and another host. Not below
-/// `.invalid`: Google then answers before it compares.
+/// The two controls, each unlike the new callback in one thing: another path on its host, and its
+/// path on another host, so that what looks at one of them alone is seen. Not below `.invalid`:
+/// Google then answers before it compares.
 fn bogus(new: &str) -> Option<(String, String)> {
-    let path = Url::parse(new).ok()?.join(&format!("/{}", fresh_nonce())).ok()?;
+    let new = Url::parse(new).ok()?;
+    let path = new.join(&format!("/{}", fresh_nonce())).ok()?;
     let label: String = fresh_nonce().chars().take(12).collect();
-    Some((path.into(), format!("https://{label}.example.com/{}", fresh_nonce())))
+    let host = format!("https://{label}.example.com{}", &new[Position::BeforePath..]);
+    Some((path.into(), host))
 }
 
 impl Refusal {

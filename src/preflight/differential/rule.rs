@@ -1,30 +1,53 @@
-//! The rule: four shapes in, a state out. Pure, and in the order in which a mistake would hurt.
+//! The rule: shapes in, and out comes what to ask next, or a state. Pure, and in the order in
+//! which a mistake would hurt.
 
 use super::shape::{Shape, Spoken};
 use std::collections::BTreeSet;
 
-/// The answers to one question with different redirect URIs.
-#[derive(Clone, Debug)]
-pub(super) struct Probes {
-    /// The redirect URI that is in use and known to be good.
-    pub(super) old: Shape,
+/// Which redirect URI to ask with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    /// The one that is in use and known to be good.
+    Old,
+    /// Another host, and the new one's path: a control.
+    Host,
     /// The one that is to be found out about.
-    pub(super) new: Shape,
+    New,
     /// Another path on the new host: a control.
-    pub(super) path: Shape,
-    /// Another host: a control.
-    pub(super) host: Shape,
-    /// `new` and `host` asked once more.
-    pub(super) again: Option<(Shape, Shape)>,
+    Path,
+}
+
+/// Each control differs from the new callback in one thing. When the good one is not answered, the
+/// others would tell nothing.
+const ORDER: [Question; 4] = [Question::Old, Question::Host, Question::New, Question::Path];
+
+/// Another order than before: what an answer owes to its turn, as those of two servers that take
+/// turns do and those from where a limit on requests begins, shows.
+const ORDER_AGAIN: [Question; 4] = [Question::Host, Question::New, Question::Path, Question::Old];
+
+/// The answers so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Probes {
+    first: Round,
+    /// The same once more, if need be.
+    again: Round,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Round {
+    old: Option<Shape>,
+    host: Option<Shape>,
+    new: Option<Shape>,
+    path: Option<Shape>,
 }
 
 /// What the rule says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ruling {
+    /// Ask this next.
+    Ask(Question),
     /// This, and why.
     Is(State, String),
-    /// It looks like something that one repeat of `new` and `host` has to confirm.
-    AskAgain,
 }
 
 /// What was found out about one callback at one provider.
@@ -46,134 +69,239 @@ pub enum State {
     Inconclusive,
 }
 
-/// What the rule says of four answers, in the order of RFC 6749's certainty: an answer that is
-/// about something else, a bounce, the controls, and only then likeness.
-pub(super) fn judge(probes: &Probes) -> Ruling {
-    let Probes { old, new, path, host, again } = probes;
-    // In the order in which they are asked: the first that is not answered is the reason.
-    for (name, shape) in [
-        ("the current callback", old),
-        ("a bogus host", host),
-        ("the new callback", new),
-        ("a bogus path", path),
-    ] {
-        if let Shape::Silent(silence) = shape {
-            return inconclusive(format!("asked with {name}, the provider {}", silence.words()));
+impl Probes {
+    /// Takes the answer to the question that was to be asked.
+    pub(super) fn take(&mut self, question: Question, shape: Shape) {
+        let place = match self.first.place(question) {
+            place @ None => place,
+            Some(_) => self.again.place(question),
+        };
+        *place = Some(shape);
+    }
+}
+
+impl Round {
+    fn place(&mut self, question: Question) -> &mut Option<Shape> {
+        match question {
+            Question::Old => &mut self.old,
+            Question::Host => &mut self.host,
+            Question::New => &mut self.new,
+            Question::Path => &mut self.path,
         }
     }
-    let (Some(old), Some(new), Some(path), Some(host)) =
-        (old.spoken(), new.spoken(), path.spoken(), host.spoken())
-    else {
-        return inconclusive("not every question was answered".into());
+
+    fn shape(&self, question: Question) -> Option<&Shape> {
+        match question {
+            Question::Old => self.old.as_ref(),
+            Question::Host => self.host.as_ref(),
+            Question::New => self.new.as_ref(),
+            Question::Path => self.path.as_ref(),
+        }
+    }
+
+    /// An answer; else that it is to be asked for, or that there was none.
+    fn spoken(&self, question: Question) -> Result<&Spoken, Ruling> {
+        match self.shape(question) {
+            None => Err(Ruling::Ask(question)),
+            Some(Shape::Answer(spoken)) => Ok(spoken),
+            Some(Shape::Silent(silence)) => {
+                let (name, words) = (question.name(), silence.words());
+                Err(inconclusive(format!("asked with {name}, the provider {words}")))
+            }
+        }
+    }
+
+    fn all(&self, order: [Question; 4]) -> Result<Four<'_>, Ruling> {
+        for question in order {
+            self.spoken(question)?;
+        }
+        Ok(Four {
+            old: self.spoken(Question::Old)?,
+            host: self.spoken(Question::Host)?,
+            new: self.spoken(Question::New)?,
+            path: self.spoken(Question::Path)?,
+        })
+    }
+}
+
+impl Question {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Old => "the current callback",
+            Self::Host => "a bogus host",
+            Self::New => "the new callback",
+            Self::Path => "a bogus path",
+        }
+    }
+}
+
+/// All four answers.
+#[derive(Clone, Copy)]
+struct Four<'a> {
+    old: &'a Spoken,
+    host: &'a Spoken,
+    new: &'a Spoken,
+    path: &'a Spoken,
+}
+
+/// What the rule says of the answers so far.
+pub(super) fn judge(probes: &Probes) -> Ruling {
+    match probes.first.all(ORDER) {
+        Ok(first) => match again(probes) {
+            Ok(again) => decide(first, again),
+            Err(ruling) => ruling,
+        },
+        Err(ruling) => ruling,
+    }
+}
+
+/// The second round, once it has begun. It ends where an answer is not what it was.
+fn again(probes: &Probes) -> Result<Option<Four<'_>>, Ruling> {
+    let [begins, ..] = ORDER_AGAIN;
+    if probes.again.shape(begins).is_none() {
+        return Ok(None);
+    }
+    for question in ORDER_AGAIN {
+        let (first, again) = (probes.first.spoken(question)?, probes.again.spoken(question)?);
+        if !is_steady(first, again) {
+            let name = question.name();
+            return Err(inconclusive(format!("asked with {name} once more, it answers otherwise")));
+        }
+    }
+    probes.again.all(ORDER_AGAIN).map(Some)
+}
+
+/// In the order of RFC 6749's certainty: a bounce, what is said outright, and only then likeness.
+fn decide(first: Four<'_>, again: Option<Four<'_>>) -> Ruling {
+    let Four { old, host, new, path } = first;
+    let told = first.told();
+    // A state that stands on likeness must be seen twice.
+    let confirmed = |state, told| match again {
+        Some(_) => Ruling::Is(state, told),
+        None => ask_again(),
     };
-    let told = told(old, new, path, host);
-    // RFC 6749 §4.1.2.1: never to a URI that it does not know.
-    if host.bounced {
-        return Ruling::Is(State::Unenforced, format!("it redirects to a bogus host: {told}"));
+    if host.bounced || new.bounced || path.bounced {
+        return bounced(first, told);
     }
-    if new.bounced {
-        return if path.bounced {
-            Ruling::Is(State::PrefixMatch, told)
-        } else {
-            Ruling::Is(State::Registered, told)
-        };
-    }
-    if path.bounced {
-        return inconclusive(format!("it redirects to a bogus path only: {told}"));
-    }
-    if [old, new, path, host].iter().all(|shape| shape.says.bad_client) {
+    let is_rejected = |spoken: &Spoken| spoken.says.bad_client && !spoken.says.mismatch;
+    if [old, new, path, host].into_iter().all(is_rejected) {
         return Ruling::Is(State::ClientRejected, told);
     }
-    let alike = Alike { volatile: Volatile::of(new, host, again.as_ref()) };
+    let alike = Alike { volatile: Volatile::of(first, again) };
     if alike.yes(old, host) {
-        return old_is_no_reference(probes, [old, new, path, host], &alike, told);
+        return old_is_no_reference(first, &alike, told, confirmed);
+    }
+    if new.says.mismatch && !old.says.mismatch {
+        // What the rest of the old one's page says is not known.
+        if old.words.is_none() && old.leads_as(new) {
+            return inconclusive(format!("a page was not read to its end: {told}"));
+        }
+        // Nobody answers so by chance; a page may hold every message there is, though.
+        return if host.says.mismatch && new.is_outright() {
+            Ruling::Is(State::NotRegistered, told)
+        } else {
+            confirmed(State::NotRegistered, told)
+        };
     }
     if alike.yes(new, host) {
         // A page that differs from itself makes `old` look different from all.
-        return if new.says.mismatch && !old.says.mismatch {
-            Ruling::Is(State::NotRegistered, told)
-        } else if old.leads_as(host) && !Alike::is_told(host, old) {
+        return if old.leads_as(host) && !host.is_told_beside(old) {
             inconclusive(format!("the answers differ in ways that say nothing: {told}"))
         } else {
-            confirmed(probes, &alike, State::NotRegistered, told)
+            confirmed(State::NotRegistered, told)
         };
     }
-    if new.says.mismatch && !old.says.mismatch {
-        return Ruling::Is(State::NotRegistered, told);
-    }
-    if alike.yes(new, old) && !new.says.mismatch && !new.says.bad_client {
+    if alike.yes(new, old) && !new.refuses() {
+        let differs = |bogus: &Spoken| !bogus.leads_as(new) || bogus.is_told_beside(new);
         return if alike.yes(path, new) {
-            Ruling::Is(State::PrefixMatch, told)
-        } else if [path, host].iter().all(|bogus| differs_robustly(bogus, new)) {
-            confirmed(probes, &alike, State::Registered, told)
+            // A wall against odd hosts answers otherwise too.
+            if host.says.mismatch {
+                confirmed(State::PrefixMatch, told)
+            } else {
+                inconclusive(format!("what is wrong with a bogus host is not said: {told}"))
+            }
+        } else if differs(path) && differs(host) {
+            confirmed(State::Registered, told)
         } else {
             inconclusive(format!("the answers differ in ways that say nothing: {told}"))
         };
     }
-    if again.is_none() && old.leads_as(new) {
+    if again.is_none() && old.leads_as(new) && !new.refuses() {
         // The pages differ. A repeat shows which of their words change by themselves.
-        return Ruling::AskAgain;
+        return ask_again();
     }
     inconclusive(format!("the answers fit no rule: {told}"))
+}
+
+/// RFC 6749 §4.1.2.1: never to a URI that it does not know.
+fn bounced(Four { host, new, path, .. }: Four<'_>, told: String) -> Ruling {
+    if host.bounced {
+        // It may have found another fault before it came to the redirect URI.
+        return if host.refuses() {
+            inconclusive(format!("it redirects an error to a bogus host: {told}"))
+        } else {
+            Ruling::Is(State::Unenforced, format!("it redirects to a bogus host: {told}"))
+        };
+    }
+    match (new.bounced, path.bounced) {
+        (true, _) if new.says.mismatch => {
+            inconclusive(format!("it redirects to the new callback, and denies it: {told}"))
+        }
+        (true, true) if path.refuses() => {
+            inconclusive(format!("it redirects an error to a bogus path: {told}"))
+        }
+        (true, true) => Ruling::Is(State::PrefixMatch, told),
+        (true, false) => Ruling::Is(State::Registered, told),
+        (false, _) => inconclusive(format!("it redirects to a bogus path only: {told}")),
+    }
 }
 
 /// The current callback is answered as a bogus one: either nothing shows before the login, or it
 /// is not registered itself. Only what a provider says outright tells these apart.
 fn old_is_no_reference(
-    probes: &Probes,
-    [old, new, path, host]: [&Spoken; 4],
+    Four { old, host, new, path }: Four<'_>,
     alike: &Alike,
     told: String,
+    confirmed: impl Fn(State, String) -> Ruling,
 ) -> Ruling {
-    let rejected = |shape: &Spoken| shape.says.mismatch;
-    if !(rejected(old) && rejected(host)) {
+    if !(old.says.mismatch && host.says.mismatch) {
         return if alike.yes(new, old) {
             Ruling::Is(State::Undecidable, told)
         } else {
             inconclusive(format!("the current callback is answered as a bogus one: {told}"))
         };
     }
-    // A page may hold every message there is, for its scripts to choose from.
-    let outright = old.status.is_client_error() || old.location.is_some();
-    if rejected(new) && !outright {
-        return Ruling::Is(State::Undecidable, told);
+    if new.says.mismatch {
+        return if old.is_outright() && new.is_outright() {
+            let told = format!("neither is the current callback: {told}");
+            Ruling::Is(State::NotRegistered, told)
+        } else {
+            Ruling::Is(State::Undecidable, told)
+        };
     }
-    if rejected(new) {
-        return Ruling::Is(
-            State::NotRegistered,
-            format!("neither is the current callback: {told}"),
-        );
-    }
-    let accepted = !new.says.bad_client && (new.status.is_success() || new.status.is_redirection());
-    if accepted && rejected(path) && !new.leads_as(host) {
+    if path.says.mismatch && !new.refuses() && !new.complains() {
         let told = format!("the current callback is not registered: {told}");
-        return confirmed(probes, alike, State::Registered, told);
+        return confirmed(State::Registered, told);
     }
     inconclusive(format!("the current callback is answered as a bogus one: {told}"))
 }
 
-/// A state that stands on likeness must be seen twice.
-fn confirmed(probes: &Probes, alike: &Alike, state: State, told: String) -> Ruling {
-    let Some((new_again, host_again)) = &probes.again else { return Ruling::AskAgain };
-    let same = |first: &Shape, second: &Shape| match (first.spoken(), second.spoken()) {
-        (Some(first), Some(second)) => alike.yes(first, second) && first.says == second.says,
-        _ => false,
-    };
-    if same(&probes.new, new_again) && same(&probes.host, host_again) {
-        Ruling::Is(state, told)
-    } else {
-        inconclusive(format!("asked once more, it answers otherwise: {told}"))
-    }
+const fn ask_again() -> Ruling {
+    let [first, ..] = ORDER_AGAIN;
+    Ruling::Ask(first)
 }
 
 fn inconclusive(why: String) -> Ruling {
     Ruling::Is(State::Inconclusive, why)
 }
 
-/// Whether a bogus redirect URI was answered otherwise in a way that chance does not bring: it
-/// leads elsewhere, or it says so in words.
-fn differs_robustly(bogus: &Spoken, new: &Spoken) -> bool {
-    !bogus.leads_as(new) || Alike::is_told(bogus, new)
+/// Whether the same question was answered the same, but for words that change by themselves. A
+/// telling word never does: an answer that takes back what it said is no answer.
+fn is_steady(first: &Spoken, again: &Spoken) -> bool {
+    first.leads_as(again)
+        && first.says == again.says
+        && first.words.is_some() == again.words.is_some()
+        && first.telling == again.telling
 }
 
 /// Which answers count as the same.
@@ -191,64 +319,42 @@ impl Alike {
             return true;
         }
         match (&one.words, &other.words) {
-            (Some(one), Some(other)) => {
-                one.symmetric_difference(other).all(|word| self.volatile.0.contains(word))
+            (Some(words), Some(others)) => {
+                one.telling == other.telling
+                    && words.symmetric_difference(others).all(|word| self.volatile.0.contains(word))
             }
             // Of pages that were not read whole nothing is known.
             _ => false,
         }
     }
-
-    /// Whether the page of the first says outright, or in a word on redirects that the other has
-    /// not, that something is wrong.
-    fn is_told(bogus: &Spoken, good: &Spoken) -> bool {
-        if bogus.says.mismatch && !good.says.mismatch {
-            return true;
-        }
-        let (Some(bogus), Some(good)) = (&bogus.words, &good.words) else { return false };
-        bogus.difference(good).any(|word| is_telling(word))
-    }
 }
 
-fn is_telling(word: &str) -> bool {
-    TELLING.iter().any(|telling| word.contains(telling))
-}
-
-/// Words with which pages in any place of the web say that a redirect URI is wrong.
-const TELLING: &[&str] = &[
-    "redirect",
-    "callback",
-    "mismatch",
-    "unregistered",
-    "registered",
-    "invalid",
-    "error",
-    "whitelist",
-];
-
-/// Words that came and went between two answers to the same question. A telling word is never one
-/// of them: an answer that takes back what it said is no answer.
+/// Words that came and went between two answers to the same question.
 struct Volatile(BTreeSet<String>);
 
 impl Volatile {
-    fn of(new: &Spoken, host: &Spoken, again: Option<&(Shape, Shape)>) -> Self {
+    fn of(first: Four<'_>, again: Option<Four<'_>>) -> Self {
         let mut volatile = BTreeSet::new();
-        if let Some((new_again, host_again)) = again {
-            for (first, second) in [(new, new_again), (host, host_again)] {
-                if let (Some(first), Some(second)) =
-                    (&first.words, second.spoken().and_then(|second| second.words.as_ref()))
-                {
-                    let words = first.symmetric_difference(second);
-                    volatile.extend(words.filter(|word| !is_telling(word)).cloned());
-                }
+        for (first, again) in again.iter().flat_map(|again| {
+            [
+                (first.old, again.old),
+                (first.host, again.host),
+                (first.new, again.new),
+                (first.path, again.path),
+            ]
+        }) {
+            if let (Some(first), Some(again)) = (&first.words, &again.words) {
+                volatile.extend(first.symmetric_difference(again).cloned());
             }
         }
         Self(volatile)
     }
 }
 
-fn told(old: &Spoken, new: &Spoken, path: &Spoken, host: &Spoken) -> String {
-    let all = [old, new, path, host].map(Spoken::words_for_people);
-    let [old, new, path, host] = all;
-    format!("current {old}; new {new}; bogus path {path}; bogus host {host}")
+impl Four<'_> {
+    fn told(&self) -> String {
+        let all = [self.old, self.new, self.path, self.host].map(Spoken::words_for_people);
+        let [old, new, path, host] = all;
+        format!("current {old}; new {new}; bogus path {path}; bogus host {host}")
+    }
 }

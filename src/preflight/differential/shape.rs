@@ -25,13 +25,11 @@ pub(super) enum Shape {
 pub(super) enum Silence {
     /// No answer came.
     Fault(String),
-    /// It was not asked, since another question had no answer.
-    Unasked,
     /// 429 (RFC 6585 §4).
     TooMany,
     /// 403.
     Forbidden,
-    /// 5xx.
+    /// 5xx, or 408 (RFC 9110 §15.5.9).
     Broken(StatusCode),
     /// A captcha or a challenge.
     BotWall,
@@ -47,6 +45,8 @@ pub(super) struct Spoken {
     pub(super) bounced: bool,
     /// The words of the page, each once; `None` when the page could not be read whole.
     pub(super) words: Option<BTreeSet<String>>,
+    /// Those that people can read and that have to do with redirects or errors.
+    pub(super) telling: BTreeSet<String>,
     /// What it says in a language of its own about the redirect URI or the client.
     pub(super) says: Says,
 }
@@ -59,6 +59,8 @@ pub(super) struct Place {
     path: String,
     names: BTreeSet<String>,
     errors: BTreeSet<String>,
+    /// Whether it leads away from a fault.
+    refuses: bool,
 }
 
 /// What an answer says outright.
@@ -103,7 +105,8 @@ impl Shape {
         if status == StatusCode::FORBIDDEN && !known {
             return Self::Silent(Silence::Forbidden);
         }
-        if status.is_server_error() && !known {
+        let broken = status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT;
+        if broken && !known {
             return Self::Silent(Silence::Broken(status));
         }
         let bounced = leads_to.as_ref().is_some_and(|url| is_bounce(url, asked.redirect_uri));
@@ -119,15 +122,9 @@ impl Shape {
             location,
             bounced,
             words: readable.then(|| words(&text)),
+            telling: if readable { telling(&text) } else { BTreeSet::new() },
             says: Says::of(&said, markers),
         })
-    }
-
-    pub(super) fn spoken(&self) -> Option<&Spoken> {
-        match self {
-            Self::Answer(spoken) => Some(spoken),
-            Self::Silent(_) => None,
-        }
     }
 }
 
@@ -136,7 +133,6 @@ impl Silence {
     pub(super) fn words(&self) -> String {
         match self {
             Self::Fault(fault) => format!("could not be asked: {fault}"),
-            Self::Unasked => "was not asked".into(),
             Self::TooMany => "answers 429, too many requests".into(),
             Self::Forbidden => "answers 403 to programs".into(),
             Self::Broken(status) => format!("answers {}", status.as_u16()),
@@ -153,6 +149,37 @@ impl Spoken {
             && (self.bounced || self.location == other.location)
     }
 
+    /// Whether it turns the request away, whatever the reason: with an error status, to a place for
+    /// errors, or in words. What is turned away is never accepted.
+    pub(super) fn refuses(&self) -> bool {
+        self.says.mismatch
+            || self.says.bad_client
+            || self.status.is_client_error()
+            || self.location.as_ref().is_some_and(|place| place.refuses)
+    }
+
+    /// Whether people read of a fault on its page.
+    pub(super) fn complains(&self) -> bool {
+        self.words.is_none() && self.location.is_none()
+            || self.telling.iter().any(|word| FAULTS.iter().any(|fault| word.contains(fault)))
+    }
+
+    /// Whether it is about a fault for sure, so that what it says is no message that only stands
+    /// by. An app in the browser may come with 401 or 404, and says nothing by that.
+    pub(super) fn is_outright(&self) -> bool {
+        self.location.is_some()
+            || self.status == StatusCode::BAD_REQUEST
+            || self.status == StatusCode::FORBIDDEN
+            || self.status.is_server_error()
+    }
+
+    /// Whether it says outright, or in a word on redirects that the other has not, that something
+    /// is wrong.
+    pub(super) fn is_told_beside(&self, other: &Self) -> bool {
+        self.says.mismatch && !other.says.mismatch
+            || other.words.is_some() && self.telling.difference(&other.telling).next().is_some()
+    }
+
     /// Names and statuses only.
     pub(super) fn words_for_people(&self) -> String {
         let status = self.status.as_u16();
@@ -167,17 +194,21 @@ impl Spoken {
 
 impl Place {
     fn of(url: &Url, asked: Asked<'_>) -> Self {
-        let query = url.query().unwrap_or_default();
         let mut names = BTreeSet::new();
         let mut errors = BTreeSet::new();
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            if matches!(&*name, "error" | "error_code" | "err" | "authError")
-                && value.len() <= LONGEST_CODE
-                && value.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-            {
-                errors.insert(value.into_owned());
+        let mut refuses = false;
+        for (name, value) in pairs(url) {
+            if NAMES_OF_ERRORS.contains(&name.as_str()) {
+                refuses |= !NEEDS_A_PERSON.contains(&value.as_str());
+                if value.len() <= LONGEST_CODE
+                    && value.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+                {
+                    errors.insert(value);
+                }
             }
-            names.insert(name.into_owned());
+            if !is_random(&name) {
+                names.insert(name);
+            }
         }
         let origin = plain(&url.origin().ascii_serialization(), asked);
         let path = plain(url.path(), asked)
@@ -185,9 +216,29 @@ impl Place {
             .map(|segment| if is_token(segment) { "…" } else { segment })
             .collect::<Vec<_>>()
             .join("/");
-        Self { origin, path, names, errors }
+        refuses |= path.to_ascii_lowercase().split('/').any(|segment| segment.contains("error"));
+        Self { origin, path, names, errors, refuses }
     }
 }
+
+/// Names and values of the query, and of what stands behind `#`: a page of an app in the browser,
+/// or an answer in the fragment (OAuth 2.0 Multiple Response Types §2.1).
+fn pairs(url: &Url) -> Vec<(String, String)> {
+    [url.query(), url.fragment()]
+        .into_iter()
+        .flatten()
+        .flat_map(|text| text.split(['?', '&']))
+        .flat_map(|pair| form_urlencoded::parse(pair.as_bytes()))
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+        .collect()
+}
+
+/// As RFC 6749 §4.1.2.1 calls it, and others do.
+const NAMES_OF_ERRORS: &[&str] = &["error", "error_code", "err", "authError"];
+
+/// That a person would have to sign in (OpenID Connect Core §3.1.2.6): all else was right.
+const NEEDS_A_PERSON: &[&str] =
+    &["login_required", "interaction_required", "consent_required", "account_selection_required"];
 
 /// No `error` of an OAuth standard is longer.
 const LONGEST_CODE: usize = 40;
@@ -281,7 +332,7 @@ fn is_bounce(location: &Url, tested: &str) -> bool {
 /// The values of a `Location`, also of those in base64 (Google's `authError`), as text.
 fn decoded_query(url: &Url) -> String {
     let mut text = String::new();
-    for (_, value) in form_urlencoded::parse(url.query().unwrap_or_default().as_bytes()) {
+    for (_, value) in pairs(url) {
         text.push_str(&value);
         text.push('\n');
         let plain = value.trim_end_matches('=').replace('+', "-").replace('/', "_");
@@ -380,6 +431,39 @@ fn words(text: &str) -> BTreeSet<String> {
     .map(str::to_lowercase)
     .collect()
 }
+
+/// The words on redirects and errors that people can read: not those in tags, where the attributes
+/// of any form and any captcha speak of callbacks and errors, and not those in scripts.
+fn telling(text: &str) -> BTreeSet<String> {
+    let mut seen = String::new();
+    let mut rest = text;
+    while let Some((before, tag)) = rest.split_once('<') {
+        seen.push_str(before);
+        seen.push(' ');
+        let lower = tag.get(..7).unwrap_or(tag).to_ascii_lowercase();
+        let end = ["script", "style"].into_iter().find(|name| lower.starts_with(name));
+        rest = match end {
+            Some(name) => behind(tag, &format!("</{name}")),
+            None => tag,
+        };
+        rest = behind(rest, ">");
+    }
+    seen.push_str(rest);
+    words(&seen).into_iter().filter(|word| TELLING.iter().any(|it| word.contains(it))).collect()
+}
+
+fn behind<'t>(text: &'t str, end: &str) -> &'t str {
+    // As long as before, so that what is found there is found here.
+    let lower = text.to_ascii_lowercase();
+    lower.find(end).and_then(|at| text.get(at + end.len()..)).unwrap_or_default()
+}
+
+/// Words with which pages in any place of the web say that a redirect URI is wrong.
+const TELLING: &[&str] =
+    &["redirect", "callback", "mismatch", "registered", "invalid", "error", "whitelist"];
+
+/// Those that no page says that is about something else.
+const FAULTS: &[&str] = &["mismatch", "invalid", "error"];
 
 /// Whether a run of letters is a nonce, an id, a time, rather than something that people read:
 /// digits among letters, or letters of both cases without order.

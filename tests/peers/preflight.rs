@@ -577,8 +577,8 @@ fn three_hundred_integrations_over_forty_hosts_take_bounded_time() {
     assert_eq!(kinds.hear()["requests"], json!({}), "a dry run asks no provider");
     assert!(!world.requests().contains_key("POST /connect/sessions"));
 
-    // 7 apps on a host, four to six questions each, a tenth of a second apart: 4.2 s on the busiest
-    // host, and all hosts side by side.
+    // 7 apps on a host, four to eight questions each, a tenth of a second apart: 5.6 s on the
+    // busiest host, and all hosts side by side.
     let began = Instant::now();
     let (exit, report) = world.report(&["--pause", "100ms"]);
     let took = began.elapsed();

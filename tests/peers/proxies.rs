@@ -11,7 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 /// Where the client calls from; the proxies call from 127.0.0.1.
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 7));
 /// What proxies add to an answer.
-const OF_PROXIES: &[&str] = &["server"];
+pub(crate) const OF_PROXIES: &[&str] = &["server"];
 
 #[tokio::test]
 async fn haproxy_passes_tcp_on_with_either_proxy_header() {
@@ -156,7 +156,7 @@ async fn http_stays_exact(edge: &Edge, front: SocketAddr) {
     every_request_is_the_clients(edge).await;
 }
 
-async fn connect_from_afar(address: SocketAddr) -> TcpStream {
+pub(crate) async fn connect_from_afar(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((CLIENT, 0).into()).unwrap();
     soon(socket.connect(address)).await.unwrap()
@@ -177,7 +177,7 @@ fn queries() -> [String; 8] {
     .map(str::to_owned)
 }
 
-async fn queries_stay_exact<S>(client: &mut Http1<S>, fields: &str)
+pub(crate) async fn queries_stay_exact<S>(client: &mut Http1<S>, fields: &str)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -192,7 +192,7 @@ where
     }
 }
 
-async fn every_request_is_the_clients(edge: &Edge) {
+pub(crate) async fn every_request_is_the_clients(edge: &Edge) {
     let clients = || {
         let log = edge.stderr();
         let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());

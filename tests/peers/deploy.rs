@@ -2,9 +2,7 @@
 //! its kind. Names and ports that only a real machine has are exchanged; nothing else is.
 
 use crate::peer::{Peer, program};
-use crate::proxies::{
-    OF_PROXIES, connect_from_afar, every_request_is_the_clients, queries_stay_exact,
-};
+use crate::proxies::{connect_from_afar, every_request_is_the_clients, queries_stay_exact};
 use crate::support::client::handshake;
 use crate::support::process::PROGRAM;
 use crate::support::{Authority, Edge, Http1, connect};
@@ -19,6 +17,9 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// What proxies that end TLS add to an answer.
+const OF_FRONTS: &[&str] = &["server", "alt-svc"];
 
 // --- systemd --------------------------------------------------------------------------------------
 
@@ -177,7 +178,7 @@ async fn behind_caddy_that_ends_tls() {
     // Only the callbacks lead to the edge.
     let stream = connect_from_afar(caddy.address("tls")).await;
     let stream = handshake(&authority, stream, "localhost", &[]).await.unwrap();
-    let reply = Http1::allowing(stream, OF_PROXIES).get("/elsewhere").await.unwrap();
+    let reply = Http1::allowing(stream, OF_FRONTS).get("/elsewhere").await.unwrap();
     assert_eq!(reply.status, 404);
 }
 
@@ -216,13 +217,13 @@ fn certificates() -> (Authority, TempDir) {
 async fn stays_exact_with_tls(authority: &Authority, front: SocketAddr, edge: &Edge) {
     let stream = connect_from_afar(front).await;
     let stream = handshake(authority, stream, "localhost", &[]).await.unwrap();
-    queries_stay_exact(&mut Http1::allowing(stream, OF_PROXIES), "").await;
+    queries_stay_exact(&mut Http1::allowing(stream, OF_FRONTS), "").await;
     every_request_is_the_clients(edge).await;
 }
 
 async fn stays_exact(front: SocketAddr, edge: &Edge) {
     let stream = connect_from_afar(front).await;
-    queries_stay_exact(&mut Http1::allowing(stream, OF_PROXIES), "").await;
+    queries_stay_exact(&mut Http1::allowing(stream, OF_FRONTS), "").await;
     every_request_is_the_clients(edge).await;
 }
 
@@ -376,7 +377,7 @@ fn compose_runs_the_image_with_certificates_of_its_own() {
     // No network, no certificate: alive, and not ready.
     image.run(&variables, "! inside health --ready");
     let state = "var/lib/callback-edge";
-    assert!(image.root.join(state).join("acme").is_dir(), "the state folder was not written");
+    assert!(image.volume.join("acme").is_dir(), "the state folder was not written");
     assert_eq!(service["volumes"][0], format!("state:/{state}"));
     let ports = ["80:8080", "443:8443"];
     assert_eq!(service["ports"], serde_json::json!(ports));
@@ -392,6 +393,8 @@ fn compose_runs_the_image_with_certificates_of_its_own() {
 struct Image {
     _dir: TempDir,
     root: PathBuf,
+    /// What a fresh volume would be: owner and mode of the folder that it covers.
+    volume: PathBuf,
     user: String,
     variables: BTreeMap<String, String>,
     health: String,
@@ -411,6 +414,7 @@ impl Image {
         }
         let mut image = Self {
             root,
+            volume: dir.path().join("volume"),
             user: String::new(),
             variables: BTreeMap::new(),
             health: String::new(),
@@ -446,19 +450,25 @@ impl Image {
         let [.., from, to] = words[..] else { panic!("{rest}") };
         let to = self.root.join(to.trim_start_matches('/'));
         fs::create_dir_all(to.parent().unwrap()).unwrap();
-        if from == "/out/callback-edge" {
+        let made = if from == "/out/callback-edge" {
             fs::copy(binary, &to).unwrap();
+            vec![&to]
         } else {
-            fs::create_dir(&to).unwrap();
-        }
-        for word in words {
-            if let Some(owner) = word.strip_prefix("--chown=") {
-                let (user, group) = owner.split_once(':').unwrap();
-                chown(&to, user.parse().ok(), group.parse().ok()).unwrap();
+            vec![&to, &self.volume]
+        };
+        for path in made {
+            if !path.exists() {
+                fs::create_dir(path).unwrap();
             }
-            if let Some(mode) = word.strip_prefix("--chmod=") {
-                let mode = u32::from_str_radix(mode, 8).unwrap();
-                fs::set_permissions(&to, fs::Permissions::from_mode(mode)).unwrap();
+            for word in &words {
+                if let Some(owner) = word.strip_prefix("--chown=") {
+                    let (user, group) = owner.split_once(':').unwrap();
+                    chown(path, user.parse().ok(), group.parse().ok()).unwrap();
+                }
+                if let Some(mode) = word.strip_prefix("--chmod=") {
+                    let mode = u32::from_str_radix(mode, 8).unwrap();
+                    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+                }
             }
         }
     }
@@ -498,8 +508,7 @@ impl Image {
         let mut command = Command::new(program("unshare"));
         command.args(["--net", "--mount", "sh", "-euc", &script]).env_clear();
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("ROOT", &self.root);
-        // The folder itself stands for a fresh volume: it has the owner of what it covers.
-        command.env("VOLUME", self.root.join("var/lib/callback-edge")).envs(variables);
+        command.env("VOLUME", &self.volume).envs(variables);
         run(&mut command)
     }
 }
@@ -544,6 +553,212 @@ fn copy_if_new(from: &Path, to: &Path) {
     if fs::read(to).ok().as_ref() != Some(&content) {
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         fs::write(to, content).unwrap();
+    }
+}
+
+// --- Prometheus and Grafana -----------------------------------------------------------------------
+
+#[test]
+fn prometheus_takes_the_alerts_and_they_fire_when_they_should() {
+    let promtool = program("promtool");
+    run(Command::new(&promtool).args(["check", "rules"]).arg(place("prometheus/alerts.yml")));
+    run(Command::new(&promtool).args(["test", "rules"]).arg(place("prometheus/alerts_test.yml")));
+    let tested = text("prometheus/alerts_test.yml");
+    for rule in alerts().iter().map(|rule| rule["alert"].as_str().unwrap()) {
+        // Once in peace, once in need.
+        assert_eq!(tested.matches(&format!("alertname: {rule}")).count(), 2, "{rule}");
+    }
+}
+
+#[tokio::test]
+async fn alerts_and_dashboard_ask_for_metrics_that_there_are() {
+    let exported = exported().await;
+    let promtool = program("promtool");
+    let dashboard: Value = serde_json::from_str(&text("grafana/dashboard.json")).unwrap();
+    let targets = dashboard["panels"].as_array().unwrap().iter();
+    let targets = targets.flat_map(|panel| panel["targets"].as_array().unwrap());
+    let shown = targets.map(|target| target["expr"].as_str().unwrap().to_owned());
+    let asked = alerts().into_iter().map(|rule| rule["expr"].as_str().unwrap().to_owned());
+    let dir = TempDir::new().unwrap();
+    let mut queries = 0;
+    for query in shown.chain(asked) {
+        // Grafana fills these in.
+        let query = query.replace("$__rate_interval", "5m").replace("$instance", ".*");
+        let words = query.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        let names =
+            words.filter(|word| word.contains("callback_edge") || word.starts_with("process_"));
+        let mut count = 0;
+        for name in names {
+            assert!(exported.contains(name), "nobody exports `{name}`: {query}");
+            count += 1;
+        }
+        assert!(count > 0, "{query}");
+        let rule = serde_json::json!({ "groups": [{
+            "name": "queries", "rules": [{ "record": "query", "expr": query }],
+        }] });
+        let file = dir.path().join("query.yml");
+        fs::write(&file, rule.to_string()).unwrap();
+        run(Command::new(&promtool).args(["check", "rules"]).arg(file));
+        queries += 1;
+    }
+    assert!(queries > 15);
+}
+
+fn alerts() -> Vec<Value> {
+    yaml("prometheus/alerts.yml")[0]["groups"][0]["rules"].as_array().unwrap().clone()
+}
+
+/// The names of all series that an edge with a certificate exports.
+async fn exported() -> BTreeSet<String> {
+    let (_authority, dir) = certificates();
+    let settings = "
+        listen.http = 'off'
+        listen.https = '127.0.0.1:0'
+        listen.admin = '127.0.0.1:0'
+        tls.certificate = '{dir}/edge.pem'
+        tls.private_key = '{dir}/edge.key'
+    ";
+    let edge = Edge::start_in(dir, settings, |_| {});
+    let text = edge.metrics().await.0;
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| line.split(['{', ' ']).next().unwrap().to_owned()).collect()
+}
+
+// --- Kubernetes -----------------------------------------------------------------------------------
+
+/// The versions in support.
+const KUBERNETES: [&str; 3] = ["1.35", "1.36", "1.37"];
+
+/// Kinds that are not Kubernetes' own, and so in no schema of its.
+const OF_OTHERS: [&str; 4] = ["ServiceMonitor", "PrometheusRule", "HTTPRoute", "Certificate"];
+
+#[test]
+fn kubernetes_takes_what_the_overlays_render() {
+    for overlay in ["gateway", "own-tls"] {
+        let documents = rendered(overlay);
+        let (others, own): (Vec<_>, Vec<_>) = documents
+            .into_iter()
+            .partition(|document| OF_OTHERS.contains(&document["kind"].as_str().unwrap()));
+        assert_eq!((own.len(), others.len()), (8, 3), "{overlay}");
+        let dir = TempDir::new().unwrap();
+        for (number, document) in own.iter().enumerate() {
+            let file = dir.path().join(format!("{number}.yaml"));
+            fs::write(file, document.to_string()).unwrap();
+        }
+        for version in KUBERNETES {
+            let mut validate = Command::new(program("kubernetes-validate"));
+            validate.args(["--strict", "--no-warn", "-k", version]);
+            let said = run(validate.args(crate_sources(dir.path())));
+            let passed = said.matches(&format!("against version {version}")).count();
+            assert_eq!(passed, own.len(), "{said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn pods_start_with_the_settings_of_their_overlay() {
+    for overlay in ["gateway", "own-tls"] {
+        let documents = rendered(overlay);
+        let of = |kind: &str| documents.iter().find(|document| document["kind"] == kind).unwrap();
+        let settings = of("ConfigMap")["data"]["config.toml"].as_str().unwrap();
+        let pod = &of("Deployment")["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        let mut ours = settings.replace("auth.example.com", "localhost");
+        for port in container["ports"].as_array().unwrap() {
+            let port = format!("\"0.0.0.0:{}\"", port["containerPort"]);
+            ours = swap(&ours, &[(&port, "\"127.0.0.1:0\"")]);
+        }
+        let (_authority, dir) = certificates();
+        for (ending, file) in [("crt", "edge.pem"), ("key", "edge.key")] {
+            ours = ours.replace(&format!("/tls/tls.{ending}"), &format!("{{dir}}/{file}"));
+        }
+        let edge = Edge::start_in(dir, &ours, |_| {});
+        for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+            let probe = &container[probe]["httpGet"];
+            assert_eq!(probe["port"], "admin");
+            answers(edge.admin[0], probe["path"].as_str().unwrap()).await;
+        }
+        // The whole drain has its time.
+        let seconds = |key: &str| -> u64 {
+            let (_, rest) = settings.split_once(&format!("\n{key} = \"")).unwrap();
+            rest.split_once("s\"").unwrap().0.parse().unwrap()
+        };
+        let allowed = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
+        assert!(allowed > seconds("delay") + seconds("grace"), "{overlay}");
+        // By word of the standard "restricted".
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+        assert_eq!(container["securityContext"]["allowPrivilegeEscalation"], false);
+        assert_eq!(container["securityContext"]["capabilities"]["drop"][0], "ALL");
+        assert_eq!(of("PrometheusRule")["spec"], yaml("prometheus/alerts.yml")[0]);
+    }
+}
+
+fn rendered(overlay: &str) -> Vec<Value> {
+    let overlay = place("kubernetes/overlays").join(overlay);
+    documents(&run(Command::new(program("kubectl")).arg("kustomize").arg(overlay)))
+}
+
+// --- CI -------------------------------------------------------------------------------------------
+
+#[test]
+fn zizmor_finds_nothing_in_the_workflows() {
+    let mut zizmor = Command::new(program("zizmor"));
+    zizmor.args(["--offline", "--no-progress", "--persona", "pedantic"]);
+    zizmor.arg(place("ci/callback.yml"));
+    run(zizmor.arg(Path::new(PROJECT).join(".github/workflows/release.yml")));
+}
+
+#[test]
+fn the_script_for_ci_writes_reports_and_tells_the_worst() {
+    let edge = Edge::start("listen.http = '127.0.0.1:0'");
+    let good = format!("http://{}/oauth/callback", edge.http[0]);
+    let bad = format!("http://{}/nothing/oauth/callback", edge.http[0]);
+    let asked = |url: &str, key: Option<&str>| {
+        let dir = TempDir::new().unwrap();
+        let mut script = Command::new(place("ci/preflight"));
+        script.current_dir(dir.path()).env_clear().env("PATH", "/usr/bin:/bin");
+        script.env("CALLBACK_EDGE", PROGRAM).env("CHECK_OPTIONS", "--no-follow");
+        // Nobody is there: a preflight that cannot run.
+        script.env("PREFLIGHT_OPTIONS", "--timeout 10s").env("CALLBACK_EDGE_NANGO__URL", NOBODY);
+        script.envs(key.map(|key| ("NANGO_SECRET_KEY", key)));
+        let code = script.args([url, "reports"]).output().unwrap().status.code().unwrap();
+        let report = |name: &str| fs::read_to_string(dir.path().join("reports").join(name));
+        (code, report("check.xml").unwrap(), report("preflight.xml").ok())
+    };
+    let (code, check, preflight) = asked(&good, None);
+    assert_eq!((code, preflight), (0, None));
+    assert!(check.contains("<testsuite") && !check.contains("<failure"), "{check}");
+    let (code, check, _) = asked(&bad, None);
+    assert_eq!(code, 1);
+    assert!(check.contains("<failure"), "{check}");
+    let (code, _, preflight) = asked(&good, Some("a key"));
+    assert!(code > 0);
+    assert!(preflight.is_some());
+}
+
+/// Nothing listens there.
+const NOBODY: &str = "http://127.0.0.1:1";
+
+// --- the table ------------------------------------------------------------------------------------
+
+#[test]
+fn the_table_names_every_file_and_every_test() {
+    let readme = text("README.md");
+    for file in crate_sources(&place("")) {
+        let name = file.strip_prefix(place("")).unwrap().to_str().unwrap();
+        let folder = name.split_once('/').map_or("README.md", |(folder, _)| folder);
+        let file = name.rsplit('/').next().unwrap();
+        // The files of a kustomization are one thing.
+        let named = if folder == "kubernetes" { "kubernetes/" } else { file };
+        assert!(readme.contains(named) || name == "README.md", "the README leaves out {name}");
+    }
+    let tests = fs::read_to_string(Path::new(PROJECT).join("tests/peers/deploy.rs")).unwrap();
+    for row in readme.lines().filter(|line| line.starts_with("| ") && line.contains("](")) {
+        let verified = row.rsplit('|').nth(1).unwrap().trim();
+        for name in verified.split('`').filter(|word| word.contains('_') && !word.contains('.')) {
+            assert!(tests.contains(&format!("fn {name}(")), "there is no test `{name}`");
+        }
     }
 }
 

@@ -634,12 +634,14 @@ const OF_OTHERS: [&str; 4] = ["ServiceMonitor", "PrometheusRule", "HTTPRoute", "
 
 #[test]
 fn kubernetes_takes_what_the_overlays_render() {
-    for overlay in ["gateway", "own-tls"] {
+    for (overlay, kinds) in
+        [("overlays/gateway", (8, 3)), ("overlays/own-tls", (8, 3)), ("preflight", (1, 0))]
+    {
         let documents = rendered(overlay);
         let (others, own): (Vec<_>, Vec<_>) = documents
             .into_iter()
             .partition(|document| OF_OTHERS.contains(&document["kind"].as_str().unwrap()));
-        assert_eq!((own.len(), others.len()), (8, 3), "{overlay}");
+        assert_eq!((own.len(), others.len()), kinds, "{overlay}");
         let dir = TempDir::new().unwrap();
         for (number, document) in own.iter().enumerate() {
             let file = dir.path().join(format!("{number}.yaml"));
@@ -657,7 +659,7 @@ fn kubernetes_takes_what_the_overlays_render() {
 
 #[tokio::test]
 async fn pods_start_with_the_settings_of_their_overlay() {
-    for overlay in ["gateway", "own-tls"] {
+    for overlay in ["overlays/gateway", "overlays/own-tls"] {
         let documents = rendered(overlay);
         let of = |kind: &str| documents.iter().find(|document| document["kind"] == kind).unwrap();
         let settings = of("ConfigMap")["data"]["config.toml"].as_str().unwrap();
@@ -694,8 +696,33 @@ async fn pods_start_with_the_settings_of_their_overlay() {
     }
 }
 
+/// With nobody for Nango it cannot pass; it is understood, and reads its key where it is mounted.
+#[test]
+fn the_job_asks_what_preflight_understands() {
+    let pod = &rendered("preflight")[0]["spec"]["jobTemplate"]["spec"]["template"];
+    // No Service takes it for an edge.
+    let edge = &rendered("overlays/gateway");
+    let service = edge.iter().find(|document| document["kind"] == "Service").unwrap();
+    let name = "app.kubernetes.io/name";
+    assert_ne!(pod["metadata"]["labels"][name], service["spec"]["selector"][name]);
+
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("secret-key"), "a key").unwrap();
+    let container = &pod["spec"]["containers"][0];
+    let mount = container["volumeMounts"][0]["mountPath"].as_str().unwrap();
+    let arguments = container["args"].as_array().unwrap().iter().map(|word| {
+        let word = word.as_str().unwrap().replace("https://auth.example.com", "http://127.0.0.1:2");
+        word.replace(mount, &dir.path().display().to_string())
+    });
+    let mut preflight = crate::support::command(dir.path());
+    preflight.args(arguments).env("CALLBACK_EDGE_NANGO__URL", NOBODY);
+    let Output { status, stdout, stderr } = preflight.output().unwrap();
+    let said = String::from_utf8([stdout, stderr].concat()).unwrap();
+    assert!(matches!(status.code(), Some(1..=3)) && said.contains("nango.key"), "{said}");
+}
+
 fn rendered(overlay: &str) -> Vec<Value> {
-    let overlay = place("kubernetes/overlays").join(overlay);
+    let overlay = place("kubernetes").join(overlay);
     documents(&run(Command::new(program("kubectl")).arg("kustomize").arg(overlay)))
 }
 

@@ -156,7 +156,7 @@ async fn http_stays_exact(edge: &Edge, front: SocketAddr) {
     every_request_is_the_clients(edge).await;
 }
 
-async fn connect_from_afar(address: SocketAddr) -> TcpStream {
+pub(crate) async fn connect_from_afar(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((CLIENT, 0).into()).unwrap();
     soon(socket.connect(address)).await.unwrap()
@@ -177,7 +177,7 @@ fn queries() -> [String; 8] {
     .map(str::to_owned)
 }
 
-async fn queries_stay_exact<S>(client: &mut Http1<S>, fields: &str)
+pub(crate) async fn queries_stay_exact<S>(client: &mut Http1<S>, fields: &str)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -192,11 +192,14 @@ where
     }
 }
 
-async fn every_request_is_the_clients(edge: &Edge) {
+pub(crate) async fn every_request_is_the_clients(edge: &Edge) {
     let clients = || {
         let log = edge.stderr();
         let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
-        let requests = lines.filter(|line: &serde_json::Value| line["event"] == "request");
+        let requests = lines.filter(|line: &serde_json::Value| {
+            // What asks at the admin listener is no client.
+            line["event"] == "request" && line["listener"] != "admin"
+        });
         requests.map(|line| line["client"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     until("a log line for each request", async || clients().len() > queries().len()).await;

@@ -120,8 +120,7 @@ async fn connect(accepted: Accepted, activity: &Arc<Activity>) {
     // In boxes, the handshake, its stream and what follows: a task is as large as its largest
     // moment, and keeps room for all that was ever moved through it. Most of its life it waits.
     let accepting = tls.current().accept(stream);
-    let mut handshake =
-        Box::pin(timeout(left, async { accepting.await.map(Box::new) }));
+    let mut handshake = Box::pin(timeout(left, async { accepting.await.map(Box::new) }));
     let shaken = tokio::select! {
         shaken = handshake.as_mut() => shaken,
         () = activity.evicted() => return,

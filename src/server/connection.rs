@@ -113,15 +113,21 @@ async fn connect(accepted: Accepted, activity: &Arc<Activity>) {
     };
     let Some(tls) = tls else {
         activity.became_ready();
-        return http1(stream, edge).await;
+        let keeper = Keeper::of(&edge);
+        return keeper.keep(http1(stream, edge)).await;
     };
     let left = handshake_timeout.saturating_sub(activity.age());
-    let handshake = tokio::select! {
-        handshake = timeout(left, tls.current().accept(stream)) => handshake,
+    // In boxes, the handshake, its stream and what follows: a task is as large as its largest
+    // moment, and keeps room for all that was ever moved through it. Most of its life it waits.
+    let accepting = tls.current().accept(stream);
+    let mut handshake = Box::pin(timeout(left, async { accepting.await.map(Box::new) }));
+    let shaken = tokio::select! {
+        shaken = handshake.as_mut() => shaken,
         () = activity.evicted() => return,
         () = last_call(&drain) => return,
     };
-    match handshake {
+    drop(handshake);
+    match shaken {
         // A directory has seen what it came for (RFC 8737 §3).
         Ok(Ok(mut stream)) if stream.get_ref().1.alpn_protocol() == Some(ACME_TLS) => {
             let _ = timeout(FAREWELL, stream.shutdown()).await;
@@ -129,10 +135,11 @@ async fn connect(accepted: Accepted, activity: &Arc<Activity>) {
         Ok(Ok(stream)) => {
             metrics.handshake(activity.age());
             activity.became_ready();
+            let keeper = Keeper::of(&edge);
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-                http2(stream, edge).await;
+                keeper.keep(http2(stream, edge)).await;
             } else {
-                http1(stream, edge).await;
+                keeper.keep(http1(stream, edge)).await;
             }
         }
         Ok(Err(error)) => handshake_failed(&shared, peer, &error),
@@ -146,10 +153,10 @@ async fn last_call(drain: &CancellationToken) {
     tokio::time::sleep(LAST_CALL).await;
 }
 
-async fn http1(stream: impl AsyncRead + AsyncWrite + Unpin, edge: Edge) {
+/// Not an async function, which would keep room for what it was given beside what it made of it.
+fn http1(stream: impl AsyncRead + AsyncWrite + Unpin, edge: Edge) -> Pin<Box<impl Connection>> {
     let header_bytes = edge.shared.snapshot.load().settings.limits.header_bytes;
     let io = TokioIo::new(Watched::http1(stream, Arc::clone(&edge.activity)));
-    let keeper = Keeper::of(&edge);
     let connection = http1::Builder::new()
         // Deadlines are kept here, for every stage; hyper's would be a second timer.
         .header_read_timeout(None)
@@ -157,13 +164,15 @@ async fn http1(stream: impl AsyncRead + AsyncWrite + Unpin, edge: Edge) {
         .max_buf_size(header_bytes.max(8192))
         .max_header_size(header_bytes)
         .serve_connection(io, edge);
-    keeper.keep(connection).await;
+    Box::pin(connection)
 }
 
-async fn http2(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, edge: Edge) {
+fn http2(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    edge: Edge,
+) -> Pin<Box<impl Connection>> {
     let header_bytes = edge.shared.snapshot.load().settings.limits.header_bytes;
     let io = TokioIo::new(Watched::http2(stream, Arc::clone(&edge.activity)));
-    let keeper = Keeper::of(&edge);
     let connection = http2::Builder::new(TokioExecutor::new())
         .max_concurrent_streams(H2_STREAMS)
         .initial_stream_window_size(H2_STREAM_WINDOW)
@@ -171,7 +180,7 @@ async fn http2(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, edg
         .max_send_buf_size(H2_SEND_BUFFER)
         .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
         .serve_connection(io, edge);
-    keeper.keep(connection).await;
+    Box::pin(connection)
 }
 
 /// A hyper connection, whichever version.
@@ -245,8 +254,7 @@ impl Keeper {
         }
     }
 
-    async fn keep<C: Connection>(self, connection: C) {
-        let mut connection = pin!(connection);
+    async fn keep<C: Connection>(self, mut connection: Pin<Box<C>>) {
         let mut phase = Phase::Open;
         let mut sleep = pin!(tokio::time::sleep_until(self.look_at(&phase).into()));
         loop {

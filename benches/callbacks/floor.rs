@@ -1,0 +1,78 @@
+//! The floor: what TCP, rustls and a canned answer cost. It reads no request beyond its end, has no
+//! deadline, limit or counter, and answers everybody the same.
+
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::NoServerSessionStorage;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+/// Serves for ever.
+pub(crate) fn run(certificate: &str, key: &str, plain: u16, tls: u16) {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![CertificateDer::from_pem_file(certificate).unwrap()],
+            PrivateKeyDer::from_pem_file(key).unwrap(),
+        )
+        .unwrap();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let plain = TcpListener::bind((Ipv4Addr::LOCALHOST, plain)).await.unwrap();
+        let tls = TcpListener::bind((Ipv4Addr::LOCALHOST, tls)).await.unwrap();
+        tokio::spawn(async move {
+            loop {
+                let stream = accept(&plain).await;
+                tokio::spawn(answer(stream));
+            }
+        });
+        loop {
+            let stream = accept(&tls).await;
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    answer(stream).await;
+                }
+            });
+        }
+    });
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    let (stream, _) = listener.accept().await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let answer = format!(
+        "HTTP/1.1 308 Permanent Redirect\r\ncache-control: no-store\r\nlocation: {}?{}\r\n\
+         content-length: 0\r\ndate: Wed, 25 Nov 2026 00:00:00 GMT\r\n\r\n",
+        crate::load::TARGET,
+        crate::load::query(),
+    );
+    let mut request = [0; 4096];
+    let mut filled = 0;
+    while let Ok(read @ 1..) = stream.read(&mut request[filled..]).await {
+        filled += read;
+        if request[..filled].ends_with(b"\r\n\r\n") {
+            filled = 0;
+            if stream.write_all(answer.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    }
+    let _ = stream.shutdown().await;
+}

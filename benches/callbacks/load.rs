@@ -1,0 +1,442 @@
+//! The load: raw requests, so that it costs less than any server does. Nothing is verified but that
+//! each answer is the redirect.
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ClientConfig, Resumption};
+use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, HandshakeKind, SignatureScheme};
+use std::io::{Error, Result};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Where everybody redirects to.
+pub(crate) const TARGET: &str = "https://api.nango.dev/oauth/callback";
+const PATH: &str = "/oauth/callback";
+const QUERY_BYTES: usize = 600;
+/// What a browser sends beside it.
+const FIELDS: [(&str, &str); 7] = [
+    ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
+    ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
+    ("accept-language", "en-US,en;q=0.5"),
+    ("accept-encoding", "gzip, deflate, br, zstd"),
+    ("sec-fetch-dest", "document"),
+    ("sec-fetch-mode", "navigate"),
+    ("sec-fetch-site", "cross-site"),
+];
+/// Nothing takes so long unless it is broken.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The query of every request; its first eight digits may be others.
+pub(crate) fn query() -> String {
+    let mut query = "code=00000000-4%2F0AVMBsJj&scope=email+profile%20openid&state=".to_owned();
+    query.extend("Wm9vbS4uLg_-".chars().cycle().take(QUERY_BYTES - query.len()));
+    query
+}
+
+fn request() -> Vec<u8> {
+    let mut request = format!("GET {PATH}?{} HTTP/1.1\r\nhost: localhost\r\n", query());
+    for (name, value) in FIELDS {
+        request.extend([name, ": ", value, "\r\n"]);
+    }
+    (request + "\r\n").into_bytes()
+}
+
+/// How a client shakes hands.
+#[derive(Clone, Copy)]
+pub(crate) enum Hello {
+    X25519,
+    /// As browsers do: both shares in the first flight.
+    MlKem,
+    /// X25519, and comes back with a ticket where one was given.
+    Resuming,
+}
+
+/// A client of TLS 1.3 with this protocol in ALPN.
+pub(crate) fn client(hello: Hello, alpn: &str) -> TlsConnector {
+    let kx_groups: Vec<&dyn SupportedKxGroup> = match hello {
+        Hello::X25519 | Hello::Resuming => vec![kx_group::X25519],
+        Hello::MlKem => vec![kx_group::X25519MLKEM768, kx_group::X25519],
+    };
+    // In the order of browsers. rustls would put AES-256 first, and its SHA-384 costs a server a
+    // seventh more than visitors make it pay.
+    let cipher_suites = vec![
+        cipher_suite::TLS13_AES_128_GCM_SHA256,
+        cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+        cipher_suite::TLS13_AES_256_GCM_SHA384,
+    ];
+    let provider = Arc::new(CryptoProvider { cipher_suites, kx_groups, ..default_provider() });
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+    if !matches!(hello, Hello::Resuming) {
+        config.resumption = Resumption::disabled();
+    }
+    Arc::new(config).into()
+}
+
+/// Believes everybody: the load is not what is measured.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Runs the job `total` times, `lanes` at once; tells what each run told.
+async fn spread<T, F>(
+    total: usize,
+    lanes: usize,
+    job: impl Fn() -> F + Clone + Send + 'static,
+) -> Vec<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send,
+{
+    let mut set = JoinSet::new();
+    for lane in 0..lanes {
+        let job = job.clone();
+        let share = total / lanes + usize::from(lane < total % lanes);
+        set.spawn(async move {
+            let mut told = Vec::with_capacity(share);
+            for _ in 0..share {
+                told.push(job().await);
+            }
+            told
+        });
+    }
+    set.join_all().await.into_iter().flatten().collect()
+}
+
+async fn connect(address: SocketAddr, client: &TlsConnector) -> Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    client.connect(ServerName::try_from("localhost").unwrap(), stream).await
+}
+
+/// Asks once on a fresh stream; tells how long the answer was, head and body.
+async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &[u8]) -> Result<usize> {
+    stream.write_all(request).await?;
+    let mut answer = Vec::with_capacity(4096);
+    loop {
+        if stream.read_buf(&mut answer).await? == 0 {
+            return Err(Error::other("an answer ended early"));
+        }
+        let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else {
+            continue;
+        };
+        let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+        let field = |wanted: &str| {
+            head.lines().find_map(|line| {
+                let (name, value) = line.split_once(": ")?;
+                name.eq_ignore_ascii_case(wanted).then(|| value.to_owned())
+            })
+        };
+        let location = field("location").unwrap_or_default();
+        if !head.starts_with("HTTP/1.1 308") || location != format!("{TARGET}?{}", query()) {
+            return Err(Error::other(format!("not the redirect: {head}")));
+        }
+        let body = field("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        let whole = end + 4 + body;
+        if answer.len() >= whole {
+            return Ok(whole);
+        }
+    }
+}
+
+/// A visitor: connects, shakes hands, asks once, leaves. Tells whether the session was resumed.
+pub(crate) async fn one_shot(address: SocketAddr, client: &TlsConnector) -> Result<bool> {
+    let visit = async {
+        let mut stream = connect(address, client).await?;
+        ask(&mut stream, &request()).await?;
+        let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+        Ok::<_, Error>((stream, resumed))
+    };
+    let (mut stream, resumed) = timeout(PATIENCE, visit).await.map_err(Error::other)??;
+    // The server's end of it belongs to what the visit costs.
+    let _ = stream.shutdown().await;
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await;
+    Ok(resumed)
+}
+
+/// So many visitors; tells how many resumed a session.
+pub(crate) async fn one_shots(address: SocketAddr, client: &TlsConnector, total: usize) -> usize {
+    let client = client.clone();
+    let visits = spread(total, 8, move || {
+        let client = client.clone();
+        async move { one_shot(address, &client).await }
+    });
+    visits.await.into_iter().filter(|visit| *visit.as_ref().unwrap()).count()
+}
+
+/// So many requests over a few plain connections that stay.
+pub(crate) async fn keep_alive(address: SocketAddr, total: usize) {
+    const LANES: usize = 16;
+    let lane = move || async move {
+        let request = request();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        // All further answers are as long as the first.
+        let length = ask(&mut stream, &request).await.unwrap();
+        let mut answer = vec![0; length];
+        for _ in 1..total / LANES {
+            stream.write_all(&request).await.unwrap();
+            stream.read_exact(&mut answer).await.unwrap();
+            assert!(answer.starts_with(b"HTTP/1.1 308"), "another answer");
+        }
+    };
+    timeout(PATIENCE * 3, spread(LANES, LANES, lane)).await.unwrap();
+}
+
+/// So many requests over a few HTTP/2 connections, several at once on each.
+pub(crate) async fn h2(address: SocketAddr, client: &TlsConnector, total: usize) {
+    const LANES: usize = 4;
+    const AT_ONCE: usize = 16;
+    let client = client.clone();
+    let lane = move || {
+        let client = client.clone();
+        async move {
+            let mut h2 = H2::open(address, &client).await.unwrap();
+            h2.ask(total / LANES, AT_ONCE).await.unwrap();
+        }
+    };
+    timeout(PATIENCE * 3, spread(LANES, LANES, lane)).await.unwrap();
+}
+
+/// A connection that waits.
+pub(crate) enum Idle {
+    H1 { _stream: TlsStream<TcpStream> },
+    H2 { _h2: H2 },
+}
+
+/// Opens so many connections that have asked once.
+pub(crate) async fn idle(
+    address: SocketAddr,
+    client: &TlsConnector,
+    h2: bool,
+    total: usize,
+) -> Vec<Idle> {
+    let client = client.clone();
+    let open = spread(total, 32, move || {
+        let client = client.clone();
+        async move {
+            if h2 {
+                let mut h2 = H2::open(address, &client).await.unwrap();
+                h2.ask(1, 1).await.unwrap();
+                Idle::H2 { _h2: h2 }
+            } else {
+                let mut stream = connect(address, &client).await.unwrap();
+                ask(&mut stream, &request()).await.unwrap();
+                Idle::H1 { _stream: stream }
+            }
+        }
+    });
+    timeout(PATIENCE * 3, open).await.unwrap()
+}
+
+/// What visitors saw who came at a fixed rate, whether those before them had left or not.
+#[derive(Default)]
+pub(crate) struct Seen {
+    pub(crate) latencies: Vec<Duration>,
+    /// How late they set out: the load's own noise, which is in the latencies too.
+    pub(crate) lateness: Vec<Duration>,
+    pub(crate) failed: usize,
+}
+
+/// Sends visitors at this rate.
+pub(crate) async fn open_loop(
+    address: SocketAddr,
+    client: &TlsConnector,
+    rate: u32,
+    total: u32,
+    seen: &mut Seen,
+) {
+    let begin = Instant::now() + Duration::from_millis(5);
+    let mut visits = JoinSet::new();
+    for visit in 0..total {
+        let due = begin + Duration::from_secs(1) / rate * visit;
+        sleep_until(due).await;
+        let client = client.clone();
+        visits.spawn(async move {
+            let started = Instant::now();
+            let lateness = started - due;
+            let visit = async {
+                let mut stream = connect(address, &client).await?;
+                ask(&mut stream, &request()).await?;
+                let took = started.elapsed();
+                stream.shutdown().await?;
+                Ok::<_, Error>(took)
+            };
+            (lateness, timeout(PATIENCE, visit).await)
+        });
+    }
+    for (lateness, visit) in visits.join_all().await {
+        seen.lateness.push(lateness);
+        match visit {
+            Ok(Ok(took)) => seen.latencies.push(took),
+            _ => seen.failed += 1,
+        }
+    }
+}
+
+/// An HTTP/2 connection that speaks in frames made once (RFC 9113).
+pub(crate) struct H2 {
+    stream: TlsStream<TcpStream>,
+    /// The header block; no two are the same, so that nobody answers from a table.
+    block: Vec<u8>,
+    digits: usize,
+    next_id: u32,
+    read: Vec<u8>,
+    send: Vec<u8>,
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const ACK: u8 = 1;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+impl H2 {
+    async fn open(address: SocketAddr, client: &TlsConnector) -> Result<Self> {
+        let stream = connect(address, client).await?;
+        let mut block = Vec::new();
+        let path = format!("{PATH}?{}", query());
+        let pseudo = [
+            (":method", "GET"),
+            (":scheme", "https"),
+            (":authority", "localhost"),
+            (":path", path.as_str()),
+        ];
+        for (name, value) in pseudo.into_iter().chain(FIELDS) {
+            // A literal that is not indexed, in plain letters (RFC 7541 §6.2.2).
+            block.push(0);
+            literal(&mut block, name);
+            literal(&mut block, value);
+        }
+        let digits = block.windows(8).position(|window| window == b"00000000").unwrap();
+        let mut send = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        // No pushes; and room for whatever bodies may come.
+        frame(&mut send, SETTINGS, 0, 0, &[0, 2, 0, 0, 0, 0]);
+        frame(&mut send, WINDOW_UPDATE, 0, 0, &0x3fff_ffff_u32.to_be_bytes());
+        Ok(Self { stream, block, digits, next_id: 1, read: Vec::new(), send })
+    }
+
+    /// Asks so many times, so many at once.
+    async fn ask(&mut self, total: usize, at_once: usize) -> Result<()> {
+        let (mut asked, mut answered) = (0, 0);
+        while answered < total {
+            while asked < total && asked - answered < at_once {
+                let id = self.next_id;
+                self.next_id += 2;
+                asked += 1;
+                self.block[self.digits..self.digits + 8]
+                    .copy_from_slice(format!("{id:08}").as_bytes());
+                frame(&mut self.send, HEADERS, END_STREAM | END_HEADERS, id, &self.block);
+            }
+            if !self.send.is_empty() {
+                self.stream.write_all(&self.send).await?;
+                self.send.clear();
+            }
+            if self.stream.read_buf(&mut self.read).await? == 0 {
+                return Err(Error::other("an HTTP/2 connection ended"));
+            }
+            answered += self.take()?;
+        }
+        Ok(())
+    }
+
+    /// Takes the frames that are whole; tells how many answers ended.
+    fn take(&mut self) -> Result<usize> {
+        let (mut ended, mut at) = (0, 0);
+        while let Some(head) = self.read.get(at..at + 9) {
+            let length =
+                usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+            let (kind, flags) = (head[3], head[4]);
+            let Some(payload) = self.read.get(at + 9..at + 9 + length) else { break };
+            match kind {
+                // Less is not the redirect: it has no room for the query.
+                HEADERS if length < QUERY_BYTES / 2 => return Err(Error::other("another answer")),
+                HEADERS | DATA => ended += usize::from(flags & END_STREAM != 0),
+                SETTINGS if flags & ACK == 0 => frame(&mut self.send, SETTINGS, ACK, 0, &[]),
+                PING if flags & ACK == 0 => frame(&mut self.send, PING, ACK, 0, payload),
+                RST_STREAM | GOAWAY => return Err(Error::other("HTTP/2 was refused")),
+                _ => {}
+            }
+            at += 9 + length;
+        }
+        self.read.drain(..at);
+        Ok(ended)
+    }
+}
+
+fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    out.extend(&u32::try_from(payload.len()).unwrap().to_be_bytes()[1..]);
+    out.extend([kind, flags]);
+    out.extend(stream.to_be_bytes());
+    out.extend(payload);
+}
+
+/// A string literal (RFC 7541 §5.2), its length in seven bits and what follows (§5.1).
+fn literal(out: &mut Vec<u8>, text: &str) {
+    let mut length = text.len();
+    if length < 127 {
+        out.push(u8::try_from(length).unwrap());
+    } else {
+        out.push(127);
+        length -= 127;
+        while length >= 128 {
+            out.push(u8::try_from(length % 128).unwrap() | 128);
+            length /= 128;
+        }
+        out.push(u8::try_from(length).unwrap());
+    }
+    out.extend(text.as_bytes());
+}

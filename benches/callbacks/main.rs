@@ -1,0 +1,400 @@
+//! What a callback costs, beside nginx, HAProxy, Caddy and the floor. `benches/README.md` tells how
+//! to run this and what the figures mean.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    reason = "a benchmark prints, and says by panicking that it cannot go on"
+)]
+
+mod floor;
+mod load;
+mod server;
+
+use load::{Hello, Seen, client};
+use serde_json::{Map, Value, json};
+use server::{Identity, Kind, Role, Server};
+use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// As the edge has it, so that the floor differs by nothing but what it leaves out.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const ROUNDS: usize = 5;
+/// Visitors a second: about a quarter of what one core of nginx's takes.
+const RATE: u32 = 400;
+const LATENCY_ROUNDS: usize = 3;
+/// Seconds at that rate, in each round.
+const SECONDS: u32 = 2;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["floor", certificate, key, plain, tls] => {
+            floor::run(certificate, key, plain.parse().unwrap(), tls.parse().unwrap());
+        }
+        ["pinned", ..] => {
+            let rounds = words.iter().skip_while(|word| **word != "--rounds").nth(1);
+            let rounds = rounds.map_or(ROUNDS, |rounds| rounds.parse().unwrap());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(run(rounds.max(1)));
+        }
+        // The load has CPU 1, the servers CPU 0.
+        _ => {
+            let mut command = Command::new("taskset");
+            command.args(["-c", "1"]).arg(std::env::current_exe().unwrap()).arg("pinned");
+            panic!("cannot run taskset on two CPUs: {}", command.args(arguments).exec());
+        }
+    }
+}
+
+async fn run(rounds: usize) {
+    let started = Instant::now();
+    let identity = Identity::new();
+    let mut told = Map::new();
+    told.insert("machine".to_owned(), machine());
+    told.insert("rounds".to_owned(), rounds.into());
+    told.insert("cpu".to_owned(), cpu(rounds, &identity).await);
+    told.insert("latency".to_owned(), latency(rounds, &identity).await);
+    told.insert("memory".to_owned(), memory(&identity).await);
+    told.insert("cold_start_ms".to_owned(), cold_start(rounds, &identity).await);
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench.json");
+    std::fs::write(&path, format!("{:#}\n", Value::from(told))).unwrap();
+    println!("\n{} s; the same in {}", started.elapsed().as_secs(), path.display());
+}
+
+fn machine() -> Value {
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+    let models = cpus.lines().filter_map(|line| line.strip_prefix("model name"));
+    let models: Vec<_> = models.map(|model| model.trim_start_matches([' ', '\t', ':'])).collect();
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    println!("{} × {}, Linux {}", models.len(), models.first().unwrap_or(&"?"), kernel.trim());
+    let mut servers = Map::new();
+    for kind in Kind::ALL {
+        let (version, bytes) = kind.version();
+        println!("{:<8} {version}, {:.1} MB", kind.name(), bytes as f64 / 1e6);
+        servers.insert(kind.name().to_owned(), json!({"version": version, "binary_bytes": bytes}));
+    }
+    json!({"cpus": models.len(), "model": models.first(), "kernel": kernel.trim(), "servers": servers})
+}
+
+/// One row of the table of CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Work {
+    OneShot,
+    OneShotMlKem,
+    Resumption,
+    H2,
+    KeepAlive,
+    KeepAliveLogged,
+}
+
+impl Work {
+    const ALL: [Self; 6] = [
+        Self::OneShot,
+        Self::OneShotMlKem,
+        Self::Resumption,
+        Self::H2,
+        Self::KeepAlive,
+        Self::KeepAliveLogged,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::OneShot => "one-shot TLS, X25519",
+            Self::OneShotMlKem => "one-shot TLS, X25519MLKEM768",
+            Self::Resumption => "one-shot TLS, with a ticket if given",
+            Self::H2 => "HTTP/2 over TLS",
+            Self::KeepAlive => "HTTP/1.1 keep-alive, plain",
+            Self::KeepAliveLogged => "the same with a log of requests",
+        }
+    }
+
+    fn role(self) -> Role {
+        match self {
+            Self::KeepAlive => Role::Plain,
+            Self::KeepAliveLogged => Role::Logged,
+            _ => Role::Tls,
+        }
+    }
+
+    fn requests(self) -> usize {
+        match self {
+            Self::OneShot | Self::OneShotMlKem => 1500,
+            Self::Resumption => 1000,
+            Self::H2 | Self::KeepAlive | Self::KeepAliveLogged => 12_000,
+        }
+    }
+
+    /// The floor has neither HTTP/2 nor a log.
+    fn is_done_by(self, kind: Kind) -> bool {
+        kind != Kind::Floor || !matches!(self, Self::H2 | Self::KeepAliveLogged)
+    }
+
+    /// Does it; tells how many sessions were resumed.
+    async fn load(self, server: &Server, requests: usize) -> usize {
+        let address = server.address();
+        let hello = match self {
+            Self::OneShotMlKem => Hello::MlKem,
+            Self::Resumption => Hello::Resuming,
+            _ => Hello::X25519,
+        };
+        match self {
+            Self::KeepAlive | Self::KeepAliveLogged => load::keep_alive(address, requests).await,
+            Self::H2 => load::h2(address, &client(hello, "h2"), requests).await,
+            _ => return load::one_shots(address, &client(hello, "http/1.1"), requests).await,
+        }
+        0
+    }
+}
+
+/// CPU of the server for each request. Each round asks every server once, so that what else the
+/// machine does falls on all of them; ratios are made within a round.
+async fn cpu(rounds: usize, identity: &Identity) -> Value {
+    let mut servers = Vec::new();
+    for role in [Role::Tls, Role::Plain, Role::Logged] {
+        for kind in Kind::ALL {
+            if role != Role::Logged || kind != Kind::Floor {
+                servers.push((role, Server::start(kind, role, identity).await));
+            }
+        }
+    }
+    let mut costs: BTreeMap<(Work, Kind), Vec<f64>> = BTreeMap::new();
+    let mut resumed: BTreeMap<Kind, usize> = BTreeMap::new();
+    // Round 0 warms up.
+    for round in 0..=rounds {
+        for work in Work::ALL {
+            let able = servers
+                .iter()
+                .filter(|(role, server)| *role == work.role() && work.is_done_by(server.kind));
+            for (_, server) in able {
+                let requests = if round == 0 { work.requests() / 10 } else { work.requests() };
+                let before = server.cpu();
+                let back = work.load(server, requests).await;
+                // What is still being cleared away belongs to it.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let spent = server.cpu().saturating_sub(before);
+                if round > 0 {
+                    let cost = spent.as_secs_f64() * 1e6 / requests as f64;
+                    costs.entry((work, server.kind)).or_default().push(cost);
+                    if work == Work::Resumption {
+                        *resumed.entry(server.kind).or_default() += back;
+                    }
+                }
+            }
+        }
+    }
+
+    println!("\nCPU of the server, µs per request: median of {rounds} rounds");
+    heading("");
+    let mut told = Map::new();
+    for work in Work::ALL {
+        let mut row = Map::new();
+        let cells = Kind::ALL.map(|kind| {
+            let Some(costs) = costs.get(&(work, kind)) else { return "–".to_owned() };
+            row.insert(kind.name().to_owned(), costs.clone().into());
+            format!("{:.1}", median(costs))
+        });
+        line(work.name(), &cells);
+        told.insert(work.name().to_owned(), row.into());
+    }
+    println!("\nThe edge against each: median of the rounds' ratios, and their range");
+    heading("");
+    let mut ratios = Map::new();
+    for work in Work::ALL {
+        let edge = &costs[&(work, Kind::Edge)];
+        let mut row = Map::new();
+        let cells = Kind::ALL.map(|kind| {
+            let Some(other) = costs.get(&(work, kind)) else { return "–".to_owned() };
+            let mut each: Vec<f64> =
+                edge.iter().zip(other).map(|(edge, other)| edge / other).collect();
+            each.sort_by(f64::total_cmp);
+            row.insert(kind.name().to_owned(), median(&each).into());
+            format!("{:.2} ({:.2}–{:.2})", median(&each), each[0], each[each.len() - 1])
+        });
+        line(work.name(), &cells);
+        ratios.insert(work.name().to_owned(), row.into());
+    }
+    let total = rounds * Work::Resumption.requests();
+    let share = |kind: Kind| 100.0 * resumed[&kind] as f64 / total as f64;
+    line("sessions resumed, %", &Kind::ALL.map(|kind| format!("{:.0}", share(kind))));
+    if resumed[&Kind::Edge] == 0 {
+        println!("The edge gives no tickets: who follows a callback does not come back.");
+    }
+    let resumed: Map<_, _> =
+        resumed.keys().map(|kind| (kind.name().to_owned(), share(*kind).into())).collect();
+    json!({"us_per_request": told, "edge_ratio": ratios, "resumed_percent": resumed})
+}
+
+/// What visitors see who come at a fixed rate, with nothing else going on and during reloads.
+async fn latency(rounds: usize, identity: &Identity) -> Value {
+    let mut servers = Vec::new();
+    for kind in Kind::ALL {
+        servers.push(Server::start(kind, Role::Tls, identity).await);
+    }
+    let client = client(Hello::X25519, "http/1.1");
+    let mut seen: BTreeMap<(bool, Kind), Seen> = BTreeMap::new();
+    // Time is what this takes most of.
+    for _ in 0..rounds.min(LATENCY_ROUNDS) {
+        for reloading in [false, true] {
+            for server in &servers {
+                if reloading && server.kind == Kind::Floor {
+                    continue;
+                }
+                let seen = seen.entry((reloading, server.kind)).or_default();
+                let visits = load::open_loop(server.address(), &client, RATE, RATE * SECONDS, seen);
+                if reloading {
+                    let reloads = async {
+                        for _ in 0..SECONDS {
+                            tokio::time::sleep(Duration::from_millis(500)).await;
+                            server.reload().await;
+                        }
+                    };
+                    tokio::join!(visits, reloads);
+                } else {
+                    visits.await;
+                }
+            }
+        }
+    }
+    println!("\n{RATE} one-shots a second, ms at p50 / p99 / p99.9");
+    heading("");
+    let mut told = Map::new();
+    for (reloading, name) in [(false, "alone"), (true, "with a reload every second")] {
+        let mut row = Map::new();
+        let mut late = Vec::new();
+        let mut failed = Vec::new();
+        let cells = Kind::ALL.map(|kind| {
+            let Some(seen) = seen.get_mut(&(reloading, kind)) else {
+                late.push("–".to_owned());
+                failed.push("–".to_owned());
+                return "–".to_owned();
+            };
+            let [took, lateness] = [&mut seen.latencies, &mut seen.lateness].map(|times| {
+                times.sort_unstable();
+                [0.5, 0.99, 0.999].map(|share| quantile(times, share))
+            });
+            row.insert(
+                kind.name().to_owned(),
+                json!({"p50_p99_p999_ms": took, "lateness_ms": lateness, "failed": seen.failed}),
+            );
+            late.push(lateness.map(|time| format!("{time:.1}")).join(" / "));
+            failed.push(seen.failed.to_string());
+            took.map(|time| format!("{time:.1}")).join(" / ")
+        });
+        line(name, &cells);
+        line("  the load's own lateness", &late);
+        line("  visitors who were refused", &failed);
+        told.insert(name.to_owned(), row.into());
+    }
+    told.into()
+}
+
+/// What is held at rest and by connections that wait, one server at a time.
+async fn memory(identity: &Identity) -> Value {
+    let mut rows: [Vec<u64>; 4] = Default::default();
+    let mut told = Map::new();
+    for kind in Kind::ALL {
+        let server = Server::start(kind, Role::Tls, identity).await;
+        let at_rest = settled(&server).await;
+        let h1 = client(Hello::X25519, "http/1.1");
+        let mut held = load::idle(server.address(), &h1, false, 2000).await;
+        let at_2000 = settled(&server).await.saturating_sub(at_rest) / 2000;
+        held.extend(load::idle(server.address(), &h1, false, 8000).await);
+        let at_10000 = settled(&server).await.saturating_sub(at_rest) / 10_000;
+        drop((server, held));
+        let mut h2 = 0;
+        if Work::H2.is_done_by(kind) {
+            let server = Server::start(kind, Role::Tls, identity).await;
+            let at_rest = settled(&server).await;
+            let held = load::idle(server.address(), &client(Hello::X25519, "h2"), true, 2000).await;
+            h2 = settled(&server).await.saturating_sub(at_rest) / 2000;
+            drop((server, held));
+        }
+        for (row, figure) in rows.iter_mut().zip([at_rest / 1000, at_2000, at_10000, h2]) {
+            row.push(figure);
+        }
+        told.insert(
+            kind.name().to_owned(),
+            json!({"at_rest": at_rest, "h1_2000": at_2000, "h1_10000": at_10000, "h2_2000": h2}),
+        );
+    }
+    println!("\nMemory");
+    heading("");
+    let names = [
+        "at rest, kB",
+        "bytes per idle TLS connection: 2,000 HTTP/1.1",
+        "10,000 HTTP/1.1",
+        "2,000 HTTP/2",
+    ];
+    for (name, row) in names.into_iter().zip(&rows) {
+        let cells: Vec<_> = row
+            .iter()
+            .map(|figure| if *figure == 0 { "–".to_owned() } else { figure.to_string() })
+            .collect();
+        line(name, &cells);
+    }
+    told.into()
+}
+
+/// What it holds once it has cleared away what it had for moments only.
+async fn settled(server: &Server) -> u64 {
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    server.memory()
+}
+
+async fn cold_start(rounds: usize, identity: &Identity) -> Value {
+    let mut took: BTreeMap<Kind, Vec<f64>> = BTreeMap::new();
+    for _ in 0..rounds {
+        for kind in Kind::ALL {
+            let (_, time) = Server::start_timed(kind, Role::Tls, identity).await;
+            took.entry(kind).or_default().push(milliseconds(time));
+        }
+    }
+    println!("\nCold start: exec to the first redirect over TLS");
+    heading("");
+    line("ms", &Kind::ALL.map(|kind| format!("{:.0}", median(&took[&kind]))));
+    took.into_iter().map(|(kind, times)| (kind.name().to_owned(), Value::from(times))).collect()
+}
+
+fn heading(name: &str) {
+    line(name, &Kind::ALL.map(|kind| kind.name().to_owned()));
+}
+
+fn line(name: &str, cells: &[String]) {
+    print!("{name:<47}");
+    for cell in cells {
+        print!("{cell:>24}");
+    }
+    println!();
+}
+
+fn median(figures: &[f64]) -> f64 {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    if sorted.len() % 2 == 1 { sorted[middle] } else { sorted[middle - 1].midpoint(sorted[middle]) }
+}
+
+/// Of sorted times, in milliseconds.
+fn quantile(sorted: &[Duration], share: f64) -> f64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a position between nothing and the length"
+    )]
+    let position = (sorted.len() as f64 * share) as usize;
+    sorted.get(position.min(sorted.len().saturating_sub(1))).map_or(0.0, |time| milliseconds(*time))
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}

@@ -1,0 +1,332 @@
+//! The servers: each a process on CPU 0, in a folder of its own, that dies when it is dropped.
+
+use crate::load;
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const EDGE: &str = env!("CARGO_BIN_EXE_callback-edge");
+/// Everything is ready by then, or never.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Floor,
+    Edge,
+    Nginx,
+    Haproxy,
+    Caddy,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Floor, Self::Edge, Self::Nginx, Self::Haproxy, Self::Caddy];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Floor => "floor",
+            Self::Edge => "edge",
+            Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
+            Self::Caddy => "caddy",
+        }
+    }
+
+    /// What it says of its version, and what its program weighs.
+    pub(crate) fn version(self) -> (String, u64) {
+        let (program, flag) = match self {
+            Self::Floor => return ("part of the benchmark".to_owned(), 0),
+            Self::Edge => (PathBuf::from(EDGE), "--version"),
+            Self::Nginx | Self::Haproxy => (program(self.name()), "-v"),
+            Self::Caddy => (program(self.name()), "version"),
+        };
+        let said = Command::new(&program).arg(flag).output().unwrap();
+        let said = [said.stdout, said.stderr].concat();
+        let said = String::from_utf8_lossy(&said).lines().next().unwrap_or_default().to_owned();
+        (said, fs::metadata(program).unwrap().len())
+    }
+}
+
+/// What is asked of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Tls,
+    /// The edge redirects on plain HTTP only where it has no TLS listener.
+    Plain,
+    /// Plain, and every request has its line in a log.
+    Logged,
+}
+
+/// Certificate and key, as everybody wants them.
+pub(crate) struct Identity {
+    dir: TempDir,
+}
+
+impl Identity {
+    pub(crate) fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        // P-256, as rcgen makes them by default and as authorities give them out.
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        fs::write(dir.path().join("both.pem"), format!("{certificate}{key}")).unwrap();
+        fs::write(dir.path().join("certificate.pem"), certificate).unwrap();
+        fs::write(dir.path().join("key.pem"), key).unwrap();
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+}
+
+pub(crate) struct Server {
+    pub(crate) kind: Kind,
+    role: Role,
+    child: Child,
+    spawned: Instant,
+    dir: TempDir,
+    ports: BTreeMap<&'static str, u16>,
+}
+
+impl Server {
+    /// Starts it and waits until it redirects.
+    pub(crate) async fn start(kind: Kind, role: Role, identity: &Identity) -> Self {
+        Self::start_timed(kind, role, identity).await.0
+    }
+
+    /// Tells also how long it took from exec to the first redirect.
+    pub(crate) async fn start_timed(
+        kind: Kind,
+        role: Role,
+        identity: &Identity,
+    ) -> (Self, Duration) {
+        // Peers cannot be told "any port", so free ones are looked for first. Somebody else may
+        // take one before the server does: then all of it is done again.
+        for _ in 0..5 {
+            let mut server = Self::spawn(kind, role, identity);
+            if let Some(took) = server.redirects().await {
+                return (server, took);
+            }
+        }
+        panic!("{} found its ports in use again and again", kind.name());
+    }
+
+    fn spawn(kind: Kind, role: Role, identity: &Identity) -> Self {
+        let dir = TempDir::new().unwrap();
+        let ports = free_ports();
+        let logged = role == Role::Logged;
+        let access_log = dir.path().join("access.log").display().to_string();
+        let (name, text, log) = match kind {
+            Kind::Floor => ("none", "", String::new()),
+            Kind::Edge => ("edge.toml", include_str!("edge.toml"), logged.to_string()),
+            Kind::Nginx => (
+                "nginx.conf",
+                include_str!("nginx.conf"),
+                if logged { format!("{access_log} combined") } else { "off".to_owned() },
+            ),
+            Kind::Haproxy => (
+                "haproxy.cfg",
+                include_str!("haproxy.cfg"),
+                if logged { "log stdout format raw local0\n  option httplog" } else { "" }
+                    .to_owned(),
+            ),
+            Kind::Caddy => (
+                "Caddyfile",
+                include_str!("Caddyfile"),
+                if logged {
+                    format!("log {{\n\t\toutput file {access_log}\n\t}}")
+                } else {
+                    String::new()
+                },
+            ),
+        };
+        let listen = match role {
+            Role::Tls => "http = \"off\"\nhttps = \"127.0.0.1:{port:tls}\"",
+            Role::Plain | Role::Logged => "http = \"127.0.0.1:{port:plain}\"",
+        };
+        let mut text = text.replace("{listen}", listen).replace("{log}", &log);
+        if kind == Kind::Edge && role == Role::Tls {
+            text += "\n[tls]\ncertificate = \"{certificate}\"\nprivate_key = \"{key}\"\n";
+        }
+        for (port, number) in &ports {
+            text = text.replace(&format!("{{port:{port}}}"), &number.to_string());
+        }
+        text = text
+            .replace("{dir}", &dir.path().display().to_string())
+            .replace("{certificate}", &identity.path("certificate.pem"))
+            .replace("{key}", &identity.path("key.pem"))
+            .replace("{pem}", &identity.path("both.pem"));
+        let file = dir.path().join(name);
+        fs::write(&file, text).unwrap();
+
+        let mut command = Command::new("taskset");
+        command.args(["-c", "0"]).current_dir(dir.path()).env_clear().env("HOME", dir.path());
+        match kind {
+            Kind::Floor => {
+                command.arg(std::env::current_exe().unwrap()).arg("floor");
+                command.args([identity.path("certificate.pem"), identity.path("key.pem")]);
+                command.args([ports["plain"].to_string(), ports["tls"].to_string()]);
+            }
+            Kind::Edge => {
+                command.arg(EDGE).arg("-c").arg(&file).arg("serve");
+            }
+            Kind::Nginx => {
+                command.arg(program("nginx")).arg("-p").arg(dir.path());
+                command.args(["-e", "stderr", "-c"]).arg(&file);
+            }
+            Kind::Haproxy => {
+                command.arg(program("haproxy")).args(["-W", "-f"]).arg(&file);
+            }
+            Kind::Caddy => {
+                // One thread that runs code, as one worker is all the others have.
+                command.env("GOMAXPROCS", "1").arg(program("caddy"));
+                command.args(["run", "--adapter", "caddyfile", "--config"]).arg(&file);
+            }
+        }
+        // Files, so that nobody has to read along.
+        let said = File::create(dir.path().join("said")).unwrap();
+        command.stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said);
+        let spawned = Instant::now();
+        let child = command.spawn().unwrap();
+        Self { kind, role, child, spawned, dir, ports }
+    }
+
+    /// Waits for the first redirect; `None` when its ports were taken.
+    async fn redirects(&mut self) -> Option<Duration> {
+        let client = load::client(load::Hello::X25519, "http/1.1");
+        while self.spawned.elapsed() < PATIENCE {
+            // A refused connection costs the server nothing and tells soonest.
+            if TcpStream::connect(self.address()).is_ok() {
+                if self.role == Role::Tls {
+                    load::one_shot(self.address(), &client).await.unwrap();
+                } else {
+                    load::keep_alive(self.address(), 1).await;
+                }
+                return Some(self.spawned.elapsed());
+            }
+            if self.child.try_wait().unwrap().is_some() {
+                let said = fs::read_to_string(self.dir.path().join("said")).unwrap_or_default();
+                let taken = said.to_lowercase().contains("in use");
+                assert!(taken, "{} ended: {said}", self.kind.name());
+                return None;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        panic!("{} never answers", self.kind.name());
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        let port = if self.role == Role::Tls { "tls" } else { "plain" };
+        (Ipv4Addr::LOCALHOST, self.ports[port]).into()
+    }
+
+    /// Makes it read its settings again while it serves.
+    pub(crate) async fn reload(&self) {
+        let signal = match self.kind {
+            Kind::Floor => return,
+            Kind::Edge | Kind::Nginx => Signal::HUP,
+            Kind::Haproxy => Signal::USR2,
+            Kind::Caddy => return self.reload_caddy().await,
+        };
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Over its admin listener: a second process would take the CPU of the load.
+    async fn reload_caddy(&self) {
+        let text = fs::read_to_string(self.dir.path().join("Caddyfile")).unwrap();
+        let host = format!("127.0.0.1:{}", self.ports["admin"]);
+        let mut stream = tokio::net::TcpStream::connect(&host).await.unwrap();
+        let request = format!(
+            "POST /load HTTP/1.1\r\nhost: {host}\r\ncontent-type: text/caddyfile\r\n\
+             cache-control: must-revalidate\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{text}",
+            text.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap()
+    }
+
+    /// Its processes: a parent and what it started.
+    fn processes(&self) -> Vec<PathBuf> {
+        let parent = self.child.id().to_string();
+        let proc = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+        proc.filter(|path| {
+            path.file_name().is_some_and(|name| name == parent.as_str())
+                || stat(path).is_some_and(|words| words[1] == parent)
+        })
+        .collect()
+    }
+
+    /// CPU that its processes have used so far, user and system.
+    pub(crate) fn cpu(&self) -> Duration {
+        // The scheduler's own count of each thread, to the nanosecond; `stat` rounds to 10 ms.
+        let threads = self.processes().into_iter().flat_map(|process| {
+            fs::read_dir(process.join("task")).unwrap().map(|entry| entry.unwrap().path())
+        });
+        let nanoseconds = threads.map(|thread| {
+            let text = fs::read_to_string(thread.join("schedstat")).unwrap_or_default();
+            text.split(' ').next().and_then(|word| word.parse::<u64>().ok()).unwrap_or_default()
+        });
+        Duration::from_nanos(nanoseconds.sum())
+    }
+
+    /// Bytes of memory that its processes hold; what they share counts once.
+    pub(crate) fn memory(&self) -> u64 {
+        let of = |process: PathBuf| {
+            let text = fs::read_to_string(process.join("smaps_rollup")).unwrap_or_default();
+            let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+            let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+            kilobytes.unwrap_or(0) * 1024
+        };
+        self.processes().into_iter().map(of).sum()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A parent that is killed leaves its workers behind; these two end at once when asked to.
+        if matches!(self.kind, Kind::Nginx | Kind::Haproxy) {
+            let _ = kill_process(self.pid(), Signal::TERM);
+            let asked = Instant::now();
+            while matches!(self.child.try_wait(), Ok(None)) && asked.elapsed() < PATIENCE / 2 {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The fields of `/proc/PID/stat` behind the name: state, parent, …
+fn stat(process: &Path) -> Option<Vec<String>> {
+    let text = fs::read_to_string(process.join("stat")).ok()?;
+    let (_, rest) = text.rsplit_once(") ")?;
+    Some(rest.split(' ').map(str::to_owned).collect())
+}
+
+/// The path of a peer. Servers live in `/usr/sbin`, which is not on everybody's path.
+fn program(name: &str) -> PathBuf {
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/usr/bin";
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|path| path.exists())
+        .unwrap_or_else(|| panic!("{name} is missing: run tests/peers/setup, which installs it"))
+}
+
+fn free_ports() -> BTreeMap<&'static str, u16> {
+    // All are held until each has one.
+    let held = ["plain", "tls", "admin"]
+        .map(|name| (name, TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()));
+    held.iter().map(|(name, socket)| (*name, socket.local_addr().unwrap().port())).collect()
+}

@@ -53,6 +53,10 @@ pub(super) async fn run(
     let integrations = nango.integrations().await?;
     named(plan, &integrations)?;
     let in_all = integrations.len();
+    // Settings may serve several environments; who misspells a key misses what it would set.
+    let is_there = |key: &str| integrations.iter().any(|it| it.unique_key == key);
+    let absent = plan.integrations.keys().map(AsRef::as_ref).filter(|key| !is_there(key));
+    let absent = absent.collect::<Vec<&str>>().join(", ");
     let mut candidates = Vec::new();
     let mut templates: HashMap<String, Result<Template, Refused>> = HashMap::new();
     for integration in integrations {
@@ -77,11 +81,11 @@ pub(super) async fn run(
             candidate.notes.push(note);
         }
     }
-    let found = ask(plan, outbound, &environment, &mut candidates).await;
+    let found = ask(plan, outbound, &environment, &candidates).await;
 
     let mut checks = vec![
         Check::new("nango.key", "Nango accepts the API key").subject(nango.base()),
-        count(plan, nango, in_all, &candidates),
+        count(plan, nango, in_all, &candidates, &absent),
         environment.check(plan, &ways),
         ways.check(plan),
     ];
@@ -127,10 +131,9 @@ pub(super) async fn run(
 /// A key that no integration has is a slip of the keyboard, and would silently leave one out.
 fn named(plan: &Plan, integrations: &[Integration]) -> Result<(), Refused> {
     let known = |key: &str| integrations.iter().any(|it| it.unique_key == key);
-    let settings = plan.integrations.keys().map(|key| ("the settings name", key.as_ref()));
     let only = plan.only.iter().map(|key| ("--only names", key.as_str()));
     let acknowledged = plan.acknowledged.iter().map(|key| ("--ack names", key.as_str()));
-    match only.chain(acknowledged).chain(settings).find(|(_, key)| !known(key)) {
+    match only.chain(acknowledged).find(|(_, key)| !known(key)) {
         None => Ok(()),
         Some((who, key)) => {
             let keys: Vec<_> = integrations.iter().map(|it| it.unique_key.as_str()).collect();
@@ -424,7 +427,13 @@ fn shown(callback: &str) -> String {
 }
 
 /// Which environment this is: Nango names none, so that people tell it by what is in it.
-fn count(plan: &Plan, nango: &Nango, in_all: usize, candidates: &[Candidate]) -> Check {
+fn count(
+    plan: &Plan,
+    nango: &Nango,
+    in_all: usize,
+    candidates: &[Candidate],
+    absent: &str,
+) -> Check {
     let with = candidates.iter().filter(|candidate| candidate.flow.has_callback());
     let keys: Vec<_> = with.map(|candidate| candidate.integration.unique_key.as_str()).collect();
     let check = Check::new("nango.environment", "the key's environment").subject(nango.base());
@@ -439,9 +448,16 @@ fn count(plan: &Plan, nango: &Nango, in_all: usize, candidates: &[Candidate]) ->
     let most = keys.iter().take(MOST_NAMED).copied().collect::<Vec<_>>().join(", ");
     let more = keys.len().saturating_sub(MOST_NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    check
-        .pass(format!("{in_all} integrations, {} of them with a callback{left_out}", keys.len()))
-        .detail(format!("{most}{more}"))
+    let summary =
+        format!("{in_all} integrations, {} of them with a callback{left_out}", keys.len());
+    let check = check.detail(format!("{most}{more}"));
+    if absent.is_empty() {
+        check.pass(summary)
+    } else {
+        check
+            .warn(summary)
+            .hint(format!("the settings name {absent}, which this environment does not have"))
+    }
 }
 
 /// More keys than this are counted rather than listed.
@@ -452,7 +468,7 @@ async fn ask(
     plan: &Plan,
     outbound: &Outbound,
     environment: &Environment,
-    candidates: &mut [Candidate],
+    candidates: &[Candidate],
 ) -> Vec<(Found, std::time::Duration)> {
     let differential = Arc::new(Differential::new(outbound.clone(), &plan.manners));
     let mut tasks = JoinSet::new();

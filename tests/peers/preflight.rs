@@ -258,6 +258,12 @@ fn after_the_switch_the_same_command_confirms() {
     }
     let (exit, report) = world.report(&["--only", "both,only-new,authlib-both"]);
     assert_eq!((exit, &report["verdict"]), (Some(0), &json!("pass")), "{report:#}");
+    // Settings may name integrations of another environment.
+    world.save(&json!({ "integrations": [integration("both", "first")] }));
+    let (exit, report) = world.report(&[]);
+    assert_eq!(exit, Some(0), "{report:#}");
+    let hint = check(&report, "nango.environment")["hint"].as_str().unwrap();
+    assert!(hint.contains("the settings name unvalidated"), "{hint}");
 }
 
 #[test]

@@ -223,6 +223,7 @@ async fn cpu(asked: &Asked, identity: &Identity) -> Value {
         }
     }
     let mut costs: BTreeMap<(Work, Kind), Vec<f64>> = BTreeMap::new();
+    let mut own: BTreeMap<Work, Vec<f64>> = BTreeMap::new();
     let mut resumed: BTreeMap<Kind, usize> = BTreeMap::new();
     // Round 0 warms up.
     for round in 0..=rounds {
@@ -232,14 +233,19 @@ async fn cpu(asked: &Asked, identity: &Identity) -> Value {
                 .filter(|(role, server)| *role == work.role() && work.is_done_by(server.kind));
             for (_, server) in able {
                 let requests = if round == 0 { work.requests() / 10 } else { work.requests() };
-                let before = server.cpu();
+                let (before, own_before) = (server.cpu(), server::own_cpu());
                 let back = work.load(server, requests).await;
+                let own_spent = server::own_cpu().saturating_sub(own_before);
                 // What is still being cleared away belongs to it.
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 let spent = server.cpu().saturating_sub(before);
                 if round > 0 {
                     let cost = spent.as_secs_f64() * 1e6 / requests as f64;
                     costs.entry((work, server.kind)).or_default().push(cost);
+                    if server.kind == Kind::Edge {
+                        let cost = own_spent.as_secs_f64() * 1e6 / requests as f64;
+                        own.entry(work).or_default().push(cost);
+                    }
                     if work == Work::Resumption {
                         *resumed.entry(server.kind).or_default() += back;
                     }
@@ -248,7 +254,9 @@ async fn cpu(asked: &Asked, identity: &Identity) -> Value {
         }
     }
 
-    println!("\nCPU of the server, µs per request: median of {rounds} rounds");
+    println!(
+        "\nCPU of the server, µs per request: median of {rounds} rounds; last, the load's own"
+    );
     heading("");
     let mut told = Map::new();
     for &work in &works {
@@ -258,7 +266,9 @@ async fn cpu(asked: &Asked, identity: &Identity) -> Value {
             row.insert(kind.name().to_owned(), costs.clone().into());
             format!("{:.1}", median(costs))
         });
-        line(work.name(), &cells);
+        let own = median(&own[&work]);
+        line(work.name(), &[&cells[..], &[format!("{own:.1}")]].concat());
+        row.insert("load".to_owned(), own.into());
         told.insert(work.name().to_owned(), row.into());
     }
     println!("\nThe edge against each: median of the rounds' ratios, and their range");

@@ -81,19 +81,17 @@ pub(crate) enum Under<'a> {
 
 impl Under<'_> {
     fn command(self) -> Command {
+        // It ends with the benchmark, however that ends.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM"]);
         match self {
-            Self::Taskset => {
-                let mut command = Command::new("taskset");
-                command.args(["-c", "0"]);
-                command
-            }
-            Self::Callgrind(file) => {
-                let mut command = Command::new(program("valgrind"));
-                command.args(["-q", "--tool=callgrind"]);
-                command.arg(format!("--callgrind-out-file={}", file.display()));
-                command
-            }
-        }
+            Self::Taskset => command.args(["taskset", "-c", "0"]),
+            Self::Callgrind(file) => command
+                .arg(program("valgrind"))
+                .args(["-q", "--tool=callgrind"])
+                .arg(format!("--callgrind-out-file={}", file.display())),
+        };
+        command
     }
 }
 
@@ -328,15 +326,7 @@ impl Server {
 
     /// CPU that its processes have used so far, user and system.
     pub(crate) fn cpu(&self) -> Duration {
-        // The scheduler's own count of each thread, to the nanosecond; `stat` rounds to 10 ms.
-        let threads = self.processes().into_iter().flat_map(|process| {
-            fs::read_dir(process.join("task")).unwrap().map(|entry| entry.unwrap().path())
-        });
-        let nanoseconds = threads.map(|thread| {
-            let text = fs::read_to_string(thread.join("schedstat")).unwrap_or_default();
-            text.split(' ').next().and_then(|word| word.parse::<u64>().ok()).unwrap_or_default()
-        });
-        Duration::from_nanos(nanoseconds.sum())
+        self.processes().iter().map(|process| cpu(process)).sum()
     }
 
     /// Bytes of memory that its processes hold; what they share counts once.
@@ -364,6 +354,21 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// CPU that this process has used so far.
+pub(crate) fn own_cpu() -> Duration {
+    cpu(Path::new("/proc/self"))
+}
+
+/// The scheduler's own count of each thread, to the nanosecond; `stat` rounds to 10 ms.
+fn cpu(process: &Path) -> Duration {
+    let threads = fs::read_dir(process.join("task")).unwrap().map(|entry| entry.unwrap().path());
+    let nanoseconds = threads.map(|thread| {
+        let text = fs::read_to_string(thread.join("schedstat")).unwrap_or_default();
+        text.split(' ').next().and_then(|word| word.parse::<u64>().ok()).unwrap_or_default()
+    });
+    Duration::from_nanos(nanoseconds.sum())
 }
 
 /// The fields of `/proc/PID/stat` behind the name: state, parent, …

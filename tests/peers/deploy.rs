@@ -1,20 +1,26 @@
 //! What `deploy/` holds does what it says: each file there is run, or read by a program that knows
 //! its kind. Names and ports that only a real machine has are exchanged; nothing else is.
 
+use crate::machine::Machine;
 use crate::peer::{Peer, program};
 use crate::proxies::{connect_from_afar, every_request_is_the_clients, queries_stay_exact};
 use crate::support::client::handshake;
 use crate::support::process::PROGRAM;
-use crate::support::{Authority, Edge, Http1, connect};
+use crate::support::{Authority, Edge, Http1, PATIENCE, Reply, connect, connect_tls};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 
 const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -76,6 +82,148 @@ fn the_service_allows_more_time_than_the_edge_takes() {
     let shown = run(crate::support::command(dir.path()).args(["config", "show"]));
     assert!(shown.contains("30s"), "the default of `shutdown.grace` is another now:\n{shown}");
     assert!(stop > 30);
+}
+
+/// From the units being installed to the socket being closed, under a systemd that is booted for it;
+/// the clients never stop asking.
+#[test]
+fn a_booted_systemd_starts_reloads_and_restarts_it_and_nobody_is_lost() {
+    let machine = Machine::boot();
+    machine.copy(Path::new(PROGRAM), "/usr/local/bin/callback-edge", 0o755);
+    for unit in ["callback-edge.service", "callback-edge.socket"] {
+        let text = text(&format!("systemd/{unit}"));
+        machine.write(&format!("/etc/systemd/system/{unit}"), text, 0o644);
+    }
+    machine.write("/etc/callback-edge/config.toml", text("systemd/config.toml"), 0o644);
+    machine.run("systemctl daemon-reload");
+    machine.run("systemctl enable --now callback-edge.socket callback-edge.service");
+    assert_eq!(machine.run("systemctl is-active callback-edge.service"), "active\n");
+    // There is nobody to ask for a certificate: alive, and not ready.
+    let health = "callback-edge -c /etc/callback-edge/config.toml health";
+    machine.run(health);
+    assert!(!machine.try_run(&format!("{health} --ready")).0);
+
+    // What cannot be used is told at once, and changes nothing.
+    machine.write("/etc/callback-edge/config.toml", "nonsense = 1", 0o644);
+    assert!(!machine.try_run("systemctl reload callback-edge.service").0);
+    assert_eq!(machine.run("systemctl is-active callback-edge.service"), "active\n");
+
+    let authority = Arc::new(Authority::new());
+    renew(&machine, &authority);
+    let drop_in = "/etc/systemd/system/callback-edge.service.d/keys.conf";
+    machine.write(drop_in, text("systemd/keys.conf"), 0o644);
+    let settings = text("systemd/keys.toml");
+    machine.write("/etc/callback-edge/config.toml", &settings, 0o644);
+    machine.run("systemctl daemon-reload");
+    machine.run("systemctl restart callback-edge.service");
+    machine.run(&format!("{health} --ready"));
+    let main = "systemctl show --property MainPID --value callback-edge.service";
+    machine.run(&format!("! grep -q '^Uid:.0' /proc/$({main})/status"));
+
+    let load = Arc::new(Load::default());
+    let clients = [true, true, false, false].map(|keeps| {
+        let (authority, load) = (Arc::clone(&authority), Arc::clone(&load));
+        machine.in_its_network(async move || load.keep_asking(&authority, keeps).await)
+    });
+
+    let other = "[nango]\nurl = \"https://nango.example.com\"\n";
+    machine.write("/etc/callback-edge/config.toml", format!("{settings}{other}"), 0o644);
+    machine.run("systemctl reload callback-edge.service");
+    let leads = |to: &str| look(&machine, &authority).1.starts_with(to);
+    let waits = Instant::now();
+    while !leads("https://nango.example.com/") {
+        assert!(waits.elapsed() < PATIENCE, "the reload changed nothing");
+    }
+    machine.write("/etc/callback-edge/config.toml", &settings, 0o644);
+
+    let mut served = look(&machine, &authority).0;
+    for _ in 0..5 {
+        load.goes_on();
+        renew(&machine, &authority);
+        let process = machine.run(main);
+        machine.run("systemctl restart callback-edge.service");
+        assert_ne!(machine.run(main), process);
+        let now = look(&machine, &authority).0;
+        assert_ne!(now, served, "the certificate is the one of before");
+        served = now;
+    }
+    load.goes_on();
+    load.stop.store(true, Relaxed);
+    for client in clients {
+        client.join().unwrap();
+    }
+
+    // After a crash, who comes too early waits; and a connection starts what was stopped.
+    machine.run("systemctl kill --signal=KILL callback-edge.service");
+    look(&machine, &authority);
+    machine.run("systemctl stop callback-edge.service");
+    look(&machine, &authority);
+    machine.run("systemctl stop callback-edge.socket callback-edge.service");
+    let refused = async || TcpStream::connect(("127.0.0.1", 443)).await.is_err();
+    assert!(machine.in_its_network(refused).join().unwrap());
+}
+
+/// A new certificate at the place where whoever obtains them puts them; root's alone.
+fn renew(machine: &Machine, authority: &Authority) {
+    let dir = TempDir::new().unwrap();
+    let (certificate, key) = authority.write(dir.path(), "edge", &["auth.example.com"]);
+    machine.copy(&certificate, "/etc/callback-edge/fullchain.pem", 0o600);
+    machine.copy(&key, "/etc/callback-edge/privkey.pem", 0o600);
+}
+
+const OF_THE_UNITS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 443);
+
+/// Clients that ask over and over.
+#[derive(Default)]
+struct Load {
+    stop: AtomicBool,
+    answered: AtomicUsize,
+}
+
+impl Load {
+    /// On a connection that is kept, or each time on a new one; every request must be answered.
+    async fn keep_asking(&self, authority: &Authority, keeps: bool) {
+        while !self.stop.load(Relaxed) {
+            let tls = connect_tls(authority, OF_THE_UNITS, "auth.example.com", &[]).await.unwrap();
+            let mut client = Http1::new(tls);
+            loop {
+                let reply = callback(&mut client).await;
+                self.answered.fetch_add(1, Relaxed);
+                let last = reply.text("connection") == "close";
+                if last || !keeps || self.stop.load(Relaxed) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Waits until some more were answered.
+    fn goes_on(&self) {
+        let (waits, before) = (Instant::now(), self.answered.load(Relaxed));
+        while self.answered.load(Relaxed) < before + 200 {
+            assert!(waits.elapsed() < PATIENCE, "nobody is answered any more");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+async fn callback<S: AsyncRead + AsyncWrite + Unpin>(client: &mut Http1<S>) -> Reply {
+    let host = "Host: auth.example.com\r\n";
+    let reply = client.request("GET", "/oauth/callback?code=1&state=2", host, b"").await;
+    let reply = reply.expect("a callback was lost");
+    assert_eq!(reply.status, 308);
+    reply
+}
+
+/// The certificate that is served, and where a callback leads.
+fn look(machine: &Machine, authority: &Arc<Authority>) -> (Vec<u8>, String) {
+    let authority = Arc::clone(authority);
+    let look = machine.in_its_network(async move || {
+        let stream = connect_tls(&authority, OF_THE_UNITS, "auth.example.com", &[]).await.unwrap();
+        let certificate = stream.get_ref().1.peer_certificates().unwrap()[0].to_vec();
+        (certificate, callback(&mut Http1::new(stream)).await.location())
+    });
+    look.join().unwrap()
 }
 
 /// The units in a folder, with the built program in the place of the installed one; the drop-in is

@@ -15,6 +15,7 @@ mod acme;
 mod check;
 mod deploy;
 mod login;
+mod machine;
 mod page;
 mod pebble;
 mod peer;

@@ -2,7 +2,7 @@
 //! its kind. Names and ports that only a real machine has are exchanged; nothing else is.
 
 use crate::machine::Machine;
-use crate::peer::{Peer, program};
+use crate::peer::{Peer, program, search_path};
 use crate::proxies::{connect_from_afar, every_request_is_the_clients, queries_stay_exact};
 use crate::support::client::handshake;
 use crate::support::process::PROGRAM;
@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -117,14 +118,9 @@ fn a_booted_systemd_starts_reloads_and_restarts_it_and_nobody_is_lost() {
     machine.run("systemctl daemon-reload");
     machine.run("systemctl restart callback-edge.service");
     machine.run(&format!("{health} --ready"));
-    let main = "systemctl show --property MainPID --value callback-edge.service";
-    machine.run(&format!("! grep -q '^Uid:.0' /proc/$({main})/status"));
+    machine.run(&format!("! grep -q '^Uid:.0' /proc/$({MAIN_PROCESS})/status"));
 
-    let load = Arc::new(Load::default());
-    let clients = [true, true, false, false].map(|keeps| {
-        let (authority, load) = (Arc::clone(&authority), Arc::clone(&load));
-        machine.in_its_network(async move || load.keep_asking(&authority, keeps).await)
-    });
+    let load = Load::start(&machine, &authority);
 
     let other = "[nango]\nurl = \"https://nango.example.com\"\n";
     machine.write("/etc/callback-edge/config.toml", format!("{settings}{other}"), 0o644);
@@ -140,18 +136,14 @@ fn a_booted_systemd_starts_reloads_and_restarts_it_and_nobody_is_lost() {
     for _ in 0..5 {
         load.goes_on();
         renew(&machine, &authority);
-        let process = machine.run(main);
+        let process = machine.run(MAIN_PROCESS);
         machine.run("systemctl restart callback-edge.service");
-        assert_ne!(machine.run(main), process);
+        assert_ne!(machine.run(MAIN_PROCESS), process);
         let now = look(&machine, &authority).0;
         assert_ne!(now, served, "the certificate is the one of before");
         served = now;
     }
-    load.goes_on();
-    load.stop.store(true, Relaxed);
-    for client in clients {
-        client.join().unwrap();
-    }
+    load.finish();
 
     // After a crash, who comes too early waits; and a connection starts what was stopped.
     machine.run("systemctl kill --signal=KILL callback-edge.service");
@@ -159,8 +151,64 @@ fn a_booted_systemd_starts_reloads_and_restarts_it_and_nobody_is_lost() {
     machine.run("systemctl stop callback-edge.service");
     look(&machine, &authority);
     machine.run("systemctl stop callback-edge.socket callback-edge.service");
-    let refused = async || TcpStream::connect(("127.0.0.1", 443)).await.is_err();
+    let refused = async || TcpStream::connect(OF_THE_UNITS).await.is_err();
     assert!(machine.in_its_network(refused).join().unwrap());
+}
+
+/// The package is made of the static binary that the image is made of.
+#[test]
+fn the_debian_package_is_installed_upgraded_and_leaves_nothing() {
+    let dockerfile = text("docker/Dockerfile").replace("\\\n", " ");
+    let binary = static_program(dockerfile.split_once("FROM scratch").unwrap().0);
+    let mut package = Command::new(place("debian/package"));
+    package.arg(binary).args(["--fast", "--quiet"]).env("PATH", search_path());
+    let package = run(&mut package);
+
+    let machine = Machine::boot();
+    machine.copy(Path::new(package.trim()), "/root/callback-edge.deb", 0o644);
+    let before = files(&machine);
+    machine.run("dpkg --install /root/callback-edge.deb");
+    assert!(!machine.try_run("systemctl is-active callback-edge.service").0);
+    machine.run("callback-edge config check");
+    let brought = &files(&machine) - &before;
+    for place in [
+        "/usr/share/bash-completion/completions/callback-edge",
+        "/usr/share/man/man1/callback-edge.1.gz",
+        "/usr/share/man/man1/callback-edge-config-check.1.gz",
+        "/usr/share/doc/callback-edge/README.md",
+        "/usr/share/doc/callback-edge/copyright",
+    ] {
+        assert!(brought.contains(place), "{place} is not in {brought:?}");
+    }
+
+    let authority = Arc::new(Authority::new());
+    renew(&machine, &authority);
+    let examples = "/usr/share/doc/callback-edge/examples";
+    let service = "/etc/systemd/system/callback-edge.service.d";
+    machine.run(&format!("install -D -m 644 {examples}/keys.conf {service}/keys.conf"));
+    machine.run(&format!("install -m 644 {examples}/keys.toml /etc/callback-edge/config.toml"));
+    machine.run("systemctl enable --now callback-edge.socket callback-edge.service");
+    machine.run("callback-edge health --ready");
+
+    // An upgrade keeps the settings, runs the new program, and loses nobody.
+    let load = Load::start(&machine, &authority);
+    load.goes_on();
+    let process = machine.run(MAIN_PROCESS);
+    machine.run("dpkg --install /root/callback-edge.deb");
+    assert_ne!(machine.run(MAIN_PROCESS), process);
+    load.finish();
+
+    machine.run(&format!("rm -r /etc/callback-edge/*.pem {service}"));
+    machine.run("dpkg --purge callback-edge");
+    let refused = async || TcpStream::connect(OF_THE_UNITS).await.is_err();
+    assert!(machine.in_its_network(refused).join().unwrap());
+    assert_eq!(&files(&machine) - &before, BTreeSet::new());
+}
+
+/// All that a package may leave behind, without dpkg's own books.
+fn files(machine: &Machine) -> BTreeSet<String> {
+    let found = "find /etc /usr /var/lib /var/cache -xdev -not -path '/var/lib/dpkg/*'";
+    machine.run(found).lines().map(ToOwned::to_owned).collect()
 }
 
 /// A new certificate at the place where whoever obtains them puts them; root's alone.
@@ -171,17 +219,53 @@ fn renew(machine: &Machine, authority: &Authority) {
     machine.copy(&key, "/etc/callback-edge/privkey.pem", 0o600);
 }
 
+const MAIN_PROCESS: &str = "systemctl show --property MainPID --value callback-edge.service";
+
 const OF_THE_UNITS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 443);
 
-/// Clients that ask over and over.
-#[derive(Default)]
+/// Clients that ask over and over, two on connections that they keep, two on new ones.
 struct Load {
+    clients: Vec<JoinHandle<()>>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
     stop: AtomicBool,
     answered: AtomicUsize,
 }
 
 impl Load {
-    /// On a connection that is kept, or each time on a new one; every request must be answered.
+    fn start(machine: &Machine, authority: &Arc<Authority>) -> Self {
+        let counts = Arc::<Counts>::default();
+        let clients = [true, true, false, false].map(|keeps| {
+            let (authority, counts) = (Arc::clone(authority), Arc::clone(&counts));
+            machine.in_its_network(async move || counts.keep_asking(&authority, keeps).await)
+        });
+        Self { clients: clients.into(), counts }
+    }
+
+    /// Waits until some more were answered.
+    fn goes_on(&self) {
+        let answered = || self.counts.answered.load(Relaxed);
+        let (waits, before) = (Instant::now(), answered());
+        while answered() < before + 200 {
+            assert!(waits.elapsed() < PATIENCE, "nobody is answered any more");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Panics unless every request was answered.
+    fn finish(self) {
+        self.goes_on();
+        self.counts.stop.store(true, Relaxed);
+        for client in self.clients {
+            client.join().unwrap();
+        }
+    }
+}
+
+impl Counts {
     async fn keep_asking(&self, authority: &Authority, keeps: bool) {
         while !self.stop.load(Relaxed) {
             let tls = connect_tls(authority, OF_THE_UNITS, "auth.example.com", &[]).await.unwrap();
@@ -194,15 +278,6 @@ impl Load {
                     break;
                 }
             }
-        }
-    }
-
-    /// Waits until some more were answered.
-    fn goes_on(&self) {
-        let (waits, before) = (Instant::now(), self.answered.load(Relaxed));
-        while self.answered.load(Relaxed) < before + 200 {
-            assert!(waits.elapsed() < PATIENCE, "nobody is answered any more");
-            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
@@ -230,8 +305,8 @@ fn look(machine: &Machine, authority: &Arc<Authority>) -> (Vec<u8>, String) {
 /// part of them.
 fn units() -> TempDir {
     let dir = TempDir::new().unwrap();
-    let service =
-        swap(&text("systemd/callback-edge.service"), &[("/usr/local/bin/callback-edge", PROGRAM)]);
+    let service = text("systemd/callback-edge.service");
+    let service = swap(&service, &[("=callback-edge ", &format!("={PROGRAM} "))]);
     fs::write(dir.path().join("callback-edge.service"), service).unwrap();
     let socket = text("systemd/callback-edge.socket");
     fs::write(dir.path().join("callback-edge.socket"), socket).unwrap();

@@ -33,7 +33,7 @@ const BOOT: &str = r#"
     cd "$1/root"
     # A machine that was never booted, and starts nothing that this one starts.
     : >etc/machine-id
-    rm -rf etc/systemd/system/*.wants var/log/journal
+    rm -rf etc/systemd/system/*.wants var/log/journal usr/sbin/policy-rc.d
     exec systemd-nspawn --quiet --directory=. --register=no --keep-unit \
       --resolv-conf=off --timezone=off --boot -- systemd.unit=multi-user.target
 "#;

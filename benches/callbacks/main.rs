@@ -11,12 +11,14 @@
 )]
 
 mod floor;
+mod growth;
+mod instructions;
 mod load;
 mod server;
 
-use load::{Hello, Seen, client};
+use load::{Hello, QUERY_BYTES, Seen, client};
 use serde_json::{Map, Value, json};
-use server::{Identity, Kind, Role, Server};
+use server::{Identity, Kind, Role, Server, Under};
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -34,6 +36,15 @@ const LATENCY_ROUNDS: usize = 3;
 /// Seconds at that rate, in each round.
 const SECONDS: u32 = 2;
 
+/// What can be measured; all that differs from nothing named is left out.
+const PARTS: [&str; 6] = ["cpu", "latency", "memory", "cold", "growth", "instructions"];
+
+/// What the command line asks for.
+struct Asked {
+    parts: Vec<&'static str>,
+    rounds: usize,
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -41,11 +52,10 @@ fn main() {
         ["floor", certificate, key, plain, tls] => {
             floor::run(certificate, key, plain.parse().unwrap(), tls.parse().unwrap());
         }
-        ["pinned", ..] => {
-            let rounds = words.iter().skip_while(|word| **word != "--rounds").nth(1);
-            let rounds = rounds.map_or(ROUNDS, |rounds| rounds.parse().unwrap());
+        ["pinned", ref words @ ..] => {
+            let asked = Asked::read(words);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.unwrap().block_on(run(rounds.max(1)));
+            runtime.unwrap().block_on(run(&asked));
         }
         // The load has CPU 1, the servers CPU 0.
         _ => {
@@ -56,16 +66,47 @@ fn main() {
     }
 }
 
-async fn run(rounds: usize) {
+impl Asked {
+    fn read(words: &[&str]) -> Self {
+        let mut asked = Self { parts: Vec::new(), rounds: ROUNDS };
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().unwrap_or_else(|| panic!("{word} wants a value"));
+            match *word {
+                // What cargo adds by itself.
+                "--bench" => {}
+                "--rounds" => asked.rounds = value().parse::<usize>().unwrap().max(1),
+                "--edge" => server::EDGE.set(value().into()).unwrap(),
+                part => match PARTS.into_iter().find(|known| *known == part) {
+                    Some(part) => asked.parts.push(part),
+                    None => panic!("{part} is none of {PARTS:?}, --rounds N, --edge PROGRAM"),
+                },
+            }
+        }
+        if asked.parts.is_empty() {
+            asked.parts = PARTS[..4].to_vec();
+        }
+        asked
+    }
+}
+
+async fn run(asked: &Asked) {
     let started = Instant::now();
     let identity = Identity::new();
     let mut told = Map::new();
     told.insert("machine".to_owned(), machine());
-    told.insert("rounds".to_owned(), rounds.into());
-    told.insert("cpu".to_owned(), cpu(rounds, &identity).await);
-    told.insert("latency".to_owned(), latency(rounds, &identity).await);
-    told.insert("memory".to_owned(), memory(&identity).await);
-    told.insert("cold_start_ms".to_owned(), cold_start(rounds, &identity).await);
+    told.insert("rounds".to_owned(), asked.rounds.into());
+    for part in &asked.parts {
+        let figures = match *part {
+            "cpu" => cpu(asked.rounds, &identity).await,
+            "latency" => latency(asked.rounds, &identity).await,
+            "memory" => memory(&identity).await,
+            "cold" => cold_start(asked.rounds, &identity).await,
+            "growth" => growth::run(asked.rounds, &identity).await,
+            _ => instructions::run(&identity).await,
+        };
+        told.insert((*part).to_owned(), figures);
+    }
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench.json");
     std::fs::write(&path, format!("{:#}\n", Value::from(told))).unwrap();
     println!("\n{} s; the same in {}", started.elapsed().as_secs(), path.display());
@@ -93,16 +134,18 @@ enum Work {
     OneShotMlKem,
     Resumption,
     H2,
+    H2Crowd,
     KeepAlive,
     KeepAliveLogged,
 }
 
 impl Work {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::OneShot,
         Self::OneShotMlKem,
         Self::Resumption,
         Self::H2,
+        Self::H2Crowd,
         Self::KeepAlive,
         Self::KeepAliveLogged,
     ];
@@ -112,7 +155,8 @@ impl Work {
             Self::OneShot => "one-shot TLS, X25519",
             Self::OneShotMlKem => "one-shot TLS, X25519MLKEM768",
             Self::Resumption => "one-shot TLS, with a ticket if given",
-            Self::H2 => "HTTP/2 over TLS",
+            Self::H2 => "HTTP/2 over TLS, one at a time",
+            Self::H2Crowd => "HTTP/2 over TLS, sixteen at once",
             Self::KeepAlive => "HTTP/1.1 keep-alive, plain",
             Self::KeepAliveLogged => "the same with a log of requests",
         }
@@ -130,13 +174,13 @@ impl Work {
         match self {
             Self::OneShot | Self::OneShotMlKem => 1500,
             Self::Resumption => 1000,
-            Self::H2 | Self::KeepAlive | Self::KeepAliveLogged => 12_000,
+            Self::H2 | Self::H2Crowd | Self::KeepAlive | Self::KeepAliveLogged => 12_000,
         }
     }
 
     /// The floor has neither HTTP/2 nor a log.
     fn is_done_by(self, kind: Kind) -> bool {
-        kind != Kind::Floor || !matches!(self, Self::H2 | Self::KeepAliveLogged)
+        kind != Kind::Floor || !matches!(self, Self::H2 | Self::H2Crowd | Self::KeepAliveLogged)
     }
 
     /// Does it; tells how many sessions were resumed.
@@ -148,8 +192,11 @@ impl Work {
             _ => Hello::X25519,
         };
         match self {
-            Self::KeepAlive | Self::KeepAliveLogged => load::keep_alive(address, requests).await,
-            Self::H2 => load::h2(address, &client(hello, "h2"), requests).await,
+            Self::KeepAlive | Self::KeepAliveLogged => {
+                load::keep_alive(address, requests, QUERY_BYTES).await;
+            }
+            Self::H2 => load::h2(address, &client(hello, "h2"), requests, 16, 1).await,
+            Self::H2Crowd => load::h2(address, &client(hello, "h2"), requests, 4, 16).await,
             _ => return load::one_shots(address, &client(hello, "http/1.1"), requests).await,
         }
         0
@@ -355,7 +402,7 @@ async fn cold_start(rounds: usize, identity: &Identity) -> Value {
     let mut took: BTreeMap<Kind, Vec<f64>> = BTreeMap::new();
     for _ in 0..rounds {
         for kind in Kind::ALL {
-            let (_, time) = Server::start_timed(kind, Role::Tls, identity).await;
+            let (_, time) = Server::start_under(Under::Taskset, kind, Role::Tls, identity, "").await;
             took.entry(kind).or_default().push(milliseconds(time));
         }
     }

@@ -23,6 +23,7 @@ mod listen;
 mod origin;
 mod proxy;
 mod reload;
+mod resting;
 mod self_check;
 mod service;
 mod slots;

@@ -55,7 +55,7 @@ impl Machine {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut nspawn = command.spawn().unwrap();
         let said = Lines::of(nspawn.stdout.take().unwrap());
-        let mut machine = Self { nspawn, init: 0, said: said, _dir: dir };
+        let mut machine = Self { nspawn, init: 0, said, _dir: dir };
         let started = Instant::now();
         while !machine.is_up() {
             let ended = machine.nspawn.try_wait().unwrap();

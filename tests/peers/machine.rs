@@ -27,6 +27,8 @@ pub(crate) struct Machine {
 /// What boots it; `$1` is an empty folder.
 const BOOT: &str = r#"
     ip link set lo up
+    # What systemd-nspawn leaves behind, it leaves here.
+    mount -t tmpfs tmpfs /run
     mount -t tmpfs tmpfs "$1"
     mkdir "$1/upper" "$1/work" "$1/root"
     mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
@@ -35,7 +37,7 @@ const BOOT: &str = r#"
     : >etc/machine-id
     rm -rf etc/systemd/system/*.wants var/log/journal usr/sbin/policy-rc.d
     exec systemd-nspawn --quiet --directory=. --register=no --keep-unit \
-      --resolv-conf=off --timezone=off --boot -- systemd.unit=multi-user.target
+      --resolv-conf=off --timezone=off --boot -- systemd.unit=multi-user.target 2>&1
 "#;
 
 /// What was done, without what was asked.
@@ -50,7 +52,7 @@ impl Machine {
         let mut command = Command::new(program("unshare"));
         command.args(["--net", "--mount", "sh", "-euc", BOOT, "sh"]).arg(dir.path());
         command.env_clear().env("PATH", PATH);
-        // By its older name, systemd 252 takes the cgroups that are mounted here.
+        // Both kinds of cgroups may be mounted here; it has the newer.
         command.env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut nspawn = command.spawn().unwrap();
@@ -78,7 +80,7 @@ impl Machine {
     }
 
     /// A file or folder of the machine.
-    pub(crate) fn place(&self, path: &str) -> PathBuf {
+    fn place(&self, path: &str) -> PathBuf {
         assert!(path.starts_with('/'), "{path}");
         PathBuf::from(format!("/proc/{}/root{path}", self.init))
     }

@@ -61,7 +61,9 @@ async fn queries(rounds: usize, identity: &Identity) -> Value {
 }
 
 async fn routes(rounds: usize, identity: &Identity) -> Value {
-    println!("\nRoutes        µs per request, keep-alive        ms to the first redirect        MB");
+    println!(
+        "\nRoutes        µs per request, keep-alive        ms to the first redirect        MB"
+    );
     let mut told = Map::new();
     for count in [1, 100, 10_000] {
         let mut more = String::new();
@@ -78,7 +80,9 @@ async fn routes(rounds: usize, identity: &Identity) -> Value {
 }
 
 async fn certificates(rounds: usize, identity: &Identity) -> Value {
-    println!("\nCertificates  µs per one-shot with the last        ms to the first redirect        MB");
+    println!(
+        "\nCertificates  µs per one-shot with the last        ms to the first redirect        MB"
+    );
     let mut told = Map::new();
     let visitor = client_for(NAME, Hello::X25519, "http/1.1");
     for count in [1, 100, 1000] {

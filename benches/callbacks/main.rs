@@ -43,6 +43,8 @@ const PARTS: [&str; 6] = ["cpu", "latency", "memory", "cold", "growth", "instruc
 struct Asked {
     parts: Vec<&'static str>,
     rounds: usize,
+    /// Rows of `cpu`: those with this in their name.
+    only: String,
 }
 
 fn main() {
@@ -68,7 +70,7 @@ fn main() {
 
 impl Asked {
     fn read(words: &[&str]) -> Self {
-        let mut asked = Self { parts: Vec::new(), rounds: ROUNDS };
+        let mut asked = Self { parts: Vec::new(), rounds: ROUNDS, only: String::new() };
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let mut value = || words.next().unwrap_or_else(|| panic!("{word} wants a value"));
@@ -76,10 +78,13 @@ impl Asked {
                 // What cargo adds by itself.
                 "--bench" => {}
                 "--rounds" => asked.rounds = value().parse::<usize>().unwrap().max(1),
+                "--only" => asked.only = (*value()).to_owned(),
                 "--edge" => server::EDGE.set(value().into()).unwrap(),
                 part => match PARTS.into_iter().find(|known| *known == part) {
                     Some(part) => asked.parts.push(part),
-                    None => panic!("{part} is none of {PARTS:?}, --rounds N, --edge PROGRAM"),
+                    None => panic!(
+                        "{part} is none of {PARTS:?}, --rounds N, --only ROWS, --edge PROGRAM"
+                    ),
                 },
             }
         }
@@ -98,7 +103,7 @@ async fn run(asked: &Asked) {
     told.insert("rounds".to_owned(), asked.rounds.into());
     for part in &asked.parts {
         let figures = match *part {
-            "cpu" => cpu(asked.rounds, &identity).await,
+            "cpu" => cpu(asked, &identity).await,
             "latency" => latency(asked.rounds, &identity).await,
             "memory" => memory(&identity).await,
             "cold" => cold_start(asked.rounds, &identity).await,
@@ -205,7 +210,10 @@ impl Work {
 
 /// CPU of the server for each request. Each round asks every server once, so that what else the
 /// machine does falls on all of them; ratios are made within a round.
-async fn cpu(rounds: usize, identity: &Identity) -> Value {
+async fn cpu(asked: &Asked, identity: &Identity) -> Value {
+    let rounds = asked.rounds;
+    let works: Vec<Work> =
+        Work::ALL.into_iter().filter(|work| work.name().contains(&asked.only)).collect();
     let mut servers = Vec::new();
     for role in [Role::Tls, Role::Plain, Role::Logged] {
         for kind in Kind::ALL {
@@ -218,7 +226,7 @@ async fn cpu(rounds: usize, identity: &Identity) -> Value {
     let mut resumed: BTreeMap<Kind, usize> = BTreeMap::new();
     // Round 0 warms up.
     for round in 0..=rounds {
-        for work in Work::ALL {
+        for &work in &works {
             let able = servers
                 .iter()
                 .filter(|(role, server)| *role == work.role() && work.is_done_by(server.kind));
@@ -243,7 +251,7 @@ async fn cpu(rounds: usize, identity: &Identity) -> Value {
     println!("\nCPU of the server, µs per request: median of {rounds} rounds");
     heading("");
     let mut told = Map::new();
-    for work in Work::ALL {
+    for &work in &works {
         let mut row = Map::new();
         let cells = Kind::ALL.map(|kind| {
             let Some(costs) = costs.get(&(work, kind)) else { return "–".to_owned() };
@@ -256,7 +264,7 @@ async fn cpu(rounds: usize, identity: &Identity) -> Value {
     println!("\nThe edge against each: median of the rounds' ratios, and their range");
     heading("");
     let mut ratios = Map::new();
-    for work in Work::ALL {
+    for &work in &works {
         let edge = &costs[&(work, Kind::Edge)];
         let mut row = Map::new();
         let cells = Kind::ALL.map(|kind| {
@@ -269,6 +277,9 @@ async fn cpu(rounds: usize, identity: &Identity) -> Value {
         });
         line(work.name(), &cells);
         ratios.insert(work.name().to_owned(), row.into());
+    }
+    if !works.contains(&Work::Resumption) {
+        return json!({"us_per_request": told, "edge_ratio": ratios});
     }
     let total = rounds * Work::Resumption.requests();
     let share = |kind: Kind| 100.0 * resumed[&kind] as f64 / total as f64;
@@ -402,7 +413,8 @@ async fn cold_start(rounds: usize, identity: &Identity) -> Value {
     let mut took: BTreeMap<Kind, Vec<f64>> = BTreeMap::new();
     for _ in 0..rounds {
         for kind in Kind::ALL {
-            let (_, time) = Server::start_under(Under::Taskset, kind, Role::Tls, identity, "").await;
+            let (_, time) =
+                Server::start_under(Under::Taskset, kind, Role::Tls, identity, "").await;
             took.entry(kind).or_default().push(milliseconds(time));
         }
     }

@@ -2,9 +2,10 @@
 //! every deadline on the way.
 
 use super::activity::{Activity, FAREWELL};
-use super::guard::{Taken, Watched};
+use super::guard::Taken;
+use super::http1::Http1;
+use super::http2::Http2;
 use super::proxy;
-use super::resting::Http1;
 use super::service::Edge;
 use super::slots::Slot;
 use super::state::Shared;
@@ -13,12 +14,10 @@ use crate::observe::{
 };
 use crate::tls::Acceptor;
 use crate::tls::acme::ACME_TLS;
-use hyper::server::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::error::Error as _;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -35,12 +34,6 @@ const RESTLESS: Duration = Duration::from_millis(250);
 
 /// Deadlines are looked at no less often than this, however long they are.
 const LONGEST_LOOK: Duration = Duration::from_mins(1);
-
-// HTTP/2 for answers without bodies: a fraction of hyper's defaults serves any browser.
-const H2_STREAMS: u32 = 64;
-const H2_STREAM_WINDOW: u32 = 64 * 1024;
-const H2_CONNECTION_WINDOW: u32 = 128 * 1024;
-const H2_SEND_BUFFER: usize = 32 * 1024;
 
 /// A connection that was just accepted.
 pub(super) struct Accepted {
@@ -141,7 +134,7 @@ async fn connect(accepted: Accepted, activity: &Arc<Activity>) {
             activity.became_ready();
             let keeper = Keeper::of(&edge);
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-                keeper.keep(http2(stream, edge)).await;
+                keeper.keep(Http2::new(stream, edge)).await;
             } else {
                 keeper.keep(Http1::new(stream, edge)).await;
             }
@@ -155,23 +148,6 @@ async fn connect(accepted: Accepted, activity: &Arc<Activity>) {
 async fn last_call(drain: &CancellationToken) {
     drain.cancelled().await;
     tokio::time::sleep(LAST_CALL).await;
-}
-
-/// Not an async function, which would keep room for what it was given beside what it made of it.
-fn http2(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    edge: Edge,
-) -> impl Connection {
-    let header_bytes = edge.shared.snapshot.load().settings.limits.header_bytes;
-    let io = TokioIo::new(Watched::http2(stream, Arc::clone(&edge.activity)));
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .max_concurrent_streams(H2_STREAMS)
-        .initial_stream_window_size(H2_STREAM_WINDOW)
-        .initial_connection_window_size(H2_CONNECTION_WINDOW)
-        .max_send_buf_size(H2_SEND_BUFFER)
-        .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
-        .serve_connection(io, edge);
-    Box::pin(connection)
 }
 
 /// A connection, whichever version.
@@ -203,14 +179,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection for Http1<S> {
     }
 }
 
-impl<I> Connection for Pin<Box<http2::Connection<I, Edge, TokioExecutor>>>
-where
-    http2::Connection<I, Edge, TokioExecutor>: Future<Output = hyper::Result<()>>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
-{
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection for Http2<S> {
     const CLOSES_SAFELY: bool = true;
     fn close(&mut self) {
-        self.as_mut().graceful_shutdown();
+        self.graceful_shutdown();
     }
 }
 

@@ -97,7 +97,15 @@ impl<S> Watched<S> {
     }
 
     pub(super) fn http2(stream: S, activity: Arc<Activity>) -> Self {
-        Self { stream, activity, head: None, ahead: None, ended: false, discarded: 0, closed: false }
+        Self {
+            stream,
+            activity,
+            head: None,
+            ahead: None,
+            ended: false,
+            discarded: 0,
+            closed: false,
+        }
     }
 
     /// Takes back what was read and not used.

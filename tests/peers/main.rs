@@ -14,6 +14,7 @@
 mod acme;
 mod check;
 mod deploy;
+mod instructions;
 mod login;
 mod machine;
 mod page;

@@ -1,5 +1,5 @@
 use std::fmt;
-use std::io::IsTerminal;
+use std::io::{BufWriter, IsTerminal};
 use tracing::Level;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -9,6 +9,9 @@ use tracing_subscriber::{Layer, Registry, fmt as layer, reload};
 
 /// Lines that wait for a slow reader before further ones are dropped.
 const WAITING_LINES: usize = 16_384;
+
+/// Bytes of lines that are written with one call, under load.
+const WRITTEN_AT_ONCE: usize = 64 * 1024;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +44,8 @@ impl Log {
             .lossy(true)
             .buffered_lines_limit(WAITING_LINES)
             .thread_name("log")
-            .finish(std::io::stderr());
+            // Flushed whenever no line waits: a write for each would cost more than the line.
+            .finish(BufWriter::with_capacity(WRITTEN_AT_ONCE, std::io::stderr()));
         let dropped = writer.error_counter();
         let (filter, handle) = reload::Layer::new(own_events(level));
         let lines = layer::layer().with_writer(writer).with_target(false);

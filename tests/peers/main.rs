@@ -16,6 +16,7 @@ mod check;
 mod deploy;
 mod instructions;
 mod login;
+mod machine;
 mod page;
 mod pebble;
 mod peer;

@@ -22,9 +22,11 @@ const SEND_BUFFER: usize = 32 * 1024;
 
 /// An HTTP/2 connection and its streams.
 pub(super) struct Http2<S: AsyncRead + AsyncWrite + Unpin> {
-    connection: Pin<Box<http2::Connection<TokioIo<Watched<S>>, Edge, Begun>>>,
+    connection: Pin<Box<Connection<S>>>,
     begun: Begun,
 }
+
+type Connection<S> = http2::Connection<TokioIo<Watched<S>>, Edge, Begun>;
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Http2<S> {
     pub(super) fn new(stream: S, edge: Edge) -> Self {

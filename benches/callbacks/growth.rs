@@ -6,9 +6,9 @@ use crate::{median, settled};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-const FILES: u64 = 25_000;
 /// The name that the last certificate is for.
 const NAME: &str = "last.example";
 
@@ -133,21 +133,24 @@ async fn scrapes(rounds: usize, identity: &Identity) -> Value {
 }
 
 async fn connections(identity: &Identity) -> Value {
-    // Each is a file here and another there; what is started inherits it. Root may raise both.
-    let files = Rlimit { current: Some(FILES), maximum: Some(FILES) };
-    let most = getrlimit(Resource::Nofile).maximum;
-    if most.is_some_and(|most| most < FILES) {
-        setrlimit(Resource::Nofile, files).unwrap();
-    }
+    // Each is a file here and another there; what is started inherits the limit.
+    let files = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: files, maximum: files }).unwrap();
+    let most = files.map_or(20_000, |files| files.saturating_sub(500).min(20_000));
     println!("\nIdle TLS connections        bytes each        µs per further one-shot");
     let mut told = Map::new();
     let (server, _) = start(Role::Tls, identity, "").await;
     let at_rest = settled(&server).await;
     let visitor = client(Hello::X25519, "http/1.1");
     let mut held = Vec::new();
-    for count in [100, 1000, 10_000, 20_000] {
-        let more = count - held.len();
-        held.extend(load::idle(server.address(), &visitor, false, more).await);
+    for count in [100, 1000, 10_000, usize::try_from(most).unwrap()] {
+        while held.len() < count {
+            // From another address each some thousands, so that newcomers find a port at once.
+            let from = Ipv4Addr::new(127, 0, 1, u8::try_from(held.len() / 5000).unwrap() + 1);
+            let more = (count - held.len()).min(5000 - held.len() % 5000);
+            let patient = visitor.clone().from(from);
+            held.extend(load::idle(server.address(), &patient, false, more).await);
+        }
         let each = settled(&server).await.saturating_sub(at_rest) / count as u64;
         let load = async |requests| {
             load::one_shots(server.address(), &visitor, requests).await;

@@ -8,11 +8,11 @@ use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, HandshakeKind, SignatureScheme};
 use std::io::{Error, Result};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
@@ -77,6 +77,15 @@ pub(crate) enum Hello {
 pub(crate) struct Client {
     tls: TlsConnector,
     name: ServerName<'static>,
+    /// Its own address: each has so many ports.
+    from: Ipv4Addr,
+}
+
+impl Client {
+    /// The same from another address of this machine.
+    pub(crate) fn from(self, from: Ipv4Addr) -> Self {
+        Self { from, ..self }
+    }
 }
 
 /// A client with this protocol in ALPN that asks for `localhost`.
@@ -108,7 +117,11 @@ pub(crate) fn client_for(name: &str, hello: Hello, alpn: &str) -> Client {
     if !matches!(hello, Hello::Resuming) {
         config.resumption = Resumption::disabled();
     }
-    Client { tls: Arc::new(config).into(), name: name.to_owned().try_into().unwrap() }
+    Client {
+        tls: Arc::new(config).into(),
+        name: name.to_owned().try_into().unwrap(),
+        from: Ipv4Addr::LOCALHOST,
+    }
 }
 
 /// Believes everybody: the load is not what is measured.
@@ -176,7 +189,12 @@ where
 }
 
 async fn connect(address: SocketAddr, client: &Client) -> Result<TlsStream<TcpStream>> {
-    let stream = TcpStream::connect(address).await?;
+    let socket = TcpSocket::new_v4()?;
+    if client.from != Ipv4Addr::LOCALHOST {
+        socket.set_reuseaddr(true)?;
+        socket.bind((client.from, 0).into())?;
+    }
+    let stream = socket.connect(address).await?;
     stream.set_nodelay(true)?;
     client.tls.connect(client.name.clone(), stream).await
 }

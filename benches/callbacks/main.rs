@@ -78,7 +78,7 @@ impl Asked {
                 // What cargo adds by itself.
                 "--bench" => {}
                 "--rounds" => asked.rounds = value().parse::<usize>().unwrap().max(1),
-                "--only" => asked.only = (*value()).to_owned(),
+                "--only" => (*value()).clone_into(&mut asked.only),
                 "--edge" => server::EDGE.set(value().into()).unwrap(),
                 part => match PARTS.into_iter().find(|known| *known == part) {
                     Some(part) => asked.parts.push(part),

@@ -112,8 +112,8 @@ const WAITING_MAY_COST: f64 = 10.0 * 1024.0;
 
 #[tokio::test]
 async fn a_connection_that_waits_owns_no_buffers_and_goes_on_where_it_was() {
-    let _machine = MACHINE.write().await;
     const COUNT: usize = 400;
+    let _machine = MACHINE.write().await;
     let edge = Edge::start(&settings("limits.connections_per_address = 1000"));
     connect(edge.http[0]).await.get("/oauth/callback").await.unwrap();
     let before = edge.metrics().await.get("process_resident_memory_bytes");

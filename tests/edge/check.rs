@@ -35,6 +35,17 @@ async fn a_wrong_callback_fails_and_says_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_check_of_every_answer_sees_them_all_when_it_is_the_only_one() {
+    let stage = Stage::new(|heard, right| {
+        let later = heard.query.as_ref().is_some_and(|query| query.contains("iss="));
+        Act::Reply(if later { right.with("set-cookie", "id=s3cret") } else { right })
+    })
+    .await;
+    let run = stage.check(&["--only", "redirect.cookie"]).await;
+    assert!(run.stdout.contains("! sets a cookie"), "{}", run.stdout);
+}
+
+#[tokio::test]
 async fn json_is_as_the_contract_says() {
     let stage = Stage::new(|_, right| Act::Reply(right)).await;
     let run = stage.check(&["--json"]).await;

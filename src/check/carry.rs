@@ -98,7 +98,6 @@ impl<'s> Altered<'s> {
     }
 }
 
-/// P1.
 fn query(corpus: &[&Seen], dropped: bool) -> Check {
     let check = check("redirect.query");
     if dropped {
@@ -125,7 +124,7 @@ fn query(corpus: &[&Seen], dropped: bool) -> Check {
     )
 }
 
-/// P7 in some queries alone.
+/// A placeholder in some queries alone.
 fn template(corpus: &[&Seen]) -> Check {
     Altered::by("redirect.template", corpus).judge(
         check("redirect.template"),
@@ -134,7 +133,6 @@ fn template(corpus: &[&Seen]) -> Check {
     )
 }
 
-/// P2, P6.
 fn encoding(corpus: &[&Seen]) -> Check {
     let altered = Altered::by("redirect.encoding", corpus);
     let twice =
@@ -147,7 +145,6 @@ fn encoding(corpus: &[&Seen]) -> Check {
     )
 }
 
-/// P3, P5.
 fn parameters(corpus: &[&Seen]) -> Check {
     Altered::by("redirect.parameters", corpus).judge(
         check("redirect.parameters"),
@@ -156,7 +153,6 @@ fn parameters(corpus: &[&Seen]) -> Check {
     )
 }
 
-/// P11.
 fn blocked(corpus: &[&Seen]) -> Check {
     let check = check("redirect.blocked");
     let mut lines = Vec::new();
@@ -201,7 +197,6 @@ fn blocked(corpus: &[&Seen]) -> Check {
     check.detail(lines.join("\n"))
 }
 
-/// P12.
 fn size(sizes: &[Seen]) -> Check {
     let took: Duration = sizes.iter().map(|seen| seen.took).sum();
     let check = check("redirect.size").took(took);
@@ -230,7 +225,6 @@ fn size(sizes: &[Seen]) -> Check {
     if length < 6 << 10 { check.fail(summary).hint(hint) } else { check.warn(summary).hint(hint) }
 }
 
-/// P8.
 fn empty(empty: &[Seen]) -> Check {
     let check = check("redirect.empty");
     let [none, bare] = empty else { return check.skip("not run") };

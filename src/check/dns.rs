@@ -143,7 +143,7 @@ fn reach(seen: &Observations) -> Check {
     )
 }
 
-/// P27: an old server that still has a record, or IPv6 that leads to something else.
+/// An old server that still has a record, or IPv6 that leads to something else.
 fn alike(seen: &Observations) -> Check {
     let check = check("dns.alike");
     let Some(front) = seen.front() else {

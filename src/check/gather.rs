@@ -186,7 +186,7 @@ async fn ask_on(plan: &Plan, prober: &Prober, lane: &mut Lane, seen: &mut Observ
         Landing::Elsewhere(_) | Landing::Stays(_) => return,
     }
     plan.tell("sending callbacks as providers make them");
-    if wants(&CORPUS) {
+    if wants(&need_corpus()) {
         let providers = Probe::providers(&prober.run);
         seen.providers = prober.many(lane, &callback, target, providers).await;
         plan.tell("sending spellings that break redirects");
@@ -235,19 +235,29 @@ async fn ask_on(plan: &Plan, prober: &Prober, lane: &mut Lane, seen: &mut Observ
     }
 }
 
-/// Checks that look at all of the corpus.
-const CORPUS: [&str; 10] = [
-    "redirect.query",
-    "redirect.template",
-    "redirect.encoding",
-    "redirect.parameters",
-    "redirect.blocked",
-    "redirect.cache",
-    "redirect.echo",
-    "redirect.coop",
-    "redirect.referrer",
-    "redirect.cookie",
-];
+/// All checks but those that look at the first answer alone or have requests of their own: what
+/// looks at every answer must see them all under `--only` too.
+fn need_corpus() -> Vec<&'static str> {
+    const WITHOUT: &[&str] = &[
+        "redirect.answer",
+        "redirect.page",
+        "redirect.proxy",
+        "redirect.status",
+        "redirect.loop",
+        "redirect.hops",
+        "redirect.target",
+        "redirect.size",
+        "redirect.empty",
+        "redirect.protocols",
+        "redirect.clients",
+        "redirect.form",
+        "redirect.http",
+        "redirect.github",
+        "redirect.complete",
+    ];
+    let redirect = super::IDS.iter().copied().filter(|id| id.starts_with("redirect."));
+    redirect.filter(|id| !WITHOUT.contains(id)).collect()
+}
 
 /// Whether the target is the callback whose error page is known.
 pub(super) fn is_oauth(target: &Target) -> bool {

@@ -51,7 +51,7 @@ fn redirected(seen: &Seen) -> Option<&Answer> {
     matches!(got.landing, Landing::Exact | Landing::Altered(_)).then_some(&got.answer)
 }
 
-/// P10 (RFC 9111 §4.2.2: 301 and 308 may be stored without a word).
+/// RFC 9111 §4.2.2: 301 and 308 may be stored without a word.
 fn cache(seen: &Observations, answers: &[&Answer]) -> Check {
     let check = check("redirect.cache");
     let hint =
@@ -117,7 +117,7 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     (!values.is_empty()).then(|| values.join(","))
 }
 
-/// P13: a redirect's policy counts as much as a page's.
+/// A redirect's policy counts as much as a page's.
 fn coop(answers: &[&Answer]) -> Check {
     let check = check("redirect.coop");
     let name = HeaderName::from_static("cross-origin-opener-policy");
@@ -166,7 +166,7 @@ fn cookie(answers: &[&Answer]) -> Check {
         .hint("keep session and bot-wall middleware away from the callback's path")
 }
 
-/// P4. The canary was sent in a field and a cookie of its own.
+/// The canary was sent in a field and a cookie of its own.
 fn echo(answers: &[&Answer], canary: &str) -> Check {
     let check = check("redirect.echo");
     let holds = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(canary);
@@ -185,7 +185,6 @@ fn echo(answers: &[&Answer], canary: &str) -> Check {
     check
 }
 
-/// P30.
 fn protocols(first: &Seen, protocol: Protocol, other: &Seen) -> Check {
     let check = check("redirect.protocols").took(other.took);
     match &other.result {
@@ -207,7 +206,6 @@ fn protocols(first: &Seen, protocol: Protocol, other: &Seen) -> Check {
     }
 }
 
-/// P30.
 fn clients(first: &Seen, plain: &Seen) -> Check {
     let check = check("redirect.clients").took(plain.took);
     if plain.result.as_ref().is_err_and(|fault| fault.reason == Reason::OutOfTime) {
@@ -222,7 +220,6 @@ fn clients(first: &Seen, plain: &Seen) -> Check {
         .hint("providers validate a callback with programs of theirs: exempt its path from bot protection")
 }
 
-/// P15.
 fn form(first: &Seen, form: &Seen) -> Check {
     let check = check("redirect.form").took(form.took);
     let got = match &form.result {
@@ -254,7 +251,6 @@ fn form(first: &Seen, form: &Seen) -> Check {
     }
 }
 
-/// P25 as far as plain http is concerned.
 fn http(insecure: &Insecure) -> Check {
     let check = check("redirect.http");
     let seen = match insecure {

@@ -55,7 +55,7 @@ fn no_answer(fault: &Fault) -> Check {
     }
 }
 
-/// P14, P29: something to look at stands where a redirect should.
+/// Something to look at stands where a redirect should.
 fn page(got: &Got, findings: &mut Findings) -> Result<(), &'static str> {
     let status = got.answer.status.as_u16();
     match Page::of(&got.answer) {
@@ -149,7 +149,7 @@ fn no_redirect(status: StatusCode) -> (&'static str, &'static str) {
     }
 }
 
-/// P25, P28: it leads on, but not at once, or for ever.
+/// It leads on, but not at once, or for ever.
 fn trail(seen: &Observations, findings: &mut Findings) -> Result<(), &'static str> {
     match &seen.trail {
         Some(Trail::Loop(stations)) => {
@@ -176,7 +176,7 @@ fn trail(seen: &Observations, findings: &mut Findings) -> Result<(), &'static st
     }
 }
 
-/// P7, as far as the place and the whole query are concerned.
+/// As far as the place and the whole query are concerned; `carry` looks at each query.
 fn template(seen: &Observations, got: &Got, findings: &mut Findings) -> Result<(), &'static str> {
     let (Landing::Elsewhere(Elsewhere::Template(marker))
     | Landing::Altered(Difference::Template(marker))) = &got.landing
@@ -190,7 +190,7 @@ fn template(seen: &Observations, got: &Got, findings: &mut Findings) -> Result<(
     findings.gate(check, "redirect.template")
 }
 
-/// P17, P18: it leads to another place.
+/// It leads to another place.
 fn target(
     plan: &Plan,
     seen: &Observations,

@@ -27,7 +27,7 @@ pub(super) fn judge(plan: &Plan, findings: &mut Findings) -> Result<Callback, &'
     Ok(callback)
 }
 
-/// P19: what comes along when a URL is copied from a page or a chat.
+/// What comes along when a URL is copied from a page or a chat.
 fn characters(given: &str) -> Check {
     let invisible: Vec<_> = given
         .chars()

@@ -291,8 +291,8 @@ fn acme(table: &mut Section<'_, '_>) -> Option<AcmeRead> {
 }
 
 fn limits(table: &mut Section<'_, '_>) -> LimitsRead {
-    let connections = count(table, "connections");
-    let connections_per_address = count(table, "connections_per_address");
+    let connections = count(table, "connections", 1_000_000);
+    let connections_per_address = count(table, "connections_per_address", 1_000_000);
     let handshake_timeout = time(table, "handshake_timeout", MILLISECOND, HOUR);
     let request_timeout = time(table, "request_timeout", MILLISECOND, HOUR);
     let idle_timeout = time(table, "idle_timeout", MILLISECOND, DAY);
@@ -381,8 +381,8 @@ fn integration(table: &mut Section<'_, '_>) -> IntegrationSettings {
     }
 }
 
-fn count(table: &mut Section<'_, '_>, key: &str) -> usize {
-    value(table.value(key, leaf::count(1..=1_000_000)))
+fn count(table: &mut Section<'_, '_>, key: &str, most: usize) -> usize {
+    value(table.value(key, leaf::count(1..=most)))
 }
 
 fn time(table: &mut Section<'_, '_>, key: &str, least: Duration, most: Duration) -> Duration {

@@ -3,7 +3,7 @@
 use crate::stand_in::{
     Act, Authority, HOST, Heard, Reply, Wish, behaviour, nango, plain, right, tls,
 };
-use crate::support::{Edge, command};
+use crate::support::{Edge, command, golden};
 use callback_edge::check::IDS;
 use callback_edge::outbound::{
     Endpoint, Limits, Offer, Outbound, Reason, Request, Resolver, Roots, Step,
@@ -19,7 +19,7 @@ async fn a_right_callback_passes() {
     let stage = Stage::new(|_, right| Act::Reply(right)).await;
     let run = stage.check(&[]).await;
     assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{}", run.stdout);
-    assert_eq!(stage.neutral(&run.stdout), include_str!("golden/passing.txt"));
+    golden("passing.txt", &stage.neutral(&run.stdout)).unwrap_or_else(|it| panic!("{it}"));
 }
 
 #[tokio::test]
@@ -31,7 +31,18 @@ async fn a_wrong_callback_fails_and_says_what_to_do() {
     .await;
     let run = stage.check(&["--only", "redirect,nango"]).await;
     assert_eq!((run.code, run.stderr.as_str()), (1, ""), "{}", run.stdout);
-    assert_eq!(stage.neutral(&run.stdout), include_str!("golden/failing.txt"));
+    golden("failing.txt", &stage.neutral(&run.stdout)).unwrap_or_else(|it| panic!("{it}"));
+}
+
+#[tokio::test]
+async fn a_check_of_every_answer_sees_them_all_when_it_is_the_only_one() {
+    let stage = Stage::new(|heard, right| {
+        let later = heard.query.as_ref().is_some_and(|query| query.contains("iss="));
+        Act::Reply(if later { right.with("set-cookie", "id=s3cret") } else { right })
+    })
+    .await;
+    let run = stage.check(&["--only", "redirect.cookie"]).await;
+    assert!(run.stdout.contains("! sets a cookie"), "{}", run.stdout);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! `config check` and `config show`, as a person meets them.
 
+use crate::support::{golden, golden_dir};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -7,8 +8,8 @@ use std::time::{Duration, Instant};
 
 /// Every bad configuration in `golden/config/*.toml` is refused with the text beside it, all of it.
 ///
-/// Lines `# env: NAME=value` at the top of a file set variables. `UPDATE_GOLDEN=1` writes the
-/// texts anew; read them before you keep them.
+/// Lines `# env: NAME=value` at the top of a file set variables. For a new one write the `.toml`
+/// alone; `UPDATE_GOLDEN=1` writes the text.
 #[test]
 fn every_mistake_is_told_with_its_place_and_a_way_out() {
     let inputs = golden_inputs();
@@ -20,12 +21,8 @@ fn every_mistake_is_told_with_its_place_and_a_way_out() {
         let told = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(64), "{}: {told}", input.display());
         assert!(output.stdout.is_empty(), "{}", input.display());
-        let golden = input.with_extension("txt");
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            fs::write(&golden, &told).unwrap();
-        } else if fs::read_to_string(&golden).unwrap_or_default() != told {
-            differ.push(format!("{}:\n{told}", input.display()));
-        }
+        let name = input.file_stem().unwrap().to_str().unwrap();
+        differ.extend(golden(&format!("config/{name}.txt"), &told).err());
     }
     assert!(differ.is_empty(), "{}", differ.join("\n"));
 }
@@ -171,11 +168,7 @@ fn show_tells_each_setting_with_its_source() {
     assert_eq!(stderr(&output), "");
     assert_eq!(output.status.code(), Some(0));
     let told = String::from_utf8(output.stdout).unwrap();
-    let golden = golden_dir().join("show.txt");
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        fs::write(&golden, &told).unwrap();
-    }
-    assert_eq!(told, fs::read_to_string(golden).unwrap());
+    golden("config/show.txt", &told).unwrap_or_else(|it| panic!("{it}"));
 }
 
 /// With the sample file the edge behaves as without any.
@@ -195,19 +188,20 @@ fn the_sample_file_says_what_is_built_in() {
     };
     let without = show();
     fs::write(dir.path().join("config.toml"), sample).unwrap();
-    assert_eq!(show(), without);
+    let with = show();
+    assert_eq!(with.len(), without.len());
+    let differ: Vec<_> =
+        with.iter().zip(&without).filter(|(with, without)| with != without).collect();
+    assert!(differ.is_empty(), "config.toml, and defaults.toml in src/config: {differ:?}");
 }
 
 fn golden_inputs() -> Vec<PathBuf> {
-    let entries = fs::read_dir(golden_dir()).unwrap().map(|entry| entry.unwrap().path());
+    let entries =
+        fs::read_dir(golden_dir().join("config")).unwrap().map(|entry| entry.unwrap().path());
     let mut inputs: Vec<_> =
         entries.filter(|path| path.extension().is_some_and(|it| it == "toml")).collect();
     inputs.sort();
     inputs
-}
-
-fn golden_dir() -> PathBuf {
-    root().join("tests/edge/golden/config")
 }
 
 fn root() -> &'static Path {

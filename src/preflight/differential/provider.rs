@@ -1,8 +1,8 @@
 //! What is known of providers: what they say to a redirect URI that is not registered, where to
 //! register one, and what cannot be found out from outside.
 //!
-//! Facts from public reports; a marker counts as decisive only in a shape that was recorded, and
-//! the tests below hold these shapes.
+//! Facts from public reports. What a provider was seen to answer stands in `recorded.rs`, where the
+//! rule is held to it.
 
 use http::StatusCode;
 
@@ -17,7 +17,8 @@ pub struct Provider {
     pub console: &'static str,
     /// How many callbacks, and of what kind, an app can have.
     pub callbacks: Callbacks,
-    /// Phrases, in lower case, with which it refuses a redirect URI.
+    /// Phrases, in lower case and without the URI, with which it refuses a redirect URI; beside
+    /// those of `MISMATCH` in `shape.rs`, which any provider may say.
     pub(super) markers: &'static [&'static str],
     /// The status with which it does so, where that status means something else elsewhere.
     pub(super) mismatch_status: Option<StatusCode>,
@@ -295,6 +296,17 @@ const PROVIDERS: &[Provider] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn markers_are_in_the_form_in_which_answers_are_searched() {
+        for provider in PROVIDERS {
+            for marker in provider.markers {
+                let words: Vec<_> = marker.split_whitespace().collect();
+                let (form, name) = (words.join(" ").to_ascii_lowercase(), provider.name);
+                assert_eq!(*marker, form, "{name}: this phrase would never be found");
+            }
+        }
+    }
 
     #[test]
     fn a_template_finds_its_family_and_no_other() {

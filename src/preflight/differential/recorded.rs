@@ -91,7 +91,8 @@ type Limit = fn() -> Said;
 
 type Hostile<'a> = dyn Fn(&str, &str) -> Said + 'a;
 
-/// Template, what a known URI gets, what an unknown one gets.
+/// Template, what a known URI gets, what an unknown one gets: of providers that were seen to look
+/// before the login. What is less certain stands in `shapes_of_less_certainty_are_judged_right`.
 fn shapes() -> Vec<(&'static str, Answers, Answers)> {
     vec![
         (
@@ -178,6 +179,14 @@ fn shapes() -> Vec<(&'static str, Answers, Answers)> {
             },
         ),
     ]
+}
+
+#[test]
+fn the_readme_names_the_providers_that_were_seen_to_look_before_the_login() {
+    let names: Vec<_> = shapes().iter().map(|(template, ..)| Provider::of(template).name).collect();
+    let sentence = format!("by what they were seen to answer: {}.", names.join(", "));
+    let readme = include_str!("../../../README.md");
+    assert!(readme.contains(&sentence), "README.md, \"What `unknown` means\", lacks: {sentence}");
 }
 
 #[test]

@@ -10,14 +10,14 @@ use std::sync::{Arc, Mutex};
 pub(super) async fn answers(world: &World) -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, status, expected) in [
-        ("P9 301", 301, &["!redirect.status"][..]),
-        ("P9 302", 302, &["!redirect.status"]),
-        ("P9 303", 303, &["!redirect.status"]),
-        ("P9 307", 307, &["!redirect.status"]),
-        ("P18 404", 404, &["redirect.status"]),
-        ("P18 502", 502, &["redirect.status"]),
+        ("301", 301, &["!redirect.status"][..]),
+        ("302", 302, &["!redirect.status"]),
+        ("303", 303, &["!redirect.status"]),
+        ("307", 307, &["!redirect.status"]),
+        ("404", 404, &["redirect.status"]),
+        ("502", 502, &["redirect.status"]),
         ("405", 405, &["redirect.status"]),
-        ("P19 204", 204, &["redirect.page"]),
+        ("204", 204, &["redirect.page"]),
     ] {
         cases.push(
             world
@@ -39,34 +39,32 @@ pub(super) async fn answers(world: &World) -> Vec<Case> {
         http2: false,
     });
     let Act::Reply(nango) = nango else { unreachable!() };
-    cases.push(page("P14 Nango proxied", &["redirect.proxy"], nango.clone()).await);
-    cases.push(page("P14 Nango proxied with 200", &["redirect.proxy"], nango.status(200)).await);
+    cases.push(page("Nango proxied", &["redirect.proxy"], nango.clone()).await);
+    cases.push(page("Nango proxied with 200", &["redirect.proxy"], nango.status(200)).await);
     let refresh = "<meta http-equiv=refresh content='0;url=https://api.nango.dev/?s3cret'>";
     cases.push(
-        page("P14 meta refresh", &["redirect.page=meta refresh"], Reply::page(200, refresh)).await,
+        page("meta refresh", &["redirect.page=meta refresh"], Reply::page(200, refresh)).await,
     );
     let script = "<script>window.location.href = 'https://api.nango.dev/'</script>";
-    cases.push(page("P14 script", &["redirect.page=script"], Reply::page(200, script)).await);
-    cases.push(page("P14 OK", &["redirect.page"], Reply::page(200, "OK")).await);
+    cases.push(page("script", &["redirect.page=script"], Reply::page(200, script)).await);
+    cases.push(page("OK", &["redirect.page"], Reply::page(200, "OK")).await);
     let wall =
         Reply::page(403, "<title>Just a moment...</title>").with("cf-mitigated", "challenge");
-    cases.push(page("P29 bot wall", &["redirect.page=bot wall"], wall).await);
+    cases.push(page("bot wall", &["redirect.page=bot wall"], wall).await);
     let login = Reply::page(200, "<form><input type=\"password\"></form>");
-    cases.push(page("P29 login page", &["redirect.page=login wall"], login).await);
+    cases.push(page("login page", &["redirect.page=login wall"], login).await);
     let basic = Reply::new(401).with("www-authenticate", "Basic realm=staging");
-    cases.push(page("P29 basic authentication", &["redirect.page=login wall"], basic).await);
+    cases.push(page("basic authentication", &["redirect.page=login wall"], basic).await);
     let sso = "https://login.example.test/sso?next=s3cret";
     let sso = Reply::new(302).with("location", sso);
-    cases.push(
-        page("P29 login host", &["!redirect.status", "redirect.target=login wall"], sso).await,
-    );
+    cases.push(page("login host", &["!redirect.status", "redirect.target=login wall"], sso).await);
     cases.push(page("no Location", &["redirect.target"], Reply::new(308)).await);
     let location = format!("{}/oauth/callback", world.origin);
     let two = Reply::new(308).with("location", &location).with("location", &location);
     cases.push(page("two Locations", &["redirect.target"], two).await);
     cases.push(
         world
-            .located("P17 another scheme", &["redirect.target=https instead of http"], |location| {
+            .located("another scheme", &["redirect.target=https instead of http"], |location| {
                 location.replacen("http://", "https://", 1)
             })
             .await,
@@ -74,7 +72,7 @@ pub(super) async fn answers(world: &World) -> Vec<Case> {
     let port = world.nango.port();
     cases.push(
         world
-            .located("P17 another port", &["redirect.target=port 8080"], move |location| {
+            .located("another port", &["redirect.target=port 8080"], move |location| {
                 location.replacen(&format!(":{port}/"), ":8080/", 1)
             })
             .await,
@@ -103,7 +101,7 @@ pub(super) async fn answers(world: &World) -> Vec<Case> {
     );
     cases.push(
         world
-            .case("P28 a loop to itself", &["redirect.loop"], |heard, right| {
+            .case("a loop to itself", &["redirect.loop"], |heard, right| {
                 let location = format!(
                     "https://{HOST}{}?{}",
                     heard.path,
@@ -115,7 +113,7 @@ pub(super) async fn answers(world: &World) -> Vec<Case> {
     );
     cases.push(
         world
-            .case("P28 a loop of two", &["redirect.loop"], |heard, _| {
+            .case("a loop of two", &["redirect.loop"], |heard, _| {
                 let path = if heard.path == "/a" { "/oauth/callback" } else { "/a" };
                 Act::Reply(Reply::new(308).with("location", path))
             })
@@ -123,7 +121,7 @@ pub(super) async fn answers(world: &World) -> Vec<Case> {
     );
     let mut www = world
         .case(
-            "P25 www first",
+            "www first",
             &["redirect.hops=https://www.auth.example.test/oauth/callback"],
             |heard, right| {
                 if heard.header("host").is_some_and(|host| host.starts_with("www."))
@@ -161,15 +159,15 @@ pub(super) async fn manners(world: &World) -> Vec<Case> {
     let first: Arc<Mutex<HashMap<String, Reply>>> = Arc::default();
     vec![
         world
-            .case("P10 no Cache-Control", &["redirect.cache"], |_, right| {
+            .case("no Cache-Control", &["redirect.cache"], |_, right| {
                 Act::Reply(right.without("cache-control"))
             })
             .await,
-        with("P10 an hour", &["redirect.cache"], "cache-control", "public, max-age=3600").await,
-        with("P10 no-cache", &["!redirect.cache"], "cache-control", "no-cache").await,
+        with("an hour", &["redirect.cache"], "cache-control", "public, max-age=3600").await,
+        with("no-cache", &["!redirect.cache"], "cache-control", "no-cache").await,
         world
             .case(
-                "P10 a cache without regard to the query",
+                "a cache without regard to the query",
                 &["redirect.cache=the parameters of another"],
                 move |heard, right| {
                     if heard.method != "GET" || heard.query.as_ref().is_none_or(String::is_empty) {
@@ -180,12 +178,12 @@ pub(super) async fn manners(world: &World) -> Vec<Case> {
                 },
             )
             .await,
-        with("P13 COOP", &["redirect.coop"], "cross-origin-opener-policy", "same-origin").await,
+        with("COOP", &["redirect.coop"], "cross-origin-opener-policy", "same-origin").await,
         with("no-referrer", &["!redirect.referrer"], "referrer-policy", "no-referrer").await,
         with("a cookie", &["!redirect.cookie"], "set-cookie", "session=s3cret; HttpOnly").await,
         world
             .case(
-                "P4 the request's fields come back",
+                "the request's fields come back",
                 &["redirect.echo=in `cookie`"],
                 |heard, right| {
                     let cookie = heard.header("cookie").unwrap().to_owned();
@@ -194,17 +192,17 @@ pub(super) async fn manners(world: &World) -> Vec<Case> {
             )
             .await,
         world
-            .case("P4 in the body", &["redirect.echo"], |heard, right| {
+            .case("in the body", &["redirect.echo"], |heard, right| {
                 Act::Reply(right.body(&format!("{heard:?}")))
             })
             .await,
         world
-            .case("P15 a form is answered 308", &["!redirect.form"], |heard, right| {
+            .case("a form is answered 308", &["!redirect.form"], |heard, right| {
                 Act::Reply(if heard.method == "POST" { right.status(308) } else { right })
             })
             .await,
         world
-            .case("P15 the fields of a form are lost", &["!redirect.form"], |heard, right| {
+            .case("the fields of a form are lost", &["!redirect.form"], |heard, right| {
                 let location = right.location();
                 let bare = location.split('?').next().unwrap().to_owned();
                 Act::Reply(if heard.method == "POST" { right.to(bare) } else { right })
@@ -231,20 +229,20 @@ pub(super) async fn protocols(world: &World) -> Vec<Case> {
         tls(world.config(&["h2"]), behaviour(world.mended(|_, right| Act::Reply(right)))).await;
     let mut cases = vec![
         world
-            .case("P30 right over HTTP/2 alone", &["redirect.protocols"], |heard, right| {
+            .case("right over HTTP/2 alone", &["redirect.protocols"], |heard, right| {
                 Act::Reply(if heard.http2 { right } else { Reply::new(404) })
             })
             .await,
-        world.at("P30 HTTP/2 alone", &["!redirect.protocols"], h2),
+        world.at("HTTP/2 alone", &["!redirect.protocols"], h2),
         world
-            .case("P30 programs are refused", &["!redirect.clients"], |heard, right| {
+            .case("programs are refused", &["!redirect.clients"], |heard, right| {
                 let browser =
                     heard.header("user-agent").is_some_and(|agent| agent.contains("Mozilla"));
                 Act::Reply(if browser { right } else { Reply::page(403, "captcha") })
             })
             .await,
         world
-            .case("P30 browsers get the app", &["redirect.page"], |heard, right| {
+            .case("browsers get the app", &["redirect.page"], |heard, right| {
                 let page =
                     heard.header("accept").is_some_and(|accept| accept.contains("text/html"));
                 Act::Reply(if page { Reply::page(200, "<div id=app></div>") } else { right })
@@ -252,9 +250,9 @@ pub(super) async fn protocols(world: &World) -> Vec<Case> {
             .await,
     ];
     for (name, location) in [
-        ("P25 plain http drops the query", format!("https://{HOST}/oauth/callback")),
-        ("P25 plain http leads to the root", format!("https://{HOST}/")),
-        ("P25 plain http leads elsewhere", "https://www.example.test/oauth/callback".to_owned()),
+        ("plain http drops the query", format!("https://{HOST}/oauth/callback")),
+        ("plain http leads to the root", format!("https://{HOST}/")),
+        ("plain http leads elsewhere", "https://www.example.test/oauth/callback".to_owned()),
     ] {
         let insecure =
             plain(behaviour(move |_| Act::Reply(Reply::new(301).with("location", &location))))

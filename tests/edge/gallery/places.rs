@@ -13,28 +13,24 @@ use std::time::Duration;
 pub(super) async fn urls(world: &World) -> Vec<Case> {
     let mut cases = Vec::new();
     let written: [(&'static str, String, &'static [&'static str]); 12] = [
-        ("P19 a newline", format!("https://{HOST}/oauth/callback\n"), &["url.characters=U+000A"]),
+        ("a newline", format!("https://{HOST}/oauth/callback\n"), &["url.characters=U+000A"]),
         (
-            "P19 a zero-width space",
+            "a zero-width space",
             format!("https://{HOST}/oauth\u{200b}/callback"),
             &["url.characters"],
         ),
-        ("P19 upper case", "https://Auth.Example.test/oauth/callback".to_owned(), &["!url.case"]),
+        ("upper case", "https://Auth.Example.test/oauth/callback".to_owned(), &["!url.case"]),
         ("the default port", format!("https://{HOST}:443/oauth/callback"), &["!url.port"]),
-        ("P22 a fragment", format!("https://{HOST}/oauth/callback#s3cret"), &["url.fragment"]),
+        ("a fragment", format!("https://{HOST}/oauth/callback#s3cret"), &["url.fragment"]),
         ("a query", format!("https://{HOST}/oauth/callback?code=s3cret"), &["url.query"]),
         ("a password", format!("https://me:s3cret@{HOST}/oauth/callback"), &["url.userinfo"]),
         ("no URL", format!("{HOST}/oauth/callback"), &["url.syntax"]),
         (
-            "P19 a space in the host",
+            "a space in the host",
             format!("https://{} {}/oauth/callback", &HOST[..1], &HOST[1..]),
             &["url.characters", "url.syntax=the host has a space"],
         ),
-        (
-            "P19 spaces around",
-            format!(" https://{HOST}/oauth/callback\u{200b}"),
-            &["url.characters"],
-        ),
+        ("spaces around", format!(" https://{HOST}/oauth/callback\u{200b}"), &["url.characters"]),
         (
             "a port beyond all ports",
             format!("https://{HOST}:99999/oauth/callback"),
@@ -55,7 +51,7 @@ pub(super) async fn urls(world: &World) -> Vec<Case> {
         })
     };
     let server = tls(world.config(BOTH), any_path(world)).await;
-    let mut slash = world.at("P19 a trailing slash", &["!url.path", "!url.slash"], server);
+    let mut slash = world.at("a trailing slash", &["!url.path", "!url.slash"], server);
     slash.url.push('/');
     cases.push(slash);
     let mut path = world.at("a path of one's own", &["!url.path"], server);
@@ -79,56 +75,55 @@ pub(super) async fn urls(world: &World) -> Vec<Case> {
     lookalike.url = format!("https://{foreign}/oauth/callback");
     lookalike.overrides = vec![to(foreign, 443, server)];
     cases.push(lookalike);
-    let mut own = world.at("P28 the target is the callback", &["url.target"], server);
+    let mut own = world.at("the target is the callback", &["url.target"], server);
     own.target = Target::parse(&own.url).unwrap();
     cases.push(own);
     cases
 }
 
-/// P26.
 pub(super) async fn certificates(world: &World) -> Vec<Case> {
     let days = |days: u64| Duration::from_hours(24 * days);
     let root = &world.authority;
     let names: Vec<_> = (0..1000).map(|number| format!("n{number}.example.test")).collect();
     let chains: Vec<(&'static str, &'static [&'static str], Chain)> = vec![
         (
-            "P26 expired",
+            "expired",
             &["tls.expiry=has expired"],
             root.issue(Wish { left: Err(days(1)), ..Wish::default() }),
         ),
         (
-            "P26 not valid yet",
+            "not valid yet",
             &["tls.expiry=not valid yet"],
             root.issue(Wish { from_tomorrow: true, ..Wish::default() }),
         ),
         (
-            "P26 expires soon",
+            "expires soon",
             &["!tls.expiry"],
             root.issue(Wish { left: Ok(days(3)), ..Wish::default() }),
         ),
         (
-            "P26 short-lived, and two of three thirds are over",
+            "short-lived, and two of three thirds are over",
             &["!tls.expiry"],
             root.issue(Wish { age: days(5), left: Ok(days(1)), ..Wish::default() }),
         ),
         (
-            "P26 another name",
+            "another name",
             &["tls.name=other.example.test"],
             root.issue(Wish { names: vec!["other.example.test".to_owned()], ..Wish::default() }),
         ),
-        ("P26 self-signed", &["tls.chain=self-signed"], Chain::self_signed()),
+        ("self-signed", &["tls.chain=self-signed"], Chain::self_signed()),
         (
-            "P26 unknown authority",
+            "unknown authority",
             &["tls.chain=issuer is not trusted"],
             Authority::new("nobody").issue(Wish::default()),
         ),
         (
-            "P26 incomplete chain",
+            "incomplete chain",
             &["tls.chain=an intermediate certificate is missing"],
             root.issue_below_intermediate(Wish { issuer_is_published: true, ..Wish::default() }),
         ),
         (
-            "P26 expired, of another name and authority",
+            "expired, of another name and authority",
             &["tls.chain", "tls.expiry", "tls.name"],
             Authority::new("nobody").issue(Wish {
                 names: vec!["other.example.test".to_owned()],
@@ -154,23 +149,22 @@ pub(super) async fn certificates(world: &World) -> Vec<Case> {
     cases
 }
 
-/// P18, P27.
 pub(super) async fn addresses(world: &World) -> Vec<Case> {
     let right = || behaviour(world.mended(|_, right| Act::Reply(right)));
     let mut cases = Vec::new();
     let dead = dead();
-    cases.push(world.at("P18 nothing listens", &["dns.reach"], dead));
-    let mut half = world.at("P27 one address is dead", &["dns.reach=1 of 2"], dead);
+    cases.push(world.at("nothing listens", &["dns.reach"], dead));
+    let mut half = world.at("one address is dead", &["dns.reach=1 of 2"], dead);
     let good = tls(world.config(BOTH), right()).await;
     half.overrides.push(to(HOST, 443, good));
     cases.push(half);
-    let mut old = world.at("P27 one address is an old server", &["dns.alike=404"], good);
+    let mut old = world.at("one address is an old server", &["dns.alike=404"], good);
     let forgotten = behaviour(|_| Act::Reply(Reply::page(404, "default backend")));
     let forgotten = tls_at(another_family(), world.config(BOTH), forgotten).await;
     old.overrides.push(to(HOST, 443, forgotten));
     cases.push(old);
     let mut expired = world.at(
-        "P27 one address has an old certificate",
+        "one address has an old certificate",
         &["dns.alike=certificate is not valid"],
         good,
     );
@@ -178,7 +172,7 @@ pub(super) async fn addresses(world: &World) -> Vec<Case> {
     let config = world.authority.issue(wish).config(BOTH);
     expired.overrides.push(to(HOST, 443, tls(config, right()).await));
     cases.push(expired);
-    let mut bare = world.at("P27 one address speaks no TLS", &["dns.alike"], good);
+    let mut bare = world.at("one address speaks no TLS", &["dns.alike"], good);
     // It waits for the end of a request that never comes.
     bare.timeout = Duration::from_secs(3);
     bare.overrides.push(to(HOST, 443, plain_at(another_family(), right()).await));
@@ -208,7 +202,7 @@ pub(super) async fn nangos(world: &World) -> Vec<Case> {
     let mut cases = Vec::new();
     let elsewhere: [(&'static str, &'static [&'static str], SocketAddr); 4] = [
         (
-            "P18 the target is not Nango",
+            "the target is not Nango",
             &["nango.callback", "nango.echo"],
             plain(behaviour(|_| Act::Reply(Reply::page(404, "Cannot GET")))).await,
         ),

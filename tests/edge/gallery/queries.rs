@@ -10,12 +10,12 @@ use std::fmt::Write as _;
 pub(super) async fn queries(world: &World) -> Vec<Case> {
     vec![
         world
-            .located("P1 the query is dropped", &["redirect.query"], |location| {
+            .located("the query is dropped", &["redirect.query"], |location| {
                 location.split('?').next().unwrap().to_owned()
             })
             .await,
         world
-            .rebuilt("P2 URLSearchParams", &["redirect.encoding", "redirect.parameters"], |pairs| {
+            .rebuilt("URLSearchParams", &["redirect.encoding", "redirect.parameters"], |pairs| {
                 pairs
                     .into_iter()
                     .filter(|pair| !pair.is_empty())
@@ -27,7 +27,7 @@ pub(super) async fn queries(world: &World) -> Vec<Case> {
             })
             .await,
         world
-            .queried("P2 hex in upper case", &["redirect.encoding"], |query| {
+            .queried("hex in upper case", &["redirect.encoding"], |query| {
                 query
                     .replace("%2f", "%2F")
                     .replace("%3a", "%3A")
@@ -36,31 +36,31 @@ pub(super) async fn queries(world: &World) -> Vec<Case> {
             })
             .await,
         world
-            .queried("P2 spaces as plus", &["redirect.encoding"], |query| query.replace("%20", "+"))
+            .queried("spaces as plus", &["redirect.encoding"], |query| query.replace("%20", "+"))
             .await,
         world
-            .queried("P2 slashes decoded", &["redirect.encoding"], |query| {
+            .queried("slashes decoded", &["redirect.encoding"], |query| {
                 query.replace("%2F", "/").replace("%2f", "/")
             })
             .await,
         world
-            .queried("P2 apostrophes encoded", &["redirect.encoding"], |query| {
+            .queried("apostrophes encoded", &["redirect.encoding"], |query| {
                 query.replace('\'', "%27")
             })
             .await,
         world
-            .queried("P2 raw UTF-8 encoded", &["!redirect.encoding"], |query| {
+            .queried("raw UTF-8 encoded", &["!redirect.encoding"], |query| {
                 query.replace('é', "%C3%A9")
             })
             .await,
         world
-            .queried("P2 escaped for HTML", &["redirect.encoding"], |query| {
+            .queried("escaped for HTML", &["redirect.encoding"], |query| {
                 query.replace('&', "&amp;")
             })
             .await,
         world
             .rebuilt(
-                "P3 the last duplicate wins",
+                "the last duplicate wins",
                 &["redirect.parameters=`scope` was sent 3 times and arrives 1"],
                 |pairs| {
                     let last: HashMap<_, _> =
@@ -72,7 +72,7 @@ pub(super) async fn queries(world: &World) -> Vec<Case> {
             )
             .await,
         world
-            .rebuilt("P3 duplicates joined by commas", &["redirect.parameters"], |pairs| {
+            .rebuilt("duplicates joined by commas", &["redirect.parameters"], |pairs| {
                 let mut joined: Vec<(&str, String)> = Vec::new();
                 for pair in pairs {
                     match joined.iter_mut().find(|(known, _)| *known == name(pair)) {
@@ -86,53 +86,53 @@ pub(super) async fn queries(world: &World) -> Vec<Case> {
             })
             .await,
         world
-            .rebuilt("P3 sorted", &["redirect.parameters"], |mut pairs| {
+            .rebuilt("sorted", &["redirect.parameters"], |mut pairs| {
                 pairs.sort_unstable();
                 pairs.into_iter().map(str::to_owned).collect()
             })
             .await,
         world
-            .rebuilt("P3 empty values dropped", &["redirect.parameters"], |pairs| {
+            .rebuilt("empty values dropped", &["redirect.parameters"], |pairs| {
                 let kept =
                     pairs.into_iter().filter(|pair| !pair.ends_with('=') || pair.contains("=c="));
                 kept.map(str::to_owned).collect()
             })
             .await,
         world
-            .rebuilt("P3 bare keys dropped", &["redirect.parameters"], |pairs| {
+            .rebuilt("bare keys dropped", &["redirect.parameters"], |pairs| {
                 let kept = pairs.into_iter().filter(|pair| pair.contains('=') || pair.is_empty());
                 kept.map(str::to_owned).collect()
             })
             .await,
         world
-            .queried("P5 a parameter added", &["redirect.parameters=`_token` is added"], |query| {
+            .queried("a parameter added", &["redirect.parameters=`_token` is added"], |query| {
                 format!("{query}&_token=s3cret-of-the-server")
             })
             .await,
         world
-            .rebuilt("P5 a parameter dropped", &["redirect.parameters=`scope` is lost"], |pairs| {
+            .rebuilt("a parameter dropped", &["redirect.parameters=`scope` is lost"], |pairs| {
                 let kept = pairs.into_iter().filter(|pair| name(pair) != "scope");
                 kept.map(str::to_owned).collect()
             })
             .await,
         world
-            .queried("P6 encoded twice", &["redirect.encoding=encoded twice"], |query| {
+            .queried("encoded twice", &["redirect.encoding=encoded twice"], |query| {
                 query.replace('%', "%25")
             })
             .await,
-        world.queried("P7 $args", &["redirect.template=`$args`"], |_| "$args".to_owned()).await,
+        world.queried("$args", &["redirect.template=`$args`"], |_| "$args".to_owned()).await,
         world
-            .located("P7 {uri} in the path", &["redirect.template=`{uri}`"], |location| {
+            .located("{uri} in the path", &["redirect.template=`{uri}`"], |location| {
                 format!("{}{{uri}}", location.split('?').next().unwrap())
             })
             .await,
         world
-            .located("P7 ${1}", &["redirect.template"], |location| {
+            .located("${1}", &["redirect.template"], |location| {
                 format!("{}${{1}}", location.split('?').next().unwrap())
             })
             .await,
         world
-            .located("P8 a dangling question mark", &["!redirect.empty"], |location| {
+            .located("a dangling question mark", &["!redirect.empty"], |location| {
                 if location.contains('?') { location.to_owned() } else { format!("{location}?") }
             })
             .await,
@@ -160,7 +160,7 @@ pub(super) async fn queries(world: &World) -> Vec<Case> {
             .await,
         world
             .case(
-                "P11 a firewall minds URLs in scope",
+                "a firewall minds URLs in scope",
                 &["redirect.blocked=Google (URLs in `scope`): answers 403"],
                 |heard, right| {
                     let query = heard.query.clone().unwrap_or_default();
@@ -170,7 +170,7 @@ pub(super) async fn queries(world: &World) -> Vec<Case> {
             )
             .await,
         world
-            .case("P11 a firewall resets on line breaks", &["redirect.blocked"], |heard, right| {
+            .case("a firewall resets on line breaks", &["redirect.blocked"], |heard, right| {
                 let minds = heard.query.as_ref().is_some_and(|query| query.contains("%0d%0a"));
                 if minds { Act::Raw(Vec::new()) } else { Act::Reply(right) }
             })
@@ -189,19 +189,19 @@ pub(super) async fn queries(world: &World) -> Vec<Case> {
             })
             .await,
         world
-            .case("P12 2 KiB at most", &["redirect.size=2.1 KiB"], |heard, right| {
+            .case("2 KiB at most", &["redirect.size=2.1 KiB"], |heard, right| {
                 let long = heard.query.as_ref().is_some_and(|query| query.len() > 2048);
                 Act::Reply(if long { Reply::page(403, "Request blocked") } else { right })
             })
             .await,
         world
-            .case("P12 8 KiB at most", &["!redirect.size=8 KiB"], |heard, right| {
+            .case("8 KiB at most", &["!redirect.size=8 KiB"], |heard, right| {
                 let long = heard.query.as_ref().is_some_and(|query| query.len() > 8000);
                 Act::Reply(if long { Reply::new(414) } else { right })
             })
             .await,
         world
-            .queried("P12 cut off at 2 KiB", &["redirect.size"], |query| {
+            .queried("cut off at 2 KiB", &["redirect.size"], |query| {
                 String::from_utf8(query.bytes().take(2048).collect()).unwrap()
             })
             .await,

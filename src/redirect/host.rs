@@ -93,6 +93,7 @@ fn without_port(authority: &str) -> Result<Cow<'_, str>, BadHost> {
         Some((host, port)) if !port.ends_with(']') => (host, port),
         _ => (authority, ""),
     };
+    let host = host.strip_suffix('.').unwrap_or(host);
     let bracketed = host.starts_with('[') && host.ends_with(']');
     let valid = !host.is_empty()
         && port.bytes().all(|byte| byte.is_ascii_digit())
@@ -106,7 +107,6 @@ fn without_port(authority: &str) -> Result<Cow<'_, str>, BadHost> {
     if !valid {
         return Err(BadHost);
     }
-    let host = host.strip_suffix('.').unwrap_or(host);
     Ok(if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
         Cow::Owned(host.to_ascii_lowercase())
     } else {
@@ -132,6 +132,8 @@ mod tests {
             ("host:", Ok("host")),
             ("", Err(BadHost)),
             (":80", Err(BadHost)),
+            (".", Err(BadHost)),
+            (".:80", Err(BadHost)),
             ("a b", Err(BadHost)),
             ("user@host", Err(BadHost)),
             ("host:80:80", Err(BadHost)),

@@ -13,6 +13,11 @@ static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
     dir.expect("a folder").join(format!("callback-edge-fuzz-{}.toml", std::process::id()))
 });
 
+/// What is missing stands nowhere; the sentence says it instead.
+fn says_what_is_not_there(told: &str) -> bool {
+    ["there is no route", "names none", "nothing says"].iter().any(|words| told.contains(words))
+}
+
 fuzz_target!(|data: &[u8]| {
     // Behind a NUL, which TOML cannot hold, stands a variable.
     let (text, variable) = match data.iter().position(|byte| *byte == 0) {
@@ -48,7 +53,7 @@ fuzz_target!(|data: &[u8]| {
                         assert!(spot.column <= line.chars().count() + 1, "{told}");
                     }
                     Place::Variable(name) => assert!(set.contains(name), "{told}"),
-                    Place::Default => assert!(told.contains('`'), "{told}"),
+                    Place::Default => assert!(says_what_is_not_there(&told), "{told}"),
                 }
             }
         }

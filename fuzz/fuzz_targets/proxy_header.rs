@@ -27,6 +27,12 @@ fuzz_target!(|data: &[u8]| {
     let Some(address) = found else { return };
     let header = &data[..taken];
     assert!(header.starts_with(b"PROXY ") || header.starts_with(b"\r\n\r\n\0\r\nQUIT\n"));
+    // Sections 2.1 and 2.2 of the protocol.
+    let length = match data {
+        [b'P', ..] => data.windows(2).position(|at| at == b"\r\n").expect("a line end") + 2,
+        _ => 16 + usize::from(u16::from_be_bytes([data[14], data[15]])),
+    };
+    assert_eq!(taken, length, "it reads another length than is said");
     assert_eq!(read(header), (found, taken), "it looks beyond the header");
     let more = [header, b"\r\nGET / HTTP/1.1\r\n\r\n"].concat();
     assert_eq!(read(&more), (found, taken), "what follows changes it");

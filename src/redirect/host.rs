@@ -10,7 +10,8 @@ impl Host {
     /// Reads a host as it stands in a URL: a name (internationalised ones in their `xn--` form),
     /// an IPv4 address, or an IPv6 address in brackets.
     pub fn parse(text: &str) -> Result<Self, BadHost> {
-        let name = text.strip_suffix('.').unwrap_or(text);
+        // An address has no final dot.
+        let name = text.strip_suffix('.').filter(|it| !it.ends_with(']')).unwrap_or(text);
         let valid = match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
             None => {
@@ -151,8 +152,19 @@ mod tests {
             assert_eq!(Host::parse(good).unwrap().as_str(), good);
         }
         assert_eq!(Host::parse("A.Example.COM.").unwrap().as_str(), "a.example.com");
-        for bad in ["", ".", "a..b", "a:80", "a/b", "bücher.example", "[::1", "[x]", "a b", "*.a"]
-        {
+        for bad in [
+            "",
+            ".",
+            "a..b",
+            "a:80",
+            "a/b",
+            "bücher.example",
+            "[::1",
+            "[x]",
+            "a b",
+            "*.a",
+            "[::1].",
+        ] {
             assert_eq!(Host::parse(bad), Err(BadHost), "{bad:?}");
         }
     }

@@ -25,8 +25,8 @@ static EDGE: LazyLock<SocketAddr> = LazyLock::new(|| {
         ("LIMITS__CONNECTIONS_PER_ADDRESS", "10000".into()),
     ]
     .map(|(name, value)| (format!("CALLBACK_EDGE_{name}").into(), value.into()));
-    let load = move || config::load(None, settings.clone()).map(|loaded| loaded.settings);
-    let settings = load().expect("settings");
+    let load = move || config::load(None, settings.clone());
+    let settings = load().expect("settings").settings;
     let log = Log::start(Format::Json, settings.log.level).expect("a log");
     let startup = Startup {
         settings,

@@ -18,6 +18,7 @@ mod config;
 mod crowds;
 mod differential;
 mod drain;
+mod faults;
 mod gallery;
 mod health;
 mod house;

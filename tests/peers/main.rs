@@ -13,6 +13,7 @@
 
 mod acme;
 mod check;
+mod clock;
 mod conformance;
 mod deploy;
 mod login;

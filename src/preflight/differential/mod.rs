@@ -215,7 +215,10 @@ impl<'s> Examination<'s> {
     /// Takes the answer to what [`Examination::next`] wanted last.
     pub fn take(&mut self, answer: &Result<Answer, Fault>) {
         let Some(Asking { question, redirect_uri, state }) = self.asked.take() else { return };
-        let asked = Asked { redirect_uri: &redirect_uri, state: &state, url: self.subject.url };
+        let Subject { old, new, url, .. } = self.subject;
+        let (path, host) = self.bogus.as_ref().map_or(("", ""), |(path, host)| (path, host));
+        let all = [old, host, new, path];
+        let asked = Asked { redirect_uri: &redirect_uri, all, state: &state, url };
         let Provider { markers, mismatch_status, .. } = self.provider;
         self.probes.take(question, Shape::of(answer, asked, markers, mismatch_status));
     }

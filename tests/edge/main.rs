@@ -30,6 +30,7 @@ mod proxies;
 mod readme;
 mod redirect;
 mod reload;
+mod security;
 mod self_check;
 mod serve;
 mod stand_in;

@@ -212,7 +212,7 @@ impl<'s> Examination<'s> {
         Next::Ask { redirect_uri, state }
     }
 
-    /// Takes the answer to what [`Examination::next`] wanted last.
+    /// Takes the answer to what [`Examination::wants`] wanted last.
     pub fn take(&mut self, answer: &Result<Answer, Fault>) {
         let Some(Asking { question, redirect_uri, state }) = self.asked.take() else { return };
         let Subject { old, new, url, .. } = self.subject;

@@ -61,7 +61,7 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         "HTTP/1.1 308 Permanent Redirect\r\ncache-control: no-store\r\nlocation: {}?{}\r\n\
          content-length: 0\r\ndate: Wed, 25 Nov 2026 00:00:00 GMT\r\n\r\n",
         crate::load::TARGET,
-        crate::load::query(),
+        crate::load::query(crate::load::QUERY_BYTES),
     );
     let mut request = [0; 4096];
     let mut filled = 0;

@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, HandshakeKind, SignatureScheme};
 use std::io::{Error, Result};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 /// Where everybody redirects to.
 pub(crate) const TARGET: &str = "https://api.nango.dev/oauth/callback";
 const PATH: &str = "/oauth/callback";
-const QUERY_BYTES: usize = 600;
+pub(crate) const QUERY_BYTES: usize = 600;
 /// What a browser sends beside it.
 const FIELDS: [(&str, &str); 7] = [
     ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
@@ -35,20 +35,32 @@ const FIELDS: [(&str, &str); 7] = [
 /// Nothing takes so long unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The query of every request; its first eight digits may be others.
-pub(crate) fn query() -> String {
+/// A query of so many bytes; its first eight digits may be others.
+pub(crate) fn query(bytes: usize) -> String {
     let mut query = "code=00000000-4%2F0AVMBsJj&scope=email+profile%20openid&state=".to_owned();
-    query.extend("Wm9vbS4uLg_-".chars().cycle().take(QUERY_BYTES - query.len()));
+    query.extend("Wm9vbS4uLg_-".chars().cycle().take(bytes - query.len()));
     query
 }
 
-fn request() -> Vec<u8> {
-    let mut request = format!("GET {PATH}?{} HTTP/1.1\r\nhost: localhost\r\n", query());
-    for (name, value) in FIELDS {
-        request.extend([name, ": ", value, "\r\n"]);
-    }
-    (request + "\r\n").into_bytes()
+/// A request of HTTP/1.1, and the answer that it must get.
+struct Request {
+    bytes: Vec<u8>,
+    location: String,
 }
+
+impl Request {
+    fn new(query_bytes: usize) -> Self {
+        let query = query(query_bytes);
+        let mut request = format!("GET {PATH}?{query} HTTP/1.1\r\nhost: localhost\r\n");
+        for (name, value) in FIELDS {
+            request.extend([name, ": ", value, "\r\n"]);
+        }
+        Self { bytes: (request + "\r\n").into_bytes(), location: format!("{TARGET}?{query}") }
+    }
+}
+
+/// What everybody asks, made once.
+static REQUEST: LazyLock<Request> = LazyLock::new(|| Request::new(QUERY_BYTES));
 
 /// How a client shakes hands.
 #[derive(Clone, Copy)]
@@ -60,8 +72,20 @@ pub(crate) enum Hello {
     Resuming,
 }
 
-/// A client of TLS 1.3 with this protocol in ALPN.
-pub(crate) fn client(hello: Hello, alpn: &str) -> TlsConnector {
+/// Visits over TLS 1.3.
+#[derive(Clone)]
+pub(crate) struct Client {
+    tls: TlsConnector,
+    name: ServerName<'static>,
+}
+
+/// A client with this protocol in ALPN that asks for `localhost`.
+pub(crate) fn client(hello: Hello, alpn: &str) -> Client {
+    client_for("localhost", hello, alpn)
+}
+
+/// One that asks for this name.
+pub(crate) fn client_for(name: &str, hello: Hello, alpn: &str) -> Client {
     let kx_groups: Vec<&dyn SupportedKxGroup> = match hello {
         Hello::X25519 | Hello::Resuming => vec![kx_group::X25519],
         Hello::MlKem => vec![kx_group::X25519MLKEM768, kx_group::X25519],
@@ -84,7 +108,7 @@ pub(crate) fn client(hello: Hello, alpn: &str) -> TlsConnector {
     if !matches!(hello, Hello::Resuming) {
         config.resumption = Resumption::disabled();
     }
-    Arc::new(config).into()
+    Client { tls: Arc::new(config).into(), name: name.to_owned().try_into().unwrap() }
 }
 
 /// Believes everybody: the load is not what is measured.
@@ -151,15 +175,18 @@ where
     set.join_all().await.into_iter().flatten().collect()
 }
 
-async fn connect(address: SocketAddr, client: &TlsConnector) -> Result<TlsStream<TcpStream>> {
+async fn connect(address: SocketAddr, client: &Client) -> Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    client.connect(ServerName::try_from("localhost").unwrap(), stream).await
+    client.tls.connect(client.name.clone(), stream).await
 }
 
 /// Asks once on a fresh stream; tells how long the answer was, head and body.
-async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &[u8]) -> Result<usize> {
-    stream.write_all(request).await?;
+async fn ask(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    request: &Request,
+) -> Result<usize> {
+    stream.write_all(&request.bytes).await?;
     let mut answer = Vec::with_capacity(4096);
     loop {
         if stream.read_buf(&mut answer).await? == 0 {
@@ -176,7 +203,7 @@ async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &[u8])
             })
         };
         let location = field("location").unwrap_or_default();
-        if !head.starts_with("HTTP/1.1 308") || location != format!("{TARGET}?{}", query()) {
+        if !head.starts_with("HTTP/1.1 308") || location != request.location {
             return Err(Error::other(format!("not the redirect: {head}")));
         }
         let body = field("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
@@ -188,10 +215,10 @@ async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &[u8])
 }
 
 /// A visitor: connects, shakes hands, asks once, leaves. Tells whether the session was resumed.
-pub(crate) async fn one_shot(address: SocketAddr, client: &TlsConnector) -> Result<bool> {
+pub(crate) async fn one_shot(address: SocketAddr, client: &Client) -> Result<bool> {
     let visit = async {
         let mut stream = connect(address, client).await?;
-        ask(&mut stream, &request()).await?;
+        ask(&mut stream, &REQUEST).await?;
         let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
         Ok::<_, Error>((stream, resumed))
     };
@@ -203,7 +230,7 @@ pub(crate) async fn one_shot(address: SocketAddr, client: &TlsConnector) -> Resu
 }
 
 /// So many visitors; tells how many resumed a session.
-pub(crate) async fn one_shots(address: SocketAddr, client: &TlsConnector, total: usize) -> usize {
+pub(crate) async fn one_shots(address: SocketAddr, client: &Client, total: usize) -> usize {
     let client = client.clone();
     let visits = spread(total, 8, move || {
         let client = client.clone();
@@ -213,17 +240,17 @@ pub(crate) async fn one_shots(address: SocketAddr, client: &TlsConnector, total:
 }
 
 /// So many requests over a few plain connections that stay.
-pub(crate) async fn keep_alive(address: SocketAddr, total: usize) {
+pub(crate) async fn keep_alive(address: SocketAddr, total: usize, query_bytes: usize) {
     const LANES: usize = 16;
     let lane = move || async move {
-        let request = request();
+        let request = Request::new(query_bytes);
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         // All further answers are as long as the first.
         let length = ask(&mut stream, &request).await.unwrap();
         let mut answer = vec![0; length];
         for _ in 1..total / LANES {
-            stream.write_all(&request).await.unwrap();
+            stream.write_all(&request.bytes).await.unwrap();
             stream.read_exact(&mut answer).await.unwrap();
             assert!(answer.starts_with(b"HTTP/1.1 308"), "another answer");
         }
@@ -231,19 +258,23 @@ pub(crate) async fn keep_alive(address: SocketAddr, total: usize) {
     timeout(PATIENCE * 3, spread(LANES, LANES, lane)).await.unwrap();
 }
 
-/// So many requests over a few HTTP/2 connections, several at once on each.
-pub(crate) async fn h2(address: SocketAddr, client: &TlsConnector, total: usize) {
-    const LANES: usize = 4;
-    const AT_ONCE: usize = 16;
+/// So many requests over a few HTTP/2 connections, so many at once on each.
+pub(crate) async fn h2(
+    address: SocketAddr,
+    client: &Client,
+    total: usize,
+    lanes: usize,
+    at_once: usize,
+) {
     let client = client.clone();
     let lane = move || {
         let client = client.clone();
         async move {
             let mut h2 = H2::open(address, &client).await.unwrap();
-            h2.ask(total / LANES, AT_ONCE).await.unwrap();
+            h2.ask(total / lanes, at_once).await.unwrap();
         }
     };
-    timeout(PATIENCE * 3, spread(LANES, LANES, lane)).await.unwrap();
+    timeout(PATIENCE * 3, spread(lanes, lanes, lane)).await.unwrap();
 }
 
 /// A connection that waits.
@@ -255,7 +286,7 @@ pub(crate) enum Idle {
 /// Opens so many connections that have asked once.
 pub(crate) async fn idle(
     address: SocketAddr,
-    client: &TlsConnector,
+    client: &Client,
     h2: bool,
     total: usize,
 ) -> Vec<Idle> {
@@ -269,7 +300,7 @@ pub(crate) async fn idle(
                 Idle::H2 { _h2: h2 }
             } else {
                 let mut stream = connect(address, &client).await.unwrap();
-                ask(&mut stream, &request()).await.unwrap();
+                ask(&mut stream, &REQUEST).await.unwrap();
                 Idle::H1 { _stream: stream }
             }
         }
@@ -289,7 +320,7 @@ pub(crate) struct Seen {
 /// Sends visitors at this rate.
 pub(crate) async fn open_loop(
     address: SocketAddr,
-    client: &TlsConnector,
+    client: &Client,
     rate: u32,
     total: u32,
     seen: &mut Seen,
@@ -305,7 +336,7 @@ pub(crate) async fn open_loop(
             let lateness = started - due;
             let visit = async {
                 let mut stream = connect(address, &client).await?;
-                ask(&mut stream, &request()).await?;
+                ask(&mut stream, &REQUEST).await?;
                 let took = started.elapsed();
                 stream.shutdown().await?;
                 Ok::<_, Error>(took)
@@ -345,10 +376,10 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 impl H2 {
-    async fn open(address: SocketAddr, client: &TlsConnector) -> Result<Self> {
+    async fn open(address: SocketAddr, client: &Client) -> Result<Self> {
         let stream = connect(address, client).await?;
         let mut block = Vec::new();
-        let path = format!("{PATH}?{}", query());
+        let path = format!("{PATH}?{}", query(QUERY_BYTES));
         let pseudo = [
             (":method", "GET"),
             (":scheme", "https"),

@@ -11,12 +11,14 @@
 )]
 
 mod floor;
+mod growth;
+mod instructions;
 mod load;
 mod server;
 
-use load::{Hello, Seen, client};
+use load::{Hello, QUERY_BYTES, Seen, client};
 use serde_json::{Map, Value, json};
-use server::{Identity, Kind, Role, Server};
+use server::{Identity, Kind, Role, Server, Under};
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -34,6 +36,17 @@ const LATENCY_ROUNDS: usize = 3;
 /// Seconds at that rate, in each round.
 const SECONDS: u32 = 2;
 
+/// What can be measured; all that differs from nothing named is left out.
+const PARTS: [&str; 6] = ["cpu", "latency", "memory", "cold", "growth", "instructions"];
+
+/// What the command line asks for.
+struct Asked {
+    parts: Vec<&'static str>,
+    rounds: usize,
+    /// Rows of `cpu`: those with this in their name.
+    only: String,
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -41,11 +54,10 @@ fn main() {
         ["floor", certificate, key, plain, tls] => {
             floor::run(certificate, key, plain.parse().unwrap(), tls.parse().unwrap());
         }
-        ["pinned", ..] => {
-            let rounds = words.iter().skip_while(|word| **word != "--rounds").nth(1);
-            let rounds = rounds.map_or(ROUNDS, |rounds| rounds.parse().unwrap());
+        ["pinned", ref words @ ..] => {
+            let asked = Asked::read(words);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.unwrap().block_on(run(rounds.max(1)));
+            runtime.unwrap().block_on(run(&asked));
         }
         // The load has CPU 1, the servers CPU 0.
         _ => {
@@ -56,16 +68,50 @@ fn main() {
     }
 }
 
-async fn run(rounds: usize) {
+impl Asked {
+    fn read(words: &[&str]) -> Self {
+        let mut asked = Self { parts: Vec::new(), rounds: ROUNDS, only: String::new() };
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().unwrap_or_else(|| panic!("{word} wants a value"));
+            match *word {
+                // What cargo adds by itself.
+                "--bench" => {}
+                "--rounds" => asked.rounds = value().parse::<usize>().unwrap().max(1),
+                "--only" => (*value()).clone_into(&mut asked.only),
+                "--edge" => server::EDGE.set(value().into()).unwrap(),
+                part => match PARTS.into_iter().find(|known| *known == part) {
+                    Some(part) => asked.parts.push(part),
+                    None => panic!(
+                        "{part} is none of {PARTS:?}, --rounds N, --only ROWS, --edge PROGRAM"
+                    ),
+                },
+            }
+        }
+        if asked.parts.is_empty() {
+            asked.parts = PARTS[..4].to_vec();
+        }
+        asked
+    }
+}
+
+async fn run(asked: &Asked) {
     let started = Instant::now();
     let identity = Identity::new();
     let mut told = Map::new();
     told.insert("machine".to_owned(), machine());
-    told.insert("rounds".to_owned(), rounds.into());
-    told.insert("cpu".to_owned(), cpu(rounds, &identity).await);
-    told.insert("latency".to_owned(), latency(rounds, &identity).await);
-    told.insert("memory".to_owned(), memory(&identity).await);
-    told.insert("cold_start_ms".to_owned(), cold_start(rounds, &identity).await);
+    told.insert("rounds".to_owned(), asked.rounds.into());
+    for part in &asked.parts {
+        let figures = match *part {
+            "cpu" => cpu(asked, &identity).await,
+            "latency" => latency(asked.rounds, &identity).await,
+            "memory" => memory(&identity).await,
+            "cold" => cold_start(asked.rounds, &identity).await,
+            "growth" => growth::run(asked.rounds, &identity).await,
+            _ => instructions::run(&identity).await,
+        };
+        told.insert((*part).to_owned(), figures);
+    }
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench.json");
     std::fs::write(&path, format!("{:#}\n", Value::from(told))).unwrap();
     println!("\n{} s; the same in {}", started.elapsed().as_secs(), path.display());
@@ -93,16 +139,18 @@ enum Work {
     OneShotMlKem,
     Resumption,
     H2,
+    H2Crowd,
     KeepAlive,
     KeepAliveLogged,
 }
 
 impl Work {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::OneShot,
         Self::OneShotMlKem,
         Self::Resumption,
         Self::H2,
+        Self::H2Crowd,
         Self::KeepAlive,
         Self::KeepAliveLogged,
     ];
@@ -112,7 +160,8 @@ impl Work {
             Self::OneShot => "one-shot TLS, X25519",
             Self::OneShotMlKem => "one-shot TLS, X25519MLKEM768",
             Self::Resumption => "one-shot TLS, with a ticket if given",
-            Self::H2 => "HTTP/2 over TLS",
+            Self::H2 => "HTTP/2 over TLS, one at a time",
+            Self::H2Crowd => "HTTP/2 over TLS, sixteen at once",
             Self::KeepAlive => "HTTP/1.1 keep-alive, plain",
             Self::KeepAliveLogged => "the same with a log of requests",
         }
@@ -130,13 +179,13 @@ impl Work {
         match self {
             Self::OneShot | Self::OneShotMlKem => 1500,
             Self::Resumption => 1000,
-            Self::H2 | Self::KeepAlive | Self::KeepAliveLogged => 12_000,
+            Self::H2 | Self::H2Crowd | Self::KeepAlive | Self::KeepAliveLogged => 12_000,
         }
     }
 
     /// The floor has neither HTTP/2 nor a log.
     fn is_done_by(self, kind: Kind) -> bool {
-        kind != Kind::Floor || !matches!(self, Self::H2 | Self::KeepAliveLogged)
+        kind != Kind::Floor || !matches!(self, Self::H2 | Self::H2Crowd | Self::KeepAliveLogged)
     }
 
     /// Does it; tells how many sessions were resumed.
@@ -148,8 +197,11 @@ impl Work {
             _ => Hello::X25519,
         };
         match self {
-            Self::KeepAlive | Self::KeepAliveLogged => load::keep_alive(address, requests).await,
-            Self::H2 => load::h2(address, &client(hello, "h2"), requests).await,
+            Self::KeepAlive | Self::KeepAliveLogged => {
+                load::keep_alive(address, requests, QUERY_BYTES).await;
+            }
+            Self::H2 => load::h2(address, &client(hello, "h2"), requests, 16, 1).await,
+            Self::H2Crowd => load::h2(address, &client(hello, "h2"), requests, 4, 16).await,
             _ => return load::one_shots(address, &client(hello, "http/1.1"), requests).await,
         }
         0
@@ -158,7 +210,10 @@ impl Work {
 
 /// CPU of the server for each request. Each round asks every server once, so that what else the
 /// machine does falls on all of them; ratios are made within a round.
-async fn cpu(rounds: usize, identity: &Identity) -> Value {
+async fn cpu(asked: &Asked, identity: &Identity) -> Value {
+    let rounds = asked.rounds;
+    let works: Vec<Work> =
+        Work::ALL.into_iter().filter(|work| work.name().contains(&asked.only)).collect();
     let mut servers = Vec::new();
     for role in [Role::Tls, Role::Plain, Role::Logged] {
         for kind in Kind::ALL {
@@ -168,23 +223,29 @@ async fn cpu(rounds: usize, identity: &Identity) -> Value {
         }
     }
     let mut costs: BTreeMap<(Work, Kind), Vec<f64>> = BTreeMap::new();
+    let mut own: BTreeMap<Work, Vec<f64>> = BTreeMap::new();
     let mut resumed: BTreeMap<Kind, usize> = BTreeMap::new();
     // Round 0 warms up.
     for round in 0..=rounds {
-        for work in Work::ALL {
+        for &work in &works {
             let able = servers
                 .iter()
                 .filter(|(role, server)| *role == work.role() && work.is_done_by(server.kind));
             for (_, server) in able {
                 let requests = if round == 0 { work.requests() / 10 } else { work.requests() };
-                let before = server.cpu();
+                let (before, own_before) = (server.cpu(), server::own_cpu());
                 let back = work.load(server, requests).await;
+                let own_spent = server::own_cpu().saturating_sub(own_before);
                 // What is still being cleared away belongs to it.
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 let spent = server.cpu().saturating_sub(before);
                 if round > 0 {
                     let cost = spent.as_secs_f64() * 1e6 / requests as f64;
                     costs.entry((work, server.kind)).or_default().push(cost);
+                    if server.kind == Kind::Edge {
+                        let cost = own_spent.as_secs_f64() * 1e6 / requests as f64;
+                        own.entry(work).or_default().push(cost);
+                    }
                     if work == Work::Resumption {
                         *resumed.entry(server.kind).or_default() += back;
                     }
@@ -193,23 +254,27 @@ async fn cpu(rounds: usize, identity: &Identity) -> Value {
         }
     }
 
-    println!("\nCPU of the server, µs per request: median of {rounds} rounds");
+    println!(
+        "\nCPU of the server, µs per request: median of {rounds} rounds; last, the load's own"
+    );
     heading("");
     let mut told = Map::new();
-    for work in Work::ALL {
+    for &work in &works {
         let mut row = Map::new();
         let cells = Kind::ALL.map(|kind| {
             let Some(costs) = costs.get(&(work, kind)) else { return "–".to_owned() };
             row.insert(kind.name().to_owned(), costs.clone().into());
             format!("{:.1}", median(costs))
         });
-        line(work.name(), &cells);
+        let own = median(&own[&work]);
+        line(work.name(), &[&cells[..], &[format!("{own:.1}")]].concat());
+        row.insert("load".to_owned(), own.into());
         told.insert(work.name().to_owned(), row.into());
     }
     println!("\nThe edge against each: median of the rounds' ratios, and their range");
     heading("");
     let mut ratios = Map::new();
-    for work in Work::ALL {
+    for &work in &works {
         let edge = &costs[&(work, Kind::Edge)];
         let mut row = Map::new();
         let cells = Kind::ALL.map(|kind| {
@@ -222,6 +287,9 @@ async fn cpu(rounds: usize, identity: &Identity) -> Value {
         });
         line(work.name(), &cells);
         ratios.insert(work.name().to_owned(), row.into());
+    }
+    if !works.contains(&Work::Resumption) {
+        return json!({"us_per_request": told, "edge_ratio": ratios});
     }
     let total = rounds * Work::Resumption.requests();
     let share = |kind: Kind| 100.0 * resumed[&kind] as f64 / total as f64;
@@ -355,7 +423,8 @@ async fn cold_start(rounds: usize, identity: &Identity) -> Value {
     let mut took: BTreeMap<Kind, Vec<f64>> = BTreeMap::new();
     for _ in 0..rounds {
         for kind in Kind::ALL {
-            let (_, time) = Server::start_timed(kind, Role::Tls, identity).await;
+            let (_, time) =
+                Server::start_under(Under::Taskset, kind, Role::Tls, identity, "").await;
             took.entry(kind).or_default().push(milliseconds(time));
         }
     }

@@ -7,11 +7,14 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-const EDGE: &str = env!("CARGO_BIN_EXE_callback-edge");
+/// The build of the edge that is measured.
+pub(crate) static EDGE: OnceLock<PathBuf> = OnceLock::new();
+const BUILT: &str = env!("CARGO_BIN_EXE_callback-edge");
 /// Everything is ready by then, or never.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -42,7 +45,7 @@ impl Kind {
     pub(crate) fn version(self) -> (String, u64) {
         let (program, flag) = match self {
             Self::Floor => return ("part of the benchmark".to_owned(), 0),
-            Self::Edge => (PathBuf::from(EDGE), "--version"),
+            Self::Edge => (edge(), "--version"),
             Self::Nginx | Self::Haproxy => (program(self.name()), "-v"),
             Self::Caddy => (program(self.name()), "version"),
         };
@@ -53,6 +56,10 @@ impl Kind {
     }
 }
 
+fn edge() -> PathBuf {
+    EDGE.get().cloned().unwrap_or_else(|| BUILT.into())
+}
+
 /// What is asked of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -61,6 +68,31 @@ pub(crate) enum Role {
     Plain,
     /// Plain, and every request has its line in a log.
     Logged,
+}
+
+/// What its process runs under.
+#[derive(Clone, Copy)]
+pub(crate) enum Under<'a> {
+    /// CPU 0.
+    Taskset,
+    /// callgrind, which writes what it counted to this file at the end.
+    Callgrind(&'a Path),
+}
+
+impl Under<'_> {
+    fn command(self) -> Command {
+        // It ends with the benchmark, however that ends.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM"]);
+        match self {
+            Self::Taskset => command.args(["taskset", "-c", "0"]),
+            Self::Callgrind(file) => command
+                .arg(program("valgrind"))
+                .args(["-q", "--tool=callgrind"])
+                .arg(format!("--callgrind-out-file={}", file.display())),
+        };
+        command
+    }
 }
 
 /// Certificate and key, as everybody wants them.
@@ -80,7 +112,7 @@ impl Identity {
         Self { dir }
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.dir.path().join(name).display().to_string()
     }
 }
@@ -97,19 +129,22 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it and waits until it redirects.
     pub(crate) async fn start(kind: Kind, role: Role, identity: &Identity) -> Self {
-        Self::start_timed(kind, role, identity).await.0
+        Self::start_under(Under::Taskset, kind, role, identity, "").await.0
     }
 
-    /// Tells also how long it took from exec to the first redirect.
-    pub(crate) async fn start_timed(
+    /// With more settings at the end of its own; tells also how long it took from exec to the
+    /// first redirect.
+    pub(crate) async fn start_under(
+        under: Under<'_>,
         kind: Kind,
         role: Role,
         identity: &Identity,
+        more: &str,
     ) -> (Self, Duration) {
         // Peers cannot be told "any port", so free ones are looked for first. Somebody else may
         // take one before the server does: then all of it is done again.
         for _ in 0..5 {
-            let mut server = Self::spawn(kind, role, identity);
+            let mut server = Self::spawn(under, kind, role, identity, more);
             if let Some(took) = server.redirects().await {
                 return (server, took);
             }
@@ -117,7 +152,7 @@ impl Server {
         panic!("{} found its ports in use again and again", kind.name());
     }
 
-    fn spawn(kind: Kind, role: Role, identity: &Identity) -> Self {
+    fn spawn(under: Under<'_>, kind: Kind, role: Role, identity: &Identity, more: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let ports = free_ports();
         let logged = role == Role::Logged;
@@ -151,7 +186,8 @@ impl Server {
             Role::Plain | Role::Logged => "http = \"127.0.0.1:{port:plain}\"",
         };
         let mut text = text.replace("{listen}", listen).replace("{log}", &log);
-        if kind == Kind::Edge && role == Role::Tls {
+        text += more;
+        if kind == Kind::Edge && role == Role::Tls && !more.contains("[[tls.pair]]") {
             text += "\n[tls]\ncertificate = \"{certificate}\"\nprivate_key = \"{key}\"\n";
         }
         for (port, number) in &ports {
@@ -165,8 +201,8 @@ impl Server {
         let file = dir.path().join(name);
         fs::write(&file, text).unwrap();
 
-        let mut command = Command::new("taskset");
-        command.args(["-c", "0"]).current_dir(dir.path()).env_clear().env("HOME", dir.path());
+        let mut command = under.command();
+        command.current_dir(dir.path()).env_clear().env("HOME", dir.path());
         match kind {
             Kind::Floor => {
                 command.arg(std::env::current_exe().unwrap()).arg("floor");
@@ -174,7 +210,7 @@ impl Server {
                 command.args([ports["plain"].to_string(), ports["tls"].to_string()]);
             }
             Kind::Edge => {
-                command.arg(EDGE).arg("-c").arg(&file).arg("serve");
+                command.arg(edge()).arg("-c").arg(&file).arg("serve");
             }
             Kind::Nginx => {
                 command.arg(program("nginx")).arg("-p").arg(dir.path());
@@ -206,7 +242,7 @@ impl Server {
                 if self.role == Role::Tls {
                     load::one_shot(self.address(), &client).await.unwrap();
                 } else {
-                    load::keep_alive(self.address(), 1).await;
+                    load::keep_alive(self.address(), 1, load::QUERY_BYTES).await;
                 }
                 return Some(self.spawned.elapsed());
             }
@@ -237,11 +273,25 @@ impl Server {
         kill_process(self.pid(), signal).unwrap();
     }
 
+    /// Reads the edge's metrics once.
+    pub(crate) async fn scrape(&self) {
+        let mut stream = self.admin().await;
+        let request = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    }
+
+    async fn admin(&self) -> tokio::net::TcpStream {
+        tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.ports["admin"])).await.unwrap()
+    }
+
     /// Over its admin listener: a second process would take the CPU of the load.
     async fn reload_caddy(&self) {
         let text = fs::read_to_string(self.dir.path().join("Caddyfile")).unwrap();
         let host = format!("127.0.0.1:{}", self.ports["admin"]);
-        let mut stream = tokio::net::TcpStream::connect(&host).await.unwrap();
+        let mut stream = self.admin().await;
         let request = format!(
             "POST /load HTTP/1.1\r\nhost: {host}\r\ncontent-type: text/caddyfile\r\n\
              cache-control: must-revalidate\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{text}",
@@ -251,6 +301,12 @@ impl Server {
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer).await;
         assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    }
+
+    /// Asks it to end and waits until it has.
+    pub(crate) fn end(mut self) {
+        kill_process(self.pid(), Signal::TERM).unwrap();
+        self.child.wait().unwrap();
     }
 
     fn pid(&self) -> Pid {
@@ -270,15 +326,7 @@ impl Server {
 
     /// CPU that its processes have used so far, user and system.
     pub(crate) fn cpu(&self) -> Duration {
-        // The scheduler's own count of each thread, to the nanosecond; `stat` rounds to 10 ms.
-        let threads = self.processes().into_iter().flat_map(|process| {
-            fs::read_dir(process.join("task")).unwrap().map(|entry| entry.unwrap().path())
-        });
-        let nanoseconds = threads.map(|thread| {
-            let text = fs::read_to_string(thread.join("schedstat")).unwrap_or_default();
-            text.split(' ').next().and_then(|word| word.parse::<u64>().ok()).unwrap_or_default()
-        });
-        Duration::from_nanos(nanoseconds.sum())
+        self.processes().iter().map(|process| cpu(process)).sum()
     }
 
     /// Bytes of memory that its processes hold; what they share counts once.
@@ -306,6 +354,21 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// CPU that this process has used so far.
+pub(crate) fn own_cpu() -> Duration {
+    cpu(Path::new("/proc/self"))
+}
+
+/// The scheduler's own count of each thread, to the nanosecond; `stat` rounds to 10 ms.
+fn cpu(process: &Path) -> Duration {
+    let threads = fs::read_dir(process.join("task")).unwrap().map(|entry| entry.unwrap().path());
+    let nanoseconds = threads.map(|thread| {
+        let text = fs::read_to_string(thread.join("schedstat")).unwrap_or_default();
+        text.split(' ').next().and_then(|word| word.parse::<u64>().ok()).unwrap_or_default()
+    });
+    Duration::from_nanos(nanoseconds.sum())
 }
 
 /// The fields of `/proc/PID/stat` behind the name: state, parent, …

@@ -1,11 +1,13 @@
 //! The verbs: one file each. They print, and they choose the exit code; nothing else does.
 
 mod check;
+mod completions;
 mod config;
 mod exit;
 mod format;
 mod health;
 mod hmac;
+mod man;
 mod preflight;
 mod progress;
 mod reach;
@@ -46,6 +48,8 @@ enum Verb {
     Hmac(hmac::Args),
     Health(health::Health),
     Config(config::Config),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// Parses the command line, does what it says, and tells the exit code.
@@ -68,6 +72,8 @@ pub fn run() -> ExitCode {
         Some(Verb::Hmac(args)) => hmac::run(&args),
         Some(Verb::Health(health)) => health::run(&health, file),
         Some(Verb::Config(config)) => config::run(&config, file),
+        Some(Verb::Completions(args)) => completions::run(&args),
+        Some(Verb::Man(args)) => man::run(&args),
     }
     .into()
 }

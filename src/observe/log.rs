@@ -1,6 +1,6 @@
 use anstream::AutoStream;
 use std::fmt;
-use std::io::{IsTerminal, Write as _};
+use std::io::{BufWriter, IsTerminal, Write as _};
 use std::time::Duration;
 use tracing::Level;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
@@ -11,6 +11,9 @@ use tracing_subscriber::{Layer, Registry, fmt as layer, reload};
 
 /// Lines that wait for a slow reader before further ones are dropped.
 const WAITING_LINES: usize = 16_384;
+
+/// Bytes of lines that are written with one call, under load.
+const WRITTEN_AT_ONCE: usize = 64 * 1024;
 
 /// How long the end waits for the last lines to be read.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -47,7 +50,8 @@ impl Log {
             .lossy(true)
             .buffered_lines_limit(WAITING_LINES)
             .thread_name("log")
-            .finish(std::io::stderr());
+            // Flushed whenever no line waits: a write for each would cost more than the line.
+            .finish(BufWriter::with_capacity(WRITTEN_AT_ONCE, std::io::stderr()));
         let dropped = writer.error_counter();
         let text = writer.clone();
         let (filter, handle) = reload::Layer::new(own_events(level));

@@ -1,6 +1,6 @@
 use super::{FormPost, Route, RouteTable, of_request};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 /// What to do with a request, decided from its head alone.
 #[derive(Debug)]
@@ -115,10 +115,14 @@ impl<'t> Form<'t> {
     }
 }
 
+// Parsed once, not for every request.
+static SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
+static PURPOSE: HeaderName = HeaderName::from_static("purpose");
+
 /// Whether a browser asks ahead of its user: `Sec-Purpose: prefetch` (also
 /// `prefetch;prerender`), and the `Purpose` that came before it.
 fn is_prefetch(headers: &HeaderMap) -> bool {
-    ["sec-purpose", "purpose"].iter().flat_map(|name| headers.get_all(*name)).any(|value| {
+    [&SEC_PURPOSE, &PURPOSE].into_iter().flat_map(|name| headers.get_all(name)).any(|value| {
         value.as_bytes().split(|byte| matches!(byte, b';' | b',')).map(<[u8]>::trim_ascii).any(
             |token| {
                 token.eq_ignore_ascii_case(b"prefetch") || token.eq_ignore_ascii_case(b"prerender")

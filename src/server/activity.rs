@@ -185,6 +185,11 @@ impl Activity {
         self.in_flight.load(Relaxed) > 0 || self.arriving.load(Relaxed) > 0
     }
 
+    /// Whether there is nothing to do until the client sends something.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.is_busy() && self.blocked.load(Relaxed) == 0
+    }
+
     /// When a request or its answer was last worked on.
     pub(super) fn last_progress(&self) -> Instant {
         self.at(self.progress.load(Relaxed))

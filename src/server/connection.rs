@@ -2,7 +2,9 @@
 //! every deadline on the way.
 
 use super::activity::{Activity, FAREWELL};
-use super::guard::{Taken, Watched};
+use super::guard::Taken;
+use super::http1::Http1;
+use super::http2::Http2;
 use super::proxy;
 use super::service::Edge;
 use super::slots::Slot;
@@ -12,12 +14,10 @@ use crate::observe::{
 };
 use crate::tls::Acceptor;
 use crate::tls::acme::ACME_TLS;
-use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::error::Error as _;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -29,14 +29,11 @@ use tokio_util::sync::CancellationToken;
 /// its client sent before it could know is answered, and told that it was the last.
 const LAST_CALL: Duration = Duration::from_secs(2);
 
+/// How long a connection keeps its buffers for a request that may follow.
+const RESTLESS: Duration = Duration::from_millis(250);
+
 /// Deadlines are looked at no less often than this, however long they are.
 const LONGEST_LOOK: Duration = Duration::from_mins(1);
-
-// HTTP/2 for answers without bodies: a fraction of hyper's defaults serves any browser.
-const H2_STREAMS: u32 = 64;
-const H2_STREAM_WINDOW: u32 = 64 * 1024;
-const H2_CONNECTION_WINDOW: u32 = 128 * 1024;
-const H2_SEND_BUFFER: usize = 32 * 1024;
 
 /// A connection that was just accepted.
 pub(super) struct Accepted {
@@ -114,7 +111,7 @@ async fn connect(accepted: Accepted, activity: &Arc<Activity>) {
     let Some(tls) = tls else {
         activity.became_ready();
         let keeper = Keeper::of(&edge);
-        return keeper.keep(http1(stream, edge)).await;
+        return keeper.keep(Http1::new(stream, edge)).await;
     };
     let left = handshake_timeout.saturating_sub(activity.age());
     // In boxes, the handshake, its stream and what follows: a task is as large as its largest
@@ -137,9 +134,9 @@ async fn connect(accepted: Accepted, activity: &Arc<Activity>) {
             activity.became_ready();
             let keeper = Keeper::of(&edge);
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-                keeper.keep(http2(stream, edge)).await;
+                keeper.keep(Http2::new(stream, edge)).await;
             } else {
-                keeper.keep(http1(stream, edge)).await;
+                keeper.keep(Http1::new(stream, edge)).await;
             }
         }
         Ok(Err(error)) => handshake_failed(&shared, peer, &error),
@@ -153,67 +150,38 @@ async fn last_call(drain: &CancellationToken) {
     tokio::time::sleep(LAST_CALL).await;
 }
 
-/// Not an async function, which would keep room for what it was given beside what it made of it.
-fn http1(stream: impl AsyncRead + AsyncWrite + Unpin, edge: Edge) -> Pin<Box<impl Connection>> {
-    let header_bytes = edge.shared.snapshot.load().settings.limits.header_bytes;
-    let io = TokioIo::new(Watched::http1(stream, Arc::clone(&edge.activity)));
-    let connection = http1::Builder::new()
-        // Deadlines are kept here, for every stage; hyper's would be a second timer.
-        .header_read_timeout(None)
-        .half_close(true)
-        .max_buf_size(header_bytes.max(8192))
-        .max_header_size(header_bytes)
-        .serve_connection(io, edge);
-    Box::pin(connection)
-}
-
-fn http2(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    edge: Edge,
-) -> Pin<Box<impl Connection>> {
-    let header_bytes = edge.shared.snapshot.load().settings.limits.header_bytes;
-    let io = TokioIo::new(Watched::http2(stream, Arc::clone(&edge.activity)));
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .max_concurrent_streams(H2_STREAMS)
-        .initial_stream_window_size(H2_STREAM_WINDOW)
-        .initial_connection_window_size(H2_CONNECTION_WINDOW)
-        .max_send_buf_size(H2_SEND_BUFFER)
-        .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
-        .serve_connection(io, edge);
-    Box::pin(connection)
-}
-
-/// A hyper connection, whichever version.
-trait Connection: Future<Output = hyper::Result<()>> {
+/// A connection, whichever version.
+trait Connection: Future<Output = hyper::Result<()>> + Unpin {
     /// Whether telling it to close loses nothing: HTTP/2 says which requests it still answers
     /// (RFC 9113 §6.8), HTTP/1 has no way to.
     const CLOSES_SAFELY: bool;
-    fn close(self: Pin<&mut Self>);
-}
-
-impl<I, B> Connection for http1::Connection<I, Edge>
-where
-    Self: Future<Output = hyper::Result<()>>,
-    Edge: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
-    <Edge as hyper::service::HttpService<hyper::body::Incoming>>::Error:
-        Into<Box<dyn std::error::Error + Send + Sync>>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
-    B: hyper::body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    const CLOSES_SAFELY: bool = false;
-    fn close(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
+    fn close(&mut self);
+    /// Gives back what it does not need to wait, where it can.
+    fn rest(&mut self) {}
+    /// Whether [`Connection::rest`] has nothing to give back.
+    fn is_resting(&self) -> bool {
+        true
     }
 }
 
-impl<I> Connection for http2::Connection<I, Edge, TokioExecutor>
-where
-    Self: Future<Output = hyper::Result<()>>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
-{
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection for Http1<S> {
+    const CLOSES_SAFELY: bool = false;
+    fn close(&mut self) {
+        if let Some(connection) = self.woken() {
+            connection.graceful_shutdown();
+        }
+    }
+    fn rest(&mut self) {
+        self.rest();
+    }
+    fn is_resting(&self) -> bool {
+        self.is_resting()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection for Http2<S> {
     const CLOSES_SAFELY: bool = true;
-    fn close(self: Pin<&mut Self>) {
+    fn close(&mut self) {
         self.graceful_shutdown();
     }
 }
@@ -254,9 +222,9 @@ impl Keeper {
         }
     }
 
-    async fn keep<C: Connection>(self, mut connection: Pin<Box<C>>) {
+    async fn keep<C: Connection>(self, mut connection: C) {
         let mut phase = Phase::Open;
-        let mut sleep = pin!(tokio::time::sleep_until(self.look_at(&phase).into()));
+        let mut sleep = pin!(tokio::time::sleep_until(self.look_at(&phase, &connection).into()));
         loop {
             tokio::select! {
                 // The connection last: a flood that never lets it rest would use up the task's
@@ -265,33 +233,33 @@ impl Keeper {
                 () = sleep.as_mut() => {}
                 () = self.activity.wake.notified() => {}
                 () = self.drain.cancelled(), if phase == Phase::Open => {
-                    phase = self.last_call(connection.as_mut(), self.grace());
+                    phase = self.last_call(&mut connection, self.grace());
                 }
-                ended = connection.as_mut() => {
+                ended = &mut connection => {
                     if let Err(error) = ended {
                         self.ended(&error);
                     }
                     return;
                 }
             }
-            phase = match self.step(phase, connection.as_mut()) {
+            phase = match self.step(phase, &mut connection) {
                 Some(phase) => phase,
                 None => return,
             };
-            sleep.as_mut().reset(self.look_at(&phase).into());
+            sleep.as_mut().reset(self.look_at(&phase, &connection).into());
         }
     }
 
     /// Does what is due; `None` when the connection has to be dropped.
-    fn step<C: Connection>(&self, phase: Phase, mut connection: Pin<&mut C>) -> Option<Phase> {
+    fn step<C: Connection>(&self, phase: Phase, connection: &mut C) -> Option<Phase> {
         let now = Instant::now();
         let phase = match phase {
             Phase::Open | Phase::LastCall { .. } if self.activity.is_evicted() => {
-                connection.as_mut().close();
+                connection.close();
                 Phase::Closing { since: now, until: now + FAREWELL }
             }
             Phase::LastCall { until, grace } if until <= now => {
-                connection.as_mut().close();
+                connection.close();
                 Phase::Closing { since: now, until: now + grace }
             }
             Phase::Closing { until, .. } if until <= now => return None,
@@ -307,7 +275,12 @@ impl Keeper {
         let limits = &self.shared.snapshot.load().settings.limits;
         let due = match self.activity.due(limits) {
             Some(due) if due.at <= now => due,
-            _ => return Some(phase),
+            _ => {
+                if self.rest_at(&phase, connection).is_some_and(|at| at <= now) {
+                    connection.rest();
+                }
+                return Some(phase);
+            }
         };
         match (due.stage?, &phase) {
             (Deadline::Idle, Phase::Open | Phase::LastCall { .. }) => {
@@ -330,7 +303,7 @@ impl Keeper {
     }
 
     /// Takes what was sent before the client could know that it is the last.
-    fn last_call<C: Connection>(&self, connection: Pin<&mut C>, grace: Duration) -> Phase {
+    fn last_call<C: Connection>(&self, connection: &mut C, grace: Duration) -> Phase {
         self.activity.last_call();
         if C::CLOSES_SAFELY {
             connection.close();
@@ -347,8 +320,14 @@ impl Keeper {
         self.shared.snapshot.load().settings.shutdown.grace
     }
 
+    /// When the connection may rest; `None` while it has something to do, or rests.
+    fn rest_at(&self, phase: &Phase, connection: &impl Connection) -> Option<Instant> {
+        let waits = *phase == Phase::Open && !connection.is_resting() && self.activity.is_waiting();
+        waits.then(|| self.activity.last_progress() + RESTLESS)
+    }
+
     /// When to look again: not after anything that can come up meanwhile.
-    fn look_at(&self, phase: &Phase) -> Instant {
+    fn look_at(&self, phase: &Phase, connection: &impl Connection) -> Instant {
         let now = Instant::now();
         let (due, shortest) = {
             let limits = &self.shared.snapshot.load().settings.limits;
@@ -356,6 +335,8 @@ impl Keeper {
             (self.activity.due(limits).map_or(now + shortest, |due| due.at), shortest)
         };
         match *phase {
+            // Whether it waits or works just now: it may wait by then.
+            Phase::Open if !connection.is_resting() => due.min(now + shortest.min(RESTLESS)),
             Phase::Open => due.min(now + shortest),
             Phase::LastCall { until, .. } => due.min(until).min(now + shortest),
             // A deadline that has passed may not concern it any more.

@@ -84,6 +84,8 @@ pub(super) struct Watched<S> {
     activity: Arc<Activity>,
     /// `None` for HTTP/2.
     head: Option<HeadScan>,
+    /// What was read ahead and comes before all else.
+    ahead: Option<io::Result<Vec<u8>>>,
     ended: bool,
     discarded: usize,
     closed: bool,
@@ -95,7 +97,48 @@ impl<S> Watched<S> {
     }
 
     pub(super) fn http2(stream: S, activity: Arc<Activity>) -> Self {
-        Self { stream, activity, head: None, ended: false, discarded: 0, closed: false }
+        Self {
+            stream,
+            activity,
+            head: None,
+            ahead: None,
+            ended: false,
+            discarded: 0,
+            closed: false,
+        }
+    }
+
+    /// Takes back what was read and not used.
+    pub(super) fn put_back(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.ahead = Some(Ok(bytes.to_vec()));
+        }
+    }
+
+    fn notice(&mut self, bytes: &mut [u8]) {
+        if bytes.is_empty() {
+            self.ended = true;
+        } else if let Some(head) = &mut self.head {
+            // HTTP/2 has PINGs, so bytes alone say nothing there.
+            self.activity.bytes_arrived();
+            head.scan(bytes);
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Watched<S> {
+    /// Resolves when there is something to read, be it the end.
+    pub(super) fn poll_stir(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.ahead.is_none() {
+            let mut bytes = [0; 2048];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
+            self.ahead = Some(read.map(|()| {
+                self.notice(buffer.filled_mut());
+                buffer.filled().to_vec()
+            }));
+        }
+        Poll::Ready(())
     }
 }
 
@@ -106,18 +149,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if let Some(ahead) = this.ahead.take() {
+            let mut ahead = ahead?;
+            let rest = ahead.split_off(buffer.remaining().min(ahead.len()));
+            buffer.put_slice(&ahead);
+            this.put_back(&rest);
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
-        match buffer.filled_mut().get_mut(before..) {
-            Some(bytes) if !bytes.is_empty() => {
-                if let Some(head) = &mut this.head {
-                    // HTTP/2 has PINGs, so bytes alone say nothing there.
-                    this.activity.bytes_arrived();
-                    head.scan(bytes);
-                }
-            }
-            _ => this.ended = true,
-        }
+        this.notice(buffer.filled_mut().get_mut(before..).unwrap_or_default());
         Poll::Ready(Ok(()))
     }
 }

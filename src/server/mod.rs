@@ -18,6 +18,8 @@ mod answer;
 mod client;
 mod connection;
 mod guard;
+mod http1;
+mod http2;
 mod lifecycle;
 mod listen;
 mod origin;

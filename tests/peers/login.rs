@@ -3,35 +3,19 @@
 //! the browser: each has a name of its own below `localhost`.
 
 use crate::peer::{Peer, program};
-use crate::support::{Authority, Edge};
+use crate::world::World;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use url::form_urlencoded;
 
 #[test]
 fn a_browser_login_ends_at_the_opener() {
-    let mut nango = Peer::node("nango/server.mjs", &[]);
-    let nango_origin = format!("http://nango.localhost:{}", nango.hear()["port"]);
-
-    let dir = TempDir::new().unwrap();
-    let (certificate, _) = Authority::new().write(dir.path(), "edge", &["edge.localhost"]);
-    let certificate = certificate.display().to_string();
-    let settings = "
-        listen.http = 'off'
-        listen.https = '127.0.0.1:0'
-        nango.url = '{nango}'
-        tls.certificate = '{dir}/edge.pem'
-        tls.private_key = '{dir}/edge.key'
-        [[route]]
-        host = 'edge.localhost'
-        path = '/oauth/callback'
-    ";
-    let edge = Edge::start_in(dir, &settings.replace("{nango}", &nango_origin), |_| {});
-    let callback = format!("https://edge.localhost:{}/oauth/callback", edge.https[0].port());
+    let mut world = World::new();
+    let (nango_origin, callback) = (world.nango_origin.clone(), world.callback.clone());
 
     let mut provider = Peer::node("provider.mjs", &[&callback]);
     let provider_origin = format!("http://provider.localhost:{}", provider.hear()["port"]);
-    nango.tell(&json!({
+    world.save(&json!({
         "callback": callback,
         "templates": { "an-api": {
             "auth_mode": "OAUTH2",
@@ -48,11 +32,11 @@ fn a_browser_login_ends_at_the_opener() {
         }],
         "public_key": "a-public-key",
     }));
-    assert_eq!(nango.hear(), json!({ "settings": "saved" }));
 
     let chromium = program("chromium").display().to_string();
     let profile = TempDir::with_prefix("profile").unwrap();
     let profile_path = profile.path().display().to_string();
+    let certificate = world.edge.dir().join("edge.pem").display().to_string();
     let mut person = Peer::node("browser.mjs", &[&chromium, &profile_path, &certificate]);
     person.hear();
 
@@ -72,7 +56,7 @@ fn a_browser_login_ends_at_the_opener() {
         assert_eq!(told["origin"], nango_origin);
 
         // Once, by GET, with the cookie of Nango's own host: a redirect, and no second visitor.
-        let arrived = nango.hear()["arrived"].clone();
+        let arrived = world.nango.hear()["arrived"].clone();
         assert_eq!(arrived["method"], "GET");
         assert_eq!(arrived["cookie"], true);
         let arrived = arrived["query"].as_str().unwrap();
@@ -91,13 +75,13 @@ fn a_browser_login_ends_at_the_opener() {
         assert!(edges[1].as_str().unwrap().starts_with(&callback), "{hops:?}");
         assert_eq!(*last, json!([200, format!("{nango_origin}/oauth/callback?{arrived}")]));
 
-        let log = edge.stderr();
+        let log = world.edge.stderr();
         for (name, value) in parameters {
             assert!(!log.contains(&value), "{name} is in the log:\n{log}");
         }
     }
     drop(person);
-    let (status, log) = edge.stop();
+    let (status, log) = world.edge.stop();
     assert_eq!(status.code(), Some(0), "{log}");
     assert_eq!(log.matches("\"event\":\"request\"").count(), 2, "{log}");
 }

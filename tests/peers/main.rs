@@ -16,7 +16,9 @@ mod check;
 mod clock;
 mod conformance;
 mod deploy;
+mod instructions;
 mod login;
+mod machine;
 mod page;
 mod pebble;
 mod peer;
@@ -27,3 +29,4 @@ mod soak;
 #[path = "../edge/support/mod.rs"]
 #[expect(dead_code, reason = "the suites share a harness; each uses its part")]
 mod support;
+mod world;

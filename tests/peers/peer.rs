@@ -234,7 +234,7 @@ fn command(name: &str, dir: &Path) -> Command {
 
 /// What `setup` put beside this file comes first. Servers live in `/usr/sbin`, which is not on
 /// everybody's path.
-fn search_path() -> String {
+pub(crate) fn search_path() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     format!("{FOLDER}/.tools/bin:{path}:/usr/sbin:/usr/bin")
 }

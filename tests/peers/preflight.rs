@@ -2,7 +2,8 @@
 //! for Nango that the real SDKs are content with.
 
 use crate::peer::{Peer, program, script};
-use crate::support::{Authority, Edge, command};
+use crate::support::command;
+use crate::world::World;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,64 +18,7 @@ const API_KEY: &str = "canary-api-key-5e1f";
 const HMAC_KEY: &str = "canary-hmac-key-77c0";
 const CLIENT_SECRET: &str = "canary-client-secret-90ab";
 
-/// Nango, an edge with a certificate, and what the preflight needs to reach both.
-struct World {
-    nango: Peer,
-    nango_origin: String,
-    edge: Edge,
-    callback: String,
-    /// Beyond Nango's and the edge's.
-    hosts: Vec<String>,
-}
-
 impl World {
-    fn new() -> Self {
-        let mut nango = Peer::node("nango/server.mjs", &[]);
-        let nango_origin = format!("http://nango.localhost:{}", nango.hear()["port"]);
-        let dir = TempDir::new().unwrap();
-        let authority = Authority::new();
-        authority.write(dir.path(), "edge", &["edge.localhost"]);
-        fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
-        let settings = "
-            listen.http = 'off'
-            listen.https = '127.0.0.1:0'
-            nango.url = '{nango}'
-            tls.certificate = '{dir}/edge.pem'
-            tls.private_key = '{dir}/edge.key'
-            [[route]]
-            host = 'edge.localhost'
-            path = '/oauth/callback'
-            [[route]]
-            host = 'edge.localhost'
-            path = '/app-auth/connect'
-        ";
-        let edge = Edge::start_in(dir, &settings.replace("{nango}", &nango_origin), |_| {});
-        let callback = format!("https://edge.localhost:{}/oauth/callback", edge.https[0].port());
-        Self { nango, nango_origin, edge, callback, hosts: Vec::new() }
-    }
-
-    fn old(&self) -> String {
-        format!("{}/oauth/callback", self.nango_origin)
-    }
-
-    /// Nango's URL for programs that do not resolve names below `localhost`.
-    fn by_address(&self) -> String {
-        self.nango_origin.replace("nango.localhost", "127.0.0.1")
-    }
-
-    /// Saves settings at Nango.
-    fn save(&mut self, settings: &Value) {
-        self.nango.tell(settings);
-        loop {
-            let said = self.nango.hear();
-            if said == json!({ "settings": "saved" }) {
-                return;
-            }
-            // The check's own visits to the callback.
-            assert!(said.get("arrived").is_some(), "{said}");
-        }
-    }
-
     /// How often Nango was asked what.
     fn requests(&mut self) -> BTreeMap<String, u64> {
         self.nango.tell(&json!({ "requests": true }));

@@ -1,0 +1,166 @@
+//! How the edge's cost grows with what it serves.
+
+use crate::load::{self, Hello, QUERY_BYTES, client, client_for};
+use crate::server::{Identity, Kind, Role, Server, Under};
+use crate::{median, settled};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::{Map, Value, json};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+const FILES: u64 = 25_000;
+/// The name that the last certificate is for.
+const NAME: &str = "last.example";
+
+pub(crate) async fn run(rounds: usize, identity: &Identity) -> Value {
+    let mut told = Map::new();
+    told.insert("query_bytes".to_owned(), queries(rounds, identity).await);
+    told.insert("routes".to_owned(), routes(rounds, identity).await);
+    told.insert("certificates".to_owned(), certificates(rounds, identity).await);
+    told.insert("scrapes".to_owned(), scrapes(rounds, identity).await);
+    told.insert("connections".to_owned(), connections(identity).await);
+    told.into()
+}
+
+async fn start(role: Role, identity: &Identity, more: &str) -> (Server, Duration) {
+    Server::start_under(Under::Taskset, Kind::Edge, role, identity, more).await
+}
+
+/// µs of CPU for each request: the median of the rounds.
+async fn cost<F: Future<Output = ()>>(
+    server: &Server,
+    rounds: usize,
+    requests: usize,
+    load: impl Fn(usize) -> F,
+) -> f64 {
+    load(requests / 10).await;
+    let mut costs = Vec::new();
+    for _ in 0..rounds {
+        let before = server.cpu();
+        load(requests).await;
+        let spent = server.cpu().saturating_sub(before);
+        costs.push(spent.as_secs_f64() * 1e6 / requests as f64);
+    }
+    median(&costs)
+}
+
+async fn keep_alive(server: &Server, rounds: usize, query_bytes: usize) -> f64 {
+    let load = |requests| load::keep_alive(server.address(), requests, query_bytes);
+    cost(server, rounds, 8000, load).await
+}
+
+async fn queries(rounds: usize, identity: &Identity) -> Value {
+    println!("\nBytes of the query        µs per request, keep-alive");
+    let (server, _) = start(Role::Plain, identity, "").await;
+    let mut told = Map::new();
+    for bytes in [100, 600, 2048, 8192, 31 * 1024] {
+        let cost = keep_alive(&server, rounds, bytes).await;
+        println!("{bytes:>18}{cost:>20.1}");
+        told.insert(bytes.to_string(), cost.into());
+    }
+    told.into()
+}
+
+async fn routes(rounds: usize, identity: &Identity) -> Value {
+    println!(
+        "\nRoutes        µs per request, keep-alive        ms to the first redirect        MB"
+    );
+    let mut told = Map::new();
+    for count in [1, 100, 10_000] {
+        let mut more = String::new();
+        for number in 1..count {
+            write!(more, "[[route]]\npath = \"/callback/{number}\"\n").unwrap();
+        }
+        more += "[[route]]\npath = \"/oauth/callback\"\n";
+        let (server, took) = start(Role::Plain, identity, &more).await;
+        let cost = keep_alive(&server, rounds, QUERY_BYTES).await;
+        let memory = server.memory();
+        row(&mut told, count, cost, took, memory);
+    }
+    told.into()
+}
+
+async fn certificates(rounds: usize, identity: &Identity) -> Value {
+    println!(
+        "\nCertificates  µs per one-shot with the last        ms to the first redirect        MB"
+    );
+    let mut told = Map::new();
+    let visitor = client_for(NAME, Hello::X25519, "http/1.1");
+    for count in [1, 100, 1000] {
+        let mut more = String::new();
+        for number in 1..=count {
+            let name = if number == count { NAME.to_owned() } else { format!("{number}.example") };
+            let made = rcgen::generate_simple_self_signed([name]).unwrap();
+            let (certificate, key) = (identity.path("of-many.pem"), identity.path("of-many.key"));
+            let (certificate, key) = (format!("{certificate}.{number}"), format!("{key}.{number}"));
+            std::fs::write(&certificate, made.cert.pem()).unwrap();
+            std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+            writeln!(more, "[[tls.pair]]\ncertificate = {certificate:?}\nprivate_key = {key:?}")
+                .unwrap();
+        }
+        let (server, took) = start(Role::Tls, identity, &more).await;
+        let load = async |requests| {
+            load::one_shots(server.address(), &visitor, requests).await;
+        };
+        let cost = cost(&server, rounds, 1000, load).await;
+        row(&mut told, count, cost, took, server.memory());
+    }
+    told.into()
+}
+
+async fn scrapes(rounds: usize, identity: &Identity) -> Value {
+    println!("\nScrapes of the metrics in a second        µs per request, keep-alive");
+    let (server, _) = start(Role::Plain, identity, "").await;
+    let mut told = Map::new();
+    for rate in [0, 1, 10] {
+        let scraping = async {
+            loop {
+                if rate == 0 {
+                    std::future::pending::<()>().await;
+                }
+                server.scrape().await;
+                tokio::time::sleep(Duration::from_secs(1) / rate).await;
+            }
+        };
+        let cost = tokio::select! {
+            cost = keep_alive(&server, rounds * 5, QUERY_BYTES) => cost,
+            () = scraping => 0.0,
+        };
+        println!("{rate:>34}{cost:>20.1}");
+        told.insert(rate.to_string(), cost.into());
+    }
+    told.into()
+}
+
+async fn connections(identity: &Identity) -> Value {
+    // Each is a file here and another there; what is started inherits it. Root may raise both.
+    let files = Rlimit { current: Some(FILES), maximum: Some(FILES) };
+    let most = getrlimit(Resource::Nofile).maximum;
+    if most.is_some_and(|most| most < FILES) {
+        setrlimit(Resource::Nofile, files).unwrap();
+    }
+    println!("\nIdle TLS connections        bytes each        µs per further one-shot");
+    let mut told = Map::new();
+    let (server, _) = start(Role::Tls, identity, "").await;
+    let at_rest = settled(&server).await;
+    let visitor = client(Hello::X25519, "http/1.1");
+    let mut held = Vec::new();
+    for count in [100, 1000, 10_000, 20_000] {
+        let more = count - held.len();
+        held.extend(load::idle(server.address(), &visitor, false, more).await);
+        let each = settled(&server).await.saturating_sub(at_rest) / count as u64;
+        let load = async |requests| {
+            load::one_shots(server.address(), &visitor, requests).await;
+        };
+        let cost = cost(&server, 3, 1000, load).await;
+        println!("{count:>20}{each:>18}{cost:>25.1}");
+        told.insert(count.to_string(), json!({"bytes": each, "us_per_one_shot": cost}));
+    }
+    told.into()
+}
+
+fn row(told: &mut Map<String, Value>, count: usize, cost: f64, took: Duration, memory: u64) {
+    let (took, memory) = (took.as_secs_f64() * 1e3, memory as f64 / 1e6);
+    println!("{count:>6}{cost:>25.1}{took:>30.0}{memory:>20.1}");
+    told.insert(count.to_string(), json!({"us": cost, "first_ms": took, "mb": memory}));
+}

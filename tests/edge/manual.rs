@@ -1,0 +1,95 @@
+//! What helps at the command line: completions, manual pages, the README's table. All of them know
+//! every command that `--help` knows.
+
+use crate::support::command;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use tempfile::TempDir;
+
+/// Asked as a shell asks: the words so far, and which of them is being written.
+#[test]
+fn bash_completes_every_command() {
+    let dir = TempDir::new().unwrap();
+    let script = told(dir.path(), &["completions", "bash"]);
+    fs::write(dir.path().join("script"), script).unwrap();
+    let complete = "
+        set -e
+        source ./script
+        COMP_WORDS=(callback-edge \"$@\" '')
+        COMP_CWORD=$(($# + 1))
+        registered=$(complete -p callback-edge)
+        [[ $registered =~ -F\\ ([^ ]+) ]]
+        \"${BASH_REMATCH[1]}\" callback-edge '' \"${COMP_WORDS[COMP_CWORD - 1]}\"
+        printf '%s\\n' \"${COMPREPLY[@]}\"
+    ";
+    for path in [&[][..], &["config"]] {
+        let mut bash = Command::new("bash");
+        bash.current_dir(dir.path()).args(["-c", complete, "bash"]).args(path);
+        let output = bash.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let offered = String::from_utf8(output.stdout).unwrap();
+        let offered: BTreeSet<String> = offered.lines().map(ToOwned::to_owned).collect();
+        let missing: Vec<_> =
+            commands(path).into_iter().filter(|it| !offered.contains(it)).collect();
+        assert!(missing.is_empty(), "{path:?}: {missing:?} not in {offered:?}");
+    }
+}
+
+#[test]
+fn every_shell_that_is_offered_gets_something() {
+    let dir = TempDir::new().unwrap();
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        assert!(told(dir.path(), &["completions", shell]).contains("preflight"), "{shell}");
+    }
+}
+
+#[test]
+fn the_manual_has_a_page_for_every_command_and_the_first_names_them_all() {
+    let dir = TempDir::new().unwrap();
+    told(dir.path(), &["man", "--into", "."]);
+    let page = |name: &str| fs::read_to_string(dir.path().join(format!("{name}.1"))).unwrap();
+    let first = page("callback-edge");
+    assert_eq!(first, told(dir.path(), &["man"]));
+    for name in commands(&[]) {
+        assert!(first.contains(&format!(r"callback\-edge\-{name}(1)")), "{name}:\n{first}");
+        assert!(page(&format!("callback-edge-{name}")).contains("Example:"), "{name}");
+    }
+    for name in commands(&["config"]) {
+        page(&format!("callback-edge-config-{name}"));
+    }
+}
+
+#[test]
+fn the_readme_tells_every_command() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let (_, section) = readme.split_once("\n## Commands\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    for name in commands(&[]) {
+        let row = |line: &str| {
+            let shown = line.strip_prefix("| `callback-edge ").unwrap_or_default();
+            shown.trim_start_matches('[').starts_with(&name)
+        };
+        assert!(section.lines().any(row), "the README leaves out `{name}`");
+    }
+}
+
+/// The commands below these, as `--help` lists them.
+fn commands(path: &[&str]) -> Vec<String> {
+    let help = told(Path::new("/"), &[path, &["--help"]].concat());
+    let (_, list) = help.split_once("Commands:\n").unwrap();
+    let list = list.split("\n\n").next().unwrap();
+    // What is told of a long one goes on in the next line, further in.
+    let names = list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    let names = names.filter(|name| !["", "help"].contains(name));
+    let names: Vec<_> = names.map(ToOwned::to_owned).collect();
+    assert!(!names.is_empty(), "{help}");
+    names
+}
+
+fn told(dir: &Path, arguments: &[&str]) -> String {
+    let output = command(dir).args(arguments).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}

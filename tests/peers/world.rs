@@ -1,0 +1,68 @@
+//! What a login and a preflight need: a stand-in for Nango, and an edge that redirects to it.
+
+use crate::peer::Peer;
+use crate::support::{Authority, Edge};
+use serde_json::{Value, json};
+use std::fs;
+use tempfile::TempDir;
+
+/// Nango, and an edge with a certificate. To a browser they are two sites.
+pub(crate) struct World {
+    pub(crate) nango: Peer,
+    pub(crate) nango_origin: String,
+    /// Its folder has the certificate in `edge.pem`, and who signed it in `ca.pem`.
+    pub(crate) edge: Edge,
+    pub(crate) callback: String,
+    /// Origins of others that a preflight must reach.
+    pub(crate) hosts: Vec<String>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let mut nango = Peer::node("nango/server.mjs", &[]);
+        let nango_origin = format!("http://nango.localhost:{}", nango.hear()["port"]);
+        let dir = TempDir::new().unwrap();
+        let authority = Authority::new();
+        authority.write(dir.path(), "edge", &["edge.localhost"]);
+        fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
+        let settings = "
+            listen.http = 'off'
+            listen.https = '127.0.0.1:0'
+            nango.url = '{nango}'
+            tls.certificate = '{dir}/edge.pem'
+            tls.private_key = '{dir}/edge.key'
+            [[route]]
+            host = 'edge.localhost'
+            path = '/oauth/callback'
+            [[route]]
+            host = 'edge.localhost'
+            path = '/app-auth/connect'
+        ";
+        let edge = Edge::start_in(dir, &settings.replace("{nango}", &nango_origin), |_| {});
+        let callback = format!("https://edge.localhost:{}/oauth/callback", edge.https[0].port());
+        Self { nango, nango_origin, edge, callback, hosts: Vec::new() }
+    }
+
+    /// Nango's own callback.
+    pub(crate) fn old(&self) -> String {
+        format!("{}/oauth/callback", self.nango_origin)
+    }
+
+    /// Nango's URL for programs that do not resolve names below `localhost`.
+    pub(crate) fn by_address(&self) -> String {
+        self.nango_origin.replace("nango.localhost", "127.0.0.1")
+    }
+
+    /// Saves settings at Nango.
+    pub(crate) fn save(&mut self, settings: &Value) {
+        self.nango.tell(settings);
+        loop {
+            let said = self.nango.hear();
+            if said == json!({ "settings": "saved" }) {
+                return;
+            }
+            // The check's own visits to the callback.
+            assert!(said.get("arrived").is_some(), "{said}");
+        }
+    }
+}

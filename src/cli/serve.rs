@@ -39,12 +39,7 @@ pub(super) fn run(_: &Serve, file: Option<&Path>) -> Exit {
     };
     own_panics();
     let file: Option<PathBuf> = file.map(Into::into);
-    let source = move || {
-        config::load(file.as_deref(), std::env::vars_os()).map(|loaded| {
-            say(&loaded.warnings);
-            loaded.settings
-        })
-    };
+    let source = move || config::load(file.as_deref(), std::env::vars_os());
     let startup = Startup {
         settings: loaded.settings,
         file: loaded.file,

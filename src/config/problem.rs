@@ -74,6 +74,11 @@ impl Problem {
         self
     }
 
+    /// Where it stands written; [`Place::Default`] when it is about no one place.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// Whether it stops nothing.
     pub fn is_warning(&self) -> bool {
         self.warning

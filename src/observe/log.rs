@@ -1,7 +1,9 @@
+use anstream::AutoStream;
 use std::fmt;
-use std::io::{BufWriter, IsTerminal};
+use std::io::{BufWriter, IsTerminal, Write as _};
+use std::time::Duration;
 use tracing::Level;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
@@ -12,6 +14,9 @@ const WAITING_LINES: usize = 16_384;
 
 /// Bytes of lines that are written with one call, under load.
 const WRITTEN_AT_ONCE: usize = 64 * 1024;
+
+/// How long the end waits for the last lines to be read.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +38,9 @@ impl Format {
 /// costs lines, never a redirect. Dropping it writes out what waits.
 pub struct Log {
     filter: reload::Handle<Targets, Registry>,
+    writer: NonBlocking,
     dropped: ErrorCounter,
-    _flush_on_drop: WorkerGuard,
+    flush: Option<WorkerGuard>,
 }
 
 impl Log {
@@ -47,6 +53,7 @@ impl Log {
             // Flushed whenever no line waits: a write for each would cost more than the line.
             .finish(BufWriter::with_capacity(WRITTEN_AT_ONCE, std::io::stderr()));
         let dropped = writer.error_counter();
+        let text = writer.clone();
         let (filter, handle) = reload::Layer::new(own_events(level));
         let lines = layer::layer().with_writer(writer).with_target(false);
         let lines = match format {
@@ -62,7 +69,16 @@ impl Log {
             .with(lines.with_filter(filter))
             .try_init()
             .map_err(LogError)?;
-        Ok(Self { filter: handle, dropped, _flush_on_drop: guard })
+        Ok(Self { filter: handle, writer: text, dropped, flush: Some(guard) })
+    }
+
+    /// Says a text for people, in its turn among the lines. Colours are left out where stderr
+    /// shows none.
+    pub fn say(&self, text: &str) {
+        let mut shown = AutoStream::new(Vec::new(), AutoStream::choice(&std::io::stderr()));
+        // Neither a `Vec` nor the queue of lines refuses anything.
+        let _ = shown.write_all(text.as_bytes());
+        let _ = self.writer.clone().write_all(&shown.into_inner());
     }
 
     /// Changes the level from now on.
@@ -74,6 +90,23 @@ impl Log {
     /// Lines that were dropped because the reader was too slow.
     pub fn dropped_lines(&self) -> usize {
         self.dropped.dropped_lines()
+    }
+}
+
+impl Drop for Log {
+    /// Writes out what waits, for as long as somebody reads. In a thread of its own, since the
+    /// guard says on stdout that it gives up, and that may be the pipe that is full.
+    fn drop(&mut self) {
+        let (done, flushed) = std::sync::mpsc::channel();
+        let flush = self.flush.take();
+        let thread = std::thread::Builder::new().name("flush".into());
+        let started = thread.spawn(move || {
+            drop(flush);
+            let _ = done.send(());
+        });
+        if started.is_ok() {
+            let _ = flushed.recv_timeout(LAST_LINES);
+        }
     }
 }
 

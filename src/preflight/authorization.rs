@@ -45,7 +45,7 @@ impl Flow {
 
 /// The URL that users would be sent to, with a `state` that Nango never issued. The error says what
 /// is missing.
-pub(super) fn offline(
+pub fn offline(
     template: &Template,
     app: &App,
     settings: &IntegrationSettings,

@@ -14,6 +14,7 @@ mod nango;
 mod survey;
 mod switch;
 
+pub use authorization::offline as authorization_url;
 pub use hmac::hmac_digest;
 pub use nango::{App, Integration, Nango, Pass, Reach, Refused, Template};
 

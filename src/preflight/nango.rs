@@ -151,8 +151,13 @@ impl Nango {
 
     /// Every integration of the environment, in one answer. Scope `environment:integrations:list`.
     pub async fn integrations(&self) -> Result<Vec<Integration>, Refused> {
+        self.read_integrations(&self.get("/integrations").await?)
+    }
+
+    /// Reads what [`Nango::integrations`] is answered.
+    pub fn read_integrations(&self, answer: &Answer) -> Result<Vec<Integration>, Refused> {
         let scope = "environment:integrations:list";
-        let Data { data }: Data<Vec<Value>> = self.get("/integrations", scope).await?;
+        let Data { data }: Data<Vec<Value>> = self.read(answer, scope)?;
         let integrations: Option<Vec<_>> = data
             .iter()
             .map(|it| {
@@ -179,7 +184,8 @@ impl Nango {
                 .append_pair("page", &page.to_string())
                 .finish();
             let path = format!("/connections?{query}");
-            let found: Connections = self.get(&path, "environment:connections:list").await?;
+            let answer = self.get(&path).await?;
+            let found: Connections = self.read(&answer, "environment:connections:list")?;
             count += found.connections.len();
             if found.connections.len() < PAGE {
                 break;
@@ -191,19 +197,29 @@ impl Nango {
     /// A template. Any key may read it.
     pub async fn template(&self, provider: &str) -> Result<Template, Refused> {
         let path = format!("/providers/{}", segment(provider));
-        Ok(self.get::<Data<Template>>(&path, "environment:providers:read").await?.data)
+        self.read_template(&self.get(&path).await?)
+    }
+
+    /// Reads what [`Nango::template`] is answered.
+    pub fn read_template(&self, answer: &Answer) -> Result<Template, Refused> {
+        Ok(self.read::<Data<Template>>(answer, "environment:providers:read")?.data)
     }
 
     /// An integration's app; `None` where the key may not read credentials, which Nango leaves out
     /// without a word. Scope `environment:integrations:read_credentials`.
     pub async fn app(&self, integration: &str) -> Result<Option<App>, Refused> {
+        let path = format!("/integrations/{}?include=credentials", segment(integration));
+        self.read_app(&self.get(&path).await?)
+    }
+
+    /// Reads what [`Nango::app`] is answered.
+    pub fn read_app(&self, answer: &Answer) -> Result<Option<App>, Refused> {
         #[derive(Deserialize)]
         struct WithCredentials {
             credentials: Option<Value>,
         }
-        let path = format!("/integrations/{}?include=credentials", segment(integration));
-        let found: Data<WithCredentials> =
-            self.get(&path, "environment:integrations:read_credentials").await?;
+        let scope = "environment:integrations:read_credentials";
+        let found: Data<WithCredentials> = self.read(answer, scope)?;
         // Credentials of another kind, such as an API key, have no client id.
         let credentials = found.data.credentials.unwrap_or_default();
         let text = |name| credentials.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -216,15 +232,23 @@ impl Nango {
         integration: &str,
         connection: &str,
     ) -> Result<BTreeMap<String, String>, Refused> {
+        let query =
+            Serializer::new(String::new()).append_pair("provider_config_key", integration).finish();
+        let path = format!("/connections/{}?{query}", segment(connection));
+        self.read_connection_config(&self.get(&path).await?)
+    }
+
+    /// Reads what [`Nango::connection_config`] is answered.
+    pub fn read_connection_config(
+        &self,
+        answer: &Answer,
+    ) -> Result<BTreeMap<String, String>, Refused> {
         #[derive(Deserialize)]
         struct Connection {
             #[serde(default)]
             connection_config: Map<String, Value>,
         }
-        let query =
-            Serializer::new(String::new()).append_pair("provider_config_key", integration).finish();
-        let path = format!("/connections/{}?{query}", segment(connection));
-        let found: Connection = self.get(&path, "environment:connections:read").await?;
+        let found: Connection = self.read(answer, "environment:connections:read")?;
         let texts = found.connection_config.into_iter().filter_map(|(name, value)| match value {
             Value::String(text) => Some((name, text)),
             Value::Number(number) => Some((name, number.to_string())),
@@ -336,9 +360,8 @@ impl Nango {
         })
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str, scope: &str) -> Result<T, Refused> {
-        let answer = self.patiently(|| self.request(Method::GET, path, None)).await?;
-        self.read(&answer, scope)
+    async fn get(&self, path: &str) -> Result<Answer, Refused> {
+        self.patiently(|| self.request(Method::GET, path, None)).await
     }
 
     async fn post(&self, path: &str, body: &Map<String, Value>) -> Result<Answer, Refused> {

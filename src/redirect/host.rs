@@ -10,7 +10,8 @@ impl Host {
     /// Reads a host as it stands in a URL: a name (internationalised ones in their `xn--` form),
     /// an IPv4 address, or an IPv6 address in brackets.
     pub fn parse(text: &str) -> Result<Self, BadHost> {
-        let name = text.strip_suffix('.').unwrap_or(text);
+        // An address has no final dot.
+        let name = text.strip_suffix('.').filter(|it| !it.ends_with(']')).unwrap_or(text);
         let valid = match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
             None => {
@@ -93,6 +94,7 @@ fn without_port(authority: &str) -> Result<Cow<'_, str>, BadHost> {
         Some((host, port)) if !port.ends_with(']') => (host, port),
         _ => (authority, ""),
     };
+    let host = host.strip_suffix('.').unwrap_or(host);
     let bracketed = host.starts_with('[') && host.ends_with(']');
     let valid = !host.is_empty()
         && port.bytes().all(|byte| byte.is_ascii_digit())
@@ -106,7 +108,6 @@ fn without_port(authority: &str) -> Result<Cow<'_, str>, BadHost> {
     if !valid {
         return Err(BadHost);
     }
-    let host = host.strip_suffix('.').unwrap_or(host);
     Ok(if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
         Cow::Owned(host.to_ascii_lowercase())
     } else {
@@ -132,6 +133,8 @@ mod tests {
             ("host:", Ok("host")),
             ("", Err(BadHost)),
             (":80", Err(BadHost)),
+            (".", Err(BadHost)),
+            (".:80", Err(BadHost)),
             ("a b", Err(BadHost)),
             ("user@host", Err(BadHost)),
             ("host:80:80", Err(BadHost)),
@@ -149,8 +152,19 @@ mod tests {
             assert_eq!(Host::parse(good).unwrap().as_str(), good);
         }
         assert_eq!(Host::parse("A.Example.COM.").unwrap().as_str(), "a.example.com");
-        for bad in ["", ".", "a..b", "a:80", "a/b", "bücher.example", "[::1", "[x]", "a b", "*.a"]
-        {
+        for bad in [
+            "",
+            ".",
+            "a..b",
+            "a:80",
+            "a/b",
+            "bücher.example",
+            "[::1",
+            "[x]",
+            "a b",
+            "*.a",
+            "[::1].",
+        ] {
             assert_eq!(Host::parse(bad), Err(BadHost), "{bad:?}");
         }
     }

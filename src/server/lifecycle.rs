@@ -6,7 +6,7 @@ use super::service::whole;
 use super::slots::Slots;
 use super::state::{LinesDropped, Shared, Snapshot};
 use super::{announce, reload};
-use crate::config::{Problem, Problems, Settings};
+use crate::config::{Loaded, Problem, Problems, Settings};
 use crate::observe::{Log, Metrics};
 use crate::tls::acme::{self, Board};
 use crate::tls::{Acceptor, Certificates, Store};
@@ -15,7 +15,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
 const OTHER_FILES: u64 = 128;
 
 /// Reads the settings again, for a reload.
-pub type Source = Box<dyn Fn() -> Result<Settings, Problems> + Send>;
+pub type Source = Box<dyn Fn() -> Result<Loaded, Problems> + Send>;
 
 /// What it takes to start.
 pub struct Startup {
@@ -105,8 +105,7 @@ pub async fn serve(startup: Startup) -> Result<Ended, Problems> {
         .map_err(|error| cannot_start(&error))?;
 
     if greet {
-        let text = announce::text(&snapshot, &shared.board, file.as_deref());
-        let _ = io::stderr().write_all(text.as_bytes());
+        log.say(&announce::text(&snapshot, &shared.board, file.as_deref()));
     } else {
         announce::events(&snapshot.settings, &snapshot.bound, &shared.board);
     }

@@ -346,3 +346,29 @@ enum Place {
     Public,
     Admin(tokio::sync::OwnedSemaphorePermit),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Metrics;
+    use crate::server::slots::Slots;
+
+    /// Of tokio it is known that a panic ends its task; the place and the drain are ours.
+    #[tokio::test]
+    async fn a_connection_that_panics_gives_its_place_back_and_holds_no_end_up() {
+        let slots = Slots::new(1, 1, Arc::new(Metrics::new()));
+        let tasks = TaskTracker::new();
+        let room = || tokio::time::timeout(Duration::from_secs(5), slots.room());
+        for _ in 0..3 {
+            room().await.expect("the place is lost");
+            let slot = slots.take();
+            spawn(Some(&tasks), async move {
+                let _slot = slot;
+                panic!("in the midst of a connection");
+            });
+        }
+        room().await.expect("the place is lost");
+        tasks.close();
+        tasks.wait().await;
+    }
+}

@@ -32,4 +32,5 @@ mod state;
 
 pub use lifecycle::{Ended, Source, Startup, serve};
 pub use origin::callbacks;
+pub use proxy::read_header as read_proxy_header;
 pub use self_check::overrides;

@@ -12,9 +12,7 @@ const V2_LONGEST: usize = 4096;
 
 /// Reads a PROXY protocol header, version 1 or 2, and not a byte more. Tells the client's
 /// address; `None` when the proxy speaks for itself (`LOCAL`, `UNKNOWN`).
-pub(super) async fn read_header(
-    stream: &mut (impl AsyncRead + Unpin),
-) -> io::Result<Option<SocketAddr>> {
+pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
     let mut header = vec![0; V2_SIGNATURE.len()];
     stream.read_exact(&mut header).await?;
     if header == V2_SIGNATURE {

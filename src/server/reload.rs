@@ -5,13 +5,11 @@ use super::announce;
 use super::lifecycle::{Source, prepare, raise_file_limit, warn_about_validity};
 use super::listen::Listeners;
 use super::state::{Shared, Snapshot};
-use crate::config::Settings;
-use crate::config::{Problem, Problems};
+use crate::config::{Loaded, Problem, Problems, Settings};
 use crate::observe::{Log, Metrics, ReloadResult};
 use crate::outbound::Override;
 use crate::tls::acme::{self, Board, Running};
 use crate::tls::{Acceptor, Certificates, Store};
-use std::io::Write as _;
 use std::sync::Arc;
 
 /// What a reload changes, and where from.
@@ -37,7 +35,7 @@ impl House {
             Err(problems) => {
                 self.shared.metrics.reloaded(ReloadResult::Failure);
                 if self.people_read {
-                    let _ = writeln!(anstream::stderr(), "{}", problems.coloured());
+                    self.log.say(&(problems.coloured() + "\n"));
                 } else {
                     for problem in &problems.0 {
                         tracing::error!(event = "setting_refused", %problem);
@@ -52,7 +50,10 @@ impl House {
     }
 
     fn try_reload(&mut self) -> Result<(), Problems> {
-        let settings = (self.source)()?;
+        let Loaded { settings, warnings, .. } = (self.source)()?;
+        if !warnings.0.is_empty() {
+            self.log.say(&(warnings.coloured() + "\n"));
+        }
         let (certificates, bound) = prepare(&settings, &self.listeners)?;
         let shared = &self.shared;
         start_acme(&settings, &mut self.acme, &shared.board, &shared.store, &shared.metrics)?;

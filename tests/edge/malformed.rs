@@ -95,3 +95,81 @@ async fn http_1_0_without_host_is_served() {
     assert_eq!(reply.location(), "https://api.nango.dev/oauth/callback?code=1");
     assert!(client.is_closed().await);
 }
+
+/// RFC 9112 §2.2, §5, §6, §7: whatever two readers may take differently ends the connection, so
+/// that nothing behind it becomes a request of its own.
+#[tokio::test]
+async fn what_could_be_framed_in_two_ways_has_nothing_behind_it() {
+    let edge = Edge::start("listen.http = '127.0.0.1:0'");
+    let hidden = "GET /oauth/callback?smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
+    let get = "GET /oauth/callback?q=1 HTTP/1.1\r\nHost: h\r\n";
+    let post = "POST /oauth/callback?q=1 HTTP/1.1\r\nHost: h\r\ncontent-type: application/x-www-form-urlencoded\r\n";
+    let chunked = format!("{post}Transfer-Encoding: chunked\r\n\r\n");
+    let extensions = format!("1;{}\r\na\r\n", "e".repeat(400)).repeat(100);
+    let length = hidden.len();
+    #[rustfmt::skip]
+    let table: Vec<(&str, String, u16)> = vec![
+        ("space before the colon", format!("{post}Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n"), 400),
+        ("a vertical tab in a coding", format!("{post}Transfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\n"), 400),
+        ("an unknown coding", format!("{post}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"), 400),
+        ("identity", format!("{post}Transfer-Encoding: identity\r\n\r\n"), 400),
+        ("a quoted coding", format!("{post}Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n"), 400),
+        ("chunked, then identity", format!("{post}Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n"), 400),
+        ("chunked twice", format!("{post}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 303),
+        ("gzip, chunked", format!("{post}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"), 303),
+        ("chunked in HTTP/1.0", format!("{}Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n0\r\n\r\n", post.replace("1.1", "1.0")), 400),
+        ("a length with a sign", format!("{post}Content-Length: +5\r\n\r\ncode="), 400),
+        ("a list of lengths", format!("{post}Content-Length: 5, 5\r\n\r\ncode="), 400),
+        ("a length in hex", format!("{post}Content-Length: 0x5\r\n\r\ncode="), 400),
+        ("a length over 64 bits", format!("{post}Content-Length: 18446744073709551621\r\n\r\ncode="), 400),
+        ("an empty length", format!("{post}Content-Length: \r\n\r\ncode="), 400),
+        ("CR alone in a field", format!("{get}X: a\rContent-Length: 5\r\n\r\n"), 400),
+        ("CR alone at line ends", format!("{}\r\r", get.replace("\r\n", "\r")), 400),
+        ("a first field that is folded", get.replace("Host", " Fold: x\r\nHost") + "\r\n", 400),
+        ("chunk extensions", format!("{chunked}6;a=b;c=\"d\"\r\ncode=1\r\n0\r\n\r\n"), 303),
+        ("LF alone in a chunk extension", format!("{chunked}6;a\nb\r\ncode=1\r\n0\r\n\r\n"), 400),
+        ("more extensions than form", format!("{chunked}{extensions}0\r\n\r\n"), 400),
+        ("a chunk size over 64 bits", format!("{chunked}10000000000000006\r\ncode=1\r\n0\r\n\r\n"), 400),
+        ("a chunk size with 0x", format!("{chunked}0x6\r\ncode=1\r\n0\r\n\r\n"), 400),
+        ("a negative chunk size", format!("{chunked}-1\r\ncode=1\r\n0\r\n\r\n"), 400),
+        ("a chunk longer than its size", format!("{chunked}6\r\ncode=1XX0\r\n\r\n"), 400),
+        ("chunks that end with LF alone", format!("{}6\ncode=1\n0\n\n", chunked.replace("\r\n", "\n")), 400),
+        ("a length in trailers", format!("{chunked}6\r\ncode=1\r\n0\r\nContent-Length: 50\r\n\r\n"), 303),
+        ("GET with a body", format!("{get}Content-Length: {length}\r\n\r\n"), 308),
+        ("GET with chunks", format!("{get}Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n"), 308),
+    ];
+    for (name, bytes, status) in table {
+        let mut client = connect(edge.http[0]).await;
+        client.send(format!("{bytes}{hidden}").as_bytes()).await;
+        let reply = client.reply().await.unwrap_or_else(|| panic!("{name}: no answer"));
+        assert_eq!(reply.status, status, "{name}");
+        assert_eq!(reply.text("connection"), "close", "{name}");
+        assert!(client.is_closed().await, "{name}: something is served behind it");
+    }
+}
+
+/// RFC 9112 §2.2: a line may end with LF alone, and empty lines may come before a request.
+#[tokio::test]
+async fn lines_may_end_with_lf_alone_and_nothing_more_is_lenient() {
+    let edge = Edge::start("listen.http = '127.0.0.1:0'");
+    #[rustfmt::skip]
+    let table = [
+        ("GET /oauth/callback?a HTTP/1.1\nHost: h\n\n", 308),
+        ("\r\n\r\nGET /oauth/callback?a HTTP/1.1\r\nHost: h\r\n\r\n", 308),
+        (" GET /oauth/callback?a HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        ("GET\t/oauth/callback?a HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        ("GET  /oauth/callback?a HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        ("GET /oauth/callback?a http/1.1\r\nHost: h\r\n\r\n", 400),
+        ("GET /oauth/callback?a HTTP/1.2\r\nHost: h\r\n\r\n", 400),
+        ("GET /oauth/callback?a HTTP/1.1\r\nHost: h, evil\r\n\r\n", 400),
+        ("GET /oauth/callback?a HTTP/1.1\r\nHost:\r\n\r\n", 400),
+        ("GET /oauth/callback?a HTTP/1.1\r\nHost: .\r\n\r\n", 400),
+        ("GET /oauth/callback?a HTTP/1.1\r\nHost: h\r\n: x\r\n\r\n", 400),
+        ("GET /oauth/callback?a HTTP/1.1\r\nHost: h\r\nX\u{1}: x\r\n\r\n", 400),
+    ];
+    for (bytes, status) in table {
+        let mut client = connect(edge.http[0]).await;
+        client.send(bytes.as_bytes()).await;
+        assert_eq!(client.reply().await.unwrap().status, status, "{bytes:?}");
+    }
+}

@@ -584,7 +584,7 @@ fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-fn libfaketime() -> std::path::PathBuf {
+pub(crate) fn libfaketime() -> std::path::PathBuf {
     let found = ["x86_64-linux-gnu", "aarch64-linux-gnu"]
         .map(|machine| format!("/usr/lib/{machine}/faketime/libfaketime.so.1"))
         .into_iter()

@@ -13,6 +13,8 @@
 
 mod acme;
 mod check;
+mod clock;
+mod conformance;
 mod deploy;
 mod instructions;
 mod login;
@@ -22,8 +24,9 @@ mod pebble;
 mod peer;
 mod preflight;
 mod proxies;
+mod slow;
 mod soak;
 #[path = "../edge/support/mod.rs"]
-#[expect(dead_code, unused_imports, reason = "the suites share a harness; each uses its part")]
+#[expect(dead_code, reason = "the suites share a harness; each uses its part")]
 mod support;
 mod world;

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{ErrorKind, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -211,6 +211,14 @@ pub(crate) fn program(name: &str) -> PathBuf {
         .map(|folder| folder.join(name))
         .find(|path| path.exists())
         .unwrap_or_else(|| panic!("{}", missing(name)))
+}
+
+/// Runs a program to its end.
+pub(crate) fn run(name: &str, dir: &Path, arguments: &[&str]) -> Output {
+    match command(name, dir).args(arguments).stdin(Stdio::null()).output() {
+        Err(error) if error.kind() == ErrorKind::NotFound => panic!("{}", missing(name)),
+        ran => ran.unwrap(),
+    }
 }
 
 fn missing(what: &str) -> String {

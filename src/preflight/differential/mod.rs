@@ -107,26 +107,16 @@ impl Differential {
     }
 
     async fn ask(&self, request: &AuthorizationRequest, subject: Subject<'_>) -> Finding {
-        let Some((path, host)) = bogus(subject.new) else {
-            let why = Untestable::NotAUrl;
-            return Finding { state: Err(why), evidence: "the new callback is no URL".into() };
-        };
-        let provider = Provider::of(subject.template);
-        let asking = Asking { differential: self, request, subject, provider };
-        let mut probes = Probes::default();
+        let known = Provider::of(subject.template).prompt_none;
+        let prompt_none = subject.prompt_none.unwrap_or(known);
+        let mut examination = Examination::new(subject);
         loop {
-            match judge(&probes) {
-                Ruling::Is(state, evidence) => return Finding { state: Ok(state), evidence },
-                Ruling::Ask(question) => {
-                    let redirect_uri = match question {
-                        Question::Old => subject.old,
-                        Question::Host => &host,
-                        Question::New => subject.new,
-                        Question::Path => &path,
-                    };
-                    probes.take(question, asking.probe(redirect_uri).await);
-                }
-            }
+            let (redirect_uri, state) = match examination.wants() {
+                Next::Is(finding) => return finding,
+                Next::Ask { redirect_uri, state } => (redirect_uri, state),
+            };
+            let path = request.with(&redirect_uri, &state, prompt_none);
+            examination.take(&self.send(request, path).await);
         }
     }
 
@@ -158,22 +148,79 @@ impl Differential {
     }
 }
 
-/// One subject, while it is being asked about.
-struct Asking<'a> {
-    differential: &'a Differential,
-    request: &'a AuthorizationRequest,
-    subject: Subject<'a>,
+/// One test without its I/O: it says what to ask, takes what is answered, and comes to a finding.
+/// Nothing that a provider answers makes it panic, or ask more than eight times.
+pub struct Examination<'s> {
+    subject: Subject<'s>,
     provider: Provider,
+    /// The two controls; `None` where the new callback is no URL.
+    bogus: Option<(String, String)>,
+    probes: Probes,
+    asked: Option<Asking>,
 }
 
-impl Asking<'_> {
-    async fn probe(&self, redirect_uri: &str) -> Shape {
-        let state = fresh_state();
-        let prompt_none = self.subject.prompt_none.unwrap_or(self.provider.prompt_none);
-        let path = self.request.with(redirect_uri, &state, prompt_none);
-        let result = self.differential.send(self.request, path).await;
-        let asked = Asked { redirect_uri, state: &state, url: self.subject.url };
-        Shape::of(&result, asked, self.provider.markers, self.provider.mismatch_status)
+/// What an [`Examination`] wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The authorization request with this redirect URI and this state, and its answer.
+    Ask {
+        /// The redirect URI.
+        redirect_uri: String,
+        /// A state that nobody has seen.
+        state: String,
+    },
+    /// Nothing more.
+    Is(Finding),
+}
+
+struct Asking {
+    question: Question,
+    redirect_uri: String,
+    state: String,
+}
+
+impl<'s> Examination<'s> {
+    /// Nothing is asked yet.
+    pub fn new(subject: Subject<'s>) -> Self {
+        let provider = Provider::of(subject.template);
+        let bogus = bogus(subject.new);
+        Self { subject, provider, bogus, probes: Probes::default(), asked: None }
+    }
+
+    /// What to ask next, or what was found.
+    pub fn wants(&mut self) -> Next {
+        let Some((path, host)) = &self.bogus else {
+            let why = Untestable::NotAUrl;
+            return Next::Is(Finding {
+                state: Err(why),
+                evidence: "the new callback is no URL".into(),
+            });
+        };
+        let question = match judge(&self.probes) {
+            Ruling::Is(state, evidence) => return Next::Is(Finding { state: Ok(state), evidence }),
+            Ruling::Ask(question) => question,
+        };
+        let redirect_uri = match question {
+            Question::Old => self.subject.old,
+            Question::Host => host,
+            Question::New => self.subject.new,
+            Question::Path => path,
+        };
+        let (redirect_uri, state) = (redirect_uri.to_owned(), fresh_state());
+        let asking = Asking { question, redirect_uri: redirect_uri.clone(), state: state.clone() };
+        self.asked = Some(asking);
+        Next::Ask { redirect_uri, state }
+    }
+
+    /// Takes the answer to what [`Examination::wants`] wanted last.
+    pub fn take(&mut self, answer: &Result<Answer, Fault>) {
+        let Some(Asking { question, redirect_uri, state }) = self.asked.take() else { return };
+        let Subject { old, new, url, .. } = self.subject;
+        let (path, host) = self.bogus.as_ref().map_or(("", ""), |(path, host)| (path, host));
+        let all = [old, host, new, path];
+        let asked = Asked { redirect_uri: &redirect_uri, all, state: &state, url };
+        let Provider { markers, mismatch_status, .. } = self.provider;
+        self.probes.take(question, Shape::of(answer, asked, markers, mismatch_status));
     }
 }
 

@@ -16,6 +16,8 @@ const NEW: &str = "https://auth.example.org/oauth/callback";
 const PATH: &str = "https://auth.example.org/n0123456789abcdef0123456789abcdef";
 const HOST: &str = "https://n0123456789a.example.com/oauth/callback";
 
+const ALL: [&str; 4] = [OLD, HOST, NEW, PATH];
+
 type Said = Result<Answer, Fault>;
 
 #[expect(clippy::unnecessary_wraps, reason = "a provider's answer may be a fault as well")]
@@ -49,7 +51,8 @@ fn ruling(template: &str, provider: impl Fn(&str, &str) -> Said) -> (State, Stri
     let mut ask = |uri: &str| {
         count += 1;
         let state = format!("{count:08x}-1111-4111-8111-{:012x}", count * 77_777);
-        let asked = Asked { redirect_uri: uri, state: &state, url: "https://p.example/auth?a=b" };
+        let url = "https://p.example/auth?a=b";
+        let asked = Asked { redirect_uri: uri, all: ALL, state: &state, url };
         Shape::of(&provider(uri, &state), asked, known.markers, known.mismatch_status)
     };
     let mut probes = Probes::default();
@@ -719,6 +722,27 @@ fn with_the_old_callback_gone_only_words_decide() {
     }
 }
 
+/// What is left out of an answer must not depend on what was asked: else the same answer to the new
+/// callback and to a bogus path, which holds the path of the former, looks like two.
+#[test]
+fn the_same_answer_to_a_control_is_no_registration() {
+    let alike: [Said; 3] = [
+        to("https://sso.example/oauth/callback/start"),
+        page(200, "<p>Sign in. Callback: /oauth/callback</p>"),
+        page(200, "Go on to auth.example.org"),
+    ];
+    for said in alike {
+        let (state, evidence) =
+            ruling(
+                "anything",
+                |uri, _| {
+                    if uri == HOST { page(400, "what is this") } else { said.clone() }
+                },
+            );
+        assert_ne!(state, State::Registered, "{said:?}: {evidence}");
+    }
+}
+
 /// Any answer of a small world, so that likeness and unlikeness are both frequent.
 fn any_shape() -> impl Strategy<Value = Said> {
     let odd = prop::sample::select(vec![401, 403, 404, 429, 500, 503]);
@@ -761,7 +785,7 @@ fn shape(said: &Said, uri: &str) -> Shape {
     {
         answer.headers.insert("location", HeaderValue::from_str(uri).unwrap());
     }
-    let asked = Asked { redirect_uri: uri, state: "-", url: "https://p.example/auth" };
+    let asked = Asked { redirect_uri: uri, all: ALL, state: "-", url: "https://p.example/auth" };
     Shape::of(&said, asked, &[], None)
 }
 

@@ -1,7 +1,7 @@
 //! An answer, brought into a form in which two answers to the same question are equal.
 //!
 //! What changes from answer to answer by itself is left out: nonces, request ids, timestamps, and
-//! the redirect URI and state that were sent, in all the spellings in which they may come back.
+//! the redirect URIs and states that are sent, in all the spellings in which they may come back.
 
 use crate::check::is_bot_wall;
 use crate::outbound::{Answer, Fault};
@@ -76,6 +76,9 @@ pub(super) struct Says {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked<'a> {
     pub(super) redirect_uri: &'a str,
+    /// Every redirect URI that is asked with. What is left out of an answer must not depend on
+    /// which of them it was: else one answer to two of them looks like two.
+    pub(super) all: [&'a str; 4],
     pub(super) state: &'a str,
     /// The authorization URL, to resolve a relative `Location`.
     pub(super) url: &'a str,
@@ -349,7 +352,7 @@ fn decoded_query(url: &Url) -> String {
 /// A shorter value is rather a word than an encoded text.
 const LEAST_BASE64: usize = 16;
 
-/// The text without the redirect URI and the state that were sent, in any spelling.
+/// The text without the redirect URIs and the state that are sent, in any spelling.
 fn plain(text: &str, asked: Asked<'_>) -> String {
     let mut text = text.to_owned();
     let mut remove = |what: &str| {
@@ -357,11 +360,13 @@ fn plain(text: &str, asked: Asked<'_>) -> String {
             text = text.replace(what, " ");
         }
     };
-    let mut spellings = spellings(asked.redirect_uri);
-    spellings.extend(spellings_of_parts(asked.redirect_uri));
-    spellings.extend(self::spellings(asked.state));
+    let mut spellings = spellings(asked.state);
+    for uri in asked.all {
+        spellings.extend(self::spellings(uri));
+        spellings.extend(spellings_of_parts(uri));
+    }
     // The longest first, so that no rest of a longer one stays.
-    spellings.sort_by_key(|spelling| std::cmp::Reverse(spelling.len()));
+    spellings.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
     spellings.dedup();
     for spelling in &spellings {
         remove(spelling);

@@ -1,4 +1,5 @@
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 use std::path::{Path, PathBuf};
@@ -50,10 +51,14 @@ impl Authority {
 
     /// A client that trusts this authority only.
     pub(crate) fn client(&self, alpn: &[&str]) -> Arc<ClientConfig> {
+        self.client_of(rustls::crypto::aws_lc_rs::default_provider(), alpn)
+    }
+
+    /// As [`Authority::client`], with this cryptography.
+    pub(crate) fn client_of(&self, provider: CryptoProvider, alpn: &[&str]) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from(self.issuer.der().to_vec())).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)

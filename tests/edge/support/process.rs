@@ -1,6 +1,6 @@
 use super::{Metrics, PATIENCE};
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, PipeReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,10 +11,15 @@ use tempfile::TempDir;
 /// The program that the tests are about.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_callback-edge");
 
+/// What it says when it is up, for people and for programs.
+const READY: [&str; 2] = ["\nready; Ctrl-C stops it\n", "\"event\":\"ready\""];
+
 /// A running edge. It has a folder of its own, and dies when it is dropped.
 pub(crate) struct Edge {
     child: Child,
     stderr: Arc<Lines>,
+    /// Held open.
+    _unread: Option<PipeReader>,
     dir: Arc<TempDir>,
     pub(crate) http: Vec<SocketAddr>,
     pub(crate) https: Vec<SocketAddr>,
@@ -100,23 +105,52 @@ impl Edge {
         Self::run(dir, command)
     }
 
+    /// As [`Edge::start`], but nobody reads what it says once it is ready.
+    pub(crate) fn start_unread(settings: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        write_settings(dir.path(), settings);
+        let mut command = command(dir.path());
+        // One pipe for both, as behind `2>&1 |`.
+        let (mut unread, pipe) = std::io::pipe().unwrap();
+        command.args(["-c", "config.toml", "serve"]).stdin(Stdio::null());
+        command.stdout(pipe.try_clone().unwrap()).stderr(pipe);
+        let child = command.spawn().unwrap();
+        // Byte by byte, so that what comes after it stays where it is.
+        let mut text = Vec::new();
+        let mut byte = [0];
+        while !READY.iter().any(|ready| text.ends_with(ready.as_bytes())) {
+            unread.read_exact(&mut byte).unwrap();
+            text.extend(byte);
+        }
+        let mut edge = Self::of(child, Arc::default(), Some(unread), Arc::new(dir));
+        edge.note_addresses(&String::from_utf8(text).unwrap());
+        edge
+    }
+
     fn run(dir: Arc<TempDir>, mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         // The command may hold sockets that were handed over.
         drop(command);
         let stderr = Lines::of(child.stderr.take().unwrap());
-        let mut edge = Self { child, stderr, dir, http: vec![], https: vec![], admin: vec![] };
-        let ready = ["\nready; Ctrl-C stops it\n", "\"event\":\"ready\""];
-        let text = edge.stderr.wait_for(&mut edge.child, &ready);
+        let mut edge = Self::of(child, stderr, None, dir);
+        let text = edge.stderr.wait_for(&mut edge.child, &READY);
+        edge.note_addresses(&text);
+        edge
+    }
+
+    fn of(child: Child, stderr: Arc<Lines>, unread: Option<PipeReader>, dir: Arc<TempDir>) -> Self {
+        Self { child, stderr, _unread: unread, dir, http: vec![], https: vec![], admin: vec![] }
+    }
+
+    fn note_addresses(&mut self, text: &str) {
         for (kind, address) in text.lines().filter_map(listening) {
             let address = address.parse().unwrap();
             match kind.as_str() {
-                "http" => edge.http.push(address),
-                "https" => edge.https.push(address),
-                _ => edge.admin.push(address),
+                "http" => self.http.push(address),
+                "https" => self.https.push(address),
+                _ => self.admin.push(address),
             }
         }
-        edge
     }
 
     /// What its admin listener exports now.

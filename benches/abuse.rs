@@ -1,0 +1,275 @@
+//! What a polite client notices while others attack. `benches/README.md` tells how to run this and
+//! what the figures mean.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "a benchmark prints, and says by panicking that it cannot go on"
+)]
+
+#[path = "../tests/edge/support/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "it shares the harness of the suites")]
+mod support;
+
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process_group, setrlimit};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use support::{Edge, Http1};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+/// Seconds of each attack, and how many polite visits a second.
+const SECONDS: u32 = 6;
+const RATE: u32 = 150;
+/// Connections that stay idle; each is an open file of the edge, and one of the attacker.
+const IDLE: usize = 20_000;
+const POLITE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+const GET: &str = "GET /oauth/callback?code=1&state=2 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// Name; limits beside the defaults; program and arguments, `{url}` and `{address}` filled in.
+const ATTACKS: &[(&str, &str, &[&str])] = &[
+    ("slow heads", MANY, &["slowhttptest", "-H", "-c", "4000", "-r", "2000", "-i", "1"]),
+    ("slow forms", MANY, &["slowhttptest", "-B", "-c", "4000", "-r", "2000", "-i", "1"]),
+    ("slow reading", MANY, &["slowhttptest", "-X", "-c", "4000", "-r", "2000", "-k", "5"]),
+    ("idle connections", MANY, &["idle"]),
+    ("connections that come and go", MANY, &["churn"]),
+    ("heads of 70,000 bytes", MANY, &["heads"]),
+    ("queries of 64 KiB", MANY, &["queries"]),
+    ("requests without end, one address", "", &["flood", "1"]),
+    ("requests without end, 100 addresses", "", &["flood", "100"]),
+];
+
+/// As if each connection came from another place.
+const MANY: &str = "limits.connections = 25000\nlimits.connections_per_address = 25000\n";
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        ["attack", address, ref what @ ..] => {
+            open_files();
+            runtime().block_on(attack(address.parse().unwrap(), what));
+        }
+        ["pinned", ..] => runtime().block_on(run()),
+        // The edge has CPU 0, all others CPU 1, and the attackers yield to the polite client there.
+        _ => {
+            let mut command = Command::new("taskset");
+            command.args(["-c", "1"]).arg(std::env::current_exe().unwrap()).arg("pinned");
+            panic!("cannot run taskset on two CPUs: {}", command.exec());
+        }
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+async fn run() {
+    open_files();
+    println!("{} connections stay idle\n", idle());
+    let mut rows = Vec::new();
+    for (name, limits, program) in ATTACKS {
+        let settings = format!(
+            "listen.http = '127.0.0.1:0'\nlisten.admin = '127.0.0.1:0'\nlog.requests = false\n\
+             limits.request_timeout = '3s'\nlimits.idle_timeout = '3s'\n{limits}"
+        );
+        let script = r#"exec taskset -c 0 "$0" "$@""#;
+        let edge = Edge::start_from_shell(TempDir::new().unwrap(), &settings, script, |command| {
+            command.env("PATH", "/usr/bin:/bin");
+        });
+        let rest = visits(edge.http[0]).await;
+        let attack = Attacker::start(edge.http[0], program);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let meanwhile = visits(edge.http[0]).await;
+        attack.end();
+        let closed = closed(&edge).await;
+        println!(
+            "{name}: p99 {} at rest, {} then",
+            micros(rest.at(0.99)),
+            micros(meanwhile.at(0.99))
+        );
+        rows.push((name, rest, meanwhile, closed));
+        let (status, log) = edge.stop();
+        assert!(status.code() == Some(0) && !log.contains("panic"), "{log}");
+    }
+    // Of all, since what else the machine does falls on some of them.
+    let mut at_rest: Vec<_> = rows.iter().map(|(_, rest, ..)| rest.at(0.99)).collect();
+    at_rest.sort_unstable();
+    let at_rest = at_rest[at_rest.len() / 2];
+    println!("\nat rest: p99 {}, the median of {}\n", micros(at_rest), rows.len());
+    println!("| While | p50 | p99 | to that at rest | lost | closed by the edge |");
+    println!("|---|---|---|---|---|---|");
+    for (name, rest, meanwhile, closed) in rows {
+        let p99 = meanwhile.at(0.99);
+        println!(
+            "| {name} | {} | {} | {:.1} | {} | {closed} |",
+            micros(meanwhile.at(0.5)),
+            micros(p99),
+            p99.as_secs_f64() / at_rest.as_secs_f64(),
+            rest.lost + meanwhile.lost,
+        );
+    }
+}
+
+fn micros(duration: Duration) -> String {
+    format!("{} µs", duration.as_micros())
+}
+
+/// By what the edge ended connections.
+async fn closed(edge: &Edge) -> String {
+    let metrics = edge.metrics().await;
+    let lines = metrics.0.lines().filter_map(|line| {
+        let (series, value) = line.strip_prefix("callback_edge_")?.rsplit_once(' ')?;
+        let (name, label) = series.split_once("_total")?;
+        let told = ["deadlines", "limits", "connections_evicted", "connection_errors"];
+        let label = label.split('"').nth(1).unwrap_or("evicted");
+        let count: f64 = value.parse().ok()?;
+        (told.contains(&name) && count > 0.0).then(|| format!("{label} {count}"))
+    });
+    lines.collect::<Vec<_>>().join(", ")
+}
+
+struct Visits {
+    /// Sorted.
+    took: Vec<Duration>,
+    lost: usize,
+}
+
+impl Visits {
+    fn at(&self, share: f64) -> Duration {
+        let last = self.took.len() - 1;
+        self.took[((last as f64) * share) as usize]
+    }
+}
+
+/// Visits at a fixed rate, each on a connection of its own, whether others are done or not.
+async fn visits(address: SocketAddr) -> Visits {
+    let mut visits = JoinSet::new();
+    let mut tick = interval(Duration::from_secs(1) / RATE);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    for _ in 0..RATE * SECONDS {
+        tick.tick().await;
+        visits.spawn(async move {
+            let began = Instant::now();
+            let visit = async {
+                let mut client = Http1::new(connect(POLITE, address).await?);
+                client.get("/oauth/callback?code=1&state=2").await
+            };
+            let reply = timeout(Duration::from_secs(10), visit).await.ok().flatten();
+            reply.filter(|reply| reply.status == 308).map(|_| began.elapsed())
+        });
+    }
+    let all = visits.join_all().await;
+    let mut took: Vec<_> = all.iter().copied().flatten().collect();
+    took.sort_unstable();
+    Visits { lost: all.len() - took.len(), took }
+}
+
+async fn connect(from: Ipv4Addr, to: SocketAddr) -> Option<TcpStream> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((from, 0).into()).ok()?;
+    socket.connect(to).await.ok()
+}
+
+struct Attacker(Child);
+
+impl Attacker {
+    fn start(address: SocketAddr, what: &[&str]) -> Self {
+        // slowhttptest ends when all of its connections are closed; then it begins anew.
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"while :; do nice -n 19 "$@"; done"#, "sh"]);
+        if what[0] == "slowhttptest" {
+            let url = format!("http://{address}/oauth/callback?{}", "x".repeat(8000));
+            command.args(what).args(["-l", "60", "-u", &url]);
+        } else {
+            command.arg(std::env::current_exe().unwrap());
+            command.args(["attack", &address.to_string()]).args(what);
+        }
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null());
+        Self(command.spawn().expect("the programs that tests/peers/setup installs"))
+    }
+
+    fn end(mut self) {
+        kill_process_group(Pid::from_child(&self.0), Signal::KILL).unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Until it is killed.
+async fn attack(address: SocketAddr, what: &[&str]) {
+    let local = Ipv4Addr::LOCALHOST;
+    let big = match what {
+        ["heads"] => format!("{}x: {}\r\n\r\n", GET.trim_end(), "a".repeat(70_000)),
+        _ => GET.replace("code=1", &"q".repeat(64 << 10)),
+    };
+    match what {
+        ["idle"] => {
+            let mut open = Vec::new();
+            loop {
+                // Those that the edge has closed are opened again.
+                while open.len() < idle() {
+                    let from = Ipv4Addr::new(127, 0, 1, (open.len() % 200) as u8 + 1);
+                    open.extend(connect(from, address).await);
+                }
+                open.drain(..1000);
+            }
+        }
+        ["churn"] => loop {
+            drop(connect(local, address).await);
+        },
+        ["heads" | "queries"] => loop {
+            let Some(mut stream) = connect(local, address).await else { continue };
+            let _ = stream.write_all(big.as_bytes()).await;
+            let _ = timeout(Duration::from_secs(1), stream.read(&mut [0; 512])).await;
+        },
+        ["flood", addresses] => {
+            let addresses: usize = addresses.parse().unwrap();
+            let mut clients = JoinSet::new();
+            for number in 0..200 {
+                let from = Ipv4Addr::new(127, 0, 1, (number % addresses) as u8 + 1);
+                clients.spawn(flood(from, address));
+            }
+            clients.join_all().await;
+        }
+        _ => panic!("no such attack: {what:?}"),
+    }
+}
+
+/// A hundred requests at once, again and again.
+async fn flood(from: Ipv4Addr, address: SocketAddr) {
+    let batch = GET.repeat(100);
+    let mut waste = vec![0; 64 << 10];
+    loop {
+        let Some(mut stream) = connect(from, address).await else { continue };
+        while stream.write_all(batch.as_bytes()).await.is_ok() {
+            if !matches!(stream.read(&mut waste).await, Ok(1..)) {
+                break;
+            }
+        }
+    }
+}
+
+/// As many files as there may be.
+fn open_files() {
+    let mut files = getrlimit(Resource::Nofile);
+    files.current = files.maximum;
+    setrlimit(Resource::Nofile, files).unwrap();
+}
+
+/// So many that the edge has some files left for others, and for those that it has not closed yet.
+fn idle() -> usize {
+    let files = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    IDLE.min(usize::try_from(files).unwrap_or(usize::MAX) - 1500)
+}

@@ -1,0 +1,188 @@
+//! What the machine and the world may do to it: it serves on, and says so.
+
+use crate::manager::HAND_OVER;
+use crate::support::{Edge, Http1, connect, soon, until};
+use rustix::process::Signal;
+use std::fs::OpenOptions;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+const REQUEST: &str = "GET /oauth/callback?code=1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+async fn redirects(client: &mut Http1<TcpStream>) -> bool {
+    client.get("/oauth/callback?code=1").await.is_some_and(|reply| reply.status == 308)
+}
+
+/// Each request is a line, so that the pipe and then the queue are full; a reload has more to say.
+#[tokio::test]
+async fn a_log_that_nobody_reads_costs_lines_and_neither_a_redirect_nor_the_end() {
+    let settings = "listen.http = '127.0.0.1:0'\nlisten.admin = '127.0.0.1:0'\n";
+    let edge = Edge::start_unread(settings);
+    let dropped = "log_lines_dropped_total";
+    let mut client = connect(edge.http[0]).await;
+    let batch = REQUEST.repeat(100);
+    until("lines are dropped", async || {
+        for _ in 0..20 {
+            client.send(batch.as_bytes()).await;
+            for _ in 0..100 {
+                assert_eq!(client.reply().await.unwrap().status, 308);
+            }
+        }
+        edge.metrics().await.get(dropped) > 0.0
+    })
+    .await;
+    edge.rewrite("redirct = ''\n");
+    edge.signal(Signal::HUP);
+    let failed = "reloads_total{result=\"failure\"}";
+    until("it is refused", async || edge.metrics().await.get(failed) >= 1.0).await;
+    edge.rewrite(settings);
+    edge.signal(Signal::HUP);
+    let done = "reloads_total{result=\"success\"}";
+    until("it is reloaded", async || edge.metrics().await.get(done) >= 1.0).await;
+    assert!(redirects(&mut connect(edge.http[0]).await).await);
+    assert_eq!(edge.stop().0.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_log_on_a_full_disk_stops_nothing() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("config.toml"), format!("listen.http = '{address}'")).unwrap();
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut edge = Command::new("/bin/sh")
+        .args(["-c", HAND_OVER, crate::support::process::PROGRAM, "serve"])
+        .current_dir(dir.path())
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(socket)))
+        .stderr(full)
+        .spawn()
+        .unwrap();
+    for _ in 0..100 {
+        assert!(redirects(&mut connect(address).await).await);
+    }
+    let pid = rustix::process::Pid::from_child(&edge);
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    assert_eq!(edge.wait().unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn stopped_and_continued_it_keeps_its_deadlines_and_serves_who_waited() {
+    let edge = Edge::start(
+        "
+        listen.http = '127.0.0.1:0'
+        listen.admin = '127.0.0.1:0'
+        limits.request_timeout = '500ms'
+        limits.idle_timeout = '500ms'
+        ",
+    );
+    let address = edge.http[0];
+    let mut kept = connect(address).await;
+    assert!(redirects(&mut kept).await);
+    let mut slow = connect(address).await;
+    slow.send(&REQUEST.as_bytes()[..30]).await;
+    edge.signal(Signal::STOP);
+    // The kernel takes these meanwhile.
+    let mut waiting = Vec::new();
+    for _ in 0..10 {
+        let mut client = connect(address).await;
+        client.send(REQUEST.as_bytes()).await;
+        waiting.push(client);
+    }
+    let stopped = Instant::now();
+    until("some time has passed", async || stopped.elapsed() > Duration::from_secs(2)).await;
+    edge.signal(Signal::CONT);
+    for mut client in waiting {
+        assert_eq!(client.reply().await.expect("not answered").status, 308);
+    }
+    let continued = Instant::now();
+    assert!(kept.is_closed().await && slow.is_closed().await, "a deadline is forgotten");
+    assert!(continued.elapsed() < Duration::from_secs(2), "{:?}", continued.elapsed());
+    assert!(redirects(&mut connect(address).await).await);
+    assert_eq!(edge.stop().0.code(), Some(0));
+}
+
+/// Neither is there: Nango's port is closed, and no DNS knows the host of the callback.
+#[tokio::test]
+async fn without_nango_and_without_dns_it_redirects_and_tells_within_its_time() {
+    let edge = Edge::start(
+        "
+        listen.http = '127.0.0.1:0'
+        listen.admin = '127.0.0.1:0'
+        public_url = 'https://nowhere.invalid'
+        nango.url = 'https://127.0.0.1:1'
+        self_check.every = '1s'
+        self_check.follow = true
+        ",
+    );
+    let mut client = connect(edge.http[0]).await;
+    let reply = client.get("/oauth/callback?code=1").await.unwrap();
+    assert_eq!(reply.location(), "https://127.0.0.1:1/oauth/callback?code=1");
+    let mut admin = connect(edge.admin[0]).await;
+    assert_eq!(admin.get("/readyz").await.unwrap().status, 200);
+    let check = soon(admin.get("/self-check")).await.unwrap();
+    let text = String::from_utf8(check.body).unwrap();
+    assert!(check.status == 503 && text.contains("dns.resolves"), "{} {text}", check.status);
+    assert!(redirects(&mut client).await);
+    assert_eq!(edge.stop().0.code(), Some(0));
+}
+
+/// Heads without an end, from as many clients as may be there at once.
+const HEADS: usize = 500;
+
+#[tokio::test]
+async fn heads_without_an_end_stay_within_the_memory_that_limits_give_them() {
+    let settings = format!(
+        "
+        listen.http = '127.0.0.1:0'
+        listen.admin = '127.0.0.1:0'
+        limits.connections = {HEADS}
+        limits.connections_per_address = {HEADS}
+        limits.request_timeout = '60s'
+        "
+    );
+    // Room for what the limits allow, and not for much more: what goes beyond aborts it.
+    let script = r#"ulimit -v "$ROOM"; exec "$0" "$@""#;
+    let edge = Edge::start_from_shell(TempDir::new().unwrap(), &settings, script, |command| {
+        command.env("ROOM", ROOM_KIB.to_string());
+    });
+    let head = format!("GET /oauth/callback HTTP/1.1\r\nHost: h\r\nx: {}", "a".repeat(60_000));
+    let mut clients = Vec::new();
+    for _ in 0..HEADS - 2 {
+        let mut client = connect(edge.http[0]).await;
+        client.send(head.as_bytes()).await;
+        clients.push(client);
+    }
+    until("all are in", async || edge.metrics().await.connections() >= 490.0).await;
+    let resident = edge.metrics().await.get("process_resident_memory_bytes") / 1024.0 / 1024.0;
+    eprintln!("{HEADS} heads of 60 KB: {resident:.0} MiB");
+    assert!(resident < 160.0, "{resident} MiB");
+    assert!(redirects(&mut connect(edge.http[0]).await).await);
+    drop(clients);
+    assert_eq!(edge.stop().0.code(), Some(0));
+}
+
+/// Address space; the stacks of threads are much of it.
+const ROOM_KIB: u64 = 400_000;
+
+/// Nothing of it is a request, and each is closed.
+#[tokio::test]
+async fn connections_that_come_and_go_leave_nothing_behind() {
+    let edge = Edge::start("listen.http = '127.0.0.1:0'\nlisten.admin = '127.0.0.1:0'");
+    let files = async || edge.metrics().await.get("process_open_fds");
+    let before = files().await;
+    for round in 0..2_000 {
+        let stream = TcpStream::connect(edge.http[0]).await.unwrap();
+        if round % 2 == 0 {
+            stream.set_zero_linger().unwrap();
+        }
+    }
+    until("all are gone", async || files().await <= before).await;
+    assert!(redirects(&mut connect(edge.http[0]).await).await);
+    let (status, log) = edge.stop();
+    assert_eq!((status.code(), log.contains("panic")), (Some(0), false));
+}

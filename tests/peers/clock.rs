@@ -1,0 +1,54 @@
+//! A clock that jumps while it serves.
+
+use crate::acme::libfaketime;
+use crate::support::{Authority, Edge, Http1, Reply, connect_tls, until};
+use std::fs;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const IDLE: Duration = Duration::from_millis(500);
+
+#[tokio::test]
+async fn a_clock_that_jumps_either_way_moves_no_deadline_and_stops_no_redirect() {
+    let authority = Authority::new();
+    let dir = TempDir::new().unwrap();
+    authority.write(dir.path(), "edge", &["localhost"]);
+    let clock = dir.path().join("clock");
+    fs::write(&clock, "+0").unwrap();
+    let settings = "
+        public_url = 'https://localhost'
+        listen.http = 'off'
+        listen.https = '127.0.0.1:0'
+        listen.admin = '127.0.0.1:0'
+        tls.certificate = '{dir}/edge.pem'
+        tls.private_key = '{dir}/edge.key'
+        limits.idle_timeout = '500ms'
+    ";
+    let edge = Edge::start_in(dir, settings, |command| {
+        command
+            .env("LD_PRELOAD", libfaketime())
+            .env("FAKETIME_TIMESTAMP_FILE", &clock)
+            .env("FAKETIME_NO_CACHE", "1")
+            .env("DONT_FAKE_MONOTONIC", "1");
+    });
+    for offset in ["+0", "+9000d", "-9000d", "+1d"] {
+        let stream = connect_tls(&authority, edge.https[0], "localhost", &[]).await.unwrap();
+        let mut client = Http1::new(stream);
+        let before = client.get("/oauth/callback?code=1").await.unwrap();
+        fs::write(&clock, offset).unwrap();
+        let after = client.get("/oauth/callback?code=1").await.unwrap();
+        assert_eq!((before.status, after.status), (308, 308), "{offset}");
+        // Set back, `Date` stays until the clock is there again (hyper looks whether it is later).
+        if offset == "+9000d" {
+            let year = |reply: &Reply| reply.text("date").split(' ').nth(3).map(str::to_owned);
+            assert_ne!(year(&before), year(&after), "the clock did not jump");
+        }
+        let idle = Instant::now();
+        assert!(client.is_closed().await);
+        let took = idle.elapsed();
+        assert!(took > IDLE / 2 && took < IDLE * 4, "{offset}: idle for {took:?}");
+    }
+    until("its end", async || edge.metrics().await.connections() < 1.0).await;
+    let (status, log) = edge.stop();
+    assert!(status.code() == Some(0) && !log.contains("panic"), "{log}");
+}

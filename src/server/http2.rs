@@ -20,8 +20,6 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 128 * 1024;
 const SEND_BUFFER: usize = 32 * 1024;
 
-type Connection<S> = http2::Connection<TokioIo<Watched<S>>, Edge, Begun>;
-
 /// An HTTP/2 connection and its streams.
 pub(super) struct Http2<S: AsyncRead + AsyncWrite + Unpin> {
     connection: Pin<Box<Connection<S>>>,

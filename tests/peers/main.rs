@@ -27,6 +27,6 @@ mod proxies;
 mod slow;
 mod soak;
 #[path = "../edge/support/mod.rs"]
-#[expect(dead_code, reason = "the suites share a harness; each uses its part")]
+#[expect(dead_code, unused_imports, reason = "the suites share a harness; each uses its part")]
 mod support;
 mod world;

@@ -15,10 +15,12 @@ use crate::observe::{
 use crate::tls::Acceptor;
 use crate::tls::acme::ACME_TLS;
 use std::error::Error as _;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -230,17 +232,19 @@ impl Keeper {
                 // The connection last: a flood that never lets it rest would use up the task's
                 // budget each time, and the deadlines would never be looked at.
                 biased;
-                () = sleep.as_mut() => {}
+                () = sleep.as_mut() => {
+                    // What arrived while the process was stopped or the machine was busy was in
+                    // time: it counts before the deadline does.
+                    let now = poll_fn(|cx| Poll::Ready(Pin::new(&mut connection).poll(cx))).await;
+                    if let Poll::Ready(ended) = now {
+                        return self.ended(ended);
+                    }
+                }
                 () = self.activity.wake.notified() => {}
                 () = self.drain.cancelled(), if phase == Phase::Open => {
                     phase = self.last_call(&mut connection, self.grace());
                 }
-                ended = &mut connection => {
-                    if let Err(error) = ended {
-                        self.ended(&error);
-                    }
-                    return;
-                }
+                ended = &mut connection => return self.ended(ended),
             }
             phase = match self.step(phase, &mut connection) {
                 Some(phase) => phase,
@@ -345,7 +349,8 @@ impl Keeper {
     }
 
     /// Counts what hyper answered by itself.
-    fn ended(&self, error: &hyper::Error) {
+    fn ended(&self, ended: hyper::Result<()>) {
+        let Err(error) = ended else { return };
         let metrics = &self.shared.metrics;
         if error.is_parse_too_large() {
             metrics.limits.count(Limit::HeaderBytes);
@@ -353,7 +358,7 @@ impl Keeper {
         } else if error.is_parse() {
             metrics.requests.count(Status::BadRequest);
         }
-        let reason = reason(error);
+        let reason = reason(&error);
         metrics.connection_errors.count(reason);
         tracing::debug!(
             event = "connection_error",

@@ -7,7 +7,6 @@ use crate::support::{
 };
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::client::TlsStream;
@@ -47,17 +46,8 @@ impl Arena {
         } else {
             Box::new(MACHINE.read().await)
         };
-        let authority = Authority::new();
-        let dir = TempDir::new().unwrap();
-        authority.write(dir.path(), "edge", &["localhost"]);
-        let settings = format!(
+        let (edge, authority) = Edge::over_tls(&format!(
             "
-            public_url = 'https://localhost'
-            listen.http = '127.0.0.1:0'
-            listen.https = '127.0.0.1:0'
-            listen.admin = '127.0.0.1:0'
-            tls.certificate = '{{dir}}/edge.pem'
-            tls.private_key = '{{dir}}/edge.key'
             limits.handshake_timeout = '400ms'
             limits.request_timeout = '300ms'
             limits.idle_timeout = '500ms'
@@ -65,8 +55,7 @@ impl Arena {
             log.level = 'trace'
             {settings}
             "
-        );
-        let edge = Edge::start_in(dir, &settings, |_| {});
+        ));
         let bystander = Bystander::start(edge.http[0], first);
         Self { name, edge, authority, bystander, _machine: machine }
     }

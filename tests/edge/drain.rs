@@ -3,29 +3,10 @@
 use crate::support::{Authority, Edge, Http1, Http2, Metrics, connect, connect_tls, soon, until};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 const FORM: &str = "content-type: application/x-www-form-urlencoded\r\ncontent-length: 6\r\n";
-
-fn edge(more: &str) -> (Edge, Authority) {
-    let authority = Authority::new();
-    let dir = TempDir::new().unwrap();
-    authority.write(dir.path(), "edge", &["localhost"]);
-    let settings = format!(
-        "
-        public_url = 'https://localhost'
-        listen.http = 'off'
-        listen.https = '127.0.0.1:0'
-        listen.admin = '127.0.0.1:0'
-        tls.certificate = '{{dir}}/edge.pem'
-        tls.private_key = '{{dir}}/edge.key'
-        {more}
-        "
-    );
-    (Edge::start_in(dir, &settings, |_| {}), authority)
-}
 
 async fn tls(
     edge: &Edge,
@@ -40,7 +21,7 @@ async fn is_refused(edge: &Edge) -> bool {
 
 #[tokio::test]
 async fn readiness_fails_first_and_requests_are_still_answered() {
-    let (edge, authority) = edge("shutdown.delay = '700ms'");
+    let (edge, authority) = Edge::over_tls("shutdown.delay = '700ms'");
     let mut kept = tls(&edge, &authority).await;
     let mut admin = connect(edge.admin[0]).await;
     assert_eq!(admin.get("/readyz").await.unwrap().status, 200);
@@ -64,7 +45,7 @@ async fn readiness_fails_first_and_requests_are_still_answered() {
 
 #[tokio::test]
 async fn what_was_asked_is_answered_and_told_that_it_is_the_last() {
-    let (edge, authority) = edge("");
+    let (edge, authority) = Edge::over_tls("");
     let address = edge.https[0];
     // Kept alive after a request; connected with TLS and silent; connected and not even that.
     let mut kept = tls(&edge, &authority).await;
@@ -105,7 +86,8 @@ async fn what_was_asked_is_answered_and_told_that_it_is_the_last() {
 /// Nobody whose client is gone or hostile turns a clean end into a forced one.
 #[tokio::test]
 async fn who_asks_nothing_does_not_hold_it_up() {
-    let (edge, authority) = edge("limits.request_timeout = '3s'\nlimits.idle_timeout = '60s'");
+    let (edge, authority) =
+        Edge::over_tls("limits.request_timeout = '3s'\nlimits.idle_timeout = '60s'");
     let address = edge.https[0];
     let silent = TcpStream::connect(address).await.unwrap();
     let mut slow = tls(&edge, &authority).await;
@@ -130,7 +112,7 @@ async fn who_asks_nothing_does_not_hold_it_up() {
 #[tokio::test]
 async fn a_second_signal_forces_it() {
     for delay in ["0s", "60s"] {
-        let (mut edge, authority) = edge(&format!("shutdown.delay = '{delay}'"));
+        let (mut edge, authority) = Edge::over_tls(&format!("shutdown.delay = '{delay}'"));
         let mut form = tls(&edge, &authority).await;
         let head = format!("POST /oauth/callback HTTP/1.1\r\nHost: localhost\r\n{FORM}\r\ncod");
         form.send(head.as_bytes()).await;
@@ -148,7 +130,7 @@ async fn a_second_signal_forces_it() {
 
 #[tokio::test]
 async fn the_end_of_the_grace_forces_it() {
-    let (edge, authority) = edge("shutdown.grace = '500ms'");
+    let (edge, authority) = Edge::over_tls("shutdown.grace = '500ms'");
     let mut form = tls(&edge, &authority).await;
     let head = format!("POST /oauth/callback HTTP/1.1\r\nHost: localhost\r\n{FORM}\r\ncod");
     form.send(head.as_bytes()).await;

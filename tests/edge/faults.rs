@@ -85,13 +85,21 @@ async fn stopped_and_continued_it_keeps_its_deadlines_and_serves_who_waited() {
     assert!(redirects(&mut kept).await);
     let mut slow = connect(address).await;
     slow.send(&REQUEST.as_bytes()[..30]).await;
-    edge.signal(Signal::STOP);
-    // The kernel takes these meanwhile.
+    // Half of those who wait are there already, and their time runs.
     let mut waiting = Vec::new();
     for _ in 0..10 {
-        let mut client = connect(address).await;
+        waiting.push(connect(address).await);
+    }
+    until("they are in", async || edge.metrics().await.connections() >= 12.0).await;
+    edge.signal(Signal::STOP);
+    let stat = format!("/proc/{}/stat", edge.id());
+    until("it is stopped", async || std::fs::read_to_string(&stat).unwrap().contains(") T ")).await;
+    for _ in 0..10 {
+        waiting.push(connect(address).await);
+    }
+    // The kernel takes what they send meanwhile.
+    for client in &mut waiting {
         client.send(REQUEST.as_bytes()).await;
-        waiting.push(client);
     }
     let stopped = Instant::now();
     until("some time has passed", async || stopped.elapsed() > Duration::from_secs(2)).await;

@@ -1,7 +1,6 @@
 //! Who is believed about the client's address, and who is not.
 
-use crate::support::{Authority, Edge, Http1, connect, until};
-use tempfile::TempDir;
+use crate::support::{Edge, Http1, connect, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -16,24 +15,6 @@ fn v2() -> Vec<u8> {
     header
 }
 
-fn edge(trusting: &str) -> (Edge, Authority) {
-    let authority = Authority::new();
-    let dir = TempDir::new().unwrap();
-    authority.write(dir.path(), "edge", &["localhost"]);
-    let settings = format!(
-        "
-        public_url = 'https://localhost'
-        listen.http = '127.0.0.1:0'
-        listen.https = '127.0.0.1:0'
-        listen.admin = '127.0.0.1:0'
-        tls.certificate = '{{dir}}/edge.pem'
-        tls.private_key = '{{dir}}/edge.key'
-        {trusting}
-        "
-    );
-    (Edge::start_in(dir, &settings, |_| {}), authority)
-}
-
 /// The clients of the requests in the log, in order.
 fn clients(log: &str) -> Vec<String> {
     log.lines()
@@ -45,7 +26,7 @@ fn clients(log: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn a_proxy_header_from_a_trusted_network_names_the_client() {
-    let (edge, authority) = edge("listen.proxy_protocol = '127.0.0.0/8'");
+    let (edge, authority) = Edge::over_tls("listen.proxy_protocol = '127.0.0.0/8'");
     for header in [V1.to_vec(), v2(), b"PROXY UNKNOWN\r\n".to_vec()] {
         let mut client = connect(edge.http[0]).await;
         client.send(&header).await;
@@ -64,7 +45,7 @@ async fn a_proxy_header_from_a_trusted_network_names_the_client() {
 
 #[tokio::test]
 async fn a_trusted_network_without_a_header_is_refused_and_counted() {
-    let (edge, _) = edge("listen.proxy_protocol = '127.0.0.0/8'");
+    let (edge, _) = Edge::over_tls("listen.proxy_protocol = '127.0.0.0/8'");
     for address in [edge.http[0], edge.https[0]] {
         let mut client = connect(address).await;
         assert!(client.get("/oauth/callback?code=canary-code").await.is_none());
@@ -80,7 +61,7 @@ async fn a_trusted_network_without_a_header_is_refused_and_counted() {
 #[tokio::test]
 async fn a_header_from_an_untrusted_network_is_no_header() {
     for trusting in ["", "listen.proxy_protocol = '192.0.2.0/24'"] {
-        let (edge, _) = edge(trusting);
+        let (edge, _) = Edge::over_tls(trusting);
         let mut client = connect(edge.http[0]).await;
         client.send(V1).await;
         let reply = client.get("/oauth/callback").await.unwrap();
@@ -109,8 +90,8 @@ async fn forwarded_addresses_are_believed_from_trusted_proxies_only() {
         "Forwarded: for=198.51.100.1, for=\"[2001:db8::9]:1\"\r\n",
         "X-Forwarded-For: 198.51.100.1, 127.0.0.9\r\n",
     ];
-    let trusting = edge("listen.trusted_proxies = '127.0.0.0/8'").0;
-    let not = edge("").0;
+    let trusting = Edge::over_tls("listen.trusted_proxies = '127.0.0.0/8'").0;
+    let not = Edge::over_tls("").0;
     for fields in fields {
         ask(&trusting, fields).await;
         ask(&not, fields).await;

@@ -9,23 +9,11 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 fn edge() -> (Edge, Authority) {
-    let authority = Authority::new();
-    let dir = TempDir::new().unwrap();
-    authority.write(dir.path(), "edge", &["localhost"]);
-    let settings = "
-        public_url = 'https://localhost'
-        listen.http = 'off'
-        listen.https = '127.0.0.1:0'
-        tls.certificate = '{dir}/edge.pem'
-        tls.private_key = '{dir}/edge.key'
-        tls.hsts = '1y'
-    ";
-    (Edge::start_in(dir, settings, |_| {}), authority)
+    Edge::over_tls("tls.hsts = '1y'")
 }
 
 /// `frames.py` holds the table: some eighty shapes, by section of RFC 9113.

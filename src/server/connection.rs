@@ -235,7 +235,7 @@ impl Keeper {
                 () = sleep.as_mut() => {
                     // What arrived while the process was stopped or the machine was busy was in
                     // time: it counts before the deadline does.
-                    let now = poll_fn(|cx| Poll::Ready(Pin::new(&mut connection).poll(cx))).await;
+                    let now = poll_fn(|cx| Poll::Ready(pin!(&mut connection).poll(cx))).await;
                     if let Poll::Ready(ended) = now {
                         return self.ended(ended);
                     }

@@ -1,6 +1,7 @@
 //! `callback-edge man`: the manual, made of the same words as `--help`.
 
-use super::{Cli, Exit, printed};
+use super::{Cli, Exit, printed, talk};
+use crate::config::Problem;
 use clap::CommandFactory;
 use clap_mangen::Man;
 use std::io;
@@ -21,9 +22,16 @@ pub(super) struct Args {
 /// Exit: 0 written, 3 not.
 pub(super) fn run(args: &Args) -> Exit {
     let edge = Cli::command().disable_help_subcommand(true);
-    let result = match &args.into {
-        Some(folder) => clap_mangen::generate_to(edge, folder),
-        None => Man::new(edge).render(&mut io::stdout()),
+    let Some(folder) = &args.into else {
+        return printed(Man::new(edge).render(&mut io::stdout()), Exit::Done);
     };
-    printed(result, Exit::Done)
+    match clap_mangen::generate_to(edge, folder) {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            let what = format!("cannot write the pages into `{}`", folder.display());
+            let problem = Problem::error(what).caused_by(&error);
+            talk(&problem.hint("name a folder that exists and that you may write to").coloured());
+            Exit::CouldNotRun
+        }
+    }
 }

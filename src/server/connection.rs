@@ -15,12 +15,10 @@ use crate::observe::{
 use crate::tls::Acceptor;
 use crate::tls::acme::ACME_TLS;
 use std::error::Error as _;
-use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -33,6 +31,9 @@ const LAST_CALL: Duration = Duration::from_secs(2);
 
 /// How long a connection keeps its buffers for a request that may follow.
 const RESTLESS: Duration = Duration::from_millis(250);
+
+/// How long a deadline waits for what may have arrived before it.
+const A_MOMENT: Duration = Duration::from_millis(5);
 
 /// Deadlines are looked at no less often than this, however long they are.
 const LONGEST_LOOK: Duration = Duration::from_mins(1);
@@ -234,9 +235,9 @@ impl Keeper {
                 biased;
                 () = sleep.as_mut() => {
                     // What arrived while the process was stopped or the machine was busy was in
-                    // time: it counts before the deadline does.
-                    let now = poll_fn(|cx| Poll::Ready(pin!(&mut connection).poll(cx))).await;
-                    if let Poll::Ready(ended) = now {
+                    // time, and counts first. Timers may be told before sockets are; a second
+                    // one is not.
+                    if let Ok(ended) = timeout(A_MOMENT, &mut connection).await {
                         return self.ended(ended);
                     }
                 }

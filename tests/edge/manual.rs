@@ -46,6 +46,15 @@ fn every_shell_that_is_offered_gets_something() {
 }
 
 #[test]
+fn pages_that_cannot_be_written_are_told_with_the_folder() {
+    let dir = TempDir::new().unwrap();
+    let output = command(dir.path()).args(["man", "--into", "no/such/folder"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("into `no/such/folder`") && said.contains("hint: "), "{said}");
+}
+
+#[test]
 fn the_manual_has_a_page_for_every_command_and_the_first_names_them_all() {
     let dir = TempDir::new().unwrap();
     told(dir.path(), &["man", "--into", "."]);

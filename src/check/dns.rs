@@ -1,15 +1,13 @@
 //! `dns.*`: the addresses, and whether all of them are the same callback.
 
-use super::landing::Landing;
-use super::prober::{Door, Seen};
-use super::query::Difference;
+use super::prober::Door;
 use super::{Findings, Observations, check};
 use crate::outbound::{Origin, Reason, Resolved, Step};
 use crate::report::Check;
 use std::net::IpAddr;
 
 pub(super) fn judge(seen: &Observations, findings: &mut Findings) -> Result<(), &'static str> {
-    let host = &seen.callback.site.host;
+    let host = &seen.callback.server.host;
     let resolved = match &seen.resolved {
         Ok(resolved) => resolved,
         Err(fault) if fault.reason == Reason::NoSuchHost => {
@@ -59,7 +57,7 @@ fn resolves(resolved: &Resolved) -> Check {
 
 fn public(seen: &Observations, resolved: &Resolved) -> Check {
     let check = check("dns.public");
-    if seen.callback.site.is_loopback() {
+    if seen.callback.server.is_loopback() {
         return check.skip("not run: the callback is on this machine");
     }
     if resolved.origin == Origin::Override {
@@ -174,17 +172,7 @@ fn unlike(front: &Door, door: &Door) -> Option<String> {
         return Some(format!("its certificate is {word}"));
     }
     let (front, seen) = (front.seen.as_ref()?, door.seen.as_ref()?);
-    (!same(front, seen)).then(|| seen.shape())
-}
-
-/// Whether two answers say the same. What a cache mixed up is told by `redirect.cache`.
-pub(super) fn same(one: &Seen, other: &Seen) -> bool {
-    let stale = |seen: &Seen| seen.landing() == Some(&Landing::Altered(Difference::Stale));
-    if stale(one) || stale(other) {
-        one.status() == other.status()
-    } else {
-        one.shape() == other.shape()
-    }
+    (!seen.is_like(front)).then(|| seen.shape())
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 //! callback by plain http, the one for GitHub Apps, and Nango.
 
 use super::corpus::{Probe, Run};
-use super::gather::{Echo, Insecure, Nango, Observations, Trail};
 use super::landing::{Landing, carried, is_redirect};
-use super::place::{Callback, Parts, Site};
+use super::observations::{Echo, Insecure, Nango, Observations, Trail};
+use super::place::{Callback, Parts};
 use super::plan::Plan;
 use super::prober::{Client, Lane, Prober, headers};
-use crate::outbound::{Answer, Endpoint, Fault, Offer, Origin, Reason, Request, Step};
+use crate::outbound::{Answer, Fault, Offer, Origin, Reason, Request, Server, Step};
 use crate::redirect::Target;
 use bytes::Bytes;
 use http::Method;
@@ -44,7 +44,7 @@ pub(super) async fn follow(prober: &Prober, plan: &Plan, seen: &Observations) ->
     let mut stations = vec![place.shown()];
     for _ in 0..MOST_HOPS {
         let Some((next, query)) = next(&place, &got.answer) else { return Trail::Lost };
-        if !next.site.is_kin(&seen.callback.site) {
+        if !next.server.is_kin_of(&seen.callback.server) {
             return Trail::Lost;
         }
         let shown = next.shown();
@@ -54,13 +54,11 @@ pub(super) async fn follow(prober: &Prober, plan: &Plan, seen: &Observations) ->
         }
         stations.push(shown);
         place = next;
-        let site = &place.site;
-        let Ok(resolved) = prober.timed(prober.outbound.resolve(&site.host, site.port)).await
-        else {
-            return Trail::Lost;
-        };
+        let server = &place.server;
+        let resolved = prober.outbound.resolve(&server.host, server.port);
+        let Ok(resolved) = prober.timed(resolved).await else { return Trail::Lost };
         let Some(address) = resolved.addresses.first() else { return Trail::Lost };
-        let mut lane = Lane::new(prober, Prober::endpoint(&place, *address), Offer::Both);
+        let mut lane = Lane::new(prober, server.clone().at(*address), Offer::Both);
         let probe = Probe { query, ..Probe::plain(&prober.run) };
         match lane.probe(&place, &plan.target, probe, Client::Browser).await.result {
             Err(_) => return Trail::Lost,
@@ -82,12 +80,12 @@ fn next(place: &Callback, answer: &Answer) -> Option<(Callback, Option<String>)>
     }
     let location = String::from_utf8_lossy(answer.headers.get(LOCATION)?.as_bytes()).into_owned();
     let parts = Parts::of(&location);
-    let site = match (parts.scheme, parts.authority) {
-        (Some(_), _) => parts.site()?,
+    let server = match (parts.scheme, parts.authority) {
+        (Some(_), _) => parts.server()?,
         (None, Some(authority)) => {
-            Parts::of(&format!("{}://{authority}", place.site.scheme())).site()?
+            Parts::of(&format!("{}://{authority}", place.server.scheme())).server()?
         }
-        (None, None) => place.site.clone(),
+        (None, None) => place.server.clone(),
     };
     let path = match parts.path {
         "" => "/".to_owned(),
@@ -97,7 +95,7 @@ fn next(place: &Callback, answer: &Answer) -> Option<(Callback, Option<String>)>
             format!("{folder}/{relative}")
         }
     };
-    Some((Callback { site, path }, parts.query.map(str::to_owned)))
+    Some((Callback { server, path }, parts.query.map(str::to_owned)))
 }
 
 /// The callback by plain http, at the same address.
@@ -108,7 +106,7 @@ pub(super) async fn ask_insecure(
     front: SocketAddr,
     seen: &Observations,
 ) -> Insecure {
-    let host = &callback.site.host;
+    let host = &callback.server.host;
     let overridden = prober.outbound.overridden(host, 80);
     let origin = seen.resolved.as_ref().map(|resolved| resolved.origin);
     let address = match overridden.and_then(|resolved| resolved.addresses.first().copied()) {
@@ -116,14 +114,14 @@ pub(super) async fn ask_insecure(
         None if origin == Ok(Origin::Override) => {
             return Insecure::NotAsked("no address was given for port 80");
         }
-        None if callback.site.port != 443 => {
+        None if callback.server.port != 443 => {
             return Insecure::NotAsked("the callback is not on the default port");
         }
         None => SocketAddr::new(front.ip(), 80),
     };
-    let site = Site { https: false, host: host.clone(), port: 80 };
-    let insecure = Callback { site, path: callback.path.clone() };
-    let mut lane = Lane::new(prober, Prober::endpoint(&insecure, address), Offer::Http1);
+    let server = Server { tls: false, host: host.clone(), port: 80 };
+    let insecure = Callback { server, path: callback.path.clone() };
+    let mut lane = Lane::new(prober, insecure.server.clone().at(address), Offer::Http1);
     let probe = Probe::plain(&prober.run);
     // Held against the callback itself, which is where it should lead.
     let https = Target::parse(&callback.shown()).unwrap_or_else(|_| target.clone());
@@ -182,16 +180,12 @@ pub(super) async fn ask_echo(
 }
 
 async fn nango_lane(prober: &Prober, target: &Target) -> Result<Lane, Fault> {
-    let resolved = prober.timed(prober.outbound.resolve(target.host(), target.port())).await?;
+    let tls = target.scheme() == "https";
+    let server = Server { tls, host: target.host().to_owned(), port: target.port() };
+    let resolved = prober.timed(prober.outbound.resolve(&server.host, server.port)).await?;
     let mut fault = None;
     for address in resolved.addresses {
-        let to = Endpoint {
-            tls: target.scheme() == "https",
-            host: target.host().to_owned(),
-            port: target.port(),
-            address,
-        };
-        let mut lane = Lane::new(prober, to, Offer::Both);
+        let mut lane = Lane::new(prober, server.clone().at(address), Offer::Both);
         match lane.open().await {
             Ok(_) => return Ok(lane),
             Err(error) => fault = Some(error),

@@ -3,101 +3,20 @@
 
 use super::corpus::Probe;
 use super::errands::{ask_echo, ask_insecure, ask_nango, follow, sibling};
-use super::landing::{Elsewhere, Landing, location_shown};
+use super::landing::{Elsewhere, Landing};
+use super::observations::Observations;
 use super::place::Callback;
 use super::plan::Plan;
-use super::prober::{Client, Door, Lane, Prober, Seen, knock};
-use crate::outbound::{Answer, Fault, Offer, Outbound, Protocol, Resolved};
-use crate::redirect::Target;
+use super::prober::{Client, Door, Lane, Prober, knock};
+use crate::outbound::{Offer, Outbound, Protocol};
 use std::net::SocketAddr;
 use tokio::task::JoinSet;
-
-/// Everything that was seen. What is `None` or empty was not asked.
-#[derive(Debug)]
-pub(super) struct Observations {
-    pub(super) callback: Callback,
-    pub(super) canary: String,
-    pub(super) resolved: Result<Resolved, Fault>,
-    /// One for each address, in the resolver's order.
-    pub(super) doors: Vec<Door>,
-    /// The door through which all else was asked.
-    pub(super) front: Option<usize>,
-    /// Where the first answer leads, when not to the target.
-    pub(super) trail: Option<Trail>,
-    pub(super) empty: Vec<Seen>,
-    pub(super) spellings: Vec<Seen>,
-    pub(super) providers: Vec<Seen>,
-    pub(super) sizes: Vec<Seen>,
-    /// Over the HTTP version that the front door did not choose.
-    pub(super) other_protocol: Option<(Protocol, Seen)>,
-    pub(super) plain_client: Option<Seen>,
-    pub(super) form: Option<Seen>,
-    pub(super) insecure: Option<Insecure>,
-    /// The callback for GitHub Apps that Nango derives from this one.
-    pub(super) sibling: Option<(Callback, Seen)>,
-    pub(super) nango: Option<Result<Nango, Fault>>,
-    pub(super) echo: Option<Echo>,
-}
-
-/// Where redirects lead that do not lead to the target at once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Trail {
-    /// Back to where they began.
-    Loop(Vec<String>),
-    /// To the target, by these stations.
-    Detour(Vec<String>),
-    /// Elsewhere.
-    Lost,
-}
-
-/// The same callback by plain http.
-#[derive(Debug)]
-pub(super) enum Insecure {
-    /// It was not asked.
-    NotAsked(&'static str),
-    Asked(Box<Seen>),
-}
-
-/// What answers at the target.
-#[derive(Debug)]
-pub(super) struct Nango {
-    pub(super) answer: Answer,
-    /// Whether its certificate is valid; true without TLS.
-    pub(super) trusted: bool,
-}
-
-/// One flow from the callback to Nango's page.
-#[derive(Debug)]
-pub(super) struct Echo {
-    pub(super) nonce: String,
-    /// What the callback said.
-    pub(super) seen: Seen,
-    /// What Nango said then.
-    pub(super) page: Option<Result<Answer, Fault>>,
-}
-
-impl Observations {
-    /// The door through which all else was asked.
-    pub(super) fn front(&self) -> Option<&Door> {
-        self.front.and_then(|front| self.doors.get(front))
-    }
-
-    /// The first probe's outcome.
-    pub(super) fn first(&self) -> Option<&Seen> {
-        self.front().and_then(|door| door.seen.as_ref())
-    }
-
-    /// The probes that any callback could have been.
-    pub(super) fn corpus(&self) -> impl Iterator<Item = &Seen> {
-        self.first().into_iter().chain(&self.providers).chain(&self.spellings)
-    }
-}
 
 pub(super) async fn gather(plan: &Plan, callback: Callback, outbound: &Outbound) -> Observations {
     let prober = Prober::new(outbound, plan.total);
     plan.tell("looking up the host");
-    let site = callback.site.clone();
-    let resolved = prober.timed(outbound.resolve(&site.host, site.port)).await;
+    let server = callback.server.clone();
+    let resolved = prober.timed(outbound.resolve(&server.host, server.port)).await;
     let mut seen = Observations {
         callback,
         canary: prober.canary.clone(),
@@ -170,7 +89,7 @@ async fn knock_all(
 async fn ask_on(plan: &Plan, prober: &Prober, lane: &mut Lane, seen: &mut Observations) {
     let (callback, target) = (seen.callback.clone(), &plan.target);
     let wants = |ids: &[&str]| plan.selection.wants_any(ids);
-    if plan.follow && wants(&["nango.callback"]) && is_oauth(target) {
+    if plan.follow && wants(&["nango.callback"]) && plan.is_for_oauth() {
         plan.tell("asking Nango");
         seen.nango = Some(ask_nango(prober, target).await);
     }
@@ -210,7 +129,7 @@ async fn ask_on(plan: &Plan, prober: &Prober, lane: &mut Lane, seen: &mut Observ
     if wants(&["redirect.form"]) {
         seen.form = Some(lane.probe(&callback, target, least(), Client::Form).await);
     }
-    if wants(&["redirect.protocols"]) && callback.site.https {
+    if wants(&["redirect.protocols"]) && callback.server.tls {
         let spoken = seen.first().and_then(|first| first.result.as_ref().ok());
         let (other, offer) = match spoken.map(|got| got.answer.protocol) {
             Some(Protocol::Http2) => (Protocol::Http1, Offer::Http1),
@@ -220,7 +139,7 @@ async fn ask_on(plan: &Plan, prober: &Prober, lane: &mut Lane, seen: &mut Observ
         let answer = lane.probe(&callback, target, least(), Client::Browser).await;
         seen.other_protocol = Some((other, answer));
     }
-    if wants(&["redirect.http"]) && callback.site.https {
+    if wants(&["redirect.http"]) && callback.server.tls {
         seen.insecure = Some(ask_insecure(prober, &callback, target, lane.to.address, seen).await);
     }
     if wants(&["redirect.github"])
@@ -229,7 +148,7 @@ async fn ask_on(plan: &Plan, prober: &Prober, lane: &mut Lane, seen: &mut Observ
         let answer = lane.probe(&sibling, &target, least(), Client::Browser).await;
         seen.sibling = Some((sibling, answer));
     }
-    if plan.follow && wants(&["nango.echo"]) && is_oauth(target) && landing.is_exact() {
+    if plan.follow && wants(&["nango.echo"]) && plan.is_for_oauth() && landing.is_exact() {
         plan.tell("following one callback to Nango");
         seen.echo = Some(ask_echo(prober, lane, &callback, target).await);
     }
@@ -257,17 +176,4 @@ fn need_corpus() -> Vec<&'static str> {
     ];
     let redirect = super::IDS.iter().copied().filter(|id| id.starts_with("redirect."));
     redirect.filter(|id| !WITHOUT.contains(id)).collect()
-}
-
-/// Whether the target is the callback whose error page is known.
-pub(super) fn is_oauth(target: &Target) -> bool {
-    target.path().ends_with("oauth/callback")
-}
-
-/// What the first answer's `Location` says, without its values.
-pub(super) fn first_location(seen: &Observations) -> String {
-    match seen.first().map(|first| &first.result) {
-        Some(Ok(got)) => location_shown(&got.answer.headers),
-        _ => "nowhere".to_owned(),
-    }
 }

@@ -98,11 +98,11 @@ pub(super) fn carried(
     if let Some(marker) = template(sent, &base) {
         return Err(Elsewhere::Template(marker));
     }
-    let site = got.site().ok_or_else(|| match template(sent, &text) {
+    let server = got.server().ok_or_else(|| match template(sent, &text) {
         Some(marker) => Elsewhere::Template(marker),
         None => Elsewhere::Relative,
     })?;
-    if Some(&site) != wanted.site().as_ref() {
+    if Some(&server) != wanted.server().as_ref() {
         return Err(Elsewhere::Site);
     }
     if got.path != wanted.path {

@@ -1,8 +1,7 @@
 //! `redirect.*`, the third part: what else the answers do, and whether all are answered alike.
 
-use super::dns::same;
-use super::gather::Insecure;
 use super::landing::{Elsewhere, Landing};
+use super::observations::Insecure;
 use super::prober::Seen;
 use super::query::Difference;
 use super::{Findings, Observations, check};
@@ -19,7 +18,7 @@ pub(super) fn judge(seen: &Observations, findings: &mut Findings) {
     findings.add(cookie(&answers));
     findings.add(echo(&answers, &seen.canary));
     let Some(first) = seen.first() else { return };
-    if !seen.callback.site.https {
+    if !seen.callback.server.tls {
         let why = "not run: the callback is plain http";
         findings.add(check("redirect.protocols").skip(why));
         findings.add(check("redirect.http").skip(why));
@@ -198,7 +197,7 @@ fn protocols(first: &Seen, protocol: Protocol, other: &Seen) -> Check {
             )
             .hint("let the server negotiate `http/1.1` too"),
         Err(fault) if fault.reason == Reason::OutOfTime => check.unknown("the time was used up"),
-        _ if same(first, other) => check,
+        _ if other.is_like(first) => check,
         _ => check
             .fail(format!("{} is answered differently", protocol.name()))
             .detail(format!("{}: {}\nelse: {}", protocol.name(), other.shape(), first.shape()))
@@ -211,7 +210,7 @@ fn clients(first: &Seen, plain: &Seen) -> Check {
     if plain.result.as_ref().is_err_and(|fault| fault.reason == Reason::OutOfTime) {
         return check.unknown("the time was used up");
     }
-    if same(first, plain) {
+    if plain.is_like(first) {
         return check;
     }
     check

@@ -18,6 +18,7 @@ mod gather;
 mod landing;
 mod manners;
 mod nango;
+mod observations;
 mod page;
 mod place;
 mod plan;
@@ -31,8 +32,8 @@ pub use plan::{Plan, Selection};
 
 use crate::outbound::{Answer, Outbound};
 use crate::report::{Check, Report, printable};
-use gather::Observations;
 use jiff::Timestamp;
+use observations::Observations;
 use std::time::Instant;
 
 /// Whether an answer is a bot wall: a challenge or a captcha in place of what was asked for.

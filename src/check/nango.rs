@@ -1,6 +1,5 @@
 //! `nango.*`: what is at the target, and whether a callback gets there whole.
 
-use super::gather::is_oauth;
 use super::landing::Landing;
 use super::page::{Page, is_nango};
 use super::place::shown;
@@ -93,7 +92,7 @@ pub(super) fn judge_echo(plan: &Plan, seen: &Observations, findings: &mut Findin
 fn left_alone(plan: &Plan) -> Option<&'static str> {
     if !plan.follow {
         Some("not run: Nango is left alone")
-    } else if !is_oauth(&plan.target) {
+    } else if !plan.is_for_oauth() {
         Some("not run: only an OAuth callback answers in a known way")
     } else {
         None

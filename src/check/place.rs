@@ -1,6 +1,6 @@
 //! URLs as texts: taken apart, never rebuilt, and shown without the values in their queries.
 
-use std::net::{IpAddr, Ipv6Addr};
+use crate::outbound::Server;
 
 /// The parts of a URI reference, as they stand in the text (RFC 3986 appendix B).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +34,8 @@ impl<'t> Parts<'t> {
     }
 
     /// Where it is, when it is an absolute http or https URL.
-    pub(super) fn site(&self) -> Option<Site> {
-        let https = self.scheme?.eq_ignore_ascii_case("https");
+    pub(super) fn server(&self) -> Option<Server> {
+        let tls = self.scheme?.eq_ignore_ascii_case("https");
         if !self.is_http() {
             return None;
         }
@@ -46,10 +46,10 @@ impl<'t> Parts<'t> {
             _ => (authority, ""),
         };
         let port = match port {
-            "" => default_port(https),
+            "" => Server::default_port(tls),
             port => port.parse().ok()?,
         };
-        (!host.is_empty()).then(|| Site { https, host: host.to_ascii_lowercase(), port })
+        (!host.is_empty()).then(|| Server { tls, host: host.to_ascii_lowercase(), port })
     }
 
     /// Whether the scheme is http or https.
@@ -78,74 +78,22 @@ fn cut(text: &str, at: char) -> (&str, Option<&str>) {
     }
 }
 
-fn default_port(https: bool) -> u16 {
-    if https { 443 } else { 80 }
-}
-
-/// Scheme, host in lower case, and port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Site {
-    pub(super) https: bool,
-    pub(super) host: String,
-    pub(super) port: u16,
-}
-
-impl Site {
-    pub(super) fn scheme(&self) -> &'static str {
-        if self.https { "https" } else { "http" }
-    }
-
-    /// As in a URL, the default port left out.
-    pub(super) fn shown(&self) -> String {
-        if self.port == default_port(self.https) {
-            format!("{}://{}", self.scheme(), self.host)
-        } else {
-            format!("{}://{}:{}", self.scheme(), self.host, self.port)
-        }
-    }
-
-    /// The address that the host is, when it is one.
-    pub(super) fn literal(&self) -> Option<IpAddr> {
-        match self.host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            Some(v6) => v6.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
-            None => self.host.parse().ok(),
-        }
-    }
-
-    /// Whether it is this machine.
-    pub(super) fn is_loopback(&self) -> bool {
-        self.host == "localhost"
-            || self.host.ends_with(".localhost")
-            || self.literal().is_some_and(|address| address.is_loopback())
-    }
-
-    /// Whether one host is the other or below it, as `www.example.com` is below `example.com`.
-    pub(super) fn is_kin(&self, other: &Self) -> bool {
-        let below = |name: &str, above: &str| {
-            name.strip_suffix(above).is_some_and(|label| label.ends_with('.'))
-        };
-        self.host == other.host
-            || (self.literal().is_none() && other.literal().is_none())
-                && (below(&self.host, &other.host) || below(&other.host, &self.host))
-    }
-}
-
 /// The callback under test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Callback {
-    pub(super) site: Site,
+    pub(super) server: Server,
     pub(super) path: String,
 }
 
 impl Callback {
     /// Scheme, host and path; there is nothing else.
     pub(super) fn shown(&self) -> String {
-        format!("{}{}", self.site.shown(), self.path)
+        format!("{}{}", self.server, self.path)
     }
 
     /// The callback with another path.
     pub(super) fn at(&self, path: String) -> Self {
-        Self { site: self.site.clone(), path }
+        Self { server: self.server.clone(), path }
     }
 }
 
@@ -215,12 +163,12 @@ mod tests {
         assert_eq!(parts.userinfo(), Some("u:p"));
         assert_eq!(parts.written_port(), Some("443"));
         assert_eq!((parts.path, parts.query, parts.fragment), ("/a/b", Some("c=d?e"), Some("f")));
-        assert_eq!(parts.site().unwrap().shown(), "https://auth.example.com");
-        assert_eq!(Parts::of("http://[::1]:80/").site().unwrap().shown(), "http://[::1]");
-        assert_eq!(Parts::of("/cb?u=https://x").site(), None);
-        assert_eq!(Parts::of("//host/cb").site(), None);
-        assert_eq!(Parts::of("https:///cb").site(), None);
-        assert_eq!(Parts::of("https://h:99999/cb").site(), None);
+        assert_eq!(parts.server().unwrap().to_string(), "https://auth.example.com");
+        assert_eq!(Parts::of("http://[::1]:80/").server().unwrap().to_string(), "http://[::1]");
+        assert_eq!(Parts::of("/cb?u=https://x").server(), None);
+        assert_eq!(Parts::of("//host/cb").server(), None);
+        assert_eq!(Parts::of("https:///cb").server(), None);
+        assert_eq!(Parts::of("https://h:99999/cb").server(), None);
     }
 
     #[test]
@@ -235,15 +183,5 @@ mod tests {
             assert_eq!(shown(url), expected);
         }
         assert!(!shown(&format!("https://h/?{}", "s".repeat(99))).contains("sss"));
-    }
-
-    #[test]
-    fn www_is_kin_but_a_suffix_is_not() {
-        let site = |url| Parts::of(url).site().unwrap();
-        assert!(site("https://www.a.example/").is_kin(&site("http://a.example/")));
-        assert!(site("https://a.example/").is_kin(&site("http://www.a.example/")));
-        assert!(!site("https://xa.example/").is_kin(&site("https://a.example/")));
-        assert!(!site("http://1.127.0.0.1/").is_kin(&site("http://127.0.0.1/")));
-        assert!(!site("http://127.0.0.2/").is_kin(&site("http://127.0.0.1/")));
     }
 }

@@ -31,6 +31,11 @@ impl Plan {
         }
     }
 
+    /// Whether the target is the callback whose error page is known.
+    pub(super) fn is_for_oauth(&self) -> bool {
+        self.target.path().ends_with("oauth/callback")
+    }
+
     pub(super) fn tell(&self, doing: &str) {
         if let Some(progress) = self.progress {
             progress(doing);

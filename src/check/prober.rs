@@ -3,6 +3,7 @@
 use super::corpus::{Probe, Run};
 use super::landing::Landing;
 use super::place::Callback;
+use super::query::Difference;
 use crate::outbound::{
     Answer, Connection, Endpoint, Fault, Offer, Outbound, Peer, Reason, Request, Step,
 };
@@ -50,6 +51,16 @@ impl Seen {
 
     pub(super) fn status(&self) -> Option<StatusCode> {
         self.result.as_ref().ok().map(|got| got.answer.status)
+    }
+
+    /// Whether this says the same as another. What a cache mixed up is told by `redirect.cache`.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let is_stale = |seen: &Self| seen.landing() == Some(&Landing::Altered(Difference::Stale));
+        if is_stale(self) || is_stale(other) {
+            self.status() == other.status()
+        } else {
+            self.shape() == other.shape()
+        }
     }
 
     /// What this and another answer must have in common to count as the same.
@@ -107,11 +118,6 @@ impl Prober {
             let text = "the time for the whole check is used up";
             Err(Fault::new(Step::Connect, Reason::OutOfTime, text))
         })
-    }
-
-    pub(super) fn endpoint(callback: &Callback, address: SocketAddr) -> Endpoint {
-        let site = &callback.site;
-        Endpoint { tls: site.https, host: site.host.clone(), port: site.port, address }
     }
 
     fn request(&self, path: &str, probe: &Probe, client: Client) -> Request {
@@ -263,7 +269,7 @@ pub(super) async fn knock(
     address: SocketAddr,
 ) -> (Door, Lane) {
     let began = Instant::now();
-    let mut lane = Lane::new(&prober, Prober::endpoint(&callback, address), Offer::Both);
+    let mut lane = Lane::new(&prober, callback.server.clone().at(address), Offer::Both);
     let mut door = Door { address, closed: None, peer: None, seen: None, took: Duration::ZERO };
     match lane.open().await {
         Err(fault) => door.closed = Some(fault),

@@ -1,7 +1,7 @@
 //! `redirect.*`, the first part: whether the answer is a redirect to the target at all.
 
-use super::gather::{Trail, first_location};
 use super::landing::{Elsewhere, Landing};
+use super::observations::Trail;
 use super::page::Page;
 use super::place::{Parts, shown};
 use super::plan::Plan;
@@ -185,7 +185,7 @@ fn template(seen: &Observations, got: &Got, findings: &mut Findings) -> Result<(
     };
     let check = check("redirect.template")
         .fail("a placeholder stands in the Location as it is written")
-        .detail(format!("`{marker}` in {}", first_location(seen)))
+        .detail(format!("`{marker}` in {}", seen.first_location()))
         .hint("see how your server writes the query string there, and whether quotes or a prefix keep it from being filled in");
     findings.gate(check, "redirect.template")
 }
@@ -203,7 +203,7 @@ fn target(
         return Ok(());
     };
     let wanted = shown(plan.target.as_str());
-    let location = first_location(seen);
+    let location = seen.first_location();
     let both = format!("leads to  {location}\nshould be {wanted}");
     let hint = format!(
         "let the Location be {wanted}, then `?` and the query as it came; if that was just set up, it may take minutes to spread (--wait)"
@@ -237,7 +237,7 @@ fn target(
 }
 
 fn site(plan: &Plan, location: &str, check: Check) -> Check {
-    let (got, wanted) = (Parts::of(location).site(), Parts::of(plan.target.as_str()).site());
+    let (got, wanted) = (Parts::of(location).server(), Parts::of(plan.target.as_str()).server());
     let (Some(got), Some(wanted)) = (got, wanted) else { return check.fail("leads elsewhere") };
     if got.host != wanted.host {
         const LOGIN: [&str; 6] = ["login", "signin", "sign-in", "sso", "cloudflareaccess", "auth0"];
@@ -245,7 +245,7 @@ fn site(plan: &Plan, location: &str, check: Check) -> Check {
         let what =
             if login { "another host, by the look of it a login wall" } else { "another host" };
         check.fail(format!("leads to {what}"))
-    } else if got.https != wanted.https {
+    } else if got.tls != wanted.tls {
         check.fail(format!("leads to {} instead of {}", got.scheme(), wanted.scheme()))
     } else {
         check.fail(format!("leads to port {} instead of {}", got.port, wanted.port))

@@ -13,7 +13,7 @@ const CERTIFICATE: [&str; 3] = ["tls.chain", "tls.name", "tls.expiry"];
 const SOON: Duration = Duration::from_hours(21 * 24);
 
 pub(super) fn judge(seen: &Observations, findings: &mut Findings) -> Result<(), &'static str> {
-    if !seen.callback.site.https {
+    if !seen.callback.server.tls {
         for id in std::iter::once("tls.handshake").chain(CERTIFICATE) {
             findings.add(check(id).skip("not run: the callback is plain http"));
         }
@@ -35,7 +35,7 @@ pub(super) fn judge(seen: &Observations, findings: &mut Findings) -> Result<(), 
     let summary = format!("speaks {} and {}", peer.version, peer.protocol.name());
     findings.add(check("tls.handshake").pass(summary).took(door.took));
     findings.add(chain(peer));
-    findings.add(name(peer, &seen.callback.site.host));
+    findings.add(name(peer, &seen.callback.server.host));
     findings.add(expiry(peer, SystemTime::now()));
     Ok(())
 }

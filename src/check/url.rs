@@ -3,6 +3,7 @@
 use super::place::{Callback, Parts, short, shown};
 use super::plan::Plan;
 use super::{Findings, check};
+use crate::outbound::Server;
 use crate::report::{Check, is_invisible};
 
 /// Judges the URL, and reads it as far as it can be asked about.
@@ -67,11 +68,11 @@ fn read(given: &str, cleaned: &str, parts: &Parts<'_>) -> (Check, Option<Callbac
             None,
         );
     }
-    let (Some(site), false) = (parts.site(), cleaned.contains('\\')) else {
+    let (Some(server), false) = (parts.server(), cleaned.contains('\\')) else {
         return (check.fail("is not an absolute http or https URL").hint(hint), None);
     };
     // The parser of browsers turns an internationalised host into its `xn--` form.
-    let parsed = ::url::Url::parse(&format!("{}://{}/", site.scheme(), site.host));
+    let parsed = ::url::Url::parse(&format!("{}://{}/", server.scheme(), server.host));
     let Some(host) = parsed.ok().and_then(|url| url.host_str().map(str::to_owned)) else {
         return (check.fail("the host is not a valid name or address").hint(hint), None);
     };
@@ -83,15 +84,15 @@ fn read(given: &str, cleaned: &str, parts: &Parts<'_>) -> (Check, Option<Callbac
             None,
         );
     }
-    let site = super::place::Site { host, ..site };
-    (check, Some(Callback { site, path: path.to_owned() }))
+    let server = Server { host, ..server };
+    (check, Some(Callback { server, path: path.to_owned() }))
 }
 
 fn https(callback: &Callback) -> Check {
     let check = check("url.https");
-    if callback.site.https {
+    if callback.server.tls {
         check
-    } else if callback.site.is_loopback() {
+    } else if callback.server.is_loopback() {
         // RFC 8252 §7.3 lets native apps and developers use it.
         check
             .warn("is plain http on this machine")
@@ -118,7 +119,7 @@ fn userinfo(parts: &Parts<'_>) -> Check {
 
 fn port(parts: &Parts<'_>, callback: &Callback) -> Check {
     let check = check("url.port");
-    let default = if callback.site.https { "443" } else { "80" };
+    let default = if callback.server.tls { "443" } else { "80" };
     if parts.written_port() != Some(default) {
         return check;
     }
@@ -145,7 +146,7 @@ fn case(parts: &Parts<'_>) -> Check {
 fn lookalike(parts: &Parts<'_>, callback: &Callback) -> Check {
     let check = check("url.lookalike");
     let written = parts.authority.unwrap_or_default();
-    let host = &callback.site.host;
+    let host = &callback.server.host;
     if !written.is_ascii() {
         let foreign: String =
             written.chars().filter(|character| !character.is_ascii()).take(8).collect();
@@ -218,7 +219,7 @@ fn path(callback: &Callback) -> Check {
 fn target(plan: &Plan, callback: &Callback) -> Check {
     let check = check("url.target");
     let target = Parts::of(plan.target.as_str());
-    if target.site().as_ref() == Some(&callback.site) && target.path == callback.path {
+    if target.server().as_ref() == Some(&callback.server) && target.path == callback.path {
         return check
             .fail("is the target itself")
             .detail(format!(

@@ -1,4 +1,4 @@
-use super::{Endpoint, Fault, Limits, Peer, Reason, Step, within};
+use super::{Fault, Limits, Peer, Reason, Server, Step, within};
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
@@ -101,7 +101,7 @@ impl Connection {
     pub(super) async fn open<S>(
         stream: S,
         protocol: Protocol,
-        to: &Endpoint,
+        to: &Server,
         peer: Option<Peer>,
         limits: Limits,
     ) -> Result<Self, Fault>
@@ -110,8 +110,7 @@ impl Connection {
     {
         let (sender, driver) =
             within(Step::Handshake, limits.step, start(stream, protocol, limits)).await?;
-        let scheme = if to.tls { "https" } else { "http" };
-        let authority = to.authority();
+        let (authority, scheme) = (to.authority(), to.scheme());
         Ok(Self { sender, driver, authority, scheme, peer, limits, spent: false })
     }
 

@@ -8,15 +8,15 @@
 mod fault;
 mod http;
 mod resolve;
+mod server;
 mod tls;
 
 pub use self::fault::{Fault, Reason, Step};
 pub use self::http::{Answer, Connection, Protocol, Request};
 pub use self::resolve::{BadOverride, Origin, Override, Resolved, Resolver};
+pub use self::server::{Endpoint, Server};
 pub use self::tls::{BadRoots, Certificate, Distrust, Offer, Peer, Roots};
 
-use std::fmt;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
@@ -37,52 +37,8 @@ impl Default for Limits {
     }
 }
 
-/// Where to connect, and as whom to be addressed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// Whether TLS is spoken.
-    pub tls: bool,
-    /// The host in the URL: `Host` and SNI. An IPv6 address is in brackets.
-    pub host: String,
-    /// The port in the URL.
-    pub port: u16,
-    /// The address that is dialled.
-    pub address: SocketAddr,
-}
-
-/// Who is asked, by name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Server {
-    /// Whether TLS is spoken.
-    pub tls: bool,
-    /// The host in the URL. An IPv6 address is in brackets.
-    pub host: String,
-    /// The port in the URL.
-    pub port: u16,
-}
-
-impl fmt::Display for Server {
-    /// As an origin (RFC 6454 §6.2), the default port left out.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, usual) = if self.tls { ("https", 443) } else { ("http", 80) };
-        write!(f, "{scheme}://{}", self.host)?;
-        if self.port == usual { Ok(()) } else { write!(f, ":{}", self.port) }
-    }
-}
-
 /// A server that takes no connection at its first addresses takes none.
 const MOST_ADDRESSES: usize = 3;
-
-impl Endpoint {
-    /// `host`, with the port unless it is the scheme's default (RFC 9110 §4.2.3).
-    pub fn authority(&self) -> String {
-        if self.port == if self.tls { 443 } else { 80 } {
-            self.host.clone()
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
-    }
-}
 
 /// The client. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -126,8 +82,7 @@ impl Outbound {
         let resolved = self.resolve(&to.host, to.port).await?;
         let mut failed = Fault::new(Step::Resolve, Reason::NoSuchHost, "it has no address");
         for address in resolved.addresses.into_iter().take(MOST_ADDRESSES) {
-            let endpoint = Endpoint { tls: to.tls, host: to.host.clone(), port: to.port, address };
-            match self.connect(&endpoint, offer).await {
+            match self.connect(&to.clone().at(address), offer).await {
                 Ok(connection) if connection.peer().is_some_and(|peer| !peer.trusted()) => {
                     let why = "its certificate is not trusted";
                     return Err(Fault::new(Step::Handshake, Reason::Untrusted, why));
@@ -147,14 +102,14 @@ impl Outbound {
         let stream = within(Step::Connect, self.limits.step, dial).await?;
         // Small requests should not wait for company; a socket that refuses is as good.
         let _ = stream.set_nodelay(true);
-        if to.tls {
-            let handshake = tls::handshake(stream, &to.host, offer, &self.roots);
+        if to.server.tls {
+            let handshake = tls::handshake(stream, &to.server.host, offer, &self.roots);
             let (stream, peer) = within(Step::Handshake, self.limits.step, handshake).await?;
             let protocol = peer.protocol;
-            Connection::open(stream, protocol, to, Some(peer), self.limits).await
+            Connection::open(stream, protocol, &to.server, Some(peer), self.limits).await
         } else {
             let protocol = if offer == Offer::Http2 { Protocol::Http2 } else { Protocol::Http1 };
-            Connection::open(stream, protocol, to, None, self.limits).await
+            Connection::open(stream, protocol, &to.server, None, self.limits).await
         }
     }
 }

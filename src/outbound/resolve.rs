@@ -129,7 +129,7 @@ fn host_and_port(text: &str) -> Option<(String, u16, &str)> {
 }
 
 /// An address as a host, with or without the brackets of a URL.
-fn literal(host: &str) -> Option<IpAddr> {
+pub(super) fn literal(host: &str) -> Option<IpAddr> {
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     bare.parse().ok()
 }

@@ -6,7 +6,7 @@ use crate::stand_in::{
 use crate::support::{Edge, command, golden};
 use callback_edge::check::IDS;
 use callback_edge::outbound::{
-    Endpoint, Limits, Offer, Outbound, Reason, Request, Resolver, Roots, Step,
+    Limits, Offer, Outbound, Reason, Request, Resolver, Roots, Server, Step,
 };
 use http::{HeaderMap, Method};
 use serde_json::Value;
@@ -405,7 +405,7 @@ async fn queries_go_on_the_wire_byte_for_byte() {
     }))
     .await;
     let outbound = Outbound::new(Resolver::default(), Roots::public(), Limits::default());
-    let to = Endpoint { tls: false, host: "a.test".into(), port: 80, address: server };
+    let to = Server { tls: false, host: "a.test".into(), port: 80 }.at(server);
     let mut connection = outbound.connect(&to, Offer::Both).await.unwrap();
     let request = |query: &str| Request {
         method: Method::GET,

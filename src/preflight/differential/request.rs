@@ -4,8 +4,7 @@
 use crate::outbound::Server;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
-use url::{Host, Url, form_urlencoded};
+use url::{Url, form_urlencoded};
 
 /// An authorization request whose redirect URI can be exchanged.
 ///
@@ -67,16 +66,17 @@ impl AuthorizationRequest {
     pub(super) fn parse(url: &str, current: &str) -> Result<Self, Untestable> {
         // An error of the `url` crate would quote nothing, but says nothing of use either.
         let parsed = Url::parse(url).map_err(|_| Untestable::NotAUrl)?;
-        let https = match parsed.scheme() {
+        let tls = match parsed.scheme() {
             "https" => true,
             "http" => false,
             _ => return Err(Untestable::NotAUrl),
         };
         let host = parsed.host().ok_or(Untestable::NotAUrl)?;
-        if !https && !is_loopback(&host) {
+        let port = parsed.port_or_known_default().ok_or(Untestable::NotAUrl)?;
+        let server = Server { tls, host: host.to_string(), port };
+        if !tls && !server.is_loopback() {
             return Err(Untestable::PlainHttp);
         }
-        let port = parsed.port_or_known_default().ok_or(Untestable::NotAUrl)?;
         let (before, fragment) = match url.split_once('#') {
             Some((before, fragment)) => (before, Some(fragment)),
             None => (url, None),
@@ -100,7 +100,7 @@ impl AuthorizationRequest {
             .map(|parameter| parameter.value.clone())
             .filter(|state| !state.is_empty());
         Ok(Self {
-            server: Server { tls: https, host: host.to_string(), port },
+            server,
             path: parsed.path().to_owned(),
             parameters,
             state,
@@ -195,14 +195,6 @@ impl Parameter {
 
 fn encoded(value: &str) -> String {
     form_urlencoded::byte_serialize(value.as_bytes()).collect()
-}
-
-fn is_loopback(host: &Host<&str>) -> bool {
-    match host {
-        Host::Domain(name) => *name == "localhost" || name.ends_with(".localhost"),
-        Host::Ipv4(address) => IpAddr::V4(*address).is_loopback(),
-        Host::Ipv6(address) => IpAddr::V6(*address).is_loopback(),
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::challenge::{self, Challenges};
 use super::failure::Failure;
 use crate::config::Challenge;
 use crate::observe::AcmeFailure as Reason;
-use crate::outbound::{Endpoint, Offer, Outbound, Reason as Fault, Request};
+use crate::outbound::{Offer, Outbound, Reason as Fault, Request, Server};
 use bytes::Bytes;
 use http::header::{HeaderMap, LOCATION};
 use http::{Method, StatusCode};
@@ -61,7 +61,7 @@ async fn handshake(
     let certificate = challenge::trial(&host, secret)
         .map_err(|error| Failure::new(Reason::Other, format_args!("cannot make a key: {error}")))?;
     let _answer = challenges.answer_handshakes(&host, certificate);
-    let to = Endpoint { tls: true, host, port: 443, address };
+    let to = Server { tls: true, host, port: 443 }.at(address);
     match outbound.connect(&to, Offer::AcmeTls).await {
         Ok(connection) => {
             let leaf = connection.peer().and_then(|peer| peer.leaf());
@@ -87,7 +87,7 @@ async fn request(
     secret: &str,
 ) -> Result<(), Failure> {
     let _answer = challenges.answer_requests(secret, secret);
-    let to = Endpoint { tls: false, host: name.to_owned(), port: 80, address };
+    let to = Server { tls: false, host: name.to_owned(), port: 80 }.at(address);
     let request = Request {
         method: Method::GET,
         path_and_query: format!("{PATH}{secret}"),

@@ -2,6 +2,7 @@
 
 use super::file::{Unreadable, read_file};
 use super::loops::{Callbacks, is_plain_allowed};
+use super::place::Place;
 use super::problem::Problem;
 use super::read::{
     AcmeRead, LETS_ENCRYPT, PageBody, Read, RouteRead, STATE_DIR, SelfCheckRead, TlsRead, below,
@@ -11,7 +12,6 @@ use super::reader::At;
 use super::settings::{
     Acme, CertificateFiles, Challenge, Eab, Listen, Origin, Page, RootCa, SelfCheck, Settings, Tls,
 };
-use super::source::Place;
 use crate::outbound::Roots;
 use crate::redirect::{Host, Path, Place as _, Route, RouteTable, Target};
 use bytes::Bytes;

@@ -10,6 +10,8 @@ mod file;
 mod leaf;
 mod load;
 mod loops;
+mod path;
+mod place;
 mod problem;
 mod read;
 mod reader;
@@ -19,10 +21,10 @@ mod unknown;
 
 pub use file::{Unreadable, read_file};
 pub use load::{Loaded, load};
+pub use place::{Place, Quote, Spot};
 pub use problem::{Problem, Problems};
 pub use reader::Shown;
 pub use settings::*;
-pub use source::{Place, Quote, Spot};
 
 /// The path at Nango that a callback leads to when nothing else is said.
 pub fn path_at_nango(path: &crate::redirect::Path) -> &'static str {

@@ -1,4 +1,4 @@
-use super::source::Place;
+use super::place::Place;
 use anstyle::{AnsiColor, Style};
 use std::error::Error;
 use std::fmt::{self, Write};
@@ -191,7 +191,7 @@ impl Error for Problems {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::source::{Quote, Spot};
+    use crate::config::place::{Quote, Spot};
     use std::path::PathBuf;
 
     #[test]

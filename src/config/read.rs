@@ -2,13 +2,14 @@
 
 use super::address;
 use super::leaf::{self, DAY, HOUR, SECOND, YEAR, or_off, text};
+use super::path::key_of;
+use super::place::Place;
 use super::problem::Problem;
 use super::reader::{At, Section};
 use super::settings::{
     CertificateFiles, Challenge, ConnectTo, IntegrationSettings, Limits, Log, Networks, Origin,
     Preflight, Shutdown,
 };
-use super::source::{Place, key_of};
 use crate::redirect::{FormPost, Host, Path, Target};
 use http::HeaderValue;
 use ipnet::IpNet;

@@ -1,11 +1,11 @@
 use super::leaf::{Bad, Leaf, Raw, is_off, kind};
+use super::path::{ancestors, is_index, key_of, readable};
+use super::place::Place;
 use super::problem::Problem;
-use super::source::{Document, Place, Variable, key_of};
-use super::unknown::ancestors;
+use super::source::{Document, Variable};
 use figment::value::Value;
 use figment::{Figment, Source};
 use std::collections::BTreeMap;
-use toml_edit::Key;
 
 /// A value and where it was written.
 #[derive(Clone, Debug)]
@@ -366,24 +366,6 @@ fn find<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
         Value::Array(_, array) => array.get(step.parse::<usize>().ok()?),
         _ => None,
     })
-}
-
-fn is_index(step: &str) -> bool {
-    !step.is_empty() && step.bytes().all(|it| it.is_ascii_digit())
-}
-
-/// `route.0.path` → `route[0].path`, and keys in quotes where TOML wants them.
-fn readable(path: &str) -> String {
-    let mut readable = String::new();
-    for step in path.split('.') {
-        if is_index(step) {
-            readable.extend(["[", step, "]"]);
-        } else {
-            let dot = if readable.is_empty() { "" } else { "." };
-            readable.extend([dot, &*Key::new(key_of(step)).display_repr()]);
-        }
-    }
-    readable
 }
 
 fn separated(text: &str) -> Vec<Value> {

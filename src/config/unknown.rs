@@ -1,8 +1,10 @@
 //! Keys that nobody asked for, and what may have been meant by them.
 
+use super::path::{ancestors, key_of, split};
+use super::place::Place;
 use super::problem::Problem;
 use super::reader::{Kind, Reader, with_hint};
-use super::source::{Document, Place, Variable, key_of};
+use super::source::{Document, Variable};
 
 impl Reader<'_> {
     /// Notes every key of the file and every variable that nothing asked for.
@@ -102,15 +104,6 @@ impl Reader<'_> {
         let leaf = leaves.find(|asked| split(&asked.pattern).0 == section)?;
         Some(Variable::spelt(&leaf.pattern))
     }
-}
-
-/// `a.b.c` → `a.b`, `a`
-pub(super) fn ancestors(path: &str) -> impl Iterator<Item = &str> {
-    path.rmatch_indices('.').map(|(end, _)| path.get(..end).unwrap_or_default())
-}
-
-fn split(path: &str) -> (&str, &str) {
-    path.rsplit_once('.').unwrap_or(("", path))
 }
 
 fn nearest<'k>(word: &str, keys: impl Iterator<Item = &'k str>) -> Option<&'k str> {

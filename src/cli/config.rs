@@ -39,11 +39,6 @@ pub(super) fn run(config: &Config, file: Option<&Path>) -> Exit {
     }
     match config.what {
         What::Check => {
-            let acme = loaded.settings.tls.as_ref().and_then(|tls| tls.acme.as_ref());
-            if let Some(Err(problem)) = acme.map(crate::tls::acme::check) {
-                talk(&Problems::from(problem).coloured());
-                return Exit::Usage;
-            }
             let pairs = loaded.settings.tls.as_ref().map_or(&[][..], |tls| &tls.pairs);
             match Certificates::load(pairs) {
                 Err(errors) => {

@@ -1,11 +1,10 @@
 //! What the verbs that ask others have in common: the options that say how, and the client they make.
 
-use crate::config::{Problem, RootCa, Settings};
+use crate::config::{Problem, Settings};
 use crate::outbound::{Limits, Outbound, Override, Resolver, Roots};
-use crate::server;
 use jiff::SignedDuration;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -43,7 +42,7 @@ impl Reach {
         let mut overrides: Vec<_> = self.resolve.iter().chain(&self.connect_to).cloned().collect();
         let from_settings: Vec<_> = settings
             .into_iter()
-            .flat_map(|settings| server::overrides(&settings.self_check))
+            .flat_map(|settings| settings.self_check.connect_to.iter().cloned())
             .filter(|entry| {
                 !overrides.iter().any(|known| known.port == entry.port && known.host == entry.host)
             })
@@ -54,28 +53,14 @@ impl Reach {
 
     /// The public authorities, those of the settings, and those of the command line.
     fn roots(&self, settings: Option<&Settings>) -> Result<Roots, String> {
-        let mut roots = Roots::public();
-        if let Some(RootCa { path, pem }) =
-            settings.and_then(|settings| settings.self_check.root_ca.as_ref())
-        {
-            roots = and_pem(&roots, path, pem)?;
-        }
-        match &self.ca {
-            Some(ca) => {
-                let pem = std::fs::read(ca).map_err(|error| cannot_use(ca, &error))?;
-                and_pem(&roots, ca, &pem)
-            }
-            None => Ok(roots),
-        }
+        let roots = settings.map_or_else(Roots::public, |it| it.self_check.roots.clone());
+        let Some(ca) = &self.ca else { return Ok(roots) };
+        let cannot_use = |why: &dyn fmt::Display| {
+            format!("cannot use certificate file `{}`: {why}", ca.display())
+        };
+        let pem = std::fs::read(ca).map_err(|error| cannot_use(&error))?;
+        roots.and_pem(&pem).map_err(|error| cannot_use(&error))
     }
-}
-
-fn and_pem(roots: &Roots, file: &Path, pem: &[u8]) -> Result<Roots, String> {
-    roots.and_pem(pem).map_err(|error| cannot_use(file, &error))
-}
-
-fn cannot_use(file: &Path, why: &dyn fmt::Display) -> String {
-    format!("cannot use certificate file `{}`: {why}", file.display())
 }
 
 /// A duration as people write it; zero and less are none.

@@ -1,7 +1,8 @@
 //! Leaves that name places on a network: addresses, networks, hosts, paths and URLs.
 
 use super::leaf::{Bad, Leaf};
-use super::settings::{ConnectTo, Origin};
+use super::settings::Origin;
+use crate::outbound::Override;
 use crate::redirect::{BadTarget, Host, Path, Target};
 use ipnet::IpNet;
 use std::net::SocketAddr;
@@ -227,18 +228,11 @@ fn has_userinfo(text: &str) -> bool {
 }
 
 /// `HOST:PORT:ADDRESS:PORT`
-pub(super) fn connect_to(text: &str) -> Leaf<ConnectTo> {
-    let parts = || {
-        let host_end = if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':')? };
-        let (name, rest) = text.split_at_checked(host_end)?;
-        let (port, address) = rest.strip_prefix(':')?.split_once(':')?;
-        Some(ConnectTo {
-            host: host(name).ok()?,
-            port: port.parse().ok()?,
-            address: address.parse().ok()?,
-        })
-    };
-    parts().ok_or_else(|| {
+pub(super) fn connect_to(text: &str) -> Leaf<Override> {
+    let found = text.parse::<Override>().ok();
+    let found =
+        found.and_then(|it| Some(Override { host: host(&it.host).ok()?.to_string(), ..it }));
+    found.ok_or_else(|| {
         Bad::new(format!("`{text}` is not of the form `HOST:PORT:ADDRESS:PORT`"))
             .hint("for example `auth.example.com:443:127.0.0.1:8443`; the address is an IP address")
     })

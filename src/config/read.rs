@@ -7,9 +7,10 @@ use super::place::Place;
 use super::problem::Problem;
 use super::reader::{At, Section};
 use super::settings::{
-    CertificateFiles, Challenge, ConnectTo, IntegrationSettings, Limits, Log, Networks, Origin,
-    Preflight, Shutdown,
+    CertificateFiles, Challenge, IntegrationSettings, Limits, Log, Networks, Origin, Preflight,
+    Shutdown,
 };
+use crate::outbound::Override;
 use crate::redirect::{FormPost, Host, Path, Target};
 use http::HeaderValue;
 use ipnet::IpNet;
@@ -97,7 +98,7 @@ pub(super) struct SelfCheckRead {
     pub(super) cache: Duration,
     pub(super) token_file: Option<At<PathBuf>>,
     pub(super) root_ca: Option<At<PathBuf>>,
-    pub(super) connect_to: Vec<ConnectTo>,
+    pub(super) connect_to: Vec<Override>,
     pub(super) follow: bool,
 }
 

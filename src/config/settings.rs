@@ -1,8 +1,9 @@
-use crate::redirect::{Host, Path, Place, Route, RouteTable};
+use crate::outbound::{Override, Roots};
+use crate::redirect::{Host, Mounted, Path, Route, RouteTable};
 use bytes::Bytes;
 use http::HeaderValue;
 use ipnet::IpNet;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -103,7 +104,7 @@ pub struct Page {
     pub content_type: HeaderValue,
 }
 
-impl Place for Page {
+impl Mounted for Page {
     fn host(&self) -> Option<&Host> {
         self.host.as_ref()
     }
@@ -173,18 +174,27 @@ pub struct Acme {
     pub state_dir: PathBuf,
     /// How it is proved that the names lead here.
     pub challenge: Challenge,
-    /// A PEM file with authorities to trust beside the public ones when a directory is asked.
-    pub root_ca: Option<PathBuf>,
+    /// Whose certificates are trusted when a directory is asked.
+    pub roots: Roots,
 }
 
 /// External account binding (RFC 8555 §7.3.4).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Eab {
     /// The key's name.
     pub key_id: Box<str>,
-    /// A file with the key itself, in base64url as authorities hand it out.
-    pub hmac_key_file: PathBuf,
+    /// The key itself.
+    pub hmac_key: SecretSlice<u8>,
 }
+
+impl PartialEq for Eab {
+    fn eq(&self, other: &Self) -> bool {
+        self.key_id == other.key_id
+            && self.hmac_key.expose_secret() == other.hmac_key.expose_secret()
+    }
+}
+
+impl Eq for Eab {}
 
 /// How a directory is shown that a name leads here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,38 +265,12 @@ pub struct SelfCheck {
     pub cache: Duration,
     /// The bearer token that callers must present; from `token_file`, never empty.
     pub token: Option<SecretString>,
-    /// Authorities to trust beside the public ones.
-    pub root_ca: Option<RootCa>,
+    /// Whose certificates are trusted.
+    pub roots: Roots,
     /// Dial an address other than the one that DNS tells.
-    pub connect_to: Vec<ConnectTo>,
+    pub connect_to: Vec<Override>,
     /// Whether the end-to-end step goes to Nango.
     pub follow: bool,
-}
-
-/// A PEM file, read once.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RootCa {
-    /// Its name.
-    pub path: PathBuf,
-    /// What is in it.
-    pub pem: Bytes,
-}
-
-impl fmt::Debug for RootCa {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RootCa").field("path", &self.path).finish_non_exhaustive()
-    }
-}
-
-/// `HOST:PORT:ADDRESS:PORT`: connections to the first go to the second.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConnectTo {
-    /// The host in the URL.
-    pub host: Host,
-    /// The port in the URL.
-    pub port: u16,
-    /// Where to connect instead.
-    pub address: SocketAddr,
 }
 
 /// Logging.

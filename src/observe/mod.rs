@@ -5,7 +5,7 @@ mod log;
 mod metrics;
 mod watch;
 
-pub use log::{Format, Log, LogError, own_panics};
+pub use log::{Format, Log, LogError, micros, millis, own_panics};
 pub use metrics::{
     AcmeFailure, AcmeStep, ByLabel, ConnectionError, ConnectionState, Deadline, HandshakeFailure,
     Label, Limit, ListenerKind, Metrics, Refusal, ReloadResult, Sampled, Status,

@@ -22,6 +22,14 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 #[derive(Clone, Debug)]
 pub struct Roots(Arc<RootCertStore>);
 
+impl PartialEq for Roots {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.roots == other.0.roots
+    }
+}
+
+impl Eq for Roots {}
+
 impl Roots {
     /// Mozilla's, as compiled in.
     pub fn public() -> Self {

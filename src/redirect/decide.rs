@@ -1,4 +1,4 @@
-use super::{FormPost, Route, RouteTable, of_request};
+use super::{FormPost, Route, RouteTable, requested_host};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
@@ -41,7 +41,7 @@ pub struct Redirect<'t> {
 
 /// Decides. `query_bytes` is the longest query that is carried over.
 pub fn decide<'t>(table: &'t RouteTable, query_bytes: usize, head: &Parts) -> Decision<'t> {
-    let Ok(host) = of_request(head.version, &head.uri, &head.headers) else {
+    let Ok(host) = requested_host(head.version, &head.uri, &head.headers) else {
         return Decision::Malformed;
     };
     let Some((position, route)) = table.find(host.as_deref(), head.uri.path()) else {

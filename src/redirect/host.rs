@@ -62,7 +62,7 @@ impl std::error::Error for BadHost {}
 /// HTTP/1.1 wants exactly one valid `Host` (RFC 9112 §3.2); HTTP/2 has `:authority` and refuses a
 /// `Host` that differs from it (RFC 9113 §8.3.1). The absolute form that HTTP/1.1 keeps for
 /// proxies is refused: nobody but a proxy's client sends it, and the edge is no proxy.
-pub fn of_request<'r>(
+pub fn requested_host<'r>(
     version: Version,
     uri: &'r Uri,
     headers: &'r HeaderMap,

@@ -20,7 +20,7 @@ mod route;
 mod target;
 
 pub use decide::{BadForm, Decision, Form, Redirect, decide};
-pub use host::{BadHost, Host, of_request};
+pub use host::{BadHost, Host, requested_host};
 pub use outcome::Outcome;
-pub use route::{BadPath, Duplicate, FormPost, Path, Place, Route, RouteTable};
+pub use route::{BadPath, Duplicate, FormPost, Mounted, Path, Route, RouteTable};
 pub use target::{BadTarget, Target};

@@ -92,14 +92,14 @@ impl Route {
 }
 
 /// Where something answers: a host, or any, and a path.
-pub trait Place {
+pub trait Mounted {
     /// The host; `None` for any.
     fn host(&self) -> Option<&Host>;
     /// The path.
     fn path(&self) -> &Path;
 }
 
-impl Place for Route {
+impl Mounted for Route {
     fn host(&self) -> Option<&Host> {
         self.host.as_ref()
     }
@@ -133,7 +133,7 @@ pub struct Duplicate {
     pub second: usize,
 }
 
-impl<T: Place> RouteTable<T> {
+impl<T: Mounted> RouteTable<T> {
     /// Indexes the things; two at the same place are refused.
     pub fn new(items: Vec<T>) -> Result<Self, Duplicate> {
         let mut by_path: HashMap<Box<str>, AtPath> = HashMap::new();

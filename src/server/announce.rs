@@ -1,7 +1,7 @@
 //! What `serve` says when it is up.
 
 use super::origin::{Addresses, callback_url, public};
-use super::state::Snapshot;
+use super::snapshot::Snapshot;
 use crate::config::Settings;
 use crate::tls::acme::Board;
 use std::fmt::Write;

@@ -7,8 +7,8 @@ use super::http1::Http1;
 use super::http2::Http2;
 use super::proxy;
 use super::service::Edge;
+use super::shared::Shared;
 use super::slots::Slot;
-use super::state::Shared;
 use crate::observe::{
     ConnectionError, Deadline, HandshakeFailure, Label, Limit, ListenerKind, Refusal, Status,
 };

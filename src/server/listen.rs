@@ -2,7 +2,7 @@
 
 use super::connection::{self, Accepted};
 use super::origin::Addresses;
-use super::state::Shared;
+use super::shared::Shared;
 use crate::config::{Listen, Problem};
 use crate::observe::{Label, Limit, ListenerKind};
 use crate::tls::Acceptor;
@@ -281,22 +281,22 @@ impl Listener {
         }
     }
 
-    async fn place(&self, admin: &Arc<Semaphore>) -> Place {
+    async fn place(&self, admin: &Arc<Semaphore>) -> Admission {
         if self.kind != ListenerKind::Admin {
             self.shared.slots.room().await;
-            return Place::Public;
+            return Admission::Public;
         }
         match Arc::clone(admin).acquire_owned().await {
-            Ok(permit) => Place::Admin(permit),
+            Ok(permit) => Admission::Admin(permit),
             // The semaphore is never closed.
             Err(_) => std::future::pending().await,
         }
     }
 
-    fn spawn(&self, stream: tokio::net::TcpStream, peer: SocketAddr, place: Place) {
+    fn spawn(&self, stream: tokio::net::TcpStream, peer: SocketAddr, place: Admission) {
         let (slot, permit) = match place {
-            Place::Public => (Some(self.shared.slots.take()), None),
-            Place::Admin(permit) => (None, Some(permit)),
+            Admission::Public => (Some(self.shared.slots.take()), None),
+            Admission::Admin(permit) => (None, Some(permit)),
         };
         let accepted = Accepted {
             stream,
@@ -341,7 +341,7 @@ fn spawn(tasks: Option<&TaskTracker>, task: impl Future<Output = ()> + Send + 's
 }
 
 /// Where the next connection goes.
-enum Place {
+enum Admission {
     /// There is room; the connection takes its slot when it is there.
     Public,
     Admin(tokio::sync::OwnedSemaphorePermit),

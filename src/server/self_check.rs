@@ -4,13 +4,12 @@
 //! says what is contacted: the plans come from the settings.
 
 use super::origin;
-use super::state::{Shared, Snapshot};
+use super::snapshot::{Snapshot, name};
 use crate::check::{self, Plan};
-use crate::config::RootCa;
-use crate::outbound::{Limits, Outbound, Override, Resolver, Roots};
+use crate::observe::{Metrics, millis};
+use crate::outbound::{Limits, Outbound, Resolver};
 use crate::report::{Check, Report, Status, Verdict};
-use std::fmt;
-use std::path::Path;
+use crate::tls::acme::Board;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -20,9 +19,13 @@ const STEP: Duration = Duration::from_secs(5);
 /// How long the check of one callback may take.
 const TOTAL: Duration = Duration::from_secs(30);
 
-/// The last run, and the one under way.
-#[derive(Debug, Default)]
-pub(super) struct SelfCheck(Mutex<State>);
+/// Runs the check, and keeps the last outcome.
+#[derive(Debug)]
+pub(super) struct SelfCheck {
+    state: Mutex<State>,
+    board: Arc<Board>,
+    metrics: Arc<Metrics>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -41,12 +44,15 @@ pub(super) struct Outcome {
 }
 
 impl SelfCheck {
+    pub(super) fn new(board: Arc<Board>, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), board, metrics })
+    }
+
     /// The last outcome while it is fresh, else that of a run: the one under way or a new one.
     /// `None` when the run came to no end.
-    pub(super) async fn outcome(&self, shared: &Arc<Shared>) -> Option<Arc<Outcome>> {
+    pub(super) async fn outcome(self: &Arc<Self>, snapshot: Arc<Snapshot>) -> Option<Arc<Outcome>> {
         let mut running = {
             let mut state = self.lock();
-            let snapshot = shared.snapshot.load_full();
             let fresh = state.last.as_ref().filter(|outcome| {
                 Arc::ptr_eq(&outcome.snapshot, &snapshot)
                     && outcome.ended.elapsed() < snapshot.settings.self_check.cache
@@ -62,16 +68,71 @@ impl SelfCheck {
                 let (sender, receiver) = watch::channel(None);
                 state.running = Some(receiver.clone());
                 // A task of its own: it goes on when the client that asked has gone.
-                tokio::spawn(run(Arc::clone(shared), snapshot, sender));
+                tokio::spawn(Arc::clone(self).run(snapshot, sender));
                 receiver
             }
         };
         running.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone())
     }
 
+    async fn run(
+        self: Arc<Self>,
+        snapshot: Arc<Snapshot>,
+        sender: watch::Sender<Option<Arc<Outcome>>>,
+    ) {
+        let mut reports = probe(&snapshot).await;
+        tell_of_certificates(&self.board, &mut reports);
+        self.record(&snapshot, &reports);
+        let outcome = Arc::new(Outcome { reports, ended: Instant::now(), snapshot });
+        {
+            let mut state = self.lock();
+            state.last = Some(Arc::clone(&outcome));
+            state.running = None;
+        }
+        let _ = sender.send(Some(outcome));
+    }
+
+    /// Tells the metrics and the log.
+    fn record(&self, snapshot: &Snapshot, reports: &[Report]) {
+        let routes = snapshot.settings.routes.items();
+        let results = routes.iter().zip(reports).flat_map(|(route, report)| {
+            let ran = report.checks.iter().filter(|check| check.status != Status::Skip);
+            ran.map(move |check| (name(route), &*check.id, check.status == Status::Fail))
+        });
+        self.metrics.self_checked(Verdict::of(reports) == Verdict::Pass, results);
+        for report in reports {
+            let failed: Vec<&str> = report
+                .checks
+                .iter()
+                .filter(|check| check.status == Status::Fail)
+                .map(|check| &*check.id)
+                .collect();
+            let verdict = report.verdict();
+            let took = millis(report.duration);
+            if matches!(verdict, Verdict::Fail | Verdict::Error) {
+                tracing::warn!(
+                    event = "self_check",
+                    callback = report.callback,
+                    verdict = verdict.name(),
+                    failed = failed.join(" "),
+                    cause = report.broken,
+                    duration_ms = took,
+                    hint = "GET /self-check tells the reasons",
+                );
+            } else {
+                tracing::info!(
+                    event = "self_check",
+                    callback = report.callback,
+                    verdict = verdict.name(),
+                    duration_ms = took
+                );
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing under the lock can leave it half-way.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -81,32 +142,11 @@ impl Outcome {
     }
 }
 
-async fn run(
-    shared: Arc<Shared>,
-    snapshot: Arc<Snapshot>,
-    sender: watch::Sender<Option<Arc<Outcome>>>,
-) {
-    let mut reports = probe(&snapshot).await;
-    tell_of_certificates(&shared, &mut reports);
-    record(&shared, &snapshot, &reports);
-    let outcome = Arc::new(Outcome { reports, ended: Instant::now(), snapshot });
-    {
-        let mut state = shared.self_check.lock();
-        state.last = Some(Arc::clone(&outcome));
-        state.running = None;
-    }
-    let _ = sender.send(Some(outcome));
-}
-
 async fn probe(snapshot: &Snapshot) -> Vec<Report> {
-    let settings = &snapshot.settings;
-    let outbound = match outbound(&settings.self_check) {
-        Ok(outbound) => outbound,
-        Err(why) => {
-            let plans = plans(snapshot);
-            return plans.map(|plan| could_not_run(&plan, why.to_string())).collect();
-        }
-    };
+    let settings = &snapshot.settings.self_check;
+    let resolver = Resolver::new(settings.connect_to.clone());
+    let limits = Limits { step: STEP, ..Limits::default() };
+    let outbound = Outbound::new(resolver, settings.roots.clone(), limits);
     let mut reports = Vec::new();
     for plan in plans(snapshot) {
         // On the heap: it is too large to be handed from hand to hand on a worker's stack.
@@ -117,8 +157,8 @@ async fn probe(snapshot: &Snapshot) -> Vec<Report> {
 
 /// How it stands with the certificates that the edge obtains by itself, in the report about their
 /// host, else in the first.
-fn tell_of_certificates(shared: &Shared, reports: &mut [Report]) {
-    for (domain, standing) in shared.board.standings() {
+fn tell_of_certificates(board: &Board, reports: &mut [Report]) {
+    for (domain, standing) in board.standings() {
         let check = Check::new("tls.acme", "the certificate is obtained and renewed by ACME");
         let mut check = match (&standing.trouble, standing.is_valid()) {
             (None, true) => check.pass(standing.summary()),
@@ -150,88 +190,4 @@ fn plans(snapshot: &Snapshot) -> impl Iterator<Item = Plan> {
         plan.total = TOTAL;
         plan
     })
-}
-
-/// Where the settings say that hosts are found.
-pub fn overrides(settings: &crate::config::SelfCheck) -> impl Iterator<Item = Override> {
-    settings.connect_to.iter().map(|entry| Override {
-        host: entry.host.to_string(),
-        port: entry.port,
-        address: entry.address,
-    })
-}
-
-fn outbound(settings: &crate::config::SelfCheck) -> Result<Outbound, BadRoots> {
-    let overrides = overrides(settings);
-    let mut roots = Roots::public();
-    if let Some(RootCa { path, pem }) = &settings.root_ca {
-        roots = roots.and_pem(pem).map_err(|error| BadRoots::new(path, &error))?;
-    }
-    let limits = Limits { step: STEP, ..Limits::default() };
-    Ok(Outbound::new(Resolver::new(overrides.collect()), roots, limits))
-}
-
-/// `self_check.root_ca` cannot be used.
-struct BadRoots(String);
-
-impl BadRoots {
-    fn new(path: &Path, why: &dyn fmt::Display) -> Self {
-        Self(format!("cannot use `self_check.root_ca` `{}`: {why}", path.display()))
-    }
-}
-
-impl fmt::Display for BadRoots {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-fn could_not_run(plan: &Plan, why: String) -> Report {
-    Report {
-        broken: Some(why),
-        callback: plan.callback.clone(),
-        target: plan.target.to_string(),
-        started_at: jiff::Timestamp::now(),
-        duration: Duration::ZERO,
-        checks: Vec::new(),
-        switch: None,
-    }
-}
-
-/// Tells the metrics and the log.
-fn record(shared: &Shared, snapshot: &Snapshot, reports: &[Report]) {
-    let routes = snapshot.settings.routes.items();
-    let results = routes.iter().zip(reports).flat_map(|(route, report)| {
-        let ran = report.checks.iter().filter(|check| check.status != Status::Skip);
-        ran.map(move |check| (super::state::name(route), &*check.id, check.status == Status::Fail))
-    });
-    shared.metrics.self_checked(Verdict::of(reports) == Verdict::Pass, results);
-    for report in reports {
-        let failed: Vec<&str> = report
-            .checks
-            .iter()
-            .filter(|check| check.status == Status::Fail)
-            .map(|check| &*check.id)
-            .collect();
-        let verdict = report.verdict();
-        let took = super::service::whole(report.duration.as_millis());
-        if matches!(verdict, Verdict::Fail | Verdict::Error) {
-            tracing::warn!(
-                event = "self_check",
-                callback = report.callback,
-                verdict = verdict.name(),
-                failed = failed.join(" "),
-                cause = report.broken,
-                duration_ms = took,
-                hint = "GET /self-check tells the reasons",
-            );
-        } else {
-            tracing::info!(
-                event = "self_check",
-                callback = report.callback,
-                verdict = verdict.name(),
-                duration_ms = took
-            );
-        }
-    }
 }

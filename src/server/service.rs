@@ -2,9 +2,10 @@
 
 use super::activity::Activity;
 use super::answer::{self, Answer, InFlight};
-use super::state::{Shared, Snapshot, name};
+use super::shared::Shared;
+use super::snapshot::{Snapshot, name};
 use super::{client, origin};
-use crate::observe::{Deadline, Label, Limit, ListenerKind, Sampled, Status};
+use crate::observe::{Deadline, Label, Limit, ListenerKind, Sampled, Status, micros};
 use crate::redirect::{self, Decision, Form, Outcome};
 use crate::report;
 use crate::tls::acme::CHALLENGE_PATH;
@@ -57,9 +58,9 @@ impl Service<Request<Incoming>> for Edge {
         let snapshot = self.shared.snapshot.load();
         let (head, body) = request.into_parts();
         let (answer, redirected) = match self.decide(&snapshot, &head) {
-            Verdict::Answer(answer) => (answer, None),
-            Verdict::Redirect(answer, position, outcome) => (answer, Some((position, outcome))),
-            Verdict::SelfCheck => {
+            Handling::Answer(answer) => (answer, None),
+            Handling::Redirect(answer, position, outcome) => (answer, Some((position, outcome))),
+            Handling::SelfCheck => {
                 let in_flight = InFlight::self_timed(&self.activity);
                 let edge = self.clone();
                 let snapshot = Arc::clone(&snapshot);
@@ -69,7 +70,7 @@ impl Service<Request<Incoming>> for Edge {
                     edge.finish(&snapshot, &head, answer, None, !has_body(&head), started)
                 }));
             }
-            Verdict::Form => {
+            Handling::Form => {
                 let in_flight = InFlight::self_timed(&self.activity);
                 let edge = self.clone();
                 let snapshot = Arc::clone(&snapshot);
@@ -86,7 +87,7 @@ impl Service<Request<Incoming>> for Edge {
 }
 
 /// What a request's head leads to. The position is the route's.
-enum Verdict {
+enum Handling {
     Answer(Answer),
     Redirect(Answer, usize, Outcome),
     Form,
@@ -94,30 +95,30 @@ enum Verdict {
 }
 
 impl Edge {
-    fn decide(&self, snapshot: &Snapshot, head: &Parts) -> Verdict {
+    fn decide(&self, snapshot: &Snapshot, head: &Parts) -> Handling {
         match self.kind {
-            ListenerKind::Admin if is_self_check(head) => Verdict::SelfCheck,
-            ListenerKind::Admin => Verdict::Answer(self.admin(head)),
+            ListenerKind::Admin if is_self_check(head) => Handling::SelfCheck,
+            ListenerKind::Admin => Handling::Answer(self.admin(head)),
             ListenerKind::Http if is_challenge(snapshot, head) => {
-                Verdict::Answer(self.challenge(head))
+                Handling::Answer(self.challenge(head))
             }
-            ListenerKind::Http if snapshot.http_leads_to_https() => Verdict::Answer(
+            ListenerKind::Http if snapshot.http_leads_to_https() => Handling::Answer(
                 self.health(snapshot, head).unwrap_or_else(|| self.to_https(snapshot, head)),
             ),
             ListenerKind::Http | ListenerKind::Https => self.public(snapshot, head),
         }
     }
 
-    fn public(&self, snapshot: &Snapshot, head: &Parts) -> Verdict {
+    fn public(&self, snapshot: &Snapshot, head: &Parts) -> Handling {
         let settings = &snapshot.settings;
-        Verdict::Answer(
+        Handling::Answer(
             match redirect::decide(&settings.routes, settings.limits.query_bytes, head) {
                 Decision::Redirect(redirect) => {
                     let outcome = Outcome::of(head.uri.query().unwrap_or_default());
                     let position = redirect.position;
-                    return Verdict::Redirect(answer::redirect(redirect), position, outcome);
+                    return Handling::Redirect(answer::redirect(redirect), position, outcome);
                 }
-                Decision::ReadForm(_) => return Verdict::Form,
+                Decision::ReadForm(_) => return Handling::Form,
                 Decision::MethodNotAllowed(allow) => {
                     answer::allow(StatusCode::METHOD_NOT_ALLOWED, allow)
                 }
@@ -130,7 +131,7 @@ impl Edge {
                 Decision::UnknownPath | Decision::UnknownHost
                     if is_self_check(head) && !snapshot.has_admin() =>
                 {
-                    return Verdict::SelfCheck;
+                    return Handling::SelfCheck;
                 }
                 Decision::UnknownPath => self.elsewhere(snapshot, head, StatusCode::NOT_FOUND),
                 Decision::UnknownHost => {
@@ -151,7 +152,7 @@ impl Edge {
 
     /// Where no route answers: a page, an endpoint, or nothing.
     fn elsewhere(&self, snapshot: &Snapshot, head: &Parts, nothing: StatusCode) -> Answer {
-        let host = redirect::of_request(head.version, &head.uri, &head.headers);
+        let host = redirect::requested_host(head.version, &head.uri, &head.headers);
         let host = host.ok().flatten();
         if let Some((_, page)) = snapshot.settings.pages.find(host.as_deref(), head.uri.path()) {
             return reading(head, || {
@@ -183,8 +184,7 @@ impl Edge {
             "/healthz" => Some(reading(head, || answer::text(StatusCode::OK, "ok\n"))),
             "/readyz" => Some(reading(head, || match self.shared.not_ready() {
                 None => answer::text(StatusCode::OK, "ready\n"),
-                Some("draining") => answer::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-                Some(_) => answer::text(StatusCode::SERVICE_UNAVAILABLE, "no certificate\n"),
+                Some(why) => answer::text(StatusCode::SERVICE_UNAVAILABLE, why),
             })),
             _ => None,
         }
@@ -199,7 +199,7 @@ impl Edge {
                 let text = self.shared.metrics.text(&Sampled {
                     connections: self.shared.slots.by_state(),
                     ready: self.shared.not_ready().is_none(),
-                    lines_dropped: (self.shared.lines_dropped.0)(),
+                    lines_dropped: self.shared.log.dropped_lines(),
                 });
                 match text {
                     Ok(text) => answer::typed(StatusCode::OK, OPEN_METRICS, Bytes::from(text)),
@@ -219,7 +219,8 @@ impl Edge {
             answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             return answer;
         }
-        let Some(outcome) = self.shared.self_check.outcome(&self.shared).await else {
+        let in_force = self.shared.snapshot.load_full();
+        let Some(outcome) = self.shared.self_check.outcome(in_force).await else {
             return answer::text(StatusCode::SERVICE_UNAVAILABLE, "the check came to no end\n");
         };
         let status = match outcome.verdict() {
@@ -243,7 +244,7 @@ impl Edge {
 
     /// Sends a plain request to the same path on the https origin, query byte for byte.
     fn to_https(&self, snapshot: &Snapshot, head: &Parts) -> Answer {
-        let Ok(host) = redirect::of_request(head.version, &head.uri, &head.headers) else {
+        let Ok(host) = redirect::requested_host(head.version, &head.uri, &head.headers) else {
             return answer::text(StatusCode::BAD_REQUEST, "bad request\n");
         };
         if head.uri.query().map_or(0, str::len) > snapshot.settings.limits.query_bytes {
@@ -348,7 +349,7 @@ impl Edge {
                 route = route.as_deref(),
                 outcome = redirected.map(|(_, outcome)| outcome.name()),
                 status = status.as_u16(),
-                duration_us = whole(started.elapsed().as_micros()),
+                duration_us = micros(started.elapsed()),
             );
         }
         answer
@@ -429,11 +430,6 @@ fn method(method: &Method) -> &'static str {
         Method::CONNECT => "CONNECT",
         _ => "other",
     }
-}
-
-/// A number as a number: 128 bits become text in JSON.
-pub(super) fn whole(number: u128) -> u64 {
-    u64::try_from(number).unwrap_or(u64::MAX)
 }
 
 fn protocol(version: Version) -> &'static str {

@@ -1,7 +1,6 @@
 //! ACME where there is no directory; with one, it is shown in `tests/peers/acme.rs`.
 
-use crate::support::{Authority, Edge, command, connect, connect_tls};
-use std::fs;
+use crate::support::{Authority, Edge, connect, connect_tls};
 use tempfile::TempDir;
 
 const SETTINGS: &str = "
@@ -39,35 +38,4 @@ async fn beside_it_files_serve() {
     let ready = connect(edge.admin[0]).await.get("/readyz").await.unwrap();
     assert_eq!(ready.status, 200);
     connect_tls(&authority, edge.https[0], "files.example.com", &[]).await.unwrap();
-}
-
-#[test]
-fn files_that_cannot_be_used_are_told_before_it_starts() {
-    let dir = TempDir::new().unwrap();
-    fs::write(dir.path().join("text"), "not base64!").unwrap();
-    for (more, told) in [
-        (
-            "root_ca = 'missing.pem'",
-            "error: cannot use `tls.acme.root_ca` `missing.pem`\n  \
-             caused by: No such file or directory (os error 2)\n",
-        ),
-        (
-            "root_ca = 'text'",
-            "error: cannot use `tls.acme.root_ca` `text`\n  \
-             caused by: holds no readable PEM certificate\n",
-        ),
-        (
-            "eab_key_id = 'key-1'\neab_hmac_key_file = 'text'",
-            "error: cannot use `tls.acme.eab_hmac_key_file` `text`\n  \
-             caused by: it is not base64url\n",
-        ),
-    ] {
-        let settings = SETTINGS.replace("{dir}", &dir.path().display().to_string());
-        fs::write(dir.path().join("config.toml"), format!("{settings}\n{more}")).unwrap();
-        for verb in [&["serve"][..], &["config", "check"]] {
-            let output = command(dir.path()).args(verb).output().unwrap();
-            assert_eq!(output.status.code(), Some(64));
-            assert_eq!(String::from_utf8(output.stderr).unwrap(), told);
-        }
-    }
 }

@@ -56,6 +56,82 @@ fn every_room_stands_in_the_table() {
     assert_eq!(table.into_keys().collect::<BTreeSet<_>>(), rooms);
 }
 
+#[test]
+fn no_two_files_know_each_other() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let files: BTreeMap<Vec<String>, String> = sources(&root)
+        .into_iter()
+        .map(|file| (module(&root, &file), std::fs::read_to_string(&file).unwrap()))
+        .collect();
+    // A `mod.rs` stands for its folder: it names what is in it, and what is in it may ask back.
+    let known: BTreeMap<&Vec<String>, BTreeSet<&Vec<String>>> = files
+        .iter()
+        .filter(|(module, _)| !files.keys().any(|other| is_inside(other, module)))
+        .map(|(module, text)| (module, imports(module, text, &files)))
+        .collect();
+    assert!(known.values().flatten().count() > 100, "the reader reads nothing");
+    for begin in known.keys() {
+        let mut seen = BTreeSet::new();
+        let mut open: Vec<_> = known[begin].iter().collect();
+        while let Some(next) = open.pop() {
+            assert!(next != begin, "{begin:?} knows itself by way of others: {:?}", known[begin]);
+            if seen.insert(next) {
+                open.extend(known.get(next).into_iter().flatten());
+            }
+        }
+    }
+}
+
+/// `check/mod.rs` → `check`, `check/url.rs` → `check`, `url`.
+fn module(root: &Path, file: &Path) -> Vec<String> {
+    let steps = file.strip_prefix(root).unwrap().with_extension("");
+    let steps = steps.iter().map(|step| step.to_str().unwrap().to_owned());
+    steps.filter(|step| step != "mod").collect()
+}
+
+fn is_inside(module: &[String], other: &[String]) -> bool {
+    module.len() > other.len() && module.starts_with(other)
+}
+
+/// The files that a file names, by `super` or from `crate` on, outside its tests.
+fn imports<'f>(
+    module: &[String],
+    text: &str,
+    files: &'f BTreeMap<Vec<String>, String>,
+) -> BTreeSet<&'f Vec<String>> {
+    let code: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let code = code.join("\n");
+    let code = code.split("\n#[cfg(test)]\nmod tests").next().unwrap();
+    let parent = &module[..module.len() - 1];
+    let mut named = BTreeSet::new();
+    for (root, word) in [(parent, "super::"), (&[], "crate::")] {
+        for (at, _) in code.match_indices(word) {
+            let rest = &code[at + word.len()..];
+            // One of several `super`: the last one counts.
+            if rest.starts_with("super::") {
+                continue;
+            }
+            let above = code[..at].len() - code[..at].trim_end_matches("super::").len();
+            let root = &root[..root.len() - above / word.len()];
+            let heads = match rest.strip_prefix('{') {
+                None => vec![rest],
+                Some(list) => list[..list.find("};").unwrap()].split(',').map(str::trim).collect(),
+            };
+            for head in heads {
+                let steps = head.split("::").map(|step| {
+                    let end = step.find(|it: char| !it.is_alphanumeric() && it != '_');
+                    step[..end.unwrap_or(step.len())].to_owned()
+                });
+                let path: Vec<_> = root.iter().cloned().chain(steps).collect();
+                let longest =
+                    (1..=path.len()).rev().find_map(|end| files.get_key_value(&path[..end]));
+                named.extend(longest.map(|(file, _)| file).filter(|file| **file != *module));
+            }
+        }
+    }
+    named
+}
+
 fn rows(lib: &str) -> Vec<Vec<&str>> {
     lib.lines()
         .filter_map(|line| line.strip_prefix("//! | "))

@@ -25,7 +25,7 @@ pub use challenge::{ACME_TLS, Challenges};
 pub use trial::PATH as CHALLENGE_PATH;
 
 use super::Store;
-use crate::config::{Acme, Problem};
+use crate::config::Acme;
 use crate::observe::{Label, Metrics};
 use crate::outbound::{Limits, Outbound, Override, Resolver, Roots};
 use keeper::{Context, Keeper};
@@ -123,26 +123,6 @@ impl Drop for Running {
     }
 }
 
-/// Whether the files that the settings name can be used.
-pub fn check(settings: &Acme) -> Result<(), Problem> {
-    roots(settings)?;
-    if let Some(eab) = &settings.eab {
-        order::external_account(eab).map_err(|why| {
-            let file = eab.hmac_key_file.display();
-            Problem::error(format!("cannot use `tls.acme.eab_hmac_key_file` `{file}`"))
-                .because(&why)
-        })?;
-    }
-    Ok(())
-}
-
-fn roots(settings: &Acme) -> Result<Roots, Problem> {
-    let Some(path) = &settings.root_ca else { return Ok(Roots::public()) };
-    let bad = || Problem::error(format!("cannot use `tls.acme.root_ca` `{}`", path.display()));
-    let pem = std::fs::read(path).map_err(|error| bad().caused_by(&error))?;
-    Roots::public().and_pem(&pem).map_err(|error| bad().because(&error.to_string()))
-}
-
 /// Puts the certificates of before in use, and begins to see to them. The `overrides` say where
 /// this machine finds itself, for the own test.
 pub fn start(
@@ -151,14 +131,13 @@ pub fn start(
     board: &Arc<Board>,
     store: &Arc<Store>,
     metrics: &Arc<Metrics>,
-) -> Result<Running, Problem> {
-    let roots = roots(settings)?;
+) -> Running {
     let outbound = |overrides, roots, step| {
         Outbound::new(Resolver::new(overrides), roots, Limits { step, ..Limits::default() })
     };
     let context = Arc::new(Context {
         folder: Folder::new(&settings.state_dir),
-        outbound: outbound(Vec::new(), roots, STEP),
+        outbound: outbound(Vec::new(), settings.roots.clone(), STEP),
         probe: outbound(overrides.to_vec(), Roots::public(), TRIAL_STEP),
         settings: settings.clone(),
         board: Arc::clone(board),
@@ -181,7 +160,7 @@ pub fn start(
             () = ended.cancelled() => {}
         }
     });
-    Ok(Running { settings: settings.clone(), overrides: overrides.to_vec(), cancel })
+    Running { settings: settings.clone(), overrides: overrides.to_vec(), cancel }
 }
 
 /// Ends ACME: no certificate of its own is shown any more.

@@ -6,14 +6,15 @@ use super::failure::{Failure, Stage};
 use super::journal::Pending;
 use super::keeper::{Context, Keeper, ari_id, now};
 use super::trial;
-use crate::config::{Challenge, Eab};
+use crate::config::Challenge;
 use crate::observe::{AcmeFailure as Reason, AcmeStep as Step};
-use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use data_encoding::HEXLOWER;
 use instant_acme::{
     Account, AccountCredentials, AuthorizationStatus, ChallengeStatus, ChallengeType, Error,
     ExternalAccountKey, Identifier, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use secrecy::ExposeSecret as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -305,13 +306,9 @@ impl Context {
             self.folder.set_aside(&file, "it is not an account");
         }
         let first = self.settings.directories.first().is_some_and(|it| **it == *directory);
-        let binding = match self.settings.eab.as_ref().filter(|_| first) {
-            Some(eab) => Some(external_account(eab).map_err(|why| {
-                let what = format_args!("`eab_hmac_key_file` cannot be used: {why}");
-                Failure::new(Reason::Account, what)
-            })?),
-            None => None,
-        };
+        let binding = self.settings.eab.as_ref().filter(|_| first).map(|eab| {
+            ExternalAccountKey::new(eab.key_id.to_string(), eab.hmac_key.expose_secret())
+        });
         let contact: Vec<&str> = self.settings.contact.iter().map(AsRef::as_ref).collect();
         // Consent is a setting, and there are no settings without it.
         let wish = NewAccount {
@@ -335,20 +332,6 @@ impl Context {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, whose.as_bytes());
         let digest = HEXLOWER.encode(digest.as_ref());
         format!("account-{}.json", digest.get(..16).unwrap_or_default())
-    }
-}
-
-/// The key that ties the account to a customer, read from its file.
-pub(super) fn external_account(eab: &Eab) -> Result<ExternalAccountKey, String> {
-    let text = std::fs::read(&eab.hmac_key_file).map_err(|error| error.to_string())?;
-    // Some hand it out with padding.
-    let text: Vec<u8> =
-        text.into_iter().filter(|byte| !byte.is_ascii_whitespace() && *byte != b'=').collect();
-    let key = BASE64URL_NOPAD.decode(&text).map_err(|_| "it is not base64url".to_owned())?;
-    if key.is_empty() {
-        Err("it is empty".into())
-    } else {
-        Ok(ExternalAccountKey::new(eab.key_id.to_string(), &key))
     }
 }
 

@@ -1,33 +1,18 @@
-//! Whether the settings agree with each other.
+//! Whether the settings agree with each other, and with the files that they name.
 
-use super::file::{Unreadable, read_file};
+mod files;
+mod tls;
+
 use super::loops::{Callbacks, is_plain_allowed};
 use super::place::Place;
 use super::problem::Problem;
-use super::read::{
-    AcmeRead, LETS_ENCRYPT, PageBody, Read, RouteRead, STATE_DIR, SelfCheckRead, TlsRead, below,
-    path_at_nango,
-};
+use super::read::{PageBody, Read, RouteRead, SelfCheckRead, below, path_at_nango};
 use super::reader::At;
-use super::settings::{
-    Acme, CertificateFiles, Challenge, Eab, Listen, Origin, Page, RootCa, SelfCheck, Settings, Tls,
-};
+use super::settings::{Listen, Origin, Page, SelfCheck, Settings};
 use crate::outbound::Roots;
-use crate::redirect::{Host, Path, Place as _, Route, RouteTable, Target};
-use bytes::Bytes;
-use secrecy::SecretString;
+use crate::redirect::{Host, Mounted as _, Path, Route, RouteTable, Target};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
-
-/// The longest page.
-const PAGE_BYTES: usize = 64 << 10;
-
-/// The longest bearer token: it has to fit in a request's head.
-const TOKEN_BYTES: usize = 4 << 10;
-
-/// The longest list of authorities.
-const ROOT_CA_BYTES: usize = 1 << 20;
 
 /// The longest query that hyper takes: its URIs end at 65534 bytes, path included.
 const QUERY_BYTES: usize = 60_000;
@@ -43,7 +28,7 @@ pub(super) fn settle(read: Read, problems: &mut Vec<Problem>) -> Option<Settings
     limits(&read, problems);
     let routes = routes(&read, problems);
     let pages = pages(&read, &routes, problems);
-    let tls = tls(&read, problems);
+    let tls = tls::settle(&read, problems);
     let self_check = self_check(&read.self_check, problems);
     Some(Settings {
         public_url: read.public_url.map(|url| url.value),
@@ -242,11 +227,8 @@ fn pages(read: &Read, routes: &[Route], problems: &mut Vec<Problem>) -> Vec<Page
             );
         }
         let body = match &page.body {
-            PageBody::Text(text) if text.value.len() > PAGE_BYTES => {
-                Err(too_long("the body of the page", &text.place))
-            }
-            PageBody::Text(text) => Ok(Bytes::from(text.value.clone())),
-            PageBody::File(file) => page_file(file),
+            PageBody::Text(text) => files::page_body(text),
+            PageBody::File(file) => files::page(file),
         };
         match body {
             Ok(body) => pages.push(Page {
@@ -261,207 +243,9 @@ fn pages(read: &Read, routes: &[Route], problems: &mut Vec<Problem>) -> Vec<Page
     pages
 }
 
-fn page_file(file: &At<PathBuf>) -> Result<Bytes, Problem> {
-    read_file(&file.value, PAGE_BYTES).map(Bytes::from).map_err(|why| {
-        let name = format!("page `{}`", file.value.display());
-        match why {
-            Unreadable::TooLong(_) => too_long(&name, &file.place),
-            why => unreadable(&name, file, &why, "verification.html"),
-        }
-    })
-}
-
-/// A file that a setting names cannot be read.
-fn unreadable(name: &str, file: &At<PathBuf>, why: &Unreadable, example: &str) -> Problem {
-    let hint = why.hint(&file.value, example);
-    Problem::error(format!("cannot read {name}"))
-        .at(&file.place)
-        .caused_by(why)
-        .hint(hint.unwrap_or_else(|| "relative paths start at the working directory".into()))
-}
-
-fn too_long(what: &str, place: &Place) -> Problem {
-    Problem::error(format!("{what} is over {}KiB", PAGE_BYTES >> 10))
-        .at(place)
-        .hint("pages are for verification files; serve anything larger elsewhere")
-}
-
-fn tls(read: &Read, problems: &mut Vec<Problem>) -> Option<Tls> {
-    let tls = &read.tls;
-    let pairs = pairs(tls, problems);
-    let given = tls.given || tls.acme.is_some();
-    if let (Some(https), false) = (read.listen.https.first(), given) {
-        problems.push(
-            Problem::error("`listen.https` needs a certificate, and `[tls]` names none")
-                .at(&https.place)
-                .hint(
-                    "set `certificate` and `private_key` in `[tls]`, or let `[tls.acme]` obtain \
-                     one, or turn `listen.https` off",
-                ),
-        );
-    }
-    let pair = tls.pairs.first().map(|pair| &pair.place);
-    let certificate = tls.certificate.as_ref().map(|certificate| &certificate.place).or(pair);
-    if let (Some(certificate), true) = (certificate, read.listen.https.is_empty()) {
-        problems.push(
-            Problem::warning("the certificate is not used: `listen.https` is off")
-                .at(certificate)
-                .hint("set `https = \"0.0.0.0:443\"` in `[listen]`, or remove the certificate"),
-        );
-    }
-    if let (Some(hsts), false) = (&tls.hsts, given) {
-        problems.push(
-            Problem::warning("`tls.hsts` does nothing without a certificate")
-                .at(&hsts.place)
-                .hint("let whatever terminates TLS send Strict-Transport-Security"),
-        );
-    }
-    let hsts = tls.hsts.as_ref().map(|hsts| hsts.value);
-    let acme = tls.acme.as_ref().and_then(|acme| self::acme(acme, read, problems));
-    (!pairs.is_empty() || acme.is_some()).then_some(Tls { pairs, acme, hsts })
-}
-
-fn acme(acme: &AcmeRead, read: &Read, problems: &mut Vec<Problem>) -> Option<Acme> {
-    let before = problems.len();
-    let agreed = acme.agreed.as_ref();
-    if !agreed.is_some_and(|agreed| agreed.value) && !acme.broken {
-        problems.push(
-            Problem::error("`[tls.acme]` needs your consent to the authority's terms of service")
-                .at(agreed.map_or(&acme.place, |agreed| &agreed.place))
-                .hint("read them, and set `agree_to_terms = true`"),
-        );
-    }
-    let challenge = acme.challenge.as_ref().map_or(Challenge::TlsAlpn01, |it| it.value);
-    if read.listen.https.is_empty() {
-        problems.push(
-            Problem::error("`[tls.acme]` obtains certificates, and `listen.https` is off")
-                .at(&acme.place)
-                .hint("set it, for example `https = \"0.0.0.0:443\"` in `[listen]`"),
-        );
-    }
-    if let (Challenge::Http01, true, Some(at)) =
-        (challenge, read.listen.http.is_empty(), &acme.challenge)
-    {
-        problems.push(
-            Problem::error("the challenge `http-01` is answered on `listen.http`, which is off")
-                .at(&at.place)
-                .hint("set it, for example `http = \"0.0.0.0:80\"`, or use `tls-alpn-01`"),
-        );
-    }
-    let eab = match (&acme.eab_key_id, &acme.eab_hmac_key_file) {
-        (Some(id), Some(file)) => {
-            Some(Eab { key_id: id.value.as_str().into(), hmac_key_file: file.value.clone() })
-        }
-        (Some(id), None) if !acme.broken => {
-            let half = half_of("tls.acme", "eab_key_id", "eab_hmac_key_file", &id.place);
-            problems.push(half.hint("the authority hands out both together"));
-            None
-        }
-        (None, Some(file)) if !acme.broken => {
-            let half = half_of("tls.acme", "eab_hmac_key_file", "eab_key_id", &file.place);
-            problems.push(half.hint("the authority hands out both together"));
-            None
-        }
-        _ => None,
-    };
-    let mut domains: Vec<Host> = Vec::new();
-    for at in &acme.domains {
-        if domains.contains(&at.value) {
-            let what = format!("`{}` stands in `tls.acme.domains` twice", at.value);
-            problems.push(Problem::error(what).at(&at.place).hint("remove one of them"));
-        } else {
-            domains.push(at.value.clone());
-        }
-    }
-    if acme.domains.is_empty() {
-        let named = read.routes.iter().filter_map(|route| route.host.clone());
-        for host in named {
-            if !domains.contains(&host) {
-                domains.push(host);
-            }
-        }
-        if let (true, Some(public)) = (domains.is_empty(), &read.public_url) {
-            domains.push(public.value.host.clone());
-        }
-    }
-    if domains.is_empty() && !acme.broken {
-        problems.push(
-            Problem::error("nothing says which domain the certificate is for")
-                .at(&acme.place)
-                .hint("name it as `domains` in `[tls.acme]`, as `host` of a route, or in `public_url`"),
-        );
-    }
-    for host in domains.iter().filter(|host| !is_public(host)) {
-        // A private directory may know it.
-        if acme.directories.is_empty() {
-            let what = format!("no public authority certifies `{host}`");
-            problems.push(Problem::error(what).at(&acme.place).hint(
-                "name a public host, or a private authority as `directory` with its `root_ca`",
-            ));
-        }
-    }
-    let text = |at: &At<String>| at.value.as_str().into();
-    let path = |at: &At<PathBuf>| at.value.clone();
-    let mut directories: Vec<_> = acme.directories.iter().map(|it| it.value.clone()).collect();
-    if directories.is_empty() {
-        directories.push(LETS_ENCRYPT.into());
-    }
-    (problems.len() == before && !acme.broken).then(|| Acme {
-        domains,
-        contact: acme.contact.iter().map(|it| it.value.clone()).collect(),
-        directories,
-        profile: acme.profile.as_ref().map(text),
-        eab,
-        state_dir: acme.state_dir.as_ref().map_or_else(|| STATE_DIR.into(), path),
-        challenge,
-        root_ca: acme.root_ca.as_ref().map(path),
-    })
-}
-
-/// Whether the host can be known beyond this machine: more than one label, or an address.
-fn is_public(host: &Host) -> bool {
-    let name = host.as_str();
-    (name.contains('.') || name.starts_with('[')) && !name.ends_with(".localhost")
-}
-
-fn pairs(tls: &TlsRead, problems: &mut Vec<Problem>) -> Vec<CertificateFiles> {
-    let mut pairs: Vec<_> = tls.pairs.iter().map(|pair| pair.value.clone()).collect();
-    match (&tls.certificate, &tls.private_key) {
-        (Some(certificate), Some(private_key)) => {
-            if let Some(pair) = tls.pairs.first() {
-                problems.push(
-                    Problem::error(
-                        "certificates are given both as `tls.certificate` and as `[[tls.pair]]`",
-                    )
-                    .at(&pair.place)
-                    .hint(
-                        "move `certificate` and `private_key` into a `[[tls.pair]]` of their own",
-                    ),
-                );
-            }
-            pairs.push(CertificateFiles {
-                certificate: certificate.value.clone(),
-                private_key: private_key.value.clone(),
-            });
-        }
-        (Some(certificate), None) => problems.push(half("certificate", "private_key", certificate)),
-        (None, Some(private_key)) => problems.push(half("private_key", "certificate", private_key)),
-        (None, None) => {}
-    }
-    pairs
-}
-
-fn half(has: &str, lacks: &str, at: &At<PathBuf>) -> Problem {
-    half_of("tls", has, lacks, &at.place).hint(format!("name the PEM file as `{lacks}`"))
-}
-
-fn half_of(table: &str, has: &str, lacks: &str, place: &Place) -> Problem {
-    Problem::error(format!("`{table}.{has}` is set, and `{table}.{lacks}` is not")).at(place)
-}
-
 fn self_check(read: &SelfCheckRead, problems: &mut Vec<Problem>) -> SelfCheck {
-    let token = read.token_file.as_ref().map(token).transpose();
-    let root_ca = read.root_ca.as_ref().map(root_ca).transpose();
+    let token = read.token_file.as_ref().map(files::token).transpose();
+    let roots = read.root_ca.as_ref().map_or_else(|| Ok(Roots::public()), files::roots);
     SelfCheck {
         every: read.every,
         cache: read.cache,
@@ -469,44 +253,13 @@ fn self_check(read: &SelfCheckRead, problems: &mut Vec<Problem>) -> SelfCheck {
             problems.push(problem);
             None
         }),
-        root_ca: root_ca.unwrap_or_else(|problem| {
+        roots: roots.unwrap_or_else(|problem| {
             problems.push(problem);
-            None
+            Roots::public()
         }),
         connect_to: read.connect_to.clone(),
         follow: read.follow,
     }
-}
-
-fn token(file: &At<PathBuf>) -> Result<SecretString, Problem> {
-    let name = format!("the token file `{}`", file.value.display());
-    let unfit =
-        |why: &str, hint: &str| Problem::error(format!("{name} {why}")).at(&file.place).hint(hint);
-    let token = read_file(&file.value, TOKEN_BYTES)
-        .map_err(|why| unreadable(&name, file, &why, "self-check-token"))?;
-    let token = token.trim_ascii();
-    if token.is_empty() {
-        return Err(unfit("is empty", "write a token into it, or remove `token_file`"));
-    }
-    // RFC 9110 §5.5: nothing else can be sent in a header.
-    if !token.iter().all(u8::is_ascii_graphic) {
-        let hint =
-            "write one word of letters, digits and signs, for example from `openssl rand -hex 32`";
-        return Err(unfit("holds what no bearer token has", hint));
-    }
-    Ok(String::from_utf8_lossy(token).into_owned().into())
-}
-
-fn root_ca(file: &At<PathBuf>) -> Result<RootCa, Problem> {
-    let name = format!("`{}`", file.value.display());
-    let pem = read_file(&file.value, ROOT_CA_BYTES)
-        .map_err(|why| unreadable(&name, file, &why, "ca.pem"))?;
-    if let Err(error) = Roots::public().and_pem(&pem) {
-        return Err(Problem::error(format!("{name} {error}"))
-            .at(&file.place)
-            .hint("name a file with the authorities' certificates, each from `-----BEGIN CERTIFICATE-----` on"));
-    }
-    Ok(RootCa { path: file.value.clone(), pem: pem.into() })
 }
 
 /// Places that are taken, each with where that was written.

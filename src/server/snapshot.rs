@@ -1,56 +1,9 @@
 use super::origin::Addresses;
-use super::self_check::SelfCheck;
-use super::slots::Slots;
 use crate::config::Settings;
 use crate::observe::Metrics;
 use crate::redirect::{Outcome, Route};
-use crate::tls::Store;
-use crate::tls::acme::Board;
-use arc_swap::ArcSwap;
 use http::HeaderValue;
 use prometheus_client::metrics::counter::Counter;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use tokio_util::sync::CancellationToken;
-
-/// What every connection shares.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) snapshot: ArcSwap<Snapshot>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) slots: Arc<Slots>,
-    pub(super) store: Arc<Store>,
-    pub(super) board: Arc<Board>,
-    pub(super) self_check: SelfCheck,
-    /// Lines that the log has dropped.
-    pub(super) lines_dropped: Box<LinesDropped>,
-    /// Set when the process is asked to end; readiness fails from then on.
-    pub(super) leaving: AtomicBool,
-    /// Cancelled when connections are dropped, finished or not.
-    pub(super) kill: CancellationToken,
-}
-
-pub(super) struct LinesDropped(pub(super) Box<dyn Fn() -> usize + Send + Sync>);
-
-impl std::fmt::Debug for LinesDropped {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("LinesDropped")
-    }
-}
-
-impl Shared {
-    /// Why the edge is not ready; `None` when it is.
-    pub(super) fn not_ready(&self) -> Option<&'static str> {
-        if self.leaving.load(Relaxed) {
-            Some("draining")
-        } else if self.snapshot.load().settings.tls.is_some() && self.store.current().is_empty() {
-            // An expired certificate does not count as none: the clock that is wrong may be ours.
-            Some("no certificate")
-        } else {
-            None
-        }
-    }
-}
 
 /// The settings in force and what follows from them, so that no request works it out again.
 #[derive(Debug)]

@@ -1,0 +1,102 @@
+//! The files that settings name, read once.
+
+use crate::config::file::{Unreadable, read_file};
+use crate::config::place::Place;
+use crate::config::problem::Problem;
+use crate::config::reader::At;
+use crate::outbound::Roots;
+use bytes::Bytes;
+use data_encoding::BASE64URL_NOPAD;
+use secrecy::{SecretSlice, SecretString};
+use std::path::PathBuf;
+
+/// The longest page.
+const PAGE_BYTES: usize = 64 << 10;
+
+/// The longest bearer token: it has to fit in a request's head. Other keys are shorter still.
+const TOKEN_BYTES: usize = 4 << 10;
+
+/// The longest list of authorities.
+const ROOT_CA_BYTES: usize = 1 << 20;
+
+pub(super) fn page_body(text: &At<String>) -> Result<Bytes, Problem> {
+    if text.value.len() > PAGE_BYTES {
+        return Err(too_long("the body of the page", &text.place));
+    }
+    Ok(Bytes::from(text.value.clone()))
+}
+
+pub(super) fn page(file: &At<PathBuf>) -> Result<Bytes, Problem> {
+    read_file(&file.value, PAGE_BYTES).map(Bytes::from).map_err(|why| {
+        let name = format!("page `{}`", file.value.display());
+        match why {
+            Unreadable::TooLong(_) => too_long(&name, &file.place),
+            why => unreadable(&name, file, &why, "verification.html"),
+        }
+    })
+}
+
+fn too_long(what: &str, place: &Place) -> Problem {
+    Problem::error(format!("{what} is over {}KiB", PAGE_BYTES >> 10))
+        .at(place)
+        .hint("pages are for verification files; serve anything larger elsewhere")
+}
+
+/// A word that clients present.
+pub(super) fn token(file: &At<PathBuf>) -> Result<SecretString, Problem> {
+    let name = format!("the token file `{}`", file.value.display());
+    let unfit =
+        |why: &str, hint: &str| Problem::error(format!("{name} {why}")).at(&file.place).hint(hint);
+    let token = read_file(&file.value, TOKEN_BYTES)
+        .map_err(|why| unreadable(&name, file, &why, "self-check-token"))?;
+    let token = token.trim_ascii();
+    if token.is_empty() {
+        return Err(unfit("is empty", "write a token into it, or remove `token_file`"));
+    }
+    // RFC 9110 §5.5: nothing else can be sent in a header.
+    if !token.iter().all(u8::is_ascii_graphic) {
+        let hint =
+            "write one word of letters, digits and signs, for example from `openssl rand -hex 32`";
+        return Err(unfit("holds what no bearer token has", hint));
+    }
+    Ok(String::from_utf8_lossy(token).into_owned().into())
+}
+
+/// The public authorities and those in the file.
+pub(super) fn roots(file: &At<PathBuf>) -> Result<Roots, Problem> {
+    let name = format!("`{}`", file.value.display());
+    let pem = read_file(&file.value, ROOT_CA_BYTES)
+        .map_err(|why| unreadable(&name, file, &why, "ca.pem"))?;
+    Roots::public().and_pem(&pem).map_err(|error| {
+        Problem::error(format!("{name} {error}")).at(&file.place).hint(
+            "name a file with the authorities' certificates, each from `-----BEGIN CERTIFICATE-----` on",
+        )
+    })
+}
+
+/// A key in base64url, as authorities hand it out.
+pub(super) fn hmac_key(file: &At<PathBuf>) -> Result<SecretSlice<u8>, Problem> {
+    let name = format!("the key file `{}`", file.value.display());
+    let text = read_file(&file.value, TOKEN_BYTES)
+        .map_err(|why| unreadable(&name, file, &why, "eab.key"))?;
+    // Some hand it out with padding.
+    let text: Vec<u8> =
+        text.into_iter().filter(|byte| !byte.is_ascii_whitespace() && *byte != b'=').collect();
+    let unfit = match BASE64URL_NOPAD.decode(&text) {
+        Ok(key) if key.is_empty() => "is empty",
+        Ok(key) => return Ok(key.into()),
+        Err(_) => "is not base64url",
+    };
+    Err(Problem::error(format!("{name} {unfit}"))
+        .at(&file.place)
+        .hint("write the key into it as the authority hands it out"))
+}
+
+/// A file that a setting names cannot be read.
+fn unreadable(name: &str, file: &At<PathBuf>, why: &Unreadable, example: &str) -> Problem {
+    let hint = why.hint(&file.value, example);
+    Problem::error(format!("cannot read {name}"))
+        .at(&file.place)
+        .caused_by(why)
+        .hint(hint.unwrap_or_else(|| "relative paths start at the working directory".into()))
+}

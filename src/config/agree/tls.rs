@@ -1,0 +1,211 @@
+//! Whether certificates and listeners agree, and what there is to have certificates for.
+
+use super::files;
+use crate::config::place::Place;
+use crate::config::problem::Problem;
+use crate::config::read::{AcmeRead, LETS_ENCRYPT, Read, STATE_DIR, TlsRead};
+use crate::config::reader::At;
+use crate::config::settings::{Acme, CertificateFiles, Challenge, Eab, Tls};
+use crate::outbound::Roots;
+use crate::redirect::Host;
+use std::path::PathBuf;
+
+pub(super) fn settle(read: &Read, problems: &mut Vec<Problem>) -> Option<Tls> {
+    let tls = &read.tls;
+    let pairs = pairs(tls, problems);
+    let given = tls.given || tls.acme.is_some();
+    if let (Some(https), false) = (read.listen.https.first(), given) {
+        problems.push(
+            Problem::error("`listen.https` needs a certificate, and `[tls]` names none")
+                .at(&https.place)
+                .hint(
+                    "set `certificate` and `private_key` in `[tls]`, or let `[tls.acme]` obtain \
+                     one, or turn `listen.https` off",
+                ),
+        );
+    }
+    let pair = tls.pairs.first().map(|pair| &pair.place);
+    let certificate = tls.certificate.as_ref().map(|certificate| &certificate.place).or(pair);
+    if let (Some(certificate), true) = (certificate, read.listen.https.is_empty()) {
+        problems.push(
+            Problem::warning("the certificate is not used: `listen.https` is off")
+                .at(certificate)
+                .hint("set `https = \"0.0.0.0:443\"` in `[listen]`, or remove the certificate"),
+        );
+    }
+    if let (Some(hsts), false) = (&tls.hsts, given) {
+        problems.push(
+            Problem::warning("`tls.hsts` does nothing without a certificate")
+                .at(&hsts.place)
+                .hint("let whatever terminates TLS send Strict-Transport-Security"),
+        );
+    }
+    let hsts = tls.hsts.as_ref().map(|hsts| hsts.value);
+    let acme = tls.acme.as_ref().and_then(|acme| self::acme(acme, read, problems));
+    (!pairs.is_empty() || acme.is_some()).then_some(Tls { pairs, acme, hsts })
+}
+
+fn acme(acme: &AcmeRead, read: &Read, problems: &mut Vec<Problem>) -> Option<Acme> {
+    let before = problems.len();
+    consent(acme, problems);
+    let challenge = challenge(acme, read, problems);
+    let eab = eab(acme, problems);
+    let domains = domains(acme, read, problems);
+    let roots = acme.root_ca.as_ref().map_or_else(|| Ok(Roots::public()), files::roots);
+    let roots = roots.unwrap_or_else(|problem| {
+        problems.push(problem);
+        Roots::public()
+    });
+    let text = |at: &At<String>| at.value.as_str().into();
+    let path = |at: &At<PathBuf>| at.value.clone();
+    let mut directories: Vec<_> = acme.directories.iter().map(|it| it.value.clone()).collect();
+    if directories.is_empty() {
+        directories.push(LETS_ENCRYPT.into());
+    }
+    (problems.len() == before && !acme.broken).then(|| Acme {
+        domains,
+        contact: acme.contact.iter().map(|it| it.value.clone()).collect(),
+        directories,
+        profile: acme.profile.as_ref().map(text),
+        eab,
+        state_dir: acme.state_dir.as_ref().map_or_else(|| STATE_DIR.into(), path),
+        challenge,
+        roots,
+    })
+}
+
+fn consent(acme: &AcmeRead, problems: &mut Vec<Problem>) {
+    let agreed = acme.agreed.as_ref();
+    if !agreed.is_some_and(|agreed| agreed.value) && !acme.broken {
+        problems.push(
+            Problem::error("`[tls.acme]` needs your consent to the authority's terms of service")
+                .at(agreed.map_or(&acme.place, |agreed| &agreed.place))
+                .hint("read them, and set `agree_to_terms = true`"),
+        );
+    }
+}
+
+/// The challenge, and whether there are listeners to answer it and to use what comes of it.
+fn challenge(acme: &AcmeRead, read: &Read, problems: &mut Vec<Problem>) -> Challenge {
+    let challenge = acme.challenge.as_ref().map_or(Challenge::TlsAlpn01, |it| it.value);
+    if read.listen.https.is_empty() {
+        problems.push(
+            Problem::error("`[tls.acme]` obtains certificates, and `listen.https` is off")
+                .at(&acme.place)
+                .hint("set it, for example `https = \"0.0.0.0:443\"` in `[listen]`"),
+        );
+    }
+    if let (Challenge::Http01, true, Some(at)) =
+        (challenge, read.listen.http.is_empty(), &acme.challenge)
+    {
+        problems.push(
+            Problem::error("the challenge `http-01` is answered on `listen.http`, which is off")
+                .at(&at.place)
+                .hint("set it, for example `http = \"0.0.0.0:80\"`, or use `tls-alpn-01`"),
+        );
+    }
+    challenge
+}
+
+fn eab(acme: &AcmeRead, problems: &mut Vec<Problem>) -> Option<Eab> {
+    let half = match (&acme.eab_key_id, &acme.eab_hmac_key_file) {
+        (Some(id), Some(file)) => match files::hmac_key(file) {
+            Ok(hmac_key) => return Some(Eab { key_id: id.value.as_str().into(), hmac_key }),
+            Err(problem) => {
+                problems.push(problem);
+                return None;
+            }
+        },
+        (Some(id), None) => half("tls.acme", "eab_key_id", "eab_hmac_key_file", &id.place),
+        (None, Some(file)) => half("tls.acme", "eab_hmac_key_file", "eab_key_id", &file.place),
+        (None, None) => return None,
+    };
+    if !acme.broken {
+        problems.push(half.hint("the authority hands out both together"));
+    }
+    None
+}
+
+/// Those that are named, else the hosts of the routes, else that of the public URL.
+fn domains(acme: &AcmeRead, read: &Read, problems: &mut Vec<Problem>) -> Vec<Host> {
+    let mut domains: Vec<Host> = Vec::new();
+    for at in &acme.domains {
+        if domains.contains(&at.value) {
+            let what = format!("`{}` stands in `tls.acme.domains` twice", at.value);
+            problems.push(Problem::error(what).at(&at.place).hint("remove one of them"));
+        } else {
+            domains.push(at.value.clone());
+        }
+    }
+    if acme.domains.is_empty() {
+        for host in read.routes.iter().filter_map(|route| route.host.as_ref()) {
+            if !domains.contains(host) {
+                domains.push(host.clone());
+            }
+        }
+        if let (true, Some(public)) = (domains.is_empty(), &read.public_url) {
+            domains.push(public.value.host.clone());
+        }
+    }
+    if domains.is_empty() && !acme.broken {
+        problems.push(
+            Problem::error("nothing says which domain the certificate is for")
+                .at(&acme.place)
+                .hint("name it as `domains` in `[tls.acme]`, as `host` of a route, or in `public_url`"),
+        );
+    }
+    // A private directory may know what no public one does.
+    if acme.directories.is_empty() {
+        for host in domains.iter().filter(|host| !is_public(host)) {
+            let what = format!("no public authority certifies `{host}`");
+            problems.push(Problem::error(what).at(&acme.place).hint(
+                "name a public host, or a private authority as `directory` with its `root_ca`",
+            ));
+        }
+    }
+    domains
+}
+
+/// Whether the host can be known beyond this machine: more than one label, or an address.
+fn is_public(host: &Host) -> bool {
+    let name = host.as_str();
+    (name.contains('.') || name.starts_with('[')) && !name.ends_with(".localhost")
+}
+
+fn pairs(tls: &TlsRead, problems: &mut Vec<Problem>) -> Vec<CertificateFiles> {
+    let mut pairs: Vec<_> = tls.pairs.iter().map(|pair| pair.value.clone()).collect();
+    match (&tls.certificate, &tls.private_key) {
+        (Some(certificate), Some(private_key)) => {
+            if let Some(pair) = tls.pairs.first() {
+                problems.push(
+                    Problem::error(
+                        "certificates are given both as `tls.certificate` and as `[[tls.pair]]`",
+                    )
+                    .at(&pair.place)
+                    .hint(
+                        "move `certificate` and `private_key` into a `[[tls.pair]]` of their own",
+                    ),
+                );
+            }
+            pairs.push(CertificateFiles {
+                certificate: certificate.value.clone(),
+                private_key: private_key.value.clone(),
+            });
+        }
+        (Some(certificate), None) => problems.push(
+            half("tls", "certificate", "private_key", &certificate.place)
+                .hint("name the PEM file as `private_key`"),
+        ),
+        (None, Some(private_key)) => problems.push(
+            half("tls", "private_key", "certificate", &private_key.place)
+                .hint("name the PEM file as `certificate`"),
+        ),
+        (None, None) => {}
+    }
+    pairs
+}
+
+/// One of two settings that go together.
+fn half(table: &str, has: &str, lacks: &str, place: &Place) -> Problem {
+    Problem::error(format!("`{table}.{has}` is set, and `{table}.{lacks}` is not")).at(place)
+}

@@ -1,0 +1,40 @@
+use super::self_check::SelfCheck;
+use super::slots::Slots;
+use super::snapshot::Snapshot;
+use crate::observe::{Log, Metrics};
+use crate::tls::Store;
+use crate::tls::acme::Board;
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use tokio_util::sync::CancellationToken;
+
+/// What every connection shares.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) snapshot: ArcSwap<Snapshot>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) slots: Arc<Slots>,
+    pub(super) store: Arc<Store>,
+    pub(super) board: Arc<Board>,
+    pub(super) self_check: Arc<SelfCheck>,
+    pub(super) log: Arc<Log>,
+    /// Set when the process is asked to end; readiness fails from then on.
+    pub(super) leaving: AtomicBool,
+    /// Cancelled when connections are dropped, finished or not.
+    pub(super) kill: CancellationToken,
+}
+
+impl Shared {
+    /// Why the edge is not ready, as a line; `None` when it is.
+    pub(super) fn not_ready(&self) -> Option<&'static str> {
+        if self.leaving.load(Relaxed) {
+            Some("draining\n")
+        } else if self.snapshot.load().settings.tls.is_some() && self.store.current().is_empty() {
+            // An expired certificate does not count as none: the clock that is wrong may be ours.
+            Some("no certificate\n")
+        } else {
+            None
+        }
+    }
+}

@@ -20,6 +20,7 @@ mod connection;
 mod guard;
 mod http1;
 mod http2;
+mod keeper;
 mod lifecycle;
 mod listen;
 mod origin;

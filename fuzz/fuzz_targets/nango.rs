@@ -52,12 +52,12 @@ fuzz_target!(|data: &[u8]| {
     let uris = parsed.query_pairs().filter(|(name, _)| name == "redirect_uri");
     assert!(overridden || uris.last().is_some_and(|(_, uri)| uri == CALLBACK), "{url}");
     let subject = Subject {
-        template: "google",
-        url: &url,
-        current: CALLBACK,
-        old: CALLBACK,
-        new: CALLBACK,
+        template: "google".into(),
+        url,
+        current: CALLBACK.into(),
+        old: CALLBACK.into(),
+        new: CALLBACK.into(),
         prompt_none: None,
     };
-    std::hint::black_box(Differential::preview(subject).is_ok());
+    std::hint::black_box(Differential::preview(&subject).is_ok());
 });

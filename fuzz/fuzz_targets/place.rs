@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use callback_edge::redirect::{FormPost, Host, Path, Route, RouteTable, Target, of_request};
+use callback_edge::redirect::{FormPost, Host, Path, Route, RouteTable, Target, requested_host};
 use callback_edge_fuzz::Input;
 use http::{HeaderMap, HeaderValue, Uri, Version, header};
 use libfuzzer_sys::fuzz_target;
@@ -44,7 +44,7 @@ fuzz_target!(|data: &[u8]| {
         fields.push(String::from_utf8_lossy(field).into_owned());
     }
     let Ok(uri) = Uri::try_from(input.0) else { return };
-    let host = of_request(version, &uri, &headers);
+    let host = requested_host(version, &uri, &headers);
     if fields.len() > 1 || uri.authority().is_some() && version != Version::HTTP_2 {
         assert!(host.is_err());
     }
@@ -76,7 +76,7 @@ fuzz_target!(|data: &[u8]| {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_str(field).expect("a name"));
         let uri = Uri::from_static("/");
-        let host = of_request(Version::HTTP_11, &uri, &headers).expect("a host").expect("one");
+        let host = requested_host(Version::HTTP_11, &uri, &headers).expect("a host").expect("one");
         assert_eq!(host, named.as_str());
     }
     if let Ok(text) = std::str::from_utf8(input.0)

@@ -43,15 +43,21 @@ fn denies(said: &Said) -> bool {
 fuzz_target!(|data: &[u8]| {
     let mut input = Input(data);
     let template = input.one(&TEMPLATES);
-    let subject =
-        Subject { template, url: ASKED, current: OLD, old: OLD, new: NEW, prompt_none: None };
+    let subject = Subject {
+        template: template.into(),
+        url: ASKED.into(),
+        current: OLD.into(),
+        old: OLD.into(),
+        new: NEW.into(),
+        prompt_none: None,
+    };
     // Answers are drawn from four, so that some are alike.
     let pool: [&[u8]; 4] = std::array::from_fn(|_| {
         let before = input.0;
         let _ = input.answer(str::to_owned);
         &before[..before.len() - input.0.len()]
     });
-    let mut examination = Examination::new(subject);
+    let mut examination = Examination::new(&subject);
     let mut asked: Vec<(String, Said, usize)> = Vec::new();
     let Finding { state, evidence } = loop {
         match examination.wants() {

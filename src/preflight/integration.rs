@@ -1,5 +1,6 @@
 //! What was found of one integration, in words, and what to do about it.
 
+use super::candidate::NoUrl;
 use super::differential::{Callbacks, Finding, Provider, State, Untestable};
 use crate::report::{Check, Status, printable};
 
@@ -7,8 +8,8 @@ use crate::report::{Check, Status, printable};
 pub(super) enum Found {
     /// No browser comes back to it.
     NoCallback(String),
-    /// No authorization URL could be had: why, and what to do.
-    NoUrl(String, String),
+    /// No authorization URL could be had.
+    NoUrl(NoUrl),
     /// It comes back to an address that its app names itself, which nobody else can see.
     SetupUrl(String),
     /// It would have been asked there.
@@ -18,7 +19,7 @@ pub(super) enum Found {
 }
 
 /// One integration at the end of a preflight.
-pub(super) struct Subject<'a> {
+pub(super) struct Examined<'a> {
     pub(super) key: &'a str,
     pub(super) template: &'a str,
     /// The callback that is to be saved.
@@ -33,7 +34,7 @@ pub(super) struct Subject<'a> {
     pub(super) notes: &'a [String],
 }
 
-impl Subject<'_> {
+impl Examined<'_> {
     pub(super) fn judge(&self, found: Found) -> Check {
         let provider = Provider::of(self.template);
         let id = format!("integration.{}", printable(self.key));
@@ -42,7 +43,7 @@ impl Subject<'_> {
             Found::NoCallback(mode) => {
                 return check.state("no_callback").skip(format!("{mode} has no callback"));
             }
-            Found::NoUrl(why, hint) => check
+            Found::NoUrl(NoUrl { why, hint }) => check
                 .state("no_url")
                 .unknown("no authorization URL could be had")
                 .detail(why)
@@ -162,7 +163,7 @@ mod tests {
 
     fn judge(template: &str, switched: bool, acknowledged: bool, found: Found) -> Check {
         let notes = ["a note".to_owned()];
-        Subject {
+        Examined {
             key: "k",
             template,
             callback: "https://auth.example.com/oauth/callback",
@@ -201,7 +202,7 @@ mod tests {
     /// Nango's users choose keys; whatever they hold, it does not drive a terminal.
     #[test]
     fn a_key_cannot_drive_a_terminal() {
-        let subject = Subject {
+        let examined = Examined {
             key: "a\u{1b}[2Jb",
             template: "any",
             callback: "https://auth.example.com/oauth/callback",
@@ -210,7 +211,7 @@ mod tests {
             overridden: false,
             notes: &[],
         };
-        let check = subject.judge(asked(State::Undecidable));
+        let check = examined.judge(asked(State::Undecidable));
         assert_eq!(check.id, r"integration.a\u{1b}[2Jb");
         assert!(!format!("{check:?}").contains('\u{1b}'));
     }

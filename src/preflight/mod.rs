@@ -1,18 +1,22 @@
 //! Is it safe to save a callback in Nango's settings?
 //!
-//! First the callback itself is checked ([`crate::check`]); then `nango` is asked what there is and
-//! how flows begin, `authorization` builds the same URLs from templates, `differential` asks every
-//! provider, `integration` says what was found of each in words, and `switch` what to do in which
-//! order. `survey` brings them together. To teach it a provider, add it in
+//! First the callback itself is checked ([`crate::check`]). Then `survey` walks: `nango` is asked
+//! what there is, and each integration becomes a `candidate`; `urls` finds where its users are sent
+//! to, by flows that are begun or by `authorization` from templates; `environment` is what those
+//! have in common; `differential` asks every provider; `integration` says what was found of each in
+//! words, and `switch` what to do in which order. To teach it a provider, add it in
 //! `differential/provider.rs`, and its answers to the recorded ones beside it.
 
 mod authorization;
+mod candidate;
 pub mod differential;
+mod environment;
 mod hmac;
 mod integration;
 mod nango;
 mod survey;
 mod switch;
+mod urls;
 
 pub use authorization::offline as authorization_url;
 pub use hmac::hmac_digest;

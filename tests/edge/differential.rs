@@ -69,11 +69,15 @@ async fn test(answer: Provider) -> (Finding, usize, Duration) {
         "http://{address}/auth?client_id=a&state=live-canary&redirect_uri={}",
         OLD.replace(':', "%3A").replace('/', "%2F")
     );
-    let subject =
-        Subject { template: "any", url: &url, current: OLD, old: OLD, new: NEW, prompt_none: None };
+    let subject = subject(url);
     let began = Instant::now();
-    let finding = differential.test(subject).await;
+    let finding = differential.test(&subject).await;
     (finding, count.load(Ordering::SeqCst), began.elapsed())
+}
+
+fn subject(url: String) -> Subject {
+    let (old, new) = (OLD.to_owned(), NEW.to_owned());
+    Subject { template: "any".into(), url, current: old.clone(), old, new, prompt_none: None }
 }
 
 const LOGIN: &str = "<h1>Sign in</h1><input type=\"password\">";
@@ -213,15 +217,8 @@ async fn nothing_is_asked_twice_and_a_host_that_has_enough_is_left_alone() {
     let differential = Differential::new(outbound, &manners);
     for client in ["a", "a", "b"] {
         let url = format!("http://{address}/auth?client_id={client}&redirect_uri={OLD}");
-        let subject = Subject {
-            template: "any",
-            url: &url,
-            current: OLD,
-            old: OLD,
-            new: NEW,
-            prompt_none: None,
-        };
-        assert_eq!(differential.test(subject).await.state, Ok(State::Inconclusive));
+        let subject = subject(url);
+        assert_eq!(differential.test(&subject).await.state, Ok(State::Inconclusive));
     }
     assert_eq!(count.load(Ordering::SeqCst), 1);
 }

@@ -35,18 +35,18 @@ use tokio::sync::OnceCell;
 use url::{Position, Url};
 
 /// One integration's authorization request, and what is to be found out about it.
-#[derive(Clone, Copy)]
-pub struct Subject<'s> {
+#[derive(Clone)]
+pub struct Subject {
     /// Nango's name of the template, for example `google-mail`.
-    pub template: &'s str,
+    pub template: String,
     /// The authorization URL as users are sent to it. It holds a live `state`: a secret.
-    pub url: &'s str,
+    pub url: String,
     /// The redirect URI that stands in it.
-    pub current: &'s str,
+    pub current: String,
     /// A redirect URI that is known to be good.
-    pub old: &'s str,
+    pub old: String,
     /// The one to find out about.
-    pub new: &'s str,
+    pub new: String,
     /// Whether to ask with `prompt=none`; `None`: as is known of the provider.
     pub prompt_none: Option<bool>,
 }
@@ -89,8 +89,8 @@ impl Differential {
     }
 
     /// Asks the provider. Two integrations of one app are one question, asked once.
-    pub async fn test(&self, subject: Subject<'_>) -> Finding {
-        let request = match AuthorizationRequest::parse(subject.url, subject.current) {
+    pub async fn test(&self, subject: &Subject) -> Finding {
+        let request = match AuthorizationRequest::parse(&subject.url, &subject.current) {
             Ok(request) => request,
             Err(why) => return Finding { state: Err(why), evidence: why.words().to_owned() },
         };
@@ -102,12 +102,12 @@ impl Differential {
     }
 
     /// Where the question would go, without any value.
-    pub fn preview(subject: Subject<'_>) -> Result<String, Untestable> {
-        AuthorizationRequest::parse(subject.url, subject.current).map(|request| request.shown())
+    pub fn preview(subject: &Subject) -> Result<String, Untestable> {
+        AuthorizationRequest::parse(&subject.url, &subject.current).map(|request| request.shown())
     }
 
-    async fn ask(&self, request: &AuthorizationRequest, subject: Subject<'_>) -> Finding {
-        let known = Provider::of(subject.template).prompt_none;
+    async fn ask(&self, request: &AuthorizationRequest, subject: &Subject) -> Finding {
+        let known = Provider::of(&subject.template).prompt_none;
         let prompt_none = subject.prompt_none.unwrap_or(known);
         let mut examination = Examination::new(subject);
         loop {
@@ -151,7 +151,7 @@ impl Differential {
 /// One test without its I/O: it says what to ask, takes what is answered, and comes to a finding.
 /// Nothing that a provider answers makes it panic, or ask more than eight times.
 pub struct Examination<'s> {
-    subject: Subject<'s>,
+    subject: &'s Subject,
     provider: Provider,
     /// The two controls; `None` where the new callback is no URL.
     bogus: Option<(String, String)>,
@@ -181,9 +181,9 @@ struct Asking {
 
 impl<'s> Examination<'s> {
     /// Nothing is asked yet.
-    pub fn new(subject: Subject<'s>) -> Self {
-        let provider = Provider::of(subject.template);
-        let bogus = bogus(subject.new);
+    pub fn new(subject: &'s Subject) -> Self {
+        let provider = Provider::of(&subject.template);
+        let bogus = bogus(&subject.new);
         Self { subject, provider, bogus, probes: Probes::default(), asked: None }
     }
 
@@ -201,9 +201,9 @@ impl<'s> Examination<'s> {
             Ruling::Ask(question) => question,
         };
         let redirect_uri = match question {
-            Question::Old => self.subject.old,
+            Question::Old => &self.subject.old,
             Question::Host => host,
-            Question::New => self.subject.new,
+            Question::New => &self.subject.new,
             Question::Path => path,
         };
         let (redirect_uri, state) = (redirect_uri.to_owned(), fresh_state());

@@ -2,11 +2,11 @@
 
 use super::format::Format;
 use super::reach::{Reach, duration};
-use super::{Exit, port_of_no_one, printed, progress, talk, usage};
+use super::{Exit, block_on, cannot_run, port_of_no_one, printed, progress, talk, usage};
 use crate::check::{self, IDS, Plan, Selection};
 use crate::config::{self, Problem, Problems, Settings};
 use crate::outbound::Outbound;
-use crate::redirect::{self, BadTarget, Target};
+use crate::redirect::{BadTarget, Target};
 use crate::report::{Report, Verdict};
 use crate::server;
 use std::io::{self, IsTerminal};
@@ -60,9 +60,6 @@ pub(super) struct Args {
     no_follow: bool,
 }
 
-/// How many times the longest step the whole check of one URL may take.
-const STEPS: u32 = 12;
-
 /// The shortest and the longest pause between two tries of `--wait`.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(15)];
 
@@ -102,14 +99,10 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
         }
     };
     let plans: Vec<_> = plans.into_iter().map(|plan| tuned(plan, args)).collect();
-    let reports = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(until_passed(&plans, &outbound, args.wait)),
-        Err(error) => {
-            talk(&format!("error: {error}"));
-            return Exit::CouldNotRun;
-        }
-    };
-    printed(format(args).print(&reports), Verdict::of(&reports).into())
+    match block_on(until_passed(&plans, &outbound, args.wait)) {
+        Ok(reports) => printed(format(args).print(&reports), Verdict::of(&reports).into()),
+        Err(error) => cannot_run(&error),
+    }
 }
 
 /// The settings. A callback of somebody else's has nothing to do with a file that happens to lie
@@ -141,21 +134,15 @@ fn plans_of_settings(settings: &Settings, target: Option<&Target>) -> Result<Vec
 
 /// The callbacks on the command line. Without a target, each leads to its like at Nango.
 fn plans_of_urls(args: &Args, nango: &str) -> Result<Vec<Plan>, BadTarget> {
-    let at_nango = |url: &str| {
-        let path = Url::parse(url)
-            .ok()
-            .and_then(|url| redirect::Path::parse(url.path().trim_end_matches('/')).ok());
-        let path = path.as_ref().map_or("/oauth/callback", config::path_at_nango);
-        Target::parse(&format!("{nango}{path}"))
-    };
-    let target = |url: &str| args.target.clone().map_or_else(|| at_nango(url), Ok);
+    let target =
+        |url: &str| args.target.clone().map_or_else(|| config::target_at_nango(nango, url), Ok);
     args.urls.iter().map(|url| Ok(Plan::new(url, target(url)?))).collect()
 }
 
 fn tuned(mut plan: Plan, args: &Args) -> Plan {
     plan.selection = Selection { only: args.only.clone(), skip: args.skip.clone() };
     plan.follow &= !args.no_follow;
-    plan.total = args.reach.timeout.saturating_mul(STEPS);
+    plan.total = args.reach.total();
     if io::stderr().is_terminal() {
         plan.progress = Some(progress::line);
     }

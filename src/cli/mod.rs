@@ -99,6 +99,17 @@ fn talk(text: &str) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
+/// Runs to its end what a command waits for, in this thread: nothing in here needs more.
+fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work))
+}
+
+/// The end of a command that cannot begin.
+fn cannot_run(error: &io::Error) -> Exit {
+    talk(&Problem::error("cannot run").caused_by(error).coloured());
+    Exit::CouldNotRun
+}
+
 /// The end of a command that was not asked rightly.
 fn usage(problem: &Problem) -> Exit {
     talk(&problem.coloured());

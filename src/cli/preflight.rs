@@ -5,13 +5,13 @@ use super::hmac;
 use super::reach::{Reach, duration};
 use super::secret::secret;
 use super::watch::{Watch, until_stopped};
-use super::{Exit, printed, progress, talk, usage};
+use super::{Exit, block_on, cannot_run, printed, progress, talk, usage};
 use crate::check;
 use crate::config::{self, Problem, Settings};
 use crate::outbound::Outbound;
 use crate::preflight::differential::Manners;
 use crate::preflight::{self, Mode, Nango, Plan, Start};
-use crate::redirect::{self, Target};
+use crate::redirect::Target;
 use crate::report::Report;
 use clap::builder::NonEmptyStringValueParser;
 use secrecy::ExposeSecret as _;
@@ -125,9 +125,6 @@ enum ModeArg {
     Offline,
 }
 
-/// How many times the longest step the check of the callback may take.
-const STEPS: u32 = 12;
-
 /// The API key of an environment, as Nango's own examples call it.
 const KEY: &str = "NANGO_SECRET_KEY";
 
@@ -150,13 +147,6 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
         Ok(prepared) => prepared,
         Err(problem) => return usage(&problem),
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            talk(&format!("error: {error}"));
-            return Exit::CouldNotRun;
-        }
-    };
     let format = format(args);
     let once = async || {
         let report = preflight::run(&plan, &nango, &outbound).await;
@@ -169,7 +159,7 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
         let verdict = report.verdict();
         printed(format.print(std::slice::from_ref(report)), verdict.into())
     };
-    runtime.block_on(async {
+    let done = block_on(async {
         match args.every {
             None => print(&once().await),
             Some(every) => {
@@ -184,7 +174,8 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
                 .await
             }
         }
-    })
+    });
+    done.unwrap_or_else(|error| cannot_run(&error))
 }
 
 fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), Problem> {
@@ -209,9 +200,11 @@ fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), 
         )
         .hint("set --public-key, or leave the file out: connect sessions need no signature"));
     }
-    let base = Target::parse(&format!("{}/", settings.nango_url))
-        .map_err(|error| Problem::error(format!("`nango.url`: {error}")))?;
-    let target = at_nango(args.callback.as_str(), &settings.nango_url)?;
+    let bad_nango = |error| Problem::error(format!("`nango.url`: {error}"));
+    // Where Nango expects the callback: the default of an environment that has none of its own.
+    let target =
+        config::target_at_nango(&settings.nango_url, args.callback.as_str()).map_err(bad_nango)?;
+    let base = Target::parse(&format!("{}/", settings.nango_url)).map_err(bad_nango)?;
     let previous = args.previous.as_ref().unwrap_or(&target).as_str().to_owned();
     let callback = args.callback.as_str();
     // As browsers compare: `:443` and letters of the host make no other URL.
@@ -228,7 +221,7 @@ fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), 
     let outbound = args.reach.outbound(Some(settings))?;
     let mut check = check::Plan::new(callback, target);
     check.follow = !args.no_follow;
-    check.total = args.reach.timeout.saturating_mul(STEPS);
+    check.total = args.reach.total();
     let watched = io::stderr().is_terminal();
     if watched {
         check.progress = Some(progress::line);
@@ -254,16 +247,6 @@ fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), 
         progress: watched.then_some(progress::bar),
     };
     Ok((plan, Nango::new(outbound.clone(), &base, key), outbound))
-}
-
-/// Where Nango expects the callback: the default of an environment that has none of its own.
-fn at_nango(callback: &str, nango: &str) -> Result<Target, Problem> {
-    let path = Url::parse(callback)
-        .ok()
-        .and_then(|url| redirect::Path::parse(url.path().trim_end_matches('/')).ok());
-    let path = path.as_ref().map_or("/oauth/callback", config::path_at_nango);
-    Target::parse(&format!("{nango}{path}"))
-        .map_err(|error| Problem::error(format!("`nango.url`: {error}")))
 }
 
 fn format(args: &Args) -> Format {

@@ -23,10 +23,18 @@ pub(super) struct Reach {
 
     /// How long each step may take: resolve, connect, handshake, answer
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
-    pub(super) timeout: Duration,
+    timeout: Duration,
 }
 
+/// How many times the longest step the whole check of one URL may take.
+const STEPS: u32 = 12;
+
 impl Reach {
+    /// How long the whole check of one URL may take.
+    pub(super) fn total(&self) -> Duration {
+        self.timeout.saturating_mul(STEPS)
+    }
+
     /// The client; a file of authorities that cannot be used is a usage error.
     pub(super) fn outbound(&self, settings: Option<&Settings>) -> Result<Outbound, Problem> {
         let roots = self.roots(settings).map_err(|error| {

@@ -26,7 +26,13 @@ pub use problem::{Problem, Problems};
 pub use reader::Shown;
 pub use settings::*;
 
-/// The path at Nango that a callback leads to when nothing else is said.
-pub fn path_at_nango(path: &crate::redirect::Path) -> &'static str {
-    read::path_at_nango(path)
+use crate::redirect::{BadTarget, Path, Target};
+use url::Url;
+
+/// Where a callback leads to at Nango, `https://api.nango.dev`, when nothing else is said.
+pub fn target_at_nango(nango: &str, callback: &str) -> Result<Target, BadTarget> {
+    let path = Url::parse(callback).ok();
+    let path = path.and_then(|url| Path::parse(url.path().trim_end_matches('/')).ok());
+    let path = path.as_ref().map_or("/oauth/callback", read::path_at_nango);
+    Target::parse(&format!("{nango}{path}"))
 }

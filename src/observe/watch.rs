@@ -1,3 +1,4 @@
+use super::metrics::{Registered, unix_seconds};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -36,34 +37,36 @@ impl WatchMetrics {
     /// Every metric at zero.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("callback_edge_preflight");
-        let gauge = |registry: &mut Registry, name: &str, help: &str| {
-            let gauge = Gauge::default();
-            registry.register(name, help, gauge.clone());
-            gauge
-        };
-        let runs = Family::default();
-        registry.register("runs", "Preflights that ended, by verdict", runs.clone());
-        let safe =
-            gauge(&mut registry, "safe", "1 when the last preflight found it safe, 0 when not");
-        let switched = gauge(
-            &mut registry,
-            "switched",
-            "1 when Nango sends the callback, 0 while it sends another",
-        );
-        let ended_at = gauge(
-            &mut registry,
-            "ended_seconds",
-            "When the last preflight ended, Unix time; 0 for never",
-        );
-        let failed =
-            gauge(&mut registry, "checks_failed", "Checks that failed in the last preflight");
-        let integrations = Family::default();
-        registry.register(
-            "integration",
-            "1 for each integration with the state that the last preflight found it in",
-            integrations.clone(),
-        );
-        Self { registry, runs, safe, switched, ended_at, failed, integrations }
+        let own = &mut registry;
+        Self {
+            runs: Registered::new(own, "runs", "Preflights that ended, by verdict"),
+            safe: Registered::new(
+                own,
+                "safe",
+                "1 when the last preflight found it safe, 0 when not",
+            ),
+            switched: Registered::new(
+                own,
+                "switched",
+                "1 when Nango sends the callback, 0 while it sends another",
+            ),
+            ended_at: Registered::new(
+                own,
+                "ended_seconds",
+                "When the last preflight ended, Unix time; 0 for never",
+            ),
+            failed: Registered::new(
+                own,
+                "checks_failed",
+                "Checks that failed in the last preflight",
+            ),
+            integrations: Registered::new(
+                own,
+                "integration",
+                "1 for each integration with the state that the last preflight found it in",
+            ),
+            registry,
+        }
     }
 
     /// Records a run, and forgets the integrations of the one before: key and state of each.
@@ -76,7 +79,7 @@ impl WatchMetrics {
         self.safe.set(i64::from(run.safe));
         self.switched.set(i64::from(run.switched));
         self.failed.set(i64::try_from(run.failed).unwrap_or(i64::MAX));
-        self.ended_at.set(super::metrics::unix_seconds(SystemTime::now()));
+        self.ended_at.set(unix_seconds(SystemTime::now()));
         self.integrations.clear();
         for (key, state) in integrations {
             let labels = [("integration", key.to_owned()), ("state", state.to_owned())];

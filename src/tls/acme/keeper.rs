@@ -1,25 +1,22 @@
 //! One name's certificate, kept for ever.
 
+use super::board::{Board, Standing};
 use super::challenge;
 use super::client::Client;
+use super::clock::{moment, now};
 use super::failure::Failure;
 use super::journal::{Journal, Window};
+use super::renewal_info::{ari_text, ask_for_window};
 use super::schedule;
 use super::state::Folder;
-use super::{Board, Standing};
 use crate::config::{Acme, CertificateFiles};
 use crate::observe::{AcmeFailure as Reason, AcmeStep as Step, Label, Metrics};
 use crate::outbound::Outbound;
 use crate::tls::Store;
 use crate::tls::files::{Bytes, Certificate};
-use data_encoding::BASE64URL_NOPAD;
-use instant_acme::CertificateIdentifier;
-use serde::Deserialize;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 use tokio::sync::Mutex;
-use x509_parser::extensions::ParsedExtension;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// The longest sleep. The clock on the wall may be set meanwhile.
 const LOOK: u64 = 60;
@@ -29,9 +26,6 @@ const ORDER: Duration = Duration::from_mins(15);
 
 /// When to ask for the window again after the directory did not tell.
 const WINDOW_FAILED: u64 = 60 * 60;
-/// When to look again whether a directory that tells no windows does by now.
-const NO_WINDOWS: u64 = 24 * 60 * 60;
-
 /// What all names share.
 pub(super) struct Context {
     pub(super) settings: Acme,
@@ -389,68 +383,6 @@ impl Context {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Directory {
-    renewal_info: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RenewalInfo {
-    suggested_window: SuggestedWindow,
-}
-
-#[derive(Deserialize)]
-struct SuggestedWindow {
-    start: String,
-    end: String,
-}
-
-/// The window, if the directory tells one, and when to ask again.
-async fn ask_for_window(
-    client: &Client,
-    directory: &str,
-    certificate: &str,
-) -> Result<(Option<(u64, u64)>, u64), Box<dyn std::error::Error + Send + Sync>> {
-    let answer = client.get(directory).await?;
-    let Directory { renewal_info } = serde_json::from_slice(&answer.body)?;
-    let Some(url) = renewal_info else { return Ok((None, NO_WINDOWS)) };
-    let url = format!("{}/{certificate}", url.trim_end_matches('/'));
-    let answer = client.get(&url).await?;
-    if !answer.status.is_success() {
-        return Err(format!("the directory answers {}", answer.status).into());
-    }
-    let RenewalInfo { suggested_window } = serde_json::from_slice(&answer.body)?;
-    let time = |text: &str| {
-        let time: jiff::Timestamp = text.parse()?;
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(u64::try_from(time.as_second())?)
-    };
-    let (from, to) = (time(&suggested_window.start)?, time(&suggested_window.end)?);
-    // RFC 9773 §4.2: one that ends before it begins is to be treated as none.
-    let span = (from < to).then_some((from, to));
-    Ok((span, schedule::ask_again_in(answer.retry_after())))
-}
-
-/// How a directory names the certificate (RFC 9773 §4.1).
-pub(super) fn ari_id(certificate: &Certificate) -> Option<CertificateIdentifier<'static>> {
-    let (_, leaf) = X509Certificate::from_der(certificate.key.cert.first()?).ok()?;
-    let authority =
-        leaf.iter_extensions().find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::AuthorityKeyIdentifier(it) => it.key_identifier.as_ref(),
-            _ => None,
-        })?;
-    Some(CertificateIdentifier {
-        authority_key_identifier: BASE64URL_NOPAD.encode(authority.0).into(),
-        serial: BASE64URL_NOPAD.encode(leaf.tbs_certificate.raw_serial()).into(),
-    })
-}
-
-fn ari_text(certificate: &Certificate) -> Option<String> {
-    let id = ari_id(certificate)?;
-    Some(format!("{}.{}", id.authority_key_identifier, id.serial))
-}
-
 /// Certificate and key in one file, named for the domain.
 pub(super) fn certificate_file(name: &str) -> String {
     format!("{}.pem", name.trim_matches(['[', ']']))
@@ -484,15 +416,4 @@ fn random_share() -> f64 {
 
 fn share(number: u64) -> f64 {
     f64::from(u32::try_from(number >> 32).unwrap_or_default()) / f64::from(u32::MAX)
-}
-
-/// A time as people and programs read it.
-pub(super) fn moment(seconds: u64) -> jiff::Timestamp {
-    let seconds = i64::try_from(seconds).unwrap_or_default();
-    jiff::Timestamp::from_second(seconds).unwrap_or_default()
-}
-
-/// The clock on the wall, Unix seconds.
-pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

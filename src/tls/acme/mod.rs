@@ -6,21 +6,26 @@
 //!
 //! [`schedule`] and [`journal`] say when, as functions of the time and of what is remembered ·
 //! [`trial`] looks first whether the name leads here · [`order`] walks from the order to the
-//! certificate · [`challenge`] holds the answers that listeners give meanwhile · [`failure`] tells
-//! failures apart · [`state`] writes · [`client`] speaks.
+//! certificate · [`renewal_info`] asks when to renew · [`challenge`] holds the answers that listeners
+//! give meanwhile · [`board`] is what others see · [`failure`] tells failures apart · [`state`]
+//! writes · [`client`] speaks.
 //!
 //! Nothing in here stops: whatever fails is told, and is tried again later.
 
+mod board;
 mod challenge;
 mod client;
+mod clock;
 mod failure;
 mod journal;
 mod keeper;
 mod order;
+mod renewal_info;
 mod schedule;
 mod state;
 mod trial;
 
+pub use board::{Board, Standing};
 pub use challenge::{ACME_TLS, Challenges};
 pub use trial::PATH as CHALLENGE_PATH;
 
@@ -30,9 +35,8 @@ use crate::observe::{Label, Metrics};
 use crate::outbound::{Limits, Outbound, Override, Resolver, Roots};
 use keeper::{Context, Keeper};
 use state::{Folder, Lock};
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -48,58 +52,6 @@ const AFTER_A_PANIC: Duration = Duration::from_mins(1);
 /// How often a folder that another process owns is looked at: for its end, and for what it has
 /// renewed.
 const NOT_OURS: Duration = Duration::from_secs(2);
-
-/// What the rest of the server sees of ACME.
-#[derive(Debug, Default)]
-pub struct Board {
-    /// The answers to challenges.
-    pub challenges: Arc<Challenges>,
-    standings: Mutex<BTreeMap<Box<str>, Standing>>,
-}
-
-/// How it stands with one name. Times are Unix seconds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
-    /// The end of its certificate; `None` when there is none.
-    pub not_after: Option<u64>,
-    /// When the next order begins.
-    pub next: u64,
-    /// What went wrong last, and what to do about it.
-    pub trouble: Option<(String, String)>,
-}
-
-impl Standing {
-    /// In a line: what there is, and what comes next.
-    pub fn summary(&self) -> String {
-        let next = keeper::moment(self.next);
-        match self.not_after {
-            Some(end) => format!("valid to {}, renewed at {next}", keeper::moment(end)),
-            None if self.next <= keeper::now() => "none yet, being ordered".to_owned(),
-            None => format!("none yet, ordered at {next}"),
-        }
-    }
-
-    /// Whether there is a certificate that has not ended.
-    pub fn is_valid(&self) -> bool {
-        self.not_after.is_some_and(|end| end >= keeper::now())
-    }
-}
-
-impl Board {
-    /// Every name with how it stands.
-    pub fn standings(&self) -> BTreeMap<Box<str>, Standing> {
-        self.lock().clone()
-    }
-
-    fn put(&self, name: &str, standing: Standing) {
-        self.lock().insert(name.into(), standing);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Box<str>, Standing>> {
-        // Nothing under the lock can leave it half-way.
-        self.standings.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// ACME at work; ends when it is dropped. An order that is under way then is gone on with by
 /// whoever comes next.

@@ -2,9 +2,11 @@
 
 use super::challenge::{self, Guard};
 use super::client::Client;
+use super::clock::now;
 use super::failure::{Failure, Stage};
 use super::journal::Pending;
-use super::keeper::{Context, Keeper, ari_id, now};
+use super::keeper::{Context, Keeper};
+use super::renewal_info::ari_id;
 use super::trial;
 use crate::config::Challenge;
 use crate::observe::{AcmeFailure as Reason, AcmeStep as Step};

@@ -87,11 +87,10 @@ async fn knock_all(
 
 /// Asks on where the first answer allows it.
 async fn ask_on(plan: &Plan, prober: &Prober, lane: &mut Lane, seen: &mut Observations) {
-    let (callback, target) = (seen.callback.clone(), &plan.target);
-    let wants = |ids: &[&str]| plan.selection.wants_any(ids);
-    if plan.follow && wants(&["nango.callback"]) && plan.is_for_oauth() {
+    let asks_nango = |id| plan.follow && plan.is_for_oauth() && plan.selection.wants(id);
+    if asks_nango("nango.callback") {
         plan.tell("asking Nango");
-        seen.nango = Some(ask_nango(prober, target).await);
+        seen.nango = Some(ask_nango(prober, &plan.target).await);
     }
     let landing = seen.first().and_then(|first| first.landing().cloned());
     let Some(landing) = landing else { return };
@@ -104,32 +103,47 @@ async fn ask_on(plan: &Plan, prober: &Prober, lane: &mut Lane, seen: &mut Observ
         }
         Landing::Elsewhere(_) | Landing::Stays(_) => return,
     }
-    plan.tell("sending callbacks as providers make them");
-    if wants(&need_corpus()) {
-        let providers = Probe::providers(&prober.run);
-        seen.providers = prober.many(lane, &callback, target, providers).await;
-        plan.tell("sending spellings that break redirects");
-        let spellings = Probe::spellings(&prober.run);
-        seen.spellings = prober.many(lane, &callback, target, spellings).await;
-    }
-    if wants(&["redirect.size"]) {
-        plan.tell("sending long queries");
-        seen.sizes = prober.many(lane, &callback, target, Probe::sizes(&prober.run)).await;
-    }
+    ask_with_queries(plan, prober, lane, seen).await;
     plan.tell("asking in other ways");
-    if wants(&["redirect.empty"]) {
+    ask_in_other_ways(plan, prober, lane, seen).await;
+    if asks_nango("nango.echo") && landing.is_exact() {
+        plan.tell("following one callback to Nango");
+        seen.echo = Some(ask_echo(prober, lane, &seen.callback, &plan.target).await);
+    }
+}
+
+/// The corpus, and long queries.
+async fn ask_with_queries(plan: &Plan, prober: &Prober, lane: &Lane, seen: &mut Observations) {
+    let (callback, target, run) = (&seen.callback, &plan.target, &prober.run);
+    if plan.selection.wants_any(&need_corpus()) {
+        plan.tell("sending callbacks as providers make them");
+        seen.providers = prober.many(lane, callback, target, Probe::providers(run)).await;
+        plan.tell("sending spellings that break redirects");
+        seen.spellings = prober.many(lane, callback, target, Probe::spellings(run)).await;
+    }
+    if plan.selection.wants("redirect.size") {
+        plan.tell("sending long queries");
+        seen.sizes = prober.many(lane, callback, target, Probe::sizes(run)).await;
+    }
+}
+
+/// Other clients, methods, versions and places, one request each.
+async fn ask_in_other_ways(plan: &Plan, prober: &Prober, lane: &mut Lane, seen: &mut Observations) {
+    let (callback, target) = (seen.callback.clone(), &plan.target);
+    let least = || Probe::plain(&prober.run);
+    let wants = |id| plan.selection.wants(id);
+    if wants("redirect.empty") {
         for probe in Probe::empty(&prober.run) {
             seen.empty.push(lane.probe(&callback, target, probe, Client::Browser).await);
         }
     }
-    let least = || Probe::plain(&prober.run);
-    if wants(&["redirect.clients"]) {
+    if wants("redirect.clients") {
         seen.plain_client = Some(lane.probe(&callback, target, least(), Client::Plain).await);
     }
-    if wants(&["redirect.form"]) {
+    if wants("redirect.form") {
         seen.form = Some(lane.probe(&callback, target, least(), Client::Form).await);
     }
-    if wants(&["redirect.protocols"]) && callback.server.tls {
+    if wants("redirect.protocols") && callback.server.tls {
         let spoken = seen.first().and_then(|first| first.result.as_ref().ok());
         let (other, offer) = match spoken.map(|got| got.answer.protocol) {
             Some(Protocol::Http2) => (Protocol::Http1, Offer::Http1),
@@ -139,18 +153,14 @@ async fn ask_on(plan: &Plan, prober: &Prober, lane: &mut Lane, seen: &mut Observ
         let answer = lane.probe(&callback, target, least(), Client::Browser).await;
         seen.other_protocol = Some((other, answer));
     }
-    if wants(&["redirect.http"]) && callback.server.tls {
+    if wants("redirect.http") && callback.server.tls {
         seen.insecure = Some(ask_insecure(prober, &callback, target, lane.to.address, seen).await);
     }
-    if wants(&["redirect.github"])
+    if wants("redirect.github")
         && let Some((sibling, target)) = sibling(&callback, target)
     {
         let answer = lane.probe(&sibling, &target, least(), Client::Browser).await;
         seen.sibling = Some((sibling, answer));
-    }
-    if plan.follow && wants(&["nango.echo"]) && plan.is_for_oauth() && landing.is_exact() {
-        plan.tell("following one callback to Nango");
-        seen.echo = Some(ask_echo(prober, lane, &callback, target).await);
     }
 }
 

@@ -14,7 +14,7 @@ use crate::preflight::{self, Mode, Nango, Plan, Start};
 use crate::redirect::Target;
 use crate::report::Report;
 use clap::builder::NonEmptyStringValueParser;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -179,27 +179,8 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
 }
 
 fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), Problem> {
-    let key = secret(args.key_file.as_deref(), KEY)?.ok_or_else(|| {
-        Problem::error(format!("there is no API key: `{KEY}` is not set")).hint(
-            "set it, or name a file with --key-file; Nango shows it in the environment's settings",
-        )
-    })?;
-    if !key.expose_secret().is_ascii() {
-        return Err(Problem::error("cannot use the API key")
-            .because("it is not all ASCII")
-            .hint("copy it from the environment's settings in Nango once more"));
-    }
-    let hmac_key = secret(args.hmac_key_file.as_deref(), hmac::KEY)?;
-    let public_key = match &args.public_key {
-        Some(key) => Some(key.clone()),
-        None => secret(None, PUBLIC_KEY)?.map(|key| key.expose_secret().to_owned()),
-    };
-    if args.hmac_key_file.is_some() && public_key.is_none() {
-        return Err(Problem::error(
-            "--hmac-key-file signs starts with a public key, and there is none",
-        )
-        .hint("set --public-key, or leave the file out: connect sessions need no signature"));
-    }
+    let key = api_key(args)?;
+    let start = start(args)?;
     let bad_nango = |error| Problem::error(format!("`nango.url`: {error}"));
     // Where Nango expects the callback: the default of an environment that has none of its own.
     let target =
@@ -226,10 +207,6 @@ fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), 
     if watched {
         check.progress = Some(progress::line);
     }
-    let start = match public_key {
-        None => Start::Session,
-        Some(key) => Start::PublicKey { key, connection: args.connection_id.clone(), hmac_key },
-    };
     let plan = Plan {
         check,
         previous,
@@ -247,6 +224,39 @@ fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), 
         progress: watched.then_some(progress::bar),
     };
     Ok((plan, Nango::new(outbound.clone(), &base, key), outbound))
+}
+
+fn api_key(args: &Args) -> Result<SecretString, Problem> {
+    let key = secret(args.key_file.as_deref(), KEY)?.ok_or_else(|| {
+        Problem::error(format!("there is no API key: `{KEY}` is not set")).hint(
+            "set it, or name a file with --key-file; Nango shows it in the environment's settings",
+        )
+    })?;
+    if !key.expose_secret().is_ascii() {
+        return Err(Problem::error("cannot use the API key")
+            .because("it is not all ASCII")
+            .hint("copy it from the environment's settings in Nango once more"));
+    }
+    Ok(key)
+}
+
+/// How flows are started: with a public key, where there is one.
+fn start(args: &Args) -> Result<Start, Problem> {
+    let hmac_key = secret(args.hmac_key_file.as_deref(), hmac::KEY)?;
+    let public_key = match &args.public_key {
+        Some(key) => Some(key.clone()),
+        None => secret(None, PUBLIC_KEY)?.map(|key| key.expose_secret().to_owned()),
+    };
+    match public_key {
+        Some(key) => Ok(Start::PublicKey { key, connection: args.connection_id.clone(), hmac_key }),
+        None if args.hmac_key_file.is_some() => {
+            Err(Problem::error("--hmac-key-file signs starts with a public key, and there is none")
+                .hint(
+                    "set --public-key, or leave the file out: connect sessions need no signature",
+                ))
+        }
+        None => Ok(Start::Session),
+    }
 }
 
 fn format(args: &Args) -> Format {

@@ -36,12 +36,16 @@ pub(super) struct Examined<'a> {
 
 impl Examined<'_> {
     pub(super) fn judge(&self, found: Found) -> Check {
+        self.noted(self.overridden(self.acknowledged(self.found(found))))
+    }
+
+    fn found(&self, found: Found) -> Check {
         let provider = Provider::of(self.template);
         let id = format!("integration.{}", printable(self.key));
         let check = Check::new(id, "the callback is registered").subject(self.key);
-        let judged = match found {
+        match found {
             Found::NoCallback(mode) => {
-                return check.state("no_callback").skip(format!("{mode} has no callback"));
+                check.state("no_callback").skip(format!("{mode} has no callback"))
             }
             Found::NoUrl(NoUrl { why, hint }) => check
                 .state("no_url")
@@ -75,22 +79,30 @@ impl Examined<'_> {
             Found::Asked(Finding { state: Ok(state), evidence }) => {
                 self.asked(check, &provider, state, &evidence)
             }
-        };
-        let judged = if self.acknowledged && judged.status == Status::Unknown {
-            let seen = judged.detail.clone().unwrap_or_default();
-            let summary = format!("confirmed by hand; {}", judged.summary);
-            Check { hint: None, ..judged.state("acknowledged").pass(summary).detail(seen) }
-        } else {
-            judged
-        };
-        // The provider knows the new callback, which this integration does not send.
-        let judged = if self.overridden && judged.status == Status::Pass {
-            let summary = format!("{}, but flows have another", judged.summary);
-            judged.warn(summary).hint("see whether `authorization_params` set a callback")
-        } else {
-            judged
-        };
-        if self.notes.is_empty() {
+        }
+    }
+
+    /// What is unknown, confirmed by hand; never what failed.
+    fn acknowledged(&self, judged: Check) -> Check {
+        if !self.acknowledged || judged.status != Status::Unknown {
+            return judged;
+        }
+        let seen = judged.detail.clone().unwrap_or_default();
+        let summary = format!("confirmed by hand; {}", judged.summary);
+        Check { hint: None, ..judged.state("acknowledged").pass(summary).detail(seen) }
+    }
+
+    /// The provider knows the new callback, which this integration does not send.
+    fn overridden(&self, judged: Check) -> Check {
+        if !self.overridden || judged.status != Status::Pass {
+            return judged;
+        }
+        let summary = format!("{}, but flows have another", judged.summary);
+        judged.warn(summary).hint("see whether `authorization_params` set a callback")
+    }
+
+    fn noted(&self, judged: Check) -> Check {
+        if self.notes.is_empty() || judged.is_skipped() {
             return judged;
         }
         let detail = judged.detail.iter().chain(self.notes).cloned().collect::<Vec<_>>();

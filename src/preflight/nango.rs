@@ -86,6 +86,35 @@ pub enum Pass {
     },
 }
 
+impl Pass {
+    /// What a flow is begun with.
+    fn query(&self, integration: &str, settings: &IntegrationSettings) -> String {
+        let mut query = Serializer::new(String::new());
+        match self {
+            Pass::Session(token) => {
+                query.append_pair("connect_session_token", token.expose_secret());
+            }
+            Pass::PublicKey { key, connection, hmac_key } => {
+                query.append_pair("public_key", key).append_pair("connection_id", connection);
+                if let Some(hmac_key) = hmac_key {
+                    let digest = super::hmac_digest(hmac_key, integration, Some(connection));
+                    query.append_pair("hmac", &digest);
+                }
+                for (name, value) in &settings.params {
+                    query.append_pair(&format!("params[{name}]"), value);
+                }
+                for (name, value) in &settings.authorization_params {
+                    query.append_pair(&format!("authorization_params[{name}]"), value);
+                }
+                if let Some(scope) = &settings.user_scope {
+                    query.append_pair("user_scope", scope);
+                }
+            }
+        }
+        query.finish()
+    }
+}
+
 /// Why Nango cannot be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
@@ -302,29 +331,11 @@ impl Nango {
         settings: &IntegrationSettings,
         pass: &Pass,
     ) -> Result<String, Refused> {
-        let mut query = Serializer::new(String::new());
-        match pass {
-            Pass::Session(token) => {
-                query.append_pair("connect_session_token", token.expose_secret());
-            }
-            Pass::PublicKey { key, connection, hmac_key } => {
-                query.append_pair("public_key", key).append_pair("connection_id", connection);
-                if let Some(hmac_key) = hmac_key {
-                    let digest = super::hmac_digest(hmac_key, integration, Some(connection));
-                    query.append_pair("hmac", &digest);
-                }
-                for (name, value) in &settings.params {
-                    query.append_pair(&format!("params[{name}]"), value);
-                }
-                for (name, value) in &settings.authorization_params {
-                    query.append_pair(&format!("authorization_params[{name}]"), value);
-                }
-                if let Some(scope) = &settings.user_scope {
-                    query.append_pair("user_scope", scope);
-                }
-            }
-        }
-        let path = format!("/oauth/connect/{}?{}", segment(integration), query.finish());
+        let path = format!(
+            "/oauth/connect/{}?{}",
+            segment(integration),
+            pass.query(integration, settings)
+        );
         let answer = self.patiently(|| self.request(Method::GET, &path, None)).await?;
         if answer.status.is_redirection() {
             let location = answer.headers.get(header::LOCATION);
@@ -333,31 +344,7 @@ impl Nango {
                 None => Err(self.foreign("its redirect names no URL")),
             };
         }
-        let status = answer.status.as_u16();
-        let code = error_code(&answer);
-        let said = code.as_deref().map_or(String::new(), |code| format!(", `{code}`"));
-        let unsigned = String::from_utf8_lossy(&answer.body).to_ascii_lowercase().contains("hmac");
-        let hint = match (answer.status, pass) {
-            _ if unsigned => {
-                "the environment wants signed starts: set NANGO_HMAC_KEY to its HMAC key"
-            }
-            (StatusCode::UNAUTHORIZED, Pass::PublicKey { .. }) => {
-                "see whether the public key is this environment's"
-            }
-            (StatusCode::UNAUTHORIZED, Pass::Session(_)) => {
-                "try again; the session may have come to its end"
-            }
-            (StatusCode::BAD_REQUEST, _) => {
-                "it may need connection configuration: give it `params` or `like_connection` below \
-                 `[preflight.integration.…]`"
-            }
-            _ => "see this integration's logs in Nango",
-        };
-        Err(Refused {
-            why: format!("Nango starts no flow: it answers {status}{said}"),
-            hint: hint.into(),
-            reach: Reach::One,
-        })
+        Err(not_begun(&answer, pass))
     }
 
     async fn get(&self, path: &str) -> Result<Answer, Refused> {
@@ -518,6 +505,33 @@ fn own_defaults(settings: &IntegrationSettings) -> Map<String, Value> {
         own.insert("connection_config".into(), json!(settings.params));
     }
     own
+}
+
+/// Why a flow did not begin.
+fn not_begun(answer: &Answer, pass: &Pass) -> Refused {
+    let status = answer.status.as_u16();
+    let code = error_code(answer);
+    let said = code.as_deref().map_or(String::new(), |code| format!(", `{code}`"));
+    let unsigned = String::from_utf8_lossy(&answer.body).to_ascii_lowercase().contains("hmac");
+    let hint = match (answer.status, pass) {
+        _ if unsigned => "the environment wants signed starts: set NANGO_HMAC_KEY to its HMAC key",
+        (StatusCode::UNAUTHORIZED, Pass::PublicKey { .. }) => {
+            "see whether the public key is this environment's"
+        }
+        (StatusCode::UNAUTHORIZED, Pass::Session(_)) => {
+            "try again; the session may have come to its end"
+        }
+        (StatusCode::BAD_REQUEST, _) => {
+            "it may need connection configuration: give it `params` or `like_connection` below \
+             `[preflight.integration.…]`"
+        }
+        _ => "see this integration's logs in Nango",
+    };
+    Refused {
+        why: format!("Nango starts no flow: it answers {status}{said}"),
+        hint: hint.into(),
+        reach: Reach::One,
+    }
 }
 
 /// The name of an error, `{"error":{"code":"…"}}`; nothing else of it may be quoted.

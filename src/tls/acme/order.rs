@@ -12,8 +12,9 @@ use crate::config::Challenge;
 use crate::observe::{AcmeFailure as Reason, AcmeStep as Step};
 use data_encoding::HEXLOWER;
 use instant_acme::{
-    Account, AccountCredentials, AuthorizationStatus, ChallengeStatus, ChallengeType, Error,
-    ExternalAccountKey, Identifier, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
+    Account, AccountCredentials, AuthorizationStatus, CertificateIdentifier, ChallengeStatus,
+    ChallengeType, Error, ExternalAccountKey, Identifier, NewAccount, NewOrder, Order, OrderStatus,
+    RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use secrecy::ExposeSecret as _;
@@ -106,17 +107,13 @@ impl Keeper {
         }
         let context = Arc::clone(&self.context);
         let profile = context.settings.profile.as_deref();
-        if let Some(profile) = profile
-            && !account.profiles().any(|offered| offered.name == profile)
-        {
-            let offered: Vec<_> = account.profiles().map(|it| it.name.to_owned()).collect();
-            let offered = if offered.is_empty() { "none".into() } else { offered.join(", ") };
-            let what = format!("it has no profile `{profile}`; it offers {offered}");
-            return Err(Failure::new(Reason::Profile, what));
-        }
+        offers(account, profile)?;
         self.trial().await?;
         self.took(Step::Trial, directory);
 
+        let key = KeyPair::generate().map_err(|error| {
+            Failure::new(Reason::Other, format_args!("cannot make a key: {error}"))
+        })?;
         let identifiers = [match challenge::address(&self.name) {
             Some(address) => Identifier::Ip(address),
             None => Identifier::Dns(self.name.to_string()),
@@ -125,31 +122,15 @@ impl Keeper {
             Some(profile) => NewOrder::new(&identifiers).profile(profile),
             None => NewOrder::new(&identifiers),
         };
-        // Only its own directory knows what is replaced, and only one that tells windows.
-        let replaced = self.current.as_ref().filter(|_| {
-            self.journal.directory.as_deref() == Some(directory)
-                && self.journal.window.as_ref().is_some_and(|window| window.span.is_some())
-        });
-        let replaced = replaced.and_then(ari_id);
-        let key = KeyPair::generate().map_err(|error| {
-            Failure::new(Reason::Other, format_args!("cannot make a key: {error}"))
-        })?;
         self.journal.begins(now());
         self.save()?;
-        let mut made = if let Some(replaced) = replaced {
-            insist!(account.new_order(&wish().replaces(replaced.clone())).await)
-        } else {
-            insist!(account.new_order(&wish()).await)
-        };
-        let refused = match &made {
-            // RFC 9773 §5: replaced already, or a directory that does not keep to it.
-            Err(Error::Api(problem)) => {
-                problem.r#type.as_deref().is_some_and(|it| it.ends_with(":alreadyReplaced"))
+        let mut made = match self.replaced(directory) {
+            Some(replaced) => {
+                insist!(account.new_order(&wish().replaces(replaced.clone())).await)
             }
-            Err(Error::Other(inner)) => inner.to_string().starts_with("replaces field mismatch"),
-            _ => false,
+            None => insist!(account.new_order(&wish()).await),
         };
-        if refused {
+        if made.as_ref().is_err_and(is_not_replaced) {
             made = insist!(account.new_order(&wish()).await);
         }
         let order = made.map_err(|error| {
@@ -167,6 +148,13 @@ impl Keeper {
         // It stands in the memory at least; an order that is lost in a crash is counted.
         let _ = self.save();
         Ok(order)
+    }
+
+    /// What the order replaces: only its own directory knows that, and only one that tells windows.
+    fn replaced(&self, directory: &str) -> Option<CertificateIdentifier<'static>> {
+        let is_its_own = self.journal.directory.as_deref() == Some(directory);
+        let tells = self.journal.window.as_ref().is_some_and(|window| window.span.is_some());
+        self.current.as_ref().filter(|_| is_its_own && tells).and_then(ari_id)
     }
 
     async fn trial(&mut self) -> Result<(), Failure> {
@@ -350,6 +338,30 @@ async fn why_invalid(order: &mut Order) -> Failure {
     match &order.state().error {
         Some(problem) => Failure::problem(problem, Stage::Validation).costly(),
         None => Failure::new(Reason::Other, "the directory gave the order up").costly(),
+    }
+}
+
+/// Whether the directory has the profile, if one is asked for.
+fn offers(account: &Account, profile: Option<&str>) -> Result<(), Failure> {
+    let Some(profile) = profile else { return Ok(()) };
+    let offered: Vec<_> = account.profiles().map(|it| it.name.to_owned()).collect();
+    if offered.iter().any(|offered| offered == profile) {
+        return Ok(());
+    }
+    let offered = if offered.is_empty() { "none".into() } else { offered.join(", ") };
+    let what = format!("it has no profile `{profile}`; it offers {offered}");
+    Err(Failure::new(Reason::Profile, what))
+}
+
+/// Whether an order is refused for what it replaces alone (RFC 9773 §5): that was replaced
+/// already, or the directory does not keep to it.
+fn is_not_replaced(error: &Error) -> bool {
+    match error {
+        Error::Api(problem) => {
+            problem.r#type.as_deref().is_some_and(|it| it.ends_with(":alreadyReplaced"))
+        }
+        Error::Other(inner) => inner.to_string().starts_with("replaces field mismatch"),
+        _ => false,
     }
 }
 

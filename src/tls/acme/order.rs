@@ -124,11 +124,10 @@ impl Keeper {
         };
         self.journal.begins(now());
         self.save()?;
-        let mut made = match self.replaced(directory) {
-            Some(replaced) => {
-                insist!(account.new_order(&wish().replaces(replaced.clone())).await)
-            }
-            None => insist!(account.new_order(&wish()).await),
+        let mut made = if let Some(replaced) = self.replaced(directory) {
+            insist!(account.new_order(&wish().replaces(replaced.clone())).await)
+        } else {
+            insist!(account.new_order(&wish()).await)
         };
         if made.as_ref().is_err_and(is_not_replaced) {
             made = insist!(account.new_order(&wish()).await);

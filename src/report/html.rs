@@ -126,7 +126,7 @@ fn one(report: &Report) -> Markup {
                 }
             }
             @if let Some(broken) = &report.broken { p class="broken" { (broken) } }
-            @let problems: Vec<&Check> = report.checks.iter().filter(|check| needs_eyes(check)).collect();
+            @let problems: Vec<&Check> = report.checks.iter().filter(|check| check.status.needs_eyes()).collect();
             @if !problems.is_empty() {
                 h3 { "To mend" }
                 ul class="checks" { @for check in problems { (row(check)) } }
@@ -138,7 +138,7 @@ fn one(report: &Report) -> Markup {
                         h3 { (category) }
                         ul class="checks" {
                             @for check in report.checks.iter().filter(|check| {
-                                check.category() == category && !needs_eyes(check)
+                                check.category() == category && !check.status.needs_eyes()
                             }) {
                                 (row(check))
                             }
@@ -148,10 +148,6 @@ fn one(report: &Report) -> Markup {
             }
         }
     }
-}
-
-const fn needs_eyes(check: &Check) -> bool {
-    matches!(check.status, Status::Fail | Status::Unknown | Status::Warn)
 }
 
 /// What nobody has to look at, counted.
@@ -165,7 +161,7 @@ fn quiet(report: &Report) -> String {
 }
 
 fn categories(report: &Report) -> Vec<&str> {
-    let quiet = report.checks.iter().filter(|check| !needs_eyes(check));
+    let quiet = report.checks.iter().filter(|check| !check.status.needs_eyes());
     let mut categories: Vec<&str> = quiet.map(Check::category).collect();
     categories.dedup();
     categories

@@ -1,4 +1,4 @@
-use super::{Check, Report, Status, SwitchPlan};
+use super::{Check, Report, SwitchPlan};
 use std::fmt::{self, Write as _};
 
 /// The report as Markdown, to paste into a ticket: what is wrong first, then what was found about
@@ -21,46 +21,17 @@ fn write(report: &Report, out: &mut String) -> fmt::Result {
     )?;
     let (integrations, checks): (Vec<&Check>, Vec<_>) =
         report.checks.iter().partition(|check| check.category() == "integration");
-    let told: Vec<_> = checks
-        .iter()
-        .filter(|check| matches!(check.status, Status::Fail | Status::Unknown | Status::Warn))
-        .collect();
-    if !told.is_empty() {
+    let to_mend: Vec<_> = checks.into_iter().filter(|check| check.status.needs_eyes()).collect();
+    if !to_mend.is_empty() {
         writeln!(out, "\n### To mend or confirm\n")?;
-    }
-    for check in told {
-        writeln!(
-            out,
-            "- {} **{}** {}",
-            check.status.mark(),
-            code(&check.id),
-            escaped(&check.summary)
-        )?;
-        for more in [&check.detail, &check.hint].into_iter().flatten() {
-            writeln!(out, "  {}", escaped(more))?;
-        }
+        to_mend.into_iter().try_for_each(|check| write_item(check, out))?;
     }
     if !integrations.is_empty() {
         writeln!(
             out,
             "\n### Integrations\n\n| | Integration | Found | What to do |\n|---|---|---|---|"
         )?;
-    }
-    for check in integrations {
-        let key = check.id.split_once('.').map_or("", |(_, key)| key);
-        let found = match &check.detail {
-            Some(detail) => format!("{}. {detail}", check.summary),
-            None => check.summary.clone(),
-        };
-        let hint = check.hint.as_deref().unwrap_or_default();
-        writeln!(
-            out,
-            "| {} | {} | {} | {} |",
-            check.status.mark(),
-            code(key),
-            escaped(&found),
-            escaped(hint)
-        )?;
+        integrations.into_iter().try_for_each(|check| write_row(check, out))?;
     }
     for (title, lines) in report.switch.iter().flat_map(SwitchPlan::sections) {
         writeln!(out, "\n### {}\n", capital(title))?;
@@ -69,6 +40,26 @@ fn write(report: &Report, out: &mut String) -> fmt::Result {
         }
     }
     Ok(())
+}
+
+fn write_item(check: &Check, out: &mut String) -> fmt::Result {
+    let (mark, id) = (check.status.mark(), code(&check.id));
+    writeln!(out, "- {mark} **{id}** {}", escaped(&check.summary))?;
+    for more in [&check.detail, &check.hint].into_iter().flatten() {
+        writeln!(out, "  {}", escaped(more))?;
+    }
+    Ok(())
+}
+
+fn write_row(check: &Check, out: &mut String) -> fmt::Result {
+    let key = check.id.split_once('.').map_or("", |(_, key)| key);
+    let found = match &check.detail {
+        Some(detail) => format!("{}. {detail}", check.summary),
+        None => check.summary.clone(),
+    };
+    let (mark, key) = (check.status.mark(), code(key));
+    let hint = check.hint.as_deref().unwrap_or_default();
+    writeln!(out, "| {mark} | {key} | {} | {} |", escaped(&found), escaped(hint))
 }
 
 /// The text with nothing in it that Markdown, HTML or the ticket system would take for its own:

@@ -156,6 +156,11 @@ impl Status {
             Self::Skip => "–",
         }
     }
+
+    /// Whether somebody has to look at it.
+    pub const fn needs_eyes(self) -> bool {
+        matches!(self, Self::Fail | Self::Unknown | Self::Warn)
+    }
 }
 
 /// One thing that was checked.

@@ -5,7 +5,8 @@ use super::activity::Activity;
 use crate::redirect::Redirect;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
 use std::convert::Infallible;
@@ -59,6 +60,14 @@ pub(super) fn typed(status: StatusCode, content_type: HeaderValue, body: Bytes) 
     headers.insert(CONTENT_TYPE, content_type);
     headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     assemble(status, headers, body)
+}
+
+/// Of what is only read.
+pub(super) fn reading(head: &Parts, answer: impl FnOnce() -> Answer) -> Answer {
+    match head.method {
+        Method::GET | Method::HEAD => answer(),
+        _ => allow(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD"),
+    }
 }
 
 fn assemble(status: StatusCode, headers: HeaderMap, body: Bytes) -> Answer {

@@ -17,6 +17,7 @@ mod announce;
 mod answer;
 mod client;
 mod connection;
+mod endpoints;
 mod guard;
 mod http1;
 mod http2;

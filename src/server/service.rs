@@ -2,24 +2,19 @@
 
 use super::activity::Activity;
 use super::answer::{self, Answer, InFlight};
+use super::endpoints::{SELF_CHECK, is_challenge, is_self_check};
 use super::shared::Shared;
 use super::snapshot::{Snapshot, name};
-use super::{client, origin};
-use crate::observe::{Deadline, Label, Limit, ListenerKind, Sampled, Status, micros};
+use super::{client, endpoints, origin};
+use crate::observe::{Deadline, Label, Limit, ListenerKind, Status, micros};
 use crate::redirect::{self, Decision, Form, Outcome};
-use crate::report;
-use crate::tls::acme::CHALLENGE_PATH;
 use bytes::Bytes;
-use http::header::{
-    ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY,
-    STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode, Version};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
-use secrecy::ExposeSecret as _;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -27,14 +22,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-const OPEN_METRICS: HeaderValue =
-    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-
-const SELF_CHECK: &str = "/self-check";
-const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
-const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Answers the requests of one connection.
 #[derive(Clone, Debug)]
@@ -65,7 +52,7 @@ impl Service<Request<Incoming>> for Edge {
                 let edge = self.clone();
                 let snapshot = Arc::clone(&snapshot);
                 return Answering::Later(Box::pin(async move {
-                    let answer = edge.self_check(&snapshot, &head).await;
+                    let answer = endpoints::self_check(&edge.shared, &snapshot, &head).await;
                     drop(in_flight);
                     edge.finish(&snapshot, &head, answer, None, !has_body(&head), started)
                 }));
@@ -98,12 +85,13 @@ impl Edge {
     fn decide(&self, snapshot: &Snapshot, head: &Parts) -> Handling {
         match self.kind {
             ListenerKind::Admin if is_self_check(head) => Handling::SelfCheck,
-            ListenerKind::Admin => Handling::Answer(self.admin(head)),
+            ListenerKind::Admin => Handling::Answer(endpoints::admin(&self.shared, head)),
             ListenerKind::Http if is_challenge(snapshot, head) => {
-                Handling::Answer(self.challenge(head))
+                Handling::Answer(endpoints::challenge(&self.shared, head))
             }
             ListenerKind::Http if snapshot.http_leads_to_https() => Handling::Answer(
-                self.health(snapshot, head).unwrap_or_else(|| self.to_https(snapshot, head)),
+                endpoints::health(&self.shared, snapshot, head)
+                    .unwrap_or_else(|| self.to_https(snapshot, head)),
             ),
             ListenerKind::Http | ListenerKind::Https => self.public(snapshot, head),
         }
@@ -141,28 +129,19 @@ impl Edge {
         )
     }
 
-    /// The body that a directory looks for (RFC 8555 §8.3).
-    fn challenge(&self, head: &Parts) -> Answer {
-        let token = head.uri.path().strip_prefix(CHALLENGE_PATH).unwrap_or_default();
-        match self.shared.board.challenges.body(token) {
-            Some(body) => reading(head, || answer::typed(StatusCode::OK, OCTETS, body)),
-            None => answer::text(StatusCode::NOT_FOUND, "not found\n"),
-        }
-    }
-
     /// Where no route answers: a page, an endpoint, or nothing.
     fn elsewhere(&self, snapshot: &Snapshot, head: &Parts, nothing: StatusCode) -> Answer {
         let host = redirect::requested_host(head.version, &head.uri, &head.headers);
         let host = host.ok().flatten();
         if let Some((_, page)) = snapshot.settings.pages.find(host.as_deref(), head.uri.path()) {
-            return reading(head, || {
+            return answer::reading(head, || {
                 answer::typed(StatusCode::OK, page.content_type.clone(), page.body.clone())
             });
         }
         if head.uri.path() == SELF_CHECK && !snapshot.has_admin() {
             return answer::allow(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD");
         }
-        self.health(snapshot, head).unwrap_or_else(|| {
+        endpoints::health(&self.shared, snapshot, head).unwrap_or_else(|| {
             answer::text(
                 nothing,
                 if nothing == StatusCode::NOT_FOUND {
@@ -172,74 +151,6 @@ impl Edge {
                 },
             )
         })
-    }
-
-    /// The health endpoints, unless they moved to the admin listener.
-    fn health(&self, snapshot: &Snapshot, head: &Parts) -> Option<Answer> {
-        if snapshot.has_admin() { None } else { self.health_at(head) }
-    }
-
-    fn health_at(&self, head: &Parts) -> Option<Answer> {
-        match head.uri.path() {
-            "/healthz" => Some(reading(head, || answer::text(StatusCode::OK, "ok\n"))),
-            "/readyz" => Some(reading(head, || match self.shared.not_ready() {
-                None => answer::text(StatusCode::OK, "ready\n"),
-                Some(why) => answer::text(StatusCode::SERVICE_UNAVAILABLE, why),
-            })),
-            _ => None,
-        }
-    }
-
-    fn admin(&self, head: &Parts) -> Answer {
-        if let Some(answer) = self.health_at(head) {
-            return answer;
-        }
-        match head.uri.path() {
-            "/metrics" => reading(head, || {
-                let text = self.shared.metrics.text(&Sampled {
-                    connections: self.shared.slots.by_state(),
-                    ready: self.shared.not_ready().is_none(),
-                    lines_dropped: self.shared.log.dropped_lines(),
-                });
-                match text {
-                    Ok(text) => answer::typed(StatusCode::OK, OPEN_METRICS, Bytes::from(text)),
-                    Err(_) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode\n"),
-                }
-            }),
-            SELF_CHECK => answer::allow(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD"),
-            _ => answer::text(StatusCode::NOT_FOUND, "not found\n"),
-        }
-    }
-
-    async fn self_check(&self, snapshot: &Snapshot, head: &Parts) -> Answer {
-        if let Some(token) = &snapshot.settings.self_check.token
-            && !presents(head, token.expose_secret().as_bytes())
-        {
-            let mut answer = answer::text(StatusCode::UNAUTHORIZED, "a token is required\n");
-            answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            return answer;
-        }
-        let in_force = self.shared.snapshot.load_full();
-        let Some(outcome) = self.shared.self_check.outcome(in_force).await else {
-            return answer::text(StatusCode::SERVICE_UNAVAILABLE, "the check came to no end\n");
-        };
-        let status = match outcome.verdict() {
-            report::Verdict::Pass | report::Verdict::Unconfirmed => StatusCode::OK,
-            report::Verdict::Fail | report::Verdict::Error => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        if wants_html(head) {
-            let page = report::html(&outcome.reports);
-            let mut answer = answer::typed(status, HTML, Bytes::from(page));
-            let headers = answer.headers_mut();
-            headers
-                .insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(report::html_policy()));
-            headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-            return answer;
-        }
-        match report::json(&outcome.reports) {
-            Ok(json) => answer::typed(status, JSON, Bytes::from(json + "\n")),
-            Err(_) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode\n"),
-        }
     }
 
     /// Sends a plain request to the same path on the https origin, query byte for byte.
@@ -368,45 +279,6 @@ fn redirect_form(form: Form<'_>, body: &[u8]) -> (Answer, Option<(usize, Outcome
             (answer::redirect(redirect), Some((position, outcome)))
         }
         Err(_) => (answer::text(StatusCode::BAD_REQUEST, "not a form\n"), None),
-    }
-}
-
-/// Whether the answer to an ACME challenge is asked for, of an edge that has some.
-fn is_challenge(snapshot: &Snapshot, head: &Parts) -> bool {
-    head.uri.path().starts_with(CHALLENGE_PATH)
-        && snapshot.settings.tls.as_ref().is_some_and(|tls| tls.acme.is_some())
-}
-
-/// Whether the self-check is asked for.
-fn is_self_check(head: &Parts) -> bool {
-    head.uri.path() == SELF_CHECK && matches!(head.method, Method::GET | Method::HEAD)
-}
-
-/// Whether the request carries the bearer token (RFC 6750 §2.1). An empty token opens nothing.
-fn presents(head: &Parts, token: &[u8]) -> bool {
-    let presented = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-    let presented = presented.and_then(|value| {
-        let (scheme, rest) = value.split_at_checked(b"Bearer ".len())?;
-        scheme.eq_ignore_ascii_case(b"Bearer ").then_some(rest)
-    });
-    !token.is_empty()
-        && presented.is_some_and(|presented| {
-            aws_lc_rs::constant_time::verify_slices_are_equal(presented, token).is_ok()
-        })
-}
-
-/// Whether a browser asks: it names HTML, programs name JSON or anything.
-fn wants_html(head: &Parts) -> bool {
-    head.headers.get_all(ACCEPT).iter().any(|value| {
-        value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains("text/html"))
-    })
-}
-
-/// An endpoint that is only read.
-fn reading(head: &Parts, answer: impl FnOnce() -> Answer) -> Answer {
-    match head.method {
-        Method::GET | Method::HEAD => answer(),
-        _ => answer::allow(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD"),
     }
 }
 

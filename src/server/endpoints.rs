@@ -1,0 +1,132 @@
+//! What is asked of the edge itself: health, metrics, the self-check, the answers to challenges.
+
+use super::answer::{self, Answer};
+use super::shared::Shared;
+use super::snapshot::Snapshot;
+use crate::observe::Sampled;
+use crate::report::{self, Verdict};
+use crate::tls::acme::CHALLENGE_PATH;
+use bytes::Bytes;
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_SECURITY_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode};
+use secrecy::ExposeSecret as _;
+use std::sync::Arc;
+
+const OPEN_METRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+
+pub(super) const SELF_CHECK: &str = "/self-check";
+const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The body that a directory looks for (RFC 8555 §8.3).
+pub(super) fn challenge(shared: &Shared, head: &Parts) -> Answer {
+    let token = head.uri.path().strip_prefix(CHALLENGE_PATH).unwrap_or_default();
+    match shared.board.challenges.body(token) {
+        Some(body) => answer::reading(head, || answer::typed(StatusCode::OK, OCTETS, body)),
+        None => answer::text(StatusCode::NOT_FOUND, "not found\n"),
+    }
+}
+
+/// The health endpoints, unless they moved to the admin listener.
+pub(super) fn health(shared: &Shared, snapshot: &Snapshot, head: &Parts) -> Option<Answer> {
+    if snapshot.has_admin() { None } else { health_at(shared, head) }
+}
+
+fn health_at(shared: &Shared, head: &Parts) -> Option<Answer> {
+    match head.uri.path() {
+        "/healthz" => Some(answer::reading(head, || answer::text(StatusCode::OK, "ok\n"))),
+        "/readyz" => Some(answer::reading(head, || match shared.not_ready() {
+            None => answer::text(StatusCode::OK, "ready\n"),
+            Some(why) => answer::text(StatusCode::SERVICE_UNAVAILABLE, why),
+        })),
+        _ => None,
+    }
+}
+
+/// What the admin listener answers, the self-check aside.
+pub(super) fn admin(shared: &Shared, head: &Parts) -> Answer {
+    if let Some(answer) = health_at(shared, head) {
+        return answer;
+    }
+    match head.uri.path() {
+        "/metrics" => answer::reading(head, || {
+            let text = shared.metrics.text(&Sampled {
+                connections: shared.slots.by_state(),
+                ready: shared.not_ready().is_none(),
+                lines_dropped: shared.log.dropped_lines(),
+            });
+            match text {
+                Ok(text) => answer::typed(StatusCode::OK, OPEN_METRICS, Bytes::from(text)),
+                Err(_) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode\n"),
+            }
+        }),
+        SELF_CHECK => answer::allow(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD"),
+        _ => answer::text(StatusCode::NOT_FOUND, "not found\n"),
+    }
+}
+
+/// What the self-check found, for whoever may see it: a page for a browser, else JSON.
+pub(super) async fn self_check(shared: &Shared, snapshot: &Arc<Snapshot>, head: &Parts) -> Answer {
+    if let Some(token) = &snapshot.settings.self_check.token
+        && !presents(head, token.expose_secret().as_bytes())
+    {
+        let mut answer = answer::text(StatusCode::UNAUTHORIZED, "a token is required\n");
+        answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        return answer;
+    }
+    let Some(outcome) = shared.self_check.outcome(Arc::clone(snapshot)).await else {
+        return answer::text(StatusCode::SERVICE_UNAVAILABLE, "the check came to no end\n");
+    };
+    let status = match outcome.verdict() {
+        Verdict::Pass | Verdict::Unconfirmed => StatusCode::OK,
+        Verdict::Fail | Verdict::Error => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    if wants_html(head) {
+        let page = report::html(&outcome.reports);
+        let mut answer = answer::typed(status, HTML, Bytes::from(page));
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(report::html_policy()));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        return answer;
+    }
+    match report::json(&outcome.reports) {
+        Ok(json) => answer::typed(status, JSON, Bytes::from(json + "\n")),
+        Err(_) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode\n"),
+    }
+}
+
+/// Whether the answer to an ACME challenge is asked for, of an edge that has some.
+pub(super) fn is_challenge(snapshot: &Snapshot, head: &Parts) -> bool {
+    head.uri.path().starts_with(CHALLENGE_PATH)
+        && snapshot.settings.tls.as_ref().is_some_and(|tls| tls.acme.is_some())
+}
+
+/// Whether the self-check is asked for.
+pub(super) fn is_self_check(head: &Parts) -> bool {
+    head.uri.path() == SELF_CHECK && matches!(head.method, Method::GET | Method::HEAD)
+}
+
+/// Whether the request carries the bearer token (RFC 6750 §2.1). An empty token opens nothing.
+fn presents(head: &Parts, token: &[u8]) -> bool {
+    let presented = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    let presented = presented.and_then(|value| {
+        let (scheme, rest) = value.split_at_checked(b"Bearer ".len())?;
+        scheme.eq_ignore_ascii_case(b"Bearer ").then_some(rest)
+    });
+    !token.is_empty()
+        && presented.is_some_and(|presented| {
+            aws_lc_rs::constant_time::verify_slices_are_equal(presented, token).is_ok()
+        })
+}
+
+/// Whether a browser asks: it names HTML, programs name JSON or anything.
+fn wants_html(head: &Parts) -> bool {
+    head.headers.get_all(ACCEPT).iter().any(|value| {
+        value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains("text/html"))
+    })
+}

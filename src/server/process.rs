@@ -159,6 +159,8 @@ impl Process {
     /// Takes certificates that changed on disk; one that cannot be used keeps the one before it.
     pub(super) fn look_at_certificates(&self) {
         let Some(refreshed) = self.shared.store.current().refreshed() else { return };
+        // Before it is told: whoever reads of it finds it so.
+        use_certificates(&self.shared, &refreshed.certificates);
         for problem in refreshed.kept {
             tracing::error!(
                 event = "certificate_kept",
@@ -167,7 +169,6 @@ impl Process {
                 hint = "the certificate before it stays in use; mend the files, no restart is needed",
             );
         }
-        use_certificates(&self.shared, &refreshed.certificates);
         for certificate in refreshed.taken {
             tracing::info!(event = "certificate_loaded", certificate = %certificate.display());
         }

@@ -1,7 +1,7 @@
 //! The prober: a plan in, a report out.
 //!
-//! First everything is asked that can be asked (`gather`), then what was seen is judged: one
-//! file for each category of checks, each a set of functions over [`Observations`] without I/O.
+//! First `gather` asks everything that can be asked, which makes [`Observations`]; then those are
+//! judged: one file for each category of checks, each a set of functions without I/O.
 //! To add a check, name it in [`CHECKS`], let `gather` ask what is not asked yet, and judge it in
 //! the file of its category; a check that nobody judges is reported as not run. CONTRIBUTING.md
 //! says what else it takes.

@@ -3,6 +3,10 @@
 //! Only names, ids and templates are kept of what it answers; a secret that comes along is never
 //! read into memory of ours that outlives the answer.
 
+mod refused;
+
+pub use refused::{Reach, Refused};
+
 use crate::config::IntegrationSettings;
 use crate::outbound::{Answer, Fault, Offer, Outbound, Reason, Request, Server};
 use crate::redirect::Target;
@@ -14,7 +18,6 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 use url::form_urlencoded::Serializer;
 
@@ -112,35 +115,6 @@ impl Pass {
             }
         }
         query.finish()
-    }
-}
-
-/// Why Nango cannot be asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// What happened, in words.
-    pub why: String,
-    /// What to do.
-    pub hint: String,
-    /// How far it reaches.
-    pub reach: Reach,
-}
-
-/// What a refusal stands in the way of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// Everything: Nango is not there.
-    All,
-    /// What needs this permission.
-    Permission,
-    /// This one question.
-    One,
-}
-
-impl Refused {
-    /// Whether it will be the same for every other integration.
-    pub fn is_final(&self) -> bool {
-        self.reach != Reach::One
     }
 }
 
@@ -313,7 +287,7 @@ impl Nango {
         body.insert("tags".into(), json!({ "purpose": "callback-edge preflight" }));
         let mut answer = self.post("/connect/sessions", &body).await?;
         if answer.status == StatusCode::BAD_REQUEST
-            && error_code(&answer).is_some_and(|code| code == "invalid_body")
+            && refused::error_code(&answer).is_some_and(|code| code == "invalid_body")
         {
             // Servers before tags want an end user.
             body.remove("tags");
@@ -344,7 +318,7 @@ impl Nango {
                 None => Err(self.foreign("its redirect names no URL")),
             };
         }
-        Err(not_begun(&answer, pass))
+        Err(Refused::not_begun(&answer, pass))
     }
 
     async fn get(&self, path: &str) -> Result<Answer, Refused> {
@@ -375,10 +349,10 @@ impl Nango {
                 Ok(answer) if answer.status.is_server_error() && faults == 0 => faults += 1,
                 Err(fault) if is_passing(&fault) && faults == 0 => faults += 1,
                 Ok(answer) => return Ok(answer),
-                Err(fault) => return Err(self.unreachable(&fault)),
+                Err(fault) => return Err(Refused::unreachable(&self.base, &fault)),
             }
         }
-        ask().await.map_err(|fault| self.unreachable(&fault))
+        ask().await.map_err(|fault| Refused::unreachable(&self.base, &fault))
     }
 
     async fn request(
@@ -409,82 +383,22 @@ impl Nango {
     }
 
     fn read<T: DeserializeOwned>(&self, answer: &Answer, scope: &str) -> Result<T, Refused> {
-        let refused = |reach, why: String, hint: &str| Refused { why, hint: hint.into(), reach };
-        let code = error_code(answer);
-        let status = answer.status;
-        match status {
-            _ if status.is_success() => serde_json::from_slice(&answer.body)
-                // An error of serde_json may quote what it could not read.
-                .map_err(|_| self.foreign("its answer is not what Nango answers")),
-            // A wall, or another server: Nango speaks JSON here.
-            _ if code.is_none() && !is_json(answer) => {
-                Err(self.foreign(&format!("it answers {}", status.as_u16())))
-            }
-            StatusCode::UNAUTHORIZED => Err(refused(
-                Reach::All,
-                format!("Nango at `{}` does not accept the API key", self.base),
-                "take the key from the environment's settings in Nango; each environment, and each \
-                 server, has keys of its own",
-            )),
-            StatusCode::FORBIDDEN => {
-                let scope = scope_in(answer).unwrap_or_else(|| scope.to_owned());
-                Err(refused(
-                    Reach::Permission,
-                    format!("the API key lacks the scope `{scope}`"),
-                    "add the scope to the key in Nango, or use another key",
-                ))
-            }
-            StatusCode::TOO_MANY_REQUESTS => Err(refused(
-                Reach::All,
-                "Nango is asked too often, 429, and goes on saying so".into(),
-                "try again later; the limit counts for the whole account",
-            )),
-            StatusCode::BAD_REQUEST if code.as_deref() == Some("resource_capped") => Err(refused(
-                Reach::Permission,
-                "the plan at Nango allows no more connections, `resource_capped`".into(),
-                "use --mode offline, remove connections, or raise the plan",
-            )),
-            _ => Err(Refused {
-                why: match code {
-                    Some(code) => format!("Nango answers {}, `{code}`", status.as_u16()),
-                    None => format!("Nango answers {}", status.as_u16()),
-                },
-                hint: "try again later; see Nango's status page, or its log where you host it"
-                    .into(),
-                reach: if status.is_server_error() { Reach::All } else { Reach::One },
-            }),
+        if !answer.status.is_success() {
+            return Err(Refused::of(answer, &self.base, scope));
         }
+        // An error of serde_json may quote what it could not read.
+        serde_json::from_slice(&answer.body)
+            .map_err(|_| self.foreign("its answer is not what Nango answers"))
     }
 
     fn foreign(&self, what: &str) -> Refused {
-        Refused {
-            why: format!("what answers at `{}` is not Nango's API: {what}", self.base),
-            hint: "see whether `nango.url` is the base URL of Nango's server, not of its dashboard"
-                .into(),
-            reach: Reach::All,
-        }
-    }
-
-    fn unreachable(&self, fault: &Fault) -> Refused {
-        Refused {
-            why: format!("cannot reach Nango at `{}`: {fault}", self.base),
-            hint: "see whether `nango.url` is right, and reached from here; for a private \
-                   authority, name its root with --ca"
-                .into(),
-            reach: Reach::All,
-        }
+        Refused::foreign(&self.base, what)
     }
 }
 
 /// Whether a fault may be gone a moment later.
 fn is_passing(fault: &Fault) -> bool {
     matches!(fault.reason, Reason::Timeout | Reason::Closed | Reason::ResolverDown)
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.why, self.hint)
-    }
 }
 
 #[derive(Deserialize)]
@@ -505,57 +419,6 @@ fn own_defaults(settings: &IntegrationSettings) -> Map<String, Value> {
         own.insert("connection_config".into(), json!(settings.params));
     }
     own
-}
-
-/// Why a flow did not begin.
-fn not_begun(answer: &Answer, pass: &Pass) -> Refused {
-    let status = answer.status.as_u16();
-    let code = error_code(answer);
-    let said = code.as_deref().map_or(String::new(), |code| format!(", `{code}`"));
-    let unsigned = String::from_utf8_lossy(&answer.body).to_ascii_lowercase().contains("hmac");
-    let hint = match (answer.status, pass) {
-        _ if unsigned => "the environment wants signed starts: set NANGO_HMAC_KEY to its HMAC key",
-        (StatusCode::UNAUTHORIZED, Pass::PublicKey { .. }) => {
-            "see whether the public key is this environment's"
-        }
-        (StatusCode::UNAUTHORIZED, Pass::Session(_)) => {
-            "try again; the session may have come to its end"
-        }
-        (StatusCode::BAD_REQUEST, _) => {
-            "it may need connection configuration: give it `params` or `like_connection` below \
-             `[preflight.integration.…]`"
-        }
-        _ => "see this integration's logs in Nango",
-    };
-    Refused {
-        why: format!("Nango starts no flow: it answers {status}{said}"),
-        hint: hint.into(),
-        reach: Reach::One,
-    }
-}
-
-/// The name of an error, `{"error":{"code":"…"}}`; nothing else of it may be quoted.
-fn error_code(answer: &Answer) -> Option<String> {
-    let body: Value = serde_json::from_slice(&answer.body).ok()?;
-    let code = body.get("error")?.get("code")?.as_str()?;
-    let is_name = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
-    (code.len() <= LONGEST_CODE && code.bytes().all(is_name)).then(|| code.to_owned())
-}
-
-/// Longer than any name of an error that Nango has.
-const LONGEST_CODE: usize = 60;
-
-/// The scope that a 403 names.
-fn scope_in(answer: &Answer) -> Option<String> {
-    let text = String::from_utf8_lossy(&answer.body);
-    let at = text.find("environment:")?;
-    let is_name = |it: &char| it.is_ascii_alphanumeric() || matches!(it, ':' | '_');
-    let scope: String = text.get(at..)?.chars().take_while(is_name).collect();
-    (scope.len() <= LONGEST_CODE).then_some(scope)
-}
-
-fn is_json(answer: &Answer) -> bool {
-    serde_json::from_slice::<Value>(&answer.body).is_ok_and(|value| value.is_object())
 }
 
 /// A name as one segment of a path (RFC 3986 §3.3).

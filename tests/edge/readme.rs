@@ -188,3 +188,62 @@ fn every_event_stands_in_the_readme() {
         assert!(section.contains(&format!("`{event}`")), "`{event}` is not explained");
     }
 }
+
+#[test]
+fn every_link_between_the_pages_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut followed = 0;
+    for page in [
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "benches/README.md",
+        "deploy/README.md",
+        "tests/peers/README.md",
+    ] {
+        let text = fs::read_to_string(root.join(page)).unwrap();
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.contains("://")) {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let place = match file {
+                "" => root.join(page),
+                file => root.join(page).parent().unwrap().join(file),
+            };
+            assert!(place.exists(), "{page}: `{link}` leads to no file");
+            let leads =
+                anchor.is_empty() || anchors(&fs::read_to_string(&place).unwrap()).contains(anchor);
+            assert!(leads, "{page}: `{link}` leads to no heading");
+            followed += 1;
+        }
+    }
+    assert!(followed > 50, "the reader reads nothing");
+}
+
+/// What can stand behind a `#`: the headings as GitHub spells them, and the anchors.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let heading = |line: &str| {
+        let title =
+            line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with('#'))?;
+        let kept = title.to_lowercase().replace(' ', "-");
+        Some(kept.chars().filter(|it| it.is_alphanumeric() || "-_".contains(*it)).collect())
+    };
+    let ids = page.split("<a id=\"").skip(1).filter_map(|rest| rest.split('"').next());
+    page.lines().filter_map(heading).chain(ids.map(ToOwned::to_owned)).collect()
+}
+
+#[test]
+fn every_picture_is_shown_and_told_in_words() {
+    let readme = readme();
+    let pictures = Path::new(env!("CARGO_MANIFEST_DIR")).join(".github/pictures");
+    for file in sources(&pictures) {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        if name.ends_with(".txt") {
+            continue;
+        }
+        let end = format!("](.github/pictures/{name})");
+        let (before, _) = readme.split_once(&end).unwrap_or_else(|| panic!("{name} is not shown"));
+        let words = before.rsplit("![").next().unwrap();
+        assert!(words.len() > 40 && !words.contains('\n'), "{name}: {words:?}");
+    }
+}

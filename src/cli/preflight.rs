@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use url::Url;
 
-/// Is it safe to save this callback URL in Nango's settings?
+/// Find out whether a callback is safe to save in Nango's settings
 ///
 /// Checks the callback as `check` does, asks Nango which integrations there are and how their
 /// flows begin, and asks each provider whether it knows the callback. Nobody signs in, nothing is
@@ -30,7 +30,7 @@ use url::Url;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The API key of the Nango environment comes from the variable NANGO_SECRET_KEY, or from a file.
-Exit codes: 0 safe, 1 do not switch, 2 something is unconfirmed, 3 could not run, 64 usage
+Exit codes: 0 safe, 1 do not switch, 2 unconfirmed, 3 could not run, 64 usage
 
 Example:
   callback-edge preflight --callback https://auth.example.com/oauth/callback")]
@@ -153,7 +153,7 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            talk(&format!("error: {error}"));
+            talk(&Problem::error("cannot start").caused_by(&error).coloured());
             return Exit::CouldNotRun;
         }
     };
@@ -210,7 +210,7 @@ fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), 
         .hint("set --public-key, or leave the file out: connect sessions need no signature"));
     }
     let base = Target::parse(&format!("{}/", settings.nango_url))
-        .map_err(|error| Problem::error(format!("`nango.url`: {error}")))?;
+        .map_err(|error| Problem::error(format!("`nango.url` {error}")))?;
     let target = at_nango(args.callback.as_str(), &settings.nango_url)?;
     let previous = args.previous.as_ref().unwrap_or(&target).as_str().to_owned();
     let callback = args.callback.as_str();
@@ -263,7 +263,7 @@ fn at_nango(callback: &str, nango: &str) -> Result<Target, Problem> {
         .and_then(|url| redirect::Path::parse(url.path().trim_end_matches('/')).ok());
     let path = path.as_ref().map_or("/oauth/callback", config::path_at_nango);
     Target::parse(&format!("{nango}{path}"))
-        .map_err(|error| Problem::error(format!("`nango.url`: {error}")))
+        .map_err(|error| Problem::error(format!("`nango.url` {error}")))
 }
 
 fn format(args: &Args) -> Format {

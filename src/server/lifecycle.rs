@@ -113,7 +113,7 @@ pub async fn serve(startup: Startup) -> Result<Ended, Problems> {
         tracing::warn!(
             event = "socket_unclaimed",
             %address,
-            hint = "the service manager handed this socket over, but no `listen` setting names its address",
+            hint = "the service manager hands this socket over: name its address in `[listen]`, or take it out of the unit",
         );
     }
     notify(&[NotifyState::Ready]);
@@ -297,7 +297,11 @@ async fn feed_watchdog() -> Infallible {
 /// Tells the service manager; without one it is nothing.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(event = "notify_failed", %error);
+        tracing::warn!(
+            event = "notify_failed",
+            cause = %error,
+            hint = "the service manager does not hear of this process: see whether `$NOTIFY_SOCKET` can be reached",
+        );
     }
 }
 
@@ -317,7 +321,7 @@ pub(super) fn raise_file_limit(connections: usize) {
             event = "file_limit",
             files = current,
             needed,
-            hint = "raise the limit of open files (LimitNOFILE, ulimit -n) or lower limits.connections",
+            hint = "raise the limit of open files (LimitNOFILE, ulimit -n) or lower `limits.connections`",
         );
     }
 }
@@ -325,12 +329,12 @@ pub(super) fn raise_file_limit(connections: usize) {
 /// Says loudly which certificates browsers refuse.
 pub(super) fn warn_about_validity(certificates: &Certificates) {
     for (origin, certificate, _) in certificates.all() {
-        if let Some(problem) = certificate.invalid_at(SystemTime::now()) {
+        if let Some(cause) = certificate.invalid_at(SystemTime::now()) {
             tracing::error!(
                 event = "certificate_invalid",
                 certificate = %origin,
-                not_after = certificate.not_after,
-                problem,
+                not_after = %jiff::Timestamp::from_second(certificate.not_after).unwrap_or_default(),
+                cause,
                 hint = "put a valid certificate in its place; it is picked up without a restart",
             );
         }

@@ -70,7 +70,11 @@ impl House {
         let old = shared.snapshot.swap(Arc::clone(&new));
         shared.slots.look_again();
         if old.settings.log.format != new.settings.log.format {
-            tracing::warn!(event = "restart_needed", setting = "log.format");
+            tracing::warn!(
+                event = "restart_needed",
+                setting = "log.format",
+                hint = "restart to use it"
+            );
         }
         announce::changes(&old.bound, &new.bound);
         self.listeners.apply(&listen, bound, shared, &self.acceptor).map_err(|error| {

@@ -24,7 +24,7 @@ async function look({ url, width, scheme, shot, untouched }) {
   page.on("pageerror", (error) => complaints.push(`error: ${error.message}`));
   const requests = [];
   page.on("request", (request) => requests.push(request.url()));
-  await page.setViewportSize({ width, height: untouched ? 850 : 900 });
+  await page.setViewportSize({ width, height: untouched ? 832 : 900 });
   await page.emulateMedia({ colorScheme: scheme });
   const response = await page.goto(url);
   if (untouched) {

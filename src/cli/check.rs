@@ -14,10 +14,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use url::Url;
 
-/// Does this callback URL redirect as Nango needs?
+/// Check whether a callback redirects as Nango needs
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit codes: 0 passed, 1 failed, 2 something is unconfirmed, 3 could not run, 64 usage
+Exit codes: 0 passed, 1 failed, 2 unconfirmed, 3 could not run, 64 usage
 
 Example:
   callback-edge check https://auth.example.com/oauth/callback")]

@@ -8,9 +8,12 @@ use std::io::{self, Write};
 /// Print completions for a shell
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Exit codes: 0 printed, 64 usage
+
 Example:
   callback-edge completions bash >/etc/bash_completion.d/callback-edge")]
 pub(super) struct Args {
+    /// The shell that is to complete
     shell: Shell,
 }
 

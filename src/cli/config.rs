@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use std::path::Path;
 use std::time::SystemTime;
 
-/// Check the settings without running anything, or show them with their sources.
+/// Check the settings without running anything, or show them with their sources
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  callback-edge -c config.toml config check")]
 pub(super) struct Config {
@@ -15,13 +15,19 @@ pub(super) struct Config {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Check the settings; tells every problem and where it is. Exit code 64 if there is one
-    #[command(after_help = "Example:\n  callback-edge -c config.toml config check")]
+    /// Tell every mistake in the settings, and where it is
+    #[command(after_help = "\
+Exit codes: 0 valid, 64 not
+
+Example:
+  callback-edge -c config.toml config check")]
     Check,
     /// Print every setting with its value and its source
-    #[command(
-        after_help = "Example:\n  CALLBACK_EDGE_LISTEN__HTTP=0.0.0.0:80 callback-edge config show"
-    )]
+    #[command(after_help = "\
+Exit codes: 0 shown, 64 wrong settings
+
+Example:
+  CALLBACK_EDGE_LISTEN__HTTP=0.0.0.0:80 callback-edge config show")]
     Show,
 }
 
@@ -74,7 +80,7 @@ fn verdict(loaded: &Loaded) -> String {
         1 => " and 1 variable".into(),
         several => format!(" and {several} variables"),
     };
-    format!("the configuration is valid ({source}{variables})")
+    format!("the settings are valid ({source}{variables})")
 }
 
 /// Three columns; what nothing sets stands as `-`.

@@ -19,13 +19,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The longest answer that is looked at; the status stands at its begin.
 const ANSWER_BYTES: u64 = 4096;
 
-/// Ask the running edge whether it is alive, or ready (for health checks of containers).
+/// Ask the running edge whether it is alive or ready, as for health checks of containers
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Takes the same settings as `serve`, and asks the first address of `listen.admin`, else of
 `listen.http`, else of `listen.https`.
-
-Exit codes: 0 yes, 1 no, 3 nobody answers, 64 wrong settings.
+Exit codes: 0 yes, 1 no, 3 nobody answers, 64 wrong settings
 
 Example:
   callback-edge -c config.toml health --ready")]
@@ -57,7 +56,7 @@ pub(super) fn run(health: &Health, file: Option<&Path>) -> Exit {
         Err(error) => {
             let problem = Problem::error(format!("nobody answers at `{question}`"))
                 .caused_by(&error)
-                .hint("is the edge running, and with the same settings?");
+                .hint("see whether the edge runs, and with the same settings");
             fail(Exit::CouldNotRun, &problem.into())
         }
     }

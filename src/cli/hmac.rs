@@ -8,7 +8,7 @@ use clap::builder::NonEmptyStringValueParser;
 use std::io;
 use std::path::PathBuf;
 
-/// The digest for `nango.auth` and `nango.connect`, where the environment wants signed starts
+/// Print the digest for `nango.auth` and `nango.connect`, where the environment wants signed starts
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The key comes from the variable NANGO_HMAC_KEY, or from a file.

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 /// Print the manual page, or write those of all commands
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Exit codes: 0 written, 3 not written, 64 usage
+
 Example:
   callback-edge man | man -l -
   callback-edge man --into /usr/local/share/man/man1")]

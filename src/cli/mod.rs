@@ -23,15 +23,19 @@ use std::process::ExitCode;
 
 pub use exit::Exit;
 
-/// The OAuth callback of your Nango integrations, on your own domain.
+/// The OAuth callback of your Nango integrations on your own domain.
 #[derive(Debug, Parser)]
 #[command(
     name = "callback-edge",
     version,
-    after_help = "Example:\n  callback-edge -c config.toml serve"
+    after_help = "\
+Example:
+  callback-edge -c config.toml serve
+  callback-edge check https://auth.example.com/oauth/callback"
 )]
 pub struct Cli {
-    /// Settings file [default: ./config.toml, else /etc/callback-edge/config.toml, else defaults]
+    /// Settings file [default: `$CALLBACK_EDGE_CONFIG`, else ./config.toml, else
+    /// /etc/callback-edge/config.toml, else none]
     // The environment variable is read by `config`, so that it is one source among the others.
     #[arg(short, long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -106,7 +110,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
 
 /// The end of a command that cannot begin.
 fn cannot_run(error: &io::Error) -> Exit {
-    talk(&Problem::error("cannot run").caused_by(error).coloured());
+    talk(&Problem::error("cannot start").caused_by(error).coloured());
     Exit::CouldNotRun
 }
 

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use url::Url;
 
-/// Is it safe to save this callback URL in Nango's settings?
+/// Find out whether a callback is safe to save in Nango's settings
 ///
 /// Checks the callback as `check` does, asks Nango which integrations there are and how their
 /// flows begin, and asks each provider whether it knows the callback. Nobody signs in, nothing is
@@ -30,7 +30,7 @@ use url::Url;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The API key of the Nango environment comes from the variable NANGO_SECRET_KEY, or from a file.
-Exit codes: 0 safe, 1 do not switch, 2 something is unconfirmed, 3 could not run, 64 usage
+Exit codes: 0 safe, 1 do not switch, 2 unconfirmed, 3 could not run, 64 usage
 
 Example:
   callback-edge preflight --callback https://auth.example.com/oauth/callback")]
@@ -181,7 +181,7 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
 fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), Problem> {
     let key = api_key(args)?;
     let start = start(args)?;
-    let bad_nango = |error| Problem::error(format!("`nango.url`: {error}"));
+    let bad_nango = |error| Problem::error(format!("`nango.url` {error}"));
     // Where Nango expects the callback: the default of an environment that has none of its own.
     let target =
         config::target_at_nango(&settings.nango_url, args.callback.as_str()).map_err(bad_nango)?;

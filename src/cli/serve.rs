@@ -7,11 +7,11 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-/// Run the edge (what happens without a command too)
+/// Run the edge; so does no command at all
 #[derive(Debug, Default, clap::Args)]
 #[command(after_help = "\
-Signals: SIGTERM or SIGINT drain and end, a second one forces; SIGHUP reloads.
-Exit codes: 0 drained, 1 forced or crashed, 64 wrong settings.
+Signals: SIGTERM or SIGINT drain and end, a second one forces; SIGHUP reloads
+Exit codes: 0 drained, 1 forced or crashed, 64 wrong settings
 
 Example:
   callback-edge -c config.toml serve")]

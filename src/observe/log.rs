@@ -151,7 +151,7 @@ pub fn own_panics() {
         tracing::error!(
             event = "panic",
             place,
-            "a task panicked; its connection ends, the process serves on"
+            hint = "its connection ended, the process serves on; report the place",
         );
     }));
 }

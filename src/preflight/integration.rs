@@ -143,7 +143,7 @@ impl Examined<'_> {
                 .state("not_registered")
                 .fail(format!("{name} does not know the callback"))
                 .hint(format!(
-                    "add {callback} in {}. An app of Nango's own can't learn it: use one of yours",
+                    "add {callback} in {}. An app of Nango's own cannot learn it: use one of yours",
                     provider.console
                 )),
             State::Undecidable => check

@@ -54,7 +54,7 @@ fn words(verdict: Verdict, reports: &[Report]) -> (&'static str, String) {
     match verdict {
         Verdict::Pass if count(Status::Warn) > 0 => (
             "The callback works",
-            format!("Nothing failed; {} could be better.", checks(count(Status::Warn))),
+            format!("Nothing failed; {} to mend.", checks(count(Status::Warn))),
         ),
         Verdict::Pass => ("The callback works", "Nothing failed.".to_owned()),
         Verdict::Fail => (
@@ -180,7 +180,7 @@ fn row(check: &Check) -> Markup {
                     p class="detail" { (line) }
                 }
                 @if let Some(hint) = &check.hint {
-                    p class="hint" { b { "What to do: " } (hint) " – " (check.docs()) }
+                    p class="hint" { b { "What to do: " } (hint) " — " (check.docs()) }
                 }
             }
         }

@@ -178,6 +178,10 @@ async fn feed_watchdog() -> Infallible {
 /// Tells the service manager; without one it is nothing.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(event = "notify_failed", %error);
+        tracing::warn!(
+            event = "notify_failed",
+            cause = %error,
+            hint = "the service manager does not hear of this process: see whether `$NOTIFY_SOCKET` can be reached",
+        );
     }
 }

@@ -324,9 +324,10 @@ impl Listener {
             self.shared.metrics.limits.count(Limit::OpenFiles);
             tracing::error!(
                 event = "out_of_files",
-                listener = %self.local,
-                %error,
-                hint = "raise the limit of open files (LimitNOFILE, ulimit -n) or lower limits.connections",
+                listener = self.kind.value(),
+                address = %self.local,
+                cause = %error,
+                hint = "raise the limit of open files (LimitNOFILE, ulimit -n) or lower `limits.connections`",
             );
             tokio::time::sleep(OUT_OF_FILES).await;
         }

@@ -98,7 +98,7 @@ impl Process {
             tracing::warn!(
                 event = "socket_unclaimed",
                 %address,
-                hint = "the service manager handed this socket over, but no `listen` setting names its address",
+                hint = "the service manager hands this socket over: name its address in `[listen]`, or take it out of the unit",
             );
         }
         Ok(Self { shared, listeners, acceptor, source, people_read: greet, acme })
@@ -147,7 +147,11 @@ impl Process {
         let old = shared.snapshot.swap(Arc::clone(&new));
         shared.slots.look_again();
         if old.settings.log.format != new.settings.log.format {
-            tracing::warn!(event = "restart_needed", setting = "log.format");
+            tracing::warn!(
+                event = "restart_needed",
+                setting = "log.format",
+                hint = "restart to use it"
+            );
         }
         announce::changes(&old.bound, &new.bound);
         let listen = &new.settings.listen;
@@ -194,12 +198,12 @@ fn prepare(
 
 /// Puts certificates in use, and says loudly which of them browsers refuse.
 fn use_certificates(shared: &Shared, certificates: &Certificates) {
-    for (origin, certificate, problem) in certificates.invalid(SystemTime::now()) {
+    for (origin, certificate, cause) in certificates.invalid(SystemTime::now()) {
         tracing::error!(
             event = "certificate_invalid",
             certificate = %origin,
-            not_after = certificate.not_after,
-            problem,
+            not_after = %jiff::Timestamp::from_second(certificate.not_after).unwrap_or_default(),
+            cause,
             hint = "put a valid certificate in its place; it is picked up without a restart",
         );
     }
@@ -239,7 +243,7 @@ fn raise_file_limit(connections: usize) {
             event = "file_limit",
             files = current,
             needed,
-            hint = "raise the limit of open files (LimitNOFILE, ulimit -n) or lower limits.connections",
+            hint = "raise the limit of open files (LimitNOFILE, ulimit -n) or lower `limits.connections`",
         );
     }
 }

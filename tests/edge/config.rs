@@ -116,7 +116,7 @@ fn files_are_found_in_the_order_that_is_promised() {
     ];
     for (arguments, variables, file) in table {
         let output = edge(dir.path(), arguments, variables);
-        assert_eq!(stderr(&output), format!("the configuration is valid (`{file}`)\n"));
+        assert_eq!(stderr(&output), format!("the settings are valid (`{file}`)\n"));
         assert_eq!(output.status.code(), Some(0));
         assert!(output.stdout.is_empty());
     }

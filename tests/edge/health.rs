@@ -106,7 +106,7 @@ fn nobody_who_answers_is_told_with_the_reason() {
         format!(
             "error: nobody answers at `http://{gone}/healthz`\n  \
              caused by: Connection refused (os error 111)\n\
-             hint: is the edge running, and with the same settings?\n"
+             hint: see whether the edge runs, and with the same settings\n"
         )
     );
     let started = std::time::Instant::now();

@@ -25,6 +25,7 @@ mod house;
 mod malformed;
 mod manager;
 mod manual;
+mod pictures;
 mod preflight;
 mod privacy;
 mod proxies;

@@ -2,6 +2,8 @@
 //! every command that `--help` knows.
 
 use crate::support::command;
+use callback_edge::cli::Cli;
+use clap::Parser;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -67,6 +69,29 @@ fn the_manual_has_a_page_for_every_command_and_the_first_names_them_all() {
     }
     for name in commands(&["config"]) {
         page(&format!("callback-edge-config-{name}"));
+    }
+}
+
+/// Variables before them and pipes behind them are the shell's.
+#[test]
+fn every_help_ends_in_examples_that_the_command_line_understands() {
+    let mut paths: Vec<Vec<String>> = vec![vec![], vec!["config".into()]];
+    paths.extend(commands(&[]).into_iter().map(|name| vec![name]));
+    paths.extend(commands(&["config"]).into_iter().map(|name| vec!["config".into(), name]));
+    for path in paths {
+        let words: Vec<&str> = path.iter().map(String::as_str).chain(["--help"]).collect();
+        let help = told(Path::new("/"), &words);
+        let (_, examples) = help.split_once("\nExample:\n").unwrap_or_else(|| panic!("{help}"));
+        assert!(examples.lines().count() > 0, "{help}");
+        for example in examples.lines() {
+            let command = example.strip_prefix("  ").unwrap_or_else(|| panic!("{help}"));
+            let command = command.split(['|', '>']).next().unwrap();
+            let is_variable = |word: &&str| word.contains('=');
+            let words = command.split_whitespace().skip_while(is_variable);
+            let named: Vec<&str> = words.clone().skip(1).collect();
+            assert!(path.iter().all(|name| named.contains(&name.as_str())), "{path:?}: {example}");
+            Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{example}: {error}"));
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 
 use crate::house::sources;
 use crate::support::{Authority, Edge, command, connect};
-use std::collections::BTreeSet;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
@@ -44,7 +45,7 @@ fn assert_shows(transcript: &str, output: &str) {
 #[tokio::test]
 async fn the_first_screen_is_what_happens() {
     let readme = readme();
-    let edge = Edge::start("listen.http = '127.0.0.1:0'");
+    let mut edge = Edge::start("listen.http = '127.0.0.1:0'");
     let address = edge.http[0].to_string();
     let as_shown = |text: &str| text.replace(&address, "127.0.0.1:8080");
 
@@ -65,6 +66,14 @@ async fn the_first_screen_is_what_happens() {
         &transcript(&readme, &format!("curl -i 'http://127.0.0.1:8080{target}'")),
         &answer,
     );
+
+    let fields = |line: &str| -> BTreeSet<String> {
+        serde_json::from_str::<BTreeMap<String, Value>>(line).unwrap().into_keys().collect()
+    };
+    let (_, line) = readme.split_once("```json\n").unwrap();
+    let log = edge.wait_for("\"outcome\":\"code\"");
+    let logged = log.lines().find(|line| line.contains("\"event\":\"request\"")).unwrap();
+    assert_eq!(fields(line.lines().next().unwrap()), fields(logged));
 
     let url = format!("http://{address}/oauth/callback");
     let check = command(edge.dir()).args(["check", "--no-follow", &url]).output().unwrap();
@@ -186,5 +195,87 @@ fn every_event_stands_in_the_readme() {
     let section = section.split("\n## ").next().unwrap();
     for event in told {
         assert!(section.contains(&format!("`{event}`")), "`{event}` is not explained");
+    }
+}
+
+/// What is told loudly has a hint, and what was seen is its `cause`.
+#[test]
+fn every_event_that_warns_says_what_to_do() {
+    // The hint of the first is in its text; the second has nothing to do.
+    const WITHOUT: [&str; 2] = ["setting_refused", "stopped"];
+    let mut seen = 0;
+    for file in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let text = fs::read_to_string(&file).unwrap();
+        let loud = ["tracing::warn!(", "tracing::error!("];
+        for rest in loud.iter().flat_map(|call| text.split(call).skip(1)) {
+            let fields = rest.split(");\n").next().unwrap();
+            let event = fields.split("event = \"").nth(1).unwrap().split('"').next().unwrap();
+            let says = fields.contains("hint") || WITHOUT.contains(&event);
+            assert!(says, "`{event}` in {} has no hint", file.display());
+            let bare = fields.replace("cause = %error", "").contains("%error");
+            assert!(!bare, "`{event}` in {} has an `error`", file.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "the reader reads nothing");
+}
+
+#[test]
+fn every_link_between_the_pages_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut followed = 0;
+    for page in [
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "benches/README.md",
+        "deploy/README.md",
+        "tests/peers/README.md",
+    ] {
+        let text = fs::read_to_string(root.join(page)).unwrap();
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.contains("://")) {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let place = match file {
+                "" => root.join(page),
+                file => root.join(page).parent().unwrap().join(file),
+            };
+            assert!(place.exists(), "{page}: `{link}` leads to no file");
+            let leads =
+                anchor.is_empty() || anchors(&fs::read_to_string(&place).unwrap()).contains(anchor);
+            assert!(leads, "{page}: `{link}` leads to no heading");
+            followed += 1;
+        }
+    }
+    assert!(followed > 50, "the reader reads nothing");
+}
+
+/// What can stand behind a `#`: the headings as GitHub spells them, and the anchors.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let heading = |line: &str| {
+        let title =
+            line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with('#'))?;
+        let kept = title.to_lowercase().replace(' ', "-");
+        Some(kept.chars().filter(|it| it.is_alphanumeric() || "-_".contains(*it)).collect())
+    };
+    let ids = page.split("<a id=\"").skip(1).filter_map(|rest| rest.split('"').next());
+    page.lines().filter_map(heading).chain(ids.map(ToOwned::to_owned)).collect()
+}
+
+#[test]
+fn every_picture_is_shown_and_told_in_words() {
+    let readme = readme();
+    let pictures = Path::new(env!("CARGO_MANIFEST_DIR")).join(".github/pictures");
+    for file in sources(&pictures) {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        // What a picture says, for the test that holds it.
+        if file.extension().is_some_and(|kind| kind == "txt") {
+            continue;
+        }
+        let end = format!("](.github/pictures/{name})");
+        let (before, _) = readme.split_once(&end).unwrap_or_else(|| panic!("{name} is not shown"));
+        let words = before.rsplit("![").next().unwrap();
+        assert!(words.len() > 40 && !words.contains('\n'), "{name}: {words:?}");
     }
 }

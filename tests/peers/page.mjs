@@ -1,6 +1,7 @@
 // Looks at a page as a person would. Arguments: the browser, a folder for its profile. It says
-// `{"ready"}`; each `{"url", "token", "width", "scheme", "shot"}` that it hears it answers by what
-// it saw: the heading, the URLs to paste, what was said against the page, where it scrolls sideways.
+// `{"ready"}`; each `{"url", "width", "scheme", "shot"}` that it hears it answers by what it saw: the
+// heading, the URLs to paste, what was said against the page, where it scrolls sideways. With
+// `"untouched"` it takes a picture of the upper end, tells all of the text, and clicks nowhere.
 
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -16,16 +17,23 @@ const browser = await launch(
   "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 );
 
-async function look({ url, width, scheme, shot }) {
+async function look({ url, width, scheme, shot, untouched }) {
   const page = await browser.newPage();
   const complaints = [];
   page.on("console", (message) => complaints.push(`${message.type()}: ${message.text()}`));
   page.on("pageerror", (error) => complaints.push(`error: ${error.message}`));
   const requests = [];
   page.on("request", (request) => requests.push(request.url()));
-  await page.setViewportSize({ width, height: 900 });
+  await page.setViewportSize({ width, height: untouched ? 832 : 900 });
   await page.emulateMedia({ colorScheme: scheme });
   const response = await page.goto(url);
+  if (untouched) {
+    await page.screenshot({ path: shot });
+    const text = await page.evaluate(() => document.body.innerText);
+    const policy = response.headers()["content-security-policy"];
+    await page.close();
+    return { text, policy };
+  }
   const seen = await page.evaluate(() => ({
     heading: document.querySelector("h1").innerText,
     paste: [...document.querySelectorAll(".paste code")].map((code) => code.innerText),

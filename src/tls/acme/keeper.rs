@@ -71,7 +71,12 @@ impl Keeper {
             }),
             Ok(None) => Journal::default(),
             Err(error) => {
-                tracing::error!(event = "acme_state_unreadable", domain = name, %error);
+                tracing::error!(
+                    event = "acme_state_unreadable",
+                    domain = name,
+                    cause = %error,
+                    hint = "let this process read the files in `tls.acme.state_dir`",
+                );
                 Journal::default()
             }
         };
@@ -225,13 +230,13 @@ impl Keeper {
     }
 
     /// Says what is odd, and goes on.
-    pub(super) fn warn(&self, failure: &Failure, and: &str) {
+    pub(super) fn warn(&self, failure: &Failure, hint: &str) {
         tracing::warn!(
             event = "acme_trial_inconclusive",
             domain = &*self.name,
             reason = failure.reason.value(),
             cause = failure.cause,
-            and,
+            hint,
         );
     }
 

@@ -1,18 +1,23 @@
-//! Texts that are compared with a file in `tests/edge/golden/`.
+//! Texts that are compared with a file: those in `tests/edge/golden/`, and pictures.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The folder that holds them.
 pub(crate) fn golden_dir() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/edge/golden"))
+    Path::new(PROJECT).join(GOLDEN)
+}
+
+/// [`kept`], in that folder.
+pub(crate) fn golden(name: &str, text: &str) -> Result<(), String> {
+    kept(&format!("{GOLDEN}/{name}"), text)
 }
 
 /// Where the text differs from the file, and what to do. With `UPDATE_GOLDEN=1` the file is
 /// written anew instead; read it before you keep it.
-pub(crate) fn golden(name: &str, text: &str) -> Result<(), String> {
-    let file = golden_dir().join(name);
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+pub(crate) fn kept(name: &str, text: &str) -> Result<(), String> {
+    let file = Path::new(PROJECT).join(name);
+    if updates() {
         fs::write(&file, text).unwrap();
         return Ok(());
     }
@@ -29,8 +34,16 @@ pub(crate) fn golden(name: &str, text: &str) -> Result<(), String> {
         }
     };
     Err(format!(
-        "tests/edge/golden/{name}:{number} differs\n  file:    {was}\n  program: {is}\n\
-         If that is meant, `UPDATE_GOLDEN=1 cargo test --test edge` writes the file anew; read \
-         what it wrote.\nAll of it:\n{text}"
+        "{name}:{number} differs\n  file:    {was}\n  program: {is}\n\
+         If that is meant, the same test with `UPDATE_GOLDEN=1` writes the file anew; read what \
+         it wrote.\nAll of it:\n{text}"
     ))
 }
+
+/// Whether files are written anew.
+pub(crate) fn updates() -> bool {
+    std::env::var_os("UPDATE_GOLDEN").is_some()
+}
+
+const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
+const GOLDEN: &str = "tests/edge/golden";

@@ -4,16 +4,18 @@ mod bystander;
 mod certs;
 pub(crate) mod client;
 pub(crate) mod frames;
-mod golden;
+pub(crate) mod golden;
 mod metrics;
 pub(crate) mod process;
+mod terminal;
 
 pub(crate) use bystander::Bystander;
 pub(crate) use certs::Authority;
 pub(crate) use client::{Http1, Http2, Reply, connect, connect_tls};
-pub(crate) use golden::{golden, golden_dir};
+pub(crate) use golden::{golden, golden_dir, kept};
 pub(crate) use metrics::Metrics;
 pub(crate) use process::{Edge, command};
+pub(crate) use terminal::{on_a_terminal, picture};
 
 use std::future::Future;
 use std::time::Duration;

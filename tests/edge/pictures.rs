@@ -1,0 +1,46 @@
+//! The pictures in `.github/pictures` show what the program says.
+
+use crate::stand_in::{Act, Authority, Reply, Wish, behaviour, nango, plain, right, tls};
+use crate::support::{command, kept, on_a_terminal, picture};
+
+const CALLBACK: &str = "auth.example.com";
+const NANGO: &str = "api.nango.dev";
+
+/// A server that decodes the query and builds it anew, as many do.
+#[tokio::test]
+async fn a_check_that_fails_is_as_pictured() {
+    let authority = Authority::new("ours");
+    let config = |name: &str| {
+        let names = vec![name.to_owned()];
+        authority.issue(Wish { names, ..Wish::default() }).config(&["h2", "http/1.1"])
+    };
+    let callback = behaviour(|heard| {
+        let right = right(&format!("https://{NANGO}"), heard);
+        let rebuilt = right.location().replace("%2F", "/");
+        Act::Reply(right.to(rebuilt))
+    });
+    let to_https = behaviour(|heard| {
+        let query = heard.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+        let location = format!("https://{CALLBACK}{}{query}", heard.path);
+        Act::Reply(Reply::new(308).with("location", location))
+    });
+    let places = [
+        (CALLBACK, 443, tls(config(CALLBACK), callback).await),
+        (CALLBACK, 80, plain(to_https).await),
+        (NANGO, 443, tls(config(NANGO), behaviour(nango)).await),
+    ];
+
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("ca.pem"), &authority.pem).unwrap();
+    let typed =
+        format!("callback-edge check --only redirect,nango https://{CALLBACK}/oauth/callback");
+    let mut check = command(dir.path());
+    // What leads to the stand-ins is not for the reader.
+    check.args(typed.split(' ').skip(1)).args(["--ca", "ca.pem"]);
+    for (name, port, place) in places {
+        check.args(["--connect-to", &format!("{name}:{port}:{place}")]);
+    }
+    let (status, said) = tokio::task::spawn_blocking(|| on_a_terminal(check, 96)).await.unwrap();
+    assert_eq!(status.code(), Some(1), "{said}");
+    kept(".github/pictures/check.svg", &picture(&typed, &said)).unwrap_or_else(|it| panic!("{it}"));
+}

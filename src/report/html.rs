@@ -109,12 +109,10 @@ fn one(report: &Report) -> Markup {
                 @if let Some(check) = detail("dns.resolves") {
                     div { dt { "Addresses" } dd { (check.detail.as_deref().unwrap_or(&check.summary)) } }
                 }
-                @for id in ["tls.name", "tls.expiry"] {
-                    @if let Some(check) = detail(id) {
-                        div {
-                            dt { @if id == "tls.name" { "Certificate" } @else { "Validity" } }
-                            dd { (check.detail.as_deref().unwrap_or(&check.summary)) }
-                        }
+                @if let Some(shown) = detail("tls.expiry").and_then(|check| check.detail.as_deref()) {
+                    div {
+                        dt { "Certificate" }
+                        dd { (shown.strip_prefix("certificate ").unwrap_or(shown)) }
                     }
                 }
                 div {

@@ -3,7 +3,7 @@
 
 use crate::support::frames::{self, frame};
 use crate::support::{
-    Authority, Bystander, Edge, Http1, MACHINE, Metrics, connect_tls, soon, until,
+    Authority, Bystander, Edge, Http1, MACHINE, Metrics, connect_tls, handshake, soon, until,
 };
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -315,9 +315,8 @@ async fn a_pipeline_whose_answers_nobody_reads() {
 async fn a_tls_pipeline_whose_answers_nobody_reads() {
     let arena = Arena::new("pipelines over TLS, never reads").await;
     let stream = small_window(arena.https()).await;
-    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-    let connector = tokio_rustls::TlsConnector::from(arena.authority.client(&["http/1.1"]));
-    let stream = soon(connector.connect(name, stream)).await.unwrap();
+    let client = arena.authority.client(&["http/1.1"]);
+    let stream = handshake(client, stream, "localhost").await.unwrap();
     let took = never_reads(stream, &long_requests(), false).await;
     arena.ended_by(took, REQUEST, &deadline("response")).await;
 }
@@ -465,9 +464,8 @@ async fn http2_pings_without_end_after_a_request() {
 async fn http2_pings_whose_answers_nobody_reads() {
     let arena = Arena::new("PINGs, never reads").await;
     let stream = small_window(arena.https()).await;
-    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-    let connector = tokio_rustls::TlsConnector::from(arena.authority.client(&["h2"]));
-    let mut stream = soon(connector.connect(name, stream)).await.unwrap();
+    let client = arena.authority.client(&["h2"]);
+    let mut stream = handshake(client, stream, "localhost").await.unwrap();
     stream.write_all(&frames::opening(&[])).await.unwrap();
     let started = Instant::now();
     let pings = frame(frames::PING, 0, 0, b"8 bytes.").repeat(1000);

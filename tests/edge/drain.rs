@@ -1,6 +1,8 @@
 //! The end: nobody who has asked goes without an answer, and nobody who has not holds it up.
 
-use crate::support::{Authority, Edge, Http1, Http2, Metrics, connect, connect_tls, soon, until};
+use crate::support::{
+    Authority, Edge, Http1, Http2, Metrics, connect, connect_tls, handshake, soon, until,
+};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
@@ -66,9 +68,8 @@ async fn what_was_asked_is_answered_and_told_that_it_is_the_last() {
         assert_eq!((reply.status, reply.text("connection").as_str()), (308, "close"));
         assert!(client.is_closed().await);
     }
-    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-    let connector = tokio_rustls::TlsConnector::from(authority.client(&[]));
-    let mut late = Http1::new(soon(connector.connect(name, plain)).await.unwrap());
+    let late = handshake(authority.client(&[]), plain, "localhost").await.unwrap();
+    let mut late = Http1::new(late);
     let reply = late.get("/oauth/callback?code=1").await.expect("not answered");
     assert_eq!((reply.status, reply.text("connection").as_str()), (308, "close"));
     // HTTP/2 was told by GOAWAY: the client itself knows better than to ask again.

@@ -1,6 +1,6 @@
 //! `health`, as a container runtime runs it.
 
-use crate::support::{Authority, Edge, command, connect, until};
+use crate::support::{Authority, Edge, command, connect, expired, until};
 use rustix::process::Signal;
 use std::net::{SocketAddr, TcpListener};
 use std::process::Output;
@@ -25,10 +25,7 @@ fn yes(address: &str) -> (Option<i32>, String, String) {
 /// The settings of an edge whose certificate nobody trusts.
 fn with_tls(dir: &TempDir, listen: &str) -> String {
     let names = &["auth.example.com"];
-    let (certificate, key) = Authority::new().write_with(dir.path(), "edge", names, |params| {
-        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
-    });
+    let (certificate, key) = Authority::new().write_with(dir.path(), "edge", names, expired);
     format!(
         "{listen}\ntls.certificate = '{}'\ntls.private_key = '{}'\n",
         certificate.display(),

@@ -1,7 +1,7 @@
 //! What the README shows is what the program does.
 
 use crate::house::sources;
-use crate::support::{Authority, Edge, command, connect};
+use crate::support::{Edge, command, connect};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -109,20 +109,14 @@ fn the_settings_of_the_quick_start_are_valid_but_for_the_files() {
 
 #[tokio::test]
 async fn every_metric_stands_in_the_readme_and_none_besides() {
-    let dir = TempDir::new().unwrap();
-    Authority::new().write(dir.path(), "edge", &["localhost"]);
-    let settings = "
-        listen.http = 'off'
-        listen.https = '127.0.0.1:0'
-        listen.admin = '127.0.0.1:0'
-        tls.certificate = '{dir}/edge.pem'
-        tls.private_key = '{dir}/edge.key'
+    let (edge, _) = Edge::over_tls(
+        "
         tls.acme.domains = 'auth.example.com'
         tls.acme.directory = 'https://127.0.0.1:1/directory'
         tls.acme.state_dir = '{dir}/acme'
         tls.acme.agree_to_terms = true
-    ";
-    let edge = Edge::start_in(dir, settings, |_| {});
+        ",
+    );
     // Some metrics come with the first self-check.
     connect(edge.admin[0]).await.get("/self-check").await.unwrap();
     let reply = connect(edge.admin[0]).await.get("/metrics").await.unwrap();

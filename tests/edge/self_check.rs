@@ -1,6 +1,6 @@
 //! The self-check endpoint: what it says, to whom, and that nobody can turn it on others.
 
-use crate::support::{Authority, Edge, Reply, connect, until};
+use crate::support::{Edge, Reply, certified, connect, settings, until};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -23,26 +23,16 @@ fn report(reply: &Reply) -> Value {
 
 #[tokio::test]
 async fn a_right_edge_passes_its_own_check() {
-    let authority = Authority::new();
-    let dir = TempDir::new().unwrap();
-    authority.write(dir.path(), "edge", &["auth.example.com"]);
-    std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
-    // The public name leads elsewhere in this world, so `connect_to` says where the edge is.
-    let mut edge = Edge::start_in(
-        dir,
+    let (_, dir) = certified(&["auth.example.com"]);
+    let settings = settings::tls(
         "
         public_url = 'https://auth.example.com'
-        listen.http = '127.0.0.1:0'
-        listen.https = '127.0.0.1:0'
-        listen.admin = '127.0.0.1:0'
-        tls.certificate = '{dir}/edge.pem'
-        tls.private_key = '{dir}/edge.key'
         self_check.root_ca = '{dir}/ca.pem'
         ",
-        |_| {},
     );
-    let settings = std::fs::read_to_string(edge.dir().join("config.toml")).unwrap();
+    let mut edge = Edge::start_in(dir, &settings, |_| {});
     let (http, https) = (edge.http[0], edge.https[0]);
+    // The public name leads elsewhere in this world, so `connect_to` says where the edge is.
     edge.rewrite(&format!(
         "{settings}\nself_check.connect_to = ['auth.example.com:443:{https}', 'auth.example.com:80:{http}']"
     ));

@@ -1,6 +1,6 @@
 //! Starting and ending: what it says, and what it says when it cannot.
 
-use crate::support::{Authority, Edge, command, connect, connect_tls};
+use crate::support::{Authority, Edge, command, connect, connect_tls, expired, settings};
 use rustix::process::Signal;
 use std::fs;
 use std::net::TcpListener;
@@ -52,20 +52,8 @@ async fn an_idle_client_does_not_hold_the_end_up() {
 async fn an_expired_certificate_starts_and_says_so_loudly() {
     let authority = Authority::new();
     let dir = TempDir::new().unwrap();
-    authority.write_with(dir.path(), "edge", &["localhost"], |params| {
-        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
-    });
-    let mut edge = Edge::start_in(
-        dir,
-        "
-        listen.http = 'off'
-        listen.https = '127.0.0.1:0'
-        tls.certificate = '{dir}/edge.pem'
-        tls.private_key = '{dir}/edge.key'
-        ",
-        |_| {},
-    );
+    authority.write_with(dir.path(), "edge", &["localhost"], expired);
+    let mut edge = Edge::start_in(dir, &settings::tls(""), |_| {});
     let log = edge.wait_for("certificate_invalid");
     assert!(log.contains("has expired"), "{log}");
     let refused = connect_tls(&authority, edge.https[0], "localhost", &[]).await;

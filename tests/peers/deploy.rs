@@ -4,9 +4,11 @@
 use crate::machine::Machine;
 use crate::peer::{Peer, program, search_path};
 use crate::proxies::{connect_from_afar, every_request_is_the_clients, queries_stay_exact};
-use crate::support::client::handshake;
+
 use crate::support::process::PROGRAM;
-use crate::support::{Authority, Edge, Http1, PATIENCE, Reply, connect, connect_tls};
+use crate::support::{
+    Authority, Edge, Http1, PATIENCE, Reply, certified, connect, connect_tls, handshake,
+};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -326,7 +328,7 @@ fn lines_of(file: &str, key: &str) -> BTreeSet<String> {
 #[tokio::test]
 async fn behind_nginx_that_ends_tls() {
     let edge = edge_behind_http();
-    let (authority, certificates) = certificates();
+    let (authority, certificates) = certified(&["localhost"]);
     let at = edge.http[0].to_string();
     let common = certificates.path().join("callback-edge.proxy");
     fs::write(&common, text("proxies/callback-edge.proxy")).unwrap();
@@ -387,7 +389,7 @@ async fn behind_haproxy_that_passes_tcp_on() {
 #[tokio::test]
 async fn behind_caddy_that_ends_tls() {
     let edge = edge_behind_http();
-    let (authority, certificates) = certificates();
+    let (authority, certificates) = certified(&["localhost"]);
     let site = format!(
         "https://localhost:{{port:tls}} {{\n\tbind 127.0.0.1\n\ttls {0}/edge.pem {0}/edge.key\n",
         certificates.path().display()
@@ -400,7 +402,7 @@ async fn behind_caddy_that_ends_tls() {
     stays_exact_with_tls(&authority, caddy.address("tls"), &edge).await;
     // Only the callbacks lead to the edge.
     let stream = connect_from_afar(caddy.address("tls")).await;
-    let stream = handshake(&authority, stream, "localhost", &[]).await.unwrap();
+    let stream = handshake(authority.client(&[]), stream, "localhost").await.unwrap();
     let reply = Http1::allowing(stream, OF_FRONTS).get("/elsewhere").await.unwrap();
     assert_eq!(reply.status, 404);
 }
@@ -424,22 +426,16 @@ fn edges_behind_a_proxy_header() -> (Authority, Edge, Edge) {
             ("/etc/callback-edge/privkey.pem", "{dir}/edge.key"),
         ],
     );
-    let (authority, dir) = certificates();
+    let (authority, dir) = certified(&["localhost"]);
     let tls = Edge::start_in(dir, &settings, |_| {});
     let (plain, _) = settings.split_once("[tls]").unwrap();
     let plain = Edge::start(&swap(plain, &[("https = \"127.0.0.1:0\"", "https = \"off\"")]));
     (authority, plain, tls)
 }
 
-fn certificates() -> (Authority, TempDir) {
-    let (authority, dir) = (Authority::new(), TempDir::new().unwrap());
-    authority.write(dir.path(), "edge", &["localhost"]);
-    (authority, dir)
-}
-
 async fn stays_exact_with_tls(authority: &Authority, front: SocketAddr, edge: &Edge) {
     let stream = connect_from_afar(front).await;
-    let stream = handshake(authority, stream, "localhost", &[]).await.unwrap();
+    let stream = handshake(authority.client(&[]), stream, "localhost").await.unwrap();
     queries_stay_exact(&mut Http1::allowing(stream, OF_FRONTS), "").await;
     every_request_is_the_clients(edge).await;
 }
@@ -833,15 +829,7 @@ fn alerts() -> Vec<Value> {
 
 /// The names of all series that an edge with a certificate exports.
 async fn exported() -> BTreeSet<String> {
-    let (_authority, dir) = certificates();
-    let settings = "
-        listen.http = 'off'
-        listen.https = '127.0.0.1:0'
-        listen.admin = '127.0.0.1:0'
-        tls.certificate = '{dir}/edge.pem'
-        tls.private_key = '{dir}/edge.key'
-    ";
-    let edge = Edge::start_in(dir, settings, |_| {});
+    let (edge, _) = Edge::over_tls("");
     let text = edge.metrics().await.0;
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines.map(|line| line.split(['{', ' ']).next().unwrap().to_owned()).collect()
@@ -902,7 +890,7 @@ async fn pods_start_with_the_settings_of_their_overlay() {
             let port = format!("\"0.0.0.0:{}\"", port["containerPort"]);
             ours = swap(&ours, &[(&port, "\"127.0.0.1:0\"")]);
         }
-        let (_authority, dir) = certificates();
+        let (_, dir) = certified(&["localhost"]);
         for (ending, file) in [("crt", "edge.pem"), ("key", "edge.key")] {
             ours = ours.replace(&format!("/tls/tls.{ending}"), &format!("{{dir}}/{file}"));
         }

@@ -1,10 +1,9 @@
 //! The self-check page in a real browser.
 
-use crate::peer::{Peer, program};
+use crate::peer::Peer;
 use crate::support::Edge;
 use serde_json::{Value, json};
 use std::path::Path;
-use tempfile::TempDir;
 
 const ROUTES: &str = "
     listen.http = '127.0.0.1:0'
@@ -19,10 +18,7 @@ const ROUTES: &str = "
 fn the_page_reads_well_wherever_it_is_opened() {
     let right = Edge::start(ROUTES);
     let broken = Edge::start(&format!("public_url = 'https://127.0.0.1:1'{ROUTES}"));
-    let profile = TempDir::with_prefix("profile").unwrap();
-    let chromium = program("chromium").display().to_string();
-    let mut person = Peer::node("page.mjs", &[&chromium, &profile.path().display().to_string()]);
-    person.hear();
+    let mut person = Peer::browser("page.mjs", &[]);
 
     let pictures = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let mut grounds = Vec::new();

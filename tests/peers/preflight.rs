@@ -1,7 +1,7 @@
 //! The preflight against programs of others: apps of every kind at two OAuth servers, and a stand-in
 //! for Nango that the real SDKs are content with.
 
-use crate::peer::{Peer, program, script};
+use crate::peer::{Peer, script};
 use crate::support::command;
 use crate::world::World;
 use serde_json::{Value, json};
@@ -11,7 +11,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Output, Stdio};
 use std::time::Instant;
-use tempfile::TempDir;
 
 /// What must never be seen. Each is planted where a secret of its kind stands.
 const API_KEY: &str = "canary-api-key-5e1f";
@@ -678,12 +677,7 @@ fn connections_made_through_the_edge_are_intact() {
         "integrations": [api],
     }));
 
-    let chromium = program("chromium").display().to_string();
-    let profile = TempDir::with_prefix("profile").unwrap();
-    let profile_path = profile.path().display().to_string();
-    let certificate = world.edge.dir().join("edge.pem").display().to_string();
-    let mut person = Peer::node("browser.mjs", &[&chromium, &profile_path, &certificate]);
-    person.hear();
+    let mut person = world.person();
     let digest = |key: &str| {
         let output = command(world.edge.dir())
             .args(["hmac", "an-api", "user-1"])

@@ -7,7 +7,6 @@ use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
@@ -25,20 +24,7 @@ const SETTLED: usize = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_minutes_of_mixed_load_lose_nothing() {
-    let authority = Authority::new();
-    let dir = TempDir::new().unwrap();
-    authority.write(dir.path(), "edge", &["localhost"]);
-    let edge = Edge::start_in(
-        dir,
-        "
-        public_url = 'https://localhost'
-        listen.http = '127.0.0.1:0'
-        listen.https = '127.0.0.1:0'
-        tls.certificate = '{dir}/edge.pem'
-        tls.private_key = '{dir}/edge.key'
-        ",
-        |_| {},
-    );
+    let (edge, authority) = Edge::over_tls("");
     let visitors = Arc::new(Visitors::of(authority, &edge));
     let mut visits = JoinSet::new();
     let mut memory = Vec::new();

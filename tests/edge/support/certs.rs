@@ -4,6 +4,22 @@ use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tempfile::TempDir;
+
+/// An authority, and a folder with a certificate of it for these names, in `edge.pem` and `edge.key`,
+/// and its own in `ca.pem`.
+pub(crate) fn certified(names: &[&str]) -> (Authority, TempDir) {
+    let (authority, dir) = (Authority::new(), TempDir::new().unwrap());
+    authority.write(dir.path(), "edge", names);
+    std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
+    (authority, dir)
+}
+
+/// What makes it one of the past ([`Authority::write_with`]).
+pub(crate) fn expired(params: &mut CertificateParams) {
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+}
 
 /// A certificate authority of the test's own.
 pub(crate) struct Authority {

@@ -1,6 +1,8 @@
 use super::{Authority, soon};
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -75,18 +77,17 @@ pub(crate) async fn connect_tls(
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = soon(TcpStream::connect(address)).await?;
     stream.set_nodelay(true)?;
-    handshake(authority, stream, name, alpn).await
+    handshake(authority.client(alpn), stream, name).await
 }
 
 /// TLS under this name on a connection that is there.
 pub(crate) async fn handshake(
-    authority: &Authority,
+    client: Arc<ClientConfig>,
     stream: TcpStream,
     name: &str,
-    alpn: &[&str],
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(name.to_owned()).unwrap();
-    soon(TlsConnector::from(authority.client(alpn)).connect(name, stream)).await
+    soon(TlsConnector::from(client).connect(name, stream)).await
 }
 
 /// An HTTP/1 client that sends what it is told, byte for byte.

@@ -7,10 +7,11 @@ pub(crate) mod frames;
 mod golden;
 mod metrics;
 pub(crate) mod process;
+pub(crate) mod settings;
 
 pub(crate) use bystander::Bystander;
-pub(crate) use certs::Authority;
-pub(crate) use client::{Http1, Http2, Reply, connect, connect_tls};
+pub(crate) use certs::{Authority, certified, expired};
+pub(crate) use client::{Http1, Http2, Reply, connect, connect_tls, handshake};
 pub(crate) use golden::{golden, golden_dir};
 pub(crate) use metrics::Metrics;
 pub(crate) use process::{Edge, command};

@@ -13,7 +13,7 @@ mod tls;
 pub use self::fault::{Fault, Reason, Step};
 pub use self::http::{Answer, Connection, Protocol, Request};
 pub use self::resolve::{BadOverride, Origin, Override, Resolved, Resolver};
-pub use self::tls::{BadRoots, Certificate, Distrust, Offer, Peer, Roots};
+pub use self::tls::{BadRoots, Certificate, Distrust, Offer, Peer, Roots, any_certificate};
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -208,21 +208,15 @@ pub(super) async fn handshake(
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     let name = ServerName::try_from(bare.to_owned())
         .map_err(|_| Fault::new(Step::Handshake, Reason::Tls, "the host is no name for TLS"))?;
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Fault::new(Step::Handshake, Reason::Other, error.to_string()))?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Witness { provider: Arc::clone(&provider) }))
-        .with_no_client_auth();
-    // Each connection shows its certificates anew.
-    config.resumption = Resumption::disabled();
-    config.alpn_protocols = match offer {
-        Offer::Both => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-        Offer::Http1 => vec![b"http/1.1".to_vec()],
-        Offer::Http2 => vec![b"h2".to_vec()],
-        Offer::AcmeTls => vec![b"acme-tls/1".to_vec()],
-    };
+    let config = any_certificate(match offer {
+        Offer::Both => &["h2", "http/1.1"],
+        Offer::Http1 => &["http/1.1"],
+        Offer::Http2 => &["h2"],
+        Offer::AcmeTls => &["acme-tls/1"],
+    });
+    let config =
+        config.map_err(|error| Fault::new(Step::Handshake, Reason::Other, error.to_string()))?;
+    let provider = Arc::clone(config.crypto_provider());
     let stream = TlsConnector::from(Arc::new(config))
         .connect(name.clone(), stream)
         .await
@@ -281,12 +275,23 @@ fn judge(
     (chain.map_err(Distrust::from), verify_server_name(&leaf, name).map_err(Distrust::from))
 }
 
-/// Lets every certificate pass, because what is wrong with one is to be reported, not to end the
-/// conversation. That the peer holds its key is still verified.
-#[derive(Debug)]
-struct Witness {
-    provider: Arc<CryptoProvider>,
+/// TLS with whoever is there, offering these protocols (ALPN): every certificate passes, because
+/// what is wrong with one is to be told, not to end the conversation. That the peer holds its key is
+/// still verified, and each connection shows its certificates anew.
+pub fn any_certificate(protocols: &[&str]) -> Result<ClientConfig, Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Witness(provider)))
+        .with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Ok(config)
 }
+
+#[derive(Debug)]
+struct Witness(Arc<CryptoProvider>);
 
 impl ServerCertVerifier for Witness {
     fn verify_server_cert(
@@ -306,7 +311,7 @@ impl ServerCertVerifier for Witness {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -315,10 +320,58 @@ impl ServerCertVerifier for Witness {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::server::{ClientHello, ResolvesServerCert};
+    use rustls::sign::CertifiedKey;
+    use rustls::{ServerConfig, version};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    /// Shows this certificate, whosever key it signs with.
+    #[derive(Debug)]
+    struct Shows(Arc<CertifiedKey>);
+
+    impl ResolvesServerCert for Shows {
+        fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            Some(Arc::clone(&self.0))
+        }
+    }
+
+    #[tokio::test]
+    async fn any_certificate_passes_but_not_without_its_key() {
+        let own = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
+        let others = rcgen::KeyPair::generate().unwrap();
+        for version in [&version::TLS12, &version::TLS13] {
+            for (key, passes) in [(&own.signing_key, true), (&others, false)] {
+                let provider = Arc::new(aws_lc_rs::default_provider());
+                let key = key.serialize_der().try_into().unwrap();
+                let key = provider.key_provider.load_private_key(key).unwrap();
+                let shown = CertifiedKey::new(vec![own.cert.der().clone()], key);
+                let server = ServerConfig::builder_with_provider(provider)
+                    .with_protocol_versions(&[version])
+                    .unwrap()
+                    .with_no_client_auth()
+                    .with_cert_resolver(Arc::new(Shows(Arc::new(shown))));
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+                let (accepted, _) = listener.accept().await.unwrap();
+                tokio::spawn(TlsAcceptor::from(Arc::new(server)).accept(accepted).into_future());
+                let client = TlsConnector::from(Arc::new(any_certificate(&[]).unwrap()));
+                // Another name than the certificate's, and nobody vouches for it.
+                let name = ServerName::try_from("b.example").unwrap();
+                let shaken = client.connect(name, stream).await;
+                assert_eq!(shaken.is_ok(), passes, "{version:?}: {:?}", shaken.err());
+            }
+        }
     }
 }

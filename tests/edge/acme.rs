@@ -1,4 +1,4 @@
-//! ACME where there is no directory; with one, it is shown in `tests/peers/acme.rs`.
+//! ACME where there is no directory; with one, it is shown in `tests/peers/acme/`.
 
 use crate::support::{Authority, Edge, certified, command, connect, connect_tls};
 use std::fs;

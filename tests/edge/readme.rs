@@ -1,7 +1,6 @@
 //! What the README shows is what the program does.
 
-use crate::house::sources;
-use crate::support::{Edge, command, connect};
+use crate::support::{Edge, command, connect, files_below};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -168,7 +167,7 @@ fn every_check_is_explained_where_its_hint_points() {
 #[test]
 fn every_event_stands_in_the_readme() {
     let mut told = BTreeSet::new();
-    for file in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+    for file in files_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
         let text = fs::read_to_string(file).unwrap();
         for rest in text.split("event = \"").skip(1) {
             told.insert(rest.split('"').next().unwrap().to_owned());

@@ -1,6 +1,6 @@
 //! A clock that jumps while it serves.
 
-use crate::acme::libfaketime;
+use crate::peer::libfaketime;
 use crate::support::{Edge, Http1, Reply, certified, connect_tls, settings, until};
 use std::fs;
 use std::time::{Duration, Instant};

@@ -228,6 +228,15 @@ pub(crate) fn program(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("{}", missing(name)))
 }
 
+/// What gives a program another clock.
+pub(crate) fn libfaketime() -> PathBuf {
+    let found = ["x86_64-linux-gnu", "aarch64-linux-gnu"]
+        .map(|machine| format!("/usr/lib/{machine}/faketime/libfaketime.so.1"))
+        .into_iter()
+        .find(|path| Path::new(path).exists());
+    found.unwrap_or_else(|| panic!("{}", missing("libfaketime.so.1"))).into()
+}
+
 /// Runs a program to its end.
 pub(crate) fn run(name: &str, dir: &Path, arguments: &[&str]) -> Output {
     match command(name, dir).args(arguments).stdin(Stdio::null()).output() {

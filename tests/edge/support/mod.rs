@@ -17,6 +17,7 @@ pub(crate) use metrics::Metrics;
 pub(crate) use process::{Edge, command};
 
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What no honest step takes, also on a loaded machine.
@@ -34,6 +35,16 @@ pub(crate) async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
         assert!(started.elapsed() < PATIENCE, "never: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Every file below a folder, sorted.
+pub(crate) fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries
+        .flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] })
+        .collect();
+    files.sort();
+    files
 }
 
 /// Tests that use the machine up run alone among those that measure times: the first hold the

@@ -1,7 +1,10 @@
 use super::{Fault, Protocol, Reason, Step};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+    verify_tls13_signature_with_raw_key,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -320,7 +323,14 @@ impl ServerCertVerifier for Witness {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms).or_else(|error| {
+            // A critical extension that nobody here knows, such as RFC 8737's, keeps rustls from
+            // reading the certificate, and so from finding its key.
+            let (_, read) = X509Certificate::from_der(cert).map_err(|_| error)?;
+            let key = read.public_key().raw.into();
+            verify_tls13_signature_with_raw_key(message, &key, dss, algorithms)
+        })
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -331,6 +341,7 @@ impl ServerCertVerifier for Witness {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rcgen::{CertificateParams, CustomExtension, KeyPair};
     use rustls::server::{ClientHello, ResolvesServerCert};
     use rustls::sign::CertifiedKey;
     use rustls::{ServerConfig, version};
@@ -349,14 +360,20 @@ mod tests {
 
     #[tokio::test]
     async fn any_certificate_passes_but_not_without_its_key() {
-        let own = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
-        let others = rcgen::KeyPair::generate().unwrap();
-        for version in [&version::TLS12, &version::TLS13] {
-            for (key, passes) in [(&own.signing_key, true), (&others, false)] {
+        let [own, others] = [(); 2].map(|()| KeyPair::generate().unwrap());
+        let names = vec!["a.example".to_owned()];
+        let plain = CertificateParams::new(names).unwrap();
+        let mut critical = plain.clone();
+        critical.custom_extensions = vec![CustomExtension::new_acme_identifier(&[0; 32])];
+        for (version, params) in
+            [(&version::TLS12, &plain), (&version::TLS13, &plain), (&version::TLS13, &critical)]
+        {
+            for (key, passes) in [(&own, true), (&others, false)] {
+                let certificate = params.self_signed(&own).unwrap();
                 let provider = Arc::new(aws_lc_rs::default_provider());
                 let key = key.serialize_der().try_into().unwrap();
                 let key = provider.key_provider.load_private_key(key).unwrap();
-                let shown = CertifiedKey::new(vec![own.cert.der().clone()], key);
+                let shown = CertifiedKey::new(vec![certificate.der().clone()], key);
                 let server = ServerConfig::builder_with_provider(provider)
                     .with_protocol_versions(&[version])
                     .unwrap()

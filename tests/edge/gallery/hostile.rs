@@ -80,9 +80,8 @@ pub(super) async fn hostile(world: &World) -> Vec<Case> {
 /// One that answers well once, and then makes everybody wait.
 async fn too_slow(world: &World) -> Case {
     let first = AtomicBool::new(true);
-    let act = world.mended(move |_, right| match first.swap(false, Relaxed) {
-        true => Act::Reply(right),
-        false => Act::Hang(Vec::new()),
+    let act = world.mended(move |_, right| {
+        if first.swap(false, Relaxed) { Act::Reply(right) } else { Act::Hang(Vec::new()) }
     });
     let server = tls(world.config(&["http/1.1"]), behaviour(act)).await;
     let mut slow = world.at("too slow for the time there is", &["?redirect.complete"], server);

@@ -1,8 +1,8 @@
 //! SIGHUP: what can change does, in one step; what cannot be used changes nothing.
 
-use crate::support::{Edge, command, connect, settings, until};
+use crate::support::{Edge, command, connect, free, settings, until};
 use rustix::process::Signal;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
@@ -24,11 +24,6 @@ async fn reload(edge: &Edge, settings: &str, result: &str) {
     edge.rewrite(settings);
     edge.signal(Signal::HUP);
     until("it is reloaded", async || edge.metrics().await.get(&series) > before).await;
-}
-
-/// A port that nobody has, until somebody takes it.
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 #[tokio::test]

@@ -1,22 +1,18 @@
 //! Pebble, the ACME server for tests, with its mock DNS.
 
-use crate::support::{self, Authority, soon, until};
+use crate::support::certs::trusting;
+use crate::support::process::Lines;
+use crate::support::{self, Authority, free, soon, until};
+use rustls::ClientConfig;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
-use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-/// A port that was free a moment ago.
-pub(crate) fn reserve() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
 
 /// How Pebble is to behave.
 #[derive(Default)]
@@ -35,8 +31,8 @@ pub(crate) struct Options {
 pub(crate) struct Pebble {
     child: Option<Child>,
     dns: Child,
-    /// Everything it has written.
-    pub(crate) log: Arc<Mutex<String>>,
+    /// What it said, each time that it was up.
+    said: Vec<Arc<Lines>>,
     /// Where it validates.
     pub(crate) edge_http: SocketAddr,
     pub(crate) edge_https: SocketAddr,
@@ -56,7 +52,7 @@ impl Pebble {
         let authority = Authority::new();
         authority.write(dir.path(), "pebble", &["localhost", "127.0.0.1"]);
         std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
-        let (dns_at, dns_management) = (reserve(), reserve());
+        let (dns_at, dns_management) = (free(), free());
         let mut dns = Command::new("pebble-challtestsrv");
         dns.args(["-defaultIPv4", "127.0.0.1", "-defaultIPv6", ""])
             .args(["-http01", "", "-https01", "", "-tlsalpn01", ""])
@@ -64,11 +60,11 @@ impl Pebble {
         let mut pebble = Self {
             child: None,
             dns: spawn(&mut dns, "pebble-challtestsrv"),
-            log: Arc::default(),
-            edge_http: reserve(),
-            edge_https: reserve(),
-            acme: reserve(),
-            management: reserve(),
+            said: Vec::new(),
+            edge_http: free(),
+            edge_https: free(),
+            acme: free(),
+            management: free(),
             dns_at,
             dns_management,
             options,
@@ -113,13 +109,7 @@ impl Pebble {
             delay => command.env("PEBBLE_VA_SLEEPTIME", delay.to_string()),
         };
         let mut child = spawn(&mut command, "pebble");
-        let reader = BufReader::new(child.stdout.take().unwrap());
-        let log = Arc::clone(&self.log);
-        std::thread::spawn(move || {
-            for line in reader.lines().map_while(Result::ok) {
-                log.lock().unwrap().push_str(&(line + "\n"));
-            }
-        });
+        self.said.push(Lines::of(child.stdout.take().unwrap()));
         self.child = Some(child);
         let acme = self.acme;
         until("Pebble is up", async || TcpStream::connect(acme).await.is_ok()).await;
@@ -188,24 +178,21 @@ impl Pebble {
         )
     }
 
+    /// Everything that it said.
+    fn log(&self) -> String {
+        self.said.iter().map(|said| said.text()).collect()
+    }
+
     /// How many orders were made, over all restarts.
     pub(crate) fn orders(&self) -> usize {
-        self.log.lock().unwrap().matches("Added order").count()
+        self.log().matches("Added order").count()
     }
 
     /// A client that trusts what this Pebble issues, and nothing else.
     pub(crate) async fn client(&self) -> Arc<ClientConfig> {
         let pem = get(&self.authority, self.management, "/roots/0").await;
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        Arc::new(
-            ClientConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_root_certificates(roots)
-                .with_no_client_auth(),
-        )
+        let root = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        trusting(root, aws_lc_rs::default_provider(), &[])
     }
 }
 
@@ -215,7 +202,7 @@ impl Drop for Pebble {
         let _ = self.dns.kill();
         let _ = self.dns.wait();
         if std::thread::panicking() {
-            eprintln!("{}", self.log.lock().unwrap());
+            eprintln!("{}", self.log());
         }
     }
 }
@@ -254,9 +241,4 @@ pub(crate) async fn ask(
     let mut answer = Vec::new();
     let _ = soon(stream.read_to_end(&mut answer)).await;
     String::from_utf8_lossy(&answer).into_owned()
-}
-
-pub(crate) fn mode(path: &Path) -> u32 {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }

@@ -95,8 +95,9 @@ fn integration(key: &str, provider: &str) -> Value {
     })
 }
 
-/// An OpenID provider, and a second server by another hand.
-fn providers(world: &mut World) -> [(Peer, String); 2] {
+/// A world with an OpenID provider, and a second server by another hand: each, and its origin.
+fn with_providers() -> (World, [(Peer, String); 2]) {
+    let mut world = World::new();
     let (old, callback) = (world.old(), world.callback.clone());
     let mut kinds = Peer::node("kinds.mjs", &[&old, &callback]);
     let first = format!("http://provider.localhost:{}", kinds.hear()["port"]);
@@ -104,7 +105,7 @@ fn providers(world: &mut World) -> [(Peer, String); 2] {
         Peer::program("/usr/bin/python3", &[&script("authlib_server.py"), &old, &callback]);
     let second = format!("http://authlib.localhost:{}", authlib.hear()["port"]);
     world.hosts.extend([first.clone(), second.clone()]);
-    [(kinds, first), (authlib, second)]
+    (world, [(kinds, first), (authlib, second)])
 }
 
 /// Client kind → the state that is right before the switch, and after it.
@@ -124,8 +125,10 @@ const KINDS: [(&str, &str, &str); 13] = [
     ("authlib-disabled", "client_rejected", "client_rejected"),
 ];
 
-fn every_kind(world: &mut World, providers: &[(Peer, String); 2]) {
-    let [(_, first), (_, second)] = providers;
+/// As [`with_providers`], where Nango has an integration of each of [`KINDS`].
+fn every_kind() -> (World, [(Peer, String); 2]) {
+    let (mut world, providers) = with_providers();
+    let [(_, first), (_, second)] = &providers;
     let integrations: Vec<_> = KINDS
         .iter()
         .map(|(key, ..)| {
@@ -147,4 +150,5 @@ fn every_kind(world: &mut World, providers: &[(Peer, String); 2]) {
     // Only a provider that redirects without a login shows that it validates nothing.
     let settings = format!("{settings}\n[preflight.integration.unvalidated]\nprompt_none = true\n");
     fs::write(path, settings).unwrap();
+    (world, providers)
 }

@@ -72,14 +72,23 @@ impl Authority {
 
     /// As [`Authority::client`], with this cryptography.
     pub(crate) fn client_of(&self, provider: CryptoProvider, alpn: &[&str]) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from(self.issuer.der().to_vec())).unwrap();
-        let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        Arc::new(config)
+        trusting(CertificateDer::from(self.issuer.der().to_vec()), provider, alpn)
     }
+}
+
+/// A client that trusts this root only.
+pub(crate) fn trusting(
+    root: CertificateDer<'_>,
+    provider: CryptoProvider,
+    alpn: &[&str],
+) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(root.into_owned()).unwrap();
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Arc::new(config)
 }

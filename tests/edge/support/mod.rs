@@ -1,7 +1,7 @@
 //! The harness: the built binary as a process, certificates, and clients that hide nothing.
 
 mod bystander;
-mod certs;
+pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod frames;
 mod golden;
@@ -17,6 +17,7 @@ pub(crate) use metrics::Metrics;
 pub(crate) use process::{Edge, command};
 
 use std::future::Future;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -35,6 +36,11 @@ pub(crate) async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
         assert!(started.elapsed() < PATIENCE, "never: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// An address that nobody has, until somebody takes it.
+pub(crate) fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// Every file below a folder, sorted.

@@ -1,9 +1,11 @@
 //! From nothing to a certificate.
 
 use super::{NAME, admin, next, redirects};
-use crate::pebble::{Options, Pebble, ask, handshake, mode};
+use crate::pebble::{Options, Pebble, ask, handshake};
 use crate::support::{Edge, connect, until};
 use callback_edge::outbound::any_certificate;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
 #[tokio::test]
@@ -135,4 +137,8 @@ async fn challenges_are_answered_to_directories_only() {
         handshake(&with(&["acme-tls/1"]), pebble.edge_https, NAME).await.is_err()
     })
     .await;
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }

@@ -1,8 +1,8 @@
 //! What stands in the way of an order, and what it costs.
 
 use super::{NAME, admin, lasting, next, redirects};
-use crate::pebble::{Options, Pebble, reserve};
-use crate::support::{Edge, until};
+use crate::pebble::{Options, Pebble};
+use crate::support::{Edge, free, until};
 use crate::windows::Windows;
 
 #[tokio::test]
@@ -18,7 +18,7 @@ async fn a_directory_that_is_down_is_waited_for_and_the_next_is_asked() {
     assert_eq!(pebble.orders(), 1);
     drop(edge);
 
-    let dead = format!("https://{}/dir", reserve());
+    let dead = format!("https://{}/dir", free());
     let list = format!("directory = ['{dead}', '{}']", pebble.directory("127.0.0.1"));
     let mut edge = Edge::start(&pebble.settings(&["b.example.com"], &list));
     redirects(&pebble, "b.example.com").await;
@@ -45,7 +45,7 @@ async fn a_name_that_leads_elsewhere_costs_no_order() {
         let (_, log) = edge.stop();
         assert!(!log.contains("\"step\":\"order\""), "{log}");
 
-        let nowhere = reserve();
+        let nowhere = free();
         let settings = pebble
             .settings(&[NAME], &more)
             .replace(&format!(":443:{https}"), &format!(":443:{nowhere}"))

@@ -1,8 +1,6 @@
 //! What passes between the preflight and Nango, and between Nango and those who use it.
 
-use super::{
-    API_KEY, HMAC_KEY, KINDS, check, every_kind, integration, providers, states, template,
-};
+use super::{API_KEY, HMAC_KEY, KINDS, check, every_kind, integration, states, template};
 use crate::peer::Peer;
 use crate::support::command;
 use crate::world::World;
@@ -11,9 +9,7 @@ use std::time::Instant;
 
 #[test]
 fn a_refusal_of_nango_is_told_in_clear_words() {
-    let mut world = World::new();
-    let providers = providers(&mut world);
-    every_kind(&mut world, &providers);
+    let (mut world, _providers) = every_kind();
     let told = |world: &World, arguments: &[&str], key: &str| {
         let output = world.preflight_with(arguments, &[("NANGO_SECRET_KEY", key)]);
         let text = String::from_utf8(output.stdout).unwrap();
@@ -66,9 +62,7 @@ fn a_refusal_of_nango_is_told_in_clear_words() {
 
 #[test]
 fn flows_are_started_with_a_public_key_and_a_signature() {
-    let mut world = World::new();
-    let providers = providers(&mut world);
-    every_kind(&mut world, &providers);
+    let (mut world, _providers) = every_kind();
     world.save(&json!({ "public_key": "a-public-key", "hmac_key": HMAC_KEY }));
     let run = |world: &World, hmac_key: &str| {
         let arguments =
@@ -90,9 +84,7 @@ fn flows_are_started_with_a_public_key_and_a_signature() {
 
 #[test]
 fn the_stand_in_is_what_real_clients_expect() {
-    let mut world = World::new();
-    let providers = providers(&mut world);
-    every_kind(&mut world, &providers);
+    let (mut world, _providers) = every_kind();
     world.save(&json!({ "connections": [{
         "connection_id": "c1",
         "provider_config_key": "both",

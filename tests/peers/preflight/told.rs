@@ -1,7 +1,6 @@
 //! What is told, where, and what never is.
 
-use super::{API_KEY, CLIENT_SECRET, HMAC_KEY, every_kind, integration, providers, template};
-use crate::world::World;
+use super::{API_KEY, CLIENT_SECRET, HMAC_KEY, every_kind, integration, template, with_providers};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,9 +10,7 @@ use std::process::Stdio;
 
 #[test]
 fn no_secret_is_told_anywhere() {
-    let mut world = World::new();
-    let providers = providers(&mut world);
-    every_kind(&mut world, &providers);
+    let (mut world, _providers) = every_kind();
     world.save(&json!({ "public_key": "a-public-key", "hmac_key": HMAC_KEY }));
     let mut said = String::new();
     for format in ["--json", "--junit", "--markdown", ""] {
@@ -56,9 +53,7 @@ fn no_secret_is_told_anywhere() {
 
 #[test]
 fn drift_is_watched_and_told_as_metrics() {
-    let mut world = World::new();
-    let providers = providers(&mut world);
-    every_kind(&mut world, &providers);
+    let (mut world, _providers) = every_kind();
     let arguments = ["--only", "both", "--every", "10s", "--metrics", "127.0.0.1:0", "--json"];
     let mut command = world.command(&arguments, &[("NANGO_SECRET_KEY", API_KEY)]);
     let mut watch = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -106,9 +101,7 @@ fn drift_is_watched_and_told_as_metrics() {
 /// Every line of the README's picture of a preflight stands in a real one.
 #[test]
 fn the_readme_shows_what_happens() {
-    let mut world = World::new();
-    let providers = providers(&mut world);
-    let [(_, first), _] = &providers;
+    let (mut world, [(_kinds, first), _authlib]) = with_providers();
     let apps = [("hubspot", "both"), ("slack", "only-old"), ("discord", "after-login")];
     let integrations: Vec<_> = apps
         .iter()

@@ -1,15 +1,12 @@
 //! What is said of each integration.
 
-use super::{API_KEY, KINDS, check, every_kind, integration, providers, states, template};
-use crate::world::World;
+use super::{API_KEY, KINDS, check, every_kind, integration, states, template, with_providers};
 use serde_json::json;
 use std::fs;
 
 #[test]
 fn every_kind_of_client_is_judged_right() {
-    let mut world = World::new();
-    let mut providers = providers(&mut world);
-    every_kind(&mut world, &providers);
+    let (world, mut providers) = every_kind();
     let (mut right, mut wrong_registered, mut told) = (0, 0, Vec::new());
     for mode in ["connect", "offline", "auto"] {
         let (exit, report) = world.report(&["--mode", mode]);
@@ -46,9 +43,7 @@ fn every_kind_of_client_is_judged_right() {
 
 #[test]
 fn after_the_switch_the_same_command_confirms() {
-    let mut world = World::new();
-    let providers = providers(&mut world);
-    every_kind(&mut world, &providers);
+    let (mut world, _providers) = every_kind();
     let callback = world.callback.clone();
     world.save(&json!({ "callback": callback }));
     let (exit, report) = world.report(&[]);
@@ -71,9 +66,7 @@ fn after_the_switch_the_same_command_confirms() {
 
 #[test]
 fn what_is_unknown_is_confirmed_by_hand_or_not_at_all() {
-    let mut world = World::new();
-    let providers = providers(&mut world);
-    every_kind(&mut world, &providers);
+    let (world, _providers) = every_kind();
     let only = "both,after-login,only-old";
     let (exit, report) = world.report(&["--only", "both,after-login"]);
     assert_eq!((exit, &report["verdict"]), (Some(2), &json!("unconfirmed")));
@@ -92,9 +85,7 @@ fn what_is_unknown_is_confirmed_by_hand_or_not_at_all() {
 
 #[test]
 fn what_cannot_be_asked_is_said_to_be_unknown() {
-    let mut world = World::new();
-    let providers = providers(&mut world);
-    let [(_, first), _] = &providers;
+    let (mut world, [(_kinds, first), _authlib]) = with_providers();
     let old = world.old();
     let mut oauth1 = template(&format!("{first}/oauth1"));
     oauth1["auth_mode"] = json!("OAUTH1");
@@ -170,9 +161,7 @@ fn what_cannot_be_asked_is_said_to_be_unknown() {
 /// An odd answer about one integration is told at that one, and no unknown passes.
 #[test]
 fn one_odd_answer_costs_one_integration() {
-    let mut world = World::new();
-    let providers = providers(&mut world);
-    let [(_, first), _] = &providers;
+    let (mut world, [(_kinds, first), _authlib]) = with_providers();
     let old = world.old();
     let mut odd_params = template(&format!("{first}/auth"));
     odd_params["authorization_params"] = json!(["x"]);
@@ -213,9 +202,7 @@ fn one_odd_answer_costs_one_integration() {
 /// What templates take for granted does not outvote what a flow shows.
 #[test]
 fn only_flows_say_which_callback_nango_sends() {
-    let mut world = World::new();
-    let providers = providers(&mut world);
-    every_kind(&mut world, &providers);
+    let (mut world, _providers) = every_kind();
     let callback = world.callback.clone();
     world.save(&json!({ "callback": callback, "refused": ["only-new", "authlib-both"] }));
     let (exit, report) = world.report(&["--only", "both,only-new,authlib-both"]);

@@ -12,12 +12,9 @@ async fn canaries_appear_in_no_other_header_and_in_no_log() {
     for format in ["log.format = 'text'", ""] {
         let (edge, authority) = Edge::over_tls(&format!("log.level = 'trace'\n{format}"));
         everything(&edge, &authority).await;
-        let mut admin = connect(edge.admin[0]).await;
-        let metrics = admin.get("/metrics").await.unwrap();
-        let metrics = String::from_utf8(metrics.body).unwrap();
+        let metrics = edge.metrics().await.0;
         assert!(metrics.contains("callback_edge_redirects_total"), "{metrics}");
-        let (status, stderr) = edge.stop();
-        assert_eq!(status.code(), Some(0));
+        let stderr = edge.finish();
         assert!(stderr.contains("request"), "the log is empty: {stderr}");
         for canary in [CODE, STATE, COOKIE, "canary"] {
             assert!(!stderr.contains(canary), "{canary} in the log:\n{stderr}");

@@ -1,6 +1,6 @@
 //! Who is believed about the client's address, and who is not.
 
-use crate::support::{Edge, Http1, connect, handshake, until};
+use crate::support::{Edge, Http1, connect, handshake, requests, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -17,11 +17,7 @@ fn v2() -> Vec<u8> {
 
 /// The clients of the requests in the log, in order.
 fn clients(log: &str) -> Vec<String> {
-    log.lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|line| line["event"] == "request" && line["listener"] != "admin")
-        .map(|line| line["client"].as_str().unwrap().to_owned())
-        .collect()
+    requests(log).iter().map(|line| line["client"].as_str().unwrap().to_owned()).collect()
 }
 
 #[tokio::test]

@@ -118,8 +118,7 @@ async fn every_metric_stands_in_the_readme_and_none_besides() {
     );
     // Some metrics come with the first self-check.
     connect(edge.admin[0]).await.get("/self-check").await.unwrap();
-    let reply = connect(edge.admin[0]).await.get("/metrics").await.unwrap();
-    let text = String::from_utf8(reply.body).unwrap();
+    let text = edge.metrics().await.0;
     let counters: BTreeSet<&str> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))

@@ -75,8 +75,7 @@ fn a_browser_login_ends_at_the_opener() {
         }
     }
     drop(person);
-    let (status, log) = world.edge.stop();
-    assert_eq!(status.code(), Some(0), "{log}");
+    let log = world.edge.finish();
     assert_eq!(log.matches("\"event\":\"request\"").count(), 2, "{log}");
 }
 

@@ -76,11 +76,6 @@ fn states(report: &Value) -> BTreeMap<String, String> {
     states.collect()
 }
 
-fn check<'r>(report: &'r Value, id: &str) -> &'r Value {
-    let checks = report["checks"].as_array().unwrap();
-    checks.iter().find(|check| check["id"] == id).unwrap_or_else(|| panic!("no {id}: {report:#}"))
-}
-
 fn template(url: &str) -> Value {
     json!({ "auth_mode": "OAUTH2", "authorization_url": url, "token_url": "http://unused.localhost/" })
 }

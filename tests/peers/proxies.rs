@@ -1,7 +1,7 @@
 //! With a proxy in front: the redirect stays exact, and the log still names the client.
 
 use crate::peer::Peer;
-use crate::support::{Authority, Edge, Http1, handshake, soon, until};
+use crate::support::{Authority, Edge, Http1, handshake, requests, soon, until};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
@@ -183,13 +183,8 @@ where
 
 pub(crate) async fn every_request_is_the_clients(edge: &Edge) {
     let clients = || {
-        let log = edge.stderr();
-        let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
-        let requests = lines.filter(|line: &serde_json::Value| {
-            // What asks at the admin listener is no client.
-            line["event"] == "request" && line["listener"] != "admin"
-        });
-        requests.map(|line| line["client"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        let requests = requests(&edge.stderr());
+        requests.iter().map(|line| line["client"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     until("a log line for each request", async || clients().len() > queries().len()).await;
     assert!(clients().iter().all(|client| *client == CLIENT.to_string()), "{:?}", clients());

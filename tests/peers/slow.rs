@@ -50,6 +50,5 @@ async fn are_closed(mode: &'static str, stage: &str) {
     let most = SLOW as f64 * 0.9;
     until("all are closed", async || edge.metrics().await.get(&series) >= most).await;
     bystander.finish().await;
-    let (status, log) = edge.stop();
-    assert!(status.code() == Some(0) && !log.contains("panic"), "{log}");
+    edge.finish();
 }

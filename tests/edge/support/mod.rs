@@ -16,6 +16,7 @@ pub(crate) use golden::{golden, golden_dir};
 pub(crate) use metrics::Metrics;
 pub(crate) use process::{Edge, command};
 
+use serde_json::Value;
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -36,6 +37,20 @@ pub(crate) async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
         assert!(started.elapsed() < PATIENCE, "never: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// The requests that a log tells of. What asks at the admin listener is no client.
+pub(crate) fn requests(log: &str) -> Vec<Value> {
+    log.lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|line| line["event"] == "request" && line["listener"] != "admin")
+        .collect()
+}
+
+/// What a report says under this id.
+pub(crate) fn check<'r>(report: &'r Value, id: &str) -> &'r Value {
+    let checks = report["checks"].as_array().unwrap();
+    checks.iter().find(|check| check["id"] == id).unwrap_or_else(|| panic!("no {id}: {report:#}"))
 }
 
 /// An address that nobody has, until somebody takes it.

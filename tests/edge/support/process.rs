@@ -219,6 +219,13 @@ impl Edge {
         self.signal(Signal::TERM);
         self.wait()
     }
+
+    /// Asks it to end, which it must do in order; tells everything on stderr.
+    pub(crate) fn finish(self) -> String {
+        let (status, log) = self.stop();
+        assert!(status.code() == Some(0) && !log.contains("panic"), "{status}:\n{log}");
+        log
+    }
 }
 
 impl Drop for Edge {

@@ -2,7 +2,7 @@
 
 use super::{NAME, admin, next, redirects};
 use crate::pebble::{Options, Pebble, ask, handshake};
-use crate::support::{Edge, connect, until};
+use crate::support::{Edge, check, connect, until};
 use callback_edge::outbound::any_certificate;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -37,8 +37,7 @@ async fn first_certificate_by_a_handshake_and_the_edge_says_how_it_stands() {
     }
     let (_, report) = admin(&edge, "/self-check").await;
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
-    let checks = report[0]["checks"].as_array().unwrap();
-    let check = checks.iter().find(|check| check["id"] == "tls.acme").unwrap();
+    let check = check(&report[0], "tls.acme");
     assert_eq!((&check["status"], &check["subject"]), (&"pass".into(), &NAME.into()), "{check}");
     assert!(check["summary"].as_str().unwrap().contains("renewed at 20"), "{check}");
 

@@ -1,8 +1,8 @@
 //! What passes between the preflight and Nango, and between Nango and those who use it.
 
-use super::{API_KEY, HMAC_KEY, KINDS, check, every_kind, integration, states, template};
+use super::{API_KEY, HMAC_KEY, KINDS, every_kind, integration, states, template};
 use crate::peer::Peer;
-use crate::support::command;
+use crate::support::{check, command};
 use crate::world::World;
 use serde_json::{Value, json};
 use std::time::Instant;

@@ -1,7 +1,8 @@
 //! Many integrations.
 
-use super::{API_KEY, check, integration, states, template};
+use super::{API_KEY, integration, states, template};
 use crate::peer::Peer;
+use crate::support::check;
 use crate::world::World;
 use serde_json::json;
 use std::time::Instant;

@@ -1,6 +1,7 @@
 //! What is said of each integration.
 
-use super::{API_KEY, KINDS, check, every_kind, integration, states, template, with_providers};
+use super::{API_KEY, KINDS, every_kind, integration, states, template, with_providers};
+use crate::support::check;
 use serde_json::json;
 use std::fs;
 

@@ -287,14 +287,8 @@ async fn the_table_of_methods_holds_on_every_protocol() {
 #[tokio::test]
 async fn forms_over_the_limit_get_413_and_forms_that_are_none_400() {
     let edge = Edge::start(PLAIN);
-    let post = async |body: &str| {
-        let fields = format!(
-            "content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n",
-            body.len()
-        );
-        let mut client = connect(edge.http[0]).await;
-        client.request("POST", "/oauth/callback", &fields, body.as_bytes()).await.unwrap()
-    };
+    let post =
+        async |form: &str| connect(edge.http[0]).await.post("/oauth/callback", form).await.unwrap();
     let fits = "code=".to_owned() + &"x".repeat(32 * 1024 - 5);
     assert_eq!(post(&fits).await.location(), format!("{TARGET}?{fits}"));
     assert_eq!(post(&(fits + "x")).await.status, 413);

@@ -104,7 +104,7 @@ impl Visitors {
             0 => (connect(self.http).await.get(&target).await, "https://localhost"),
             1 => (kept(&self.kept_plain, connect(self.http), &target).await, "https://localhost"),
             2 => (self.tls().await.get(&target).await, NANGO),
-            3 => (self.form(&query).await, NANGO),
+            3 => (self.tls().await.post("/oauth/callback", &query).await, NANGO),
             4 | 5 => (kept(&self.kept_tls, self.tls(), &target).await, NANGO),
             6 => (self.h2().await.get(&target).await.ok(), NANGO),
             _ => (self.on_kept_h2(&target).await, NANGO),
@@ -121,14 +121,6 @@ impl Visitors {
 
     async fn h2(&self) -> Http2 {
         Http2::connect(&self.authority, self.https, "localhost").await
-    }
-
-    async fn form(&self, form: &str) -> Option<Reply> {
-        let fields = format!(
-            "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n",
-            form.len()
-        );
-        self.tls().await.request("POST", "/oauth/callback", &fields, form.as_bytes()).await
     }
 
     async fn on_kept_h2(&self, target: &str) -> Option<Reply> {

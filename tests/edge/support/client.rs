@@ -117,6 +117,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
         self.request("GET", target, "", b"").await
     }
 
+    /// A POST of a form to a raw target.
+    pub(crate) async fn post(&mut self, target: &str, form: &str) -> Option<Reply> {
+        let length = form.len();
+        let fields = format!(
+            "content-type: application/x-www-form-urlencoded\r\ncontent-length: {length}\r\n"
+        );
+        self.request("POST", target, &fields, form.as_bytes()).await
+    }
+
     pub(crate) async fn request(
         &mut self,
         method: &str,

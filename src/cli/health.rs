@@ -1,9 +1,7 @@
 use super::{Exit, port_of_no_one, talk};
 use crate::config::{Listen, Problem, Problems, load};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use crate::outbound::any_certificate;
+use rustls::pki_types::ServerName;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -117,7 +115,11 @@ impl Question {
             stream.write_all(b"PROXY UNKNOWN\r\n").await?;
         }
         if self.tls {
-            let connector = TlsConnector::from(Arc::new(unverified_tls()?));
+            // The certificate is for browsers, and for their name of the edge: whether it is valid
+            // for them is asked through the public URL (`check`), and an edge whose certificate has
+            // expired is alive all the same.
+            let config = any_certificate(&["http/1.1"]).map_err(io::Error::other)?;
+            let connector = TlsConnector::from(Arc::new(config));
             let name = ServerName::IpAddress(self.address.ip().into());
             self.ask_on(connector.connect(name, stream).await?).await
         } else {
@@ -149,59 +151,4 @@ impl std::fmt::Display for Question {
 fn status(answer: &[u8]) -> Option<u16> {
     let rest = answer.strip_prefix(b"HTTP/1.1 ")?;
     std::str::from_utf8(rest.get(..3)?).ok()?.parse().ok()
-}
-
-/// TLS to this machine itself. The certificate is for browsers, and for their name of the edge:
-/// whether it is valid for them is asked through the public URL (`check`), and an edge whose
-/// certificate has expired is alive all the same.
-fn unverified_tls() -> io::Result<ClientConfig> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
-}
-
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -1,7 +1,10 @@
 use super::{Fault, Protocol, Reason, Step};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+    verify_tls13_signature_with_raw_key,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -216,21 +219,15 @@ pub(super) async fn handshake(
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     let name = ServerName::try_from(bare.to_owned())
         .map_err(|_| Fault::new(Step::Handshake, Reason::Tls, "the host is no name for TLS"))?;
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Fault::new(Step::Handshake, Reason::Other, error.to_string()))?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Witness { provider: Arc::clone(&provider) }))
-        .with_no_client_auth();
-    // Each connection shows its certificates anew.
-    config.resumption = Resumption::disabled();
-    config.alpn_protocols = match offer {
-        Offer::Both => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-        Offer::Http1 => vec![b"http/1.1".to_vec()],
-        Offer::Http2 => vec![b"h2".to_vec()],
-        Offer::AcmeTls => vec![b"acme-tls/1".to_vec()],
-    };
+    let config = any_certificate(match offer {
+        Offer::Both => &["h2", "http/1.1"],
+        Offer::Http1 => &["http/1.1"],
+        Offer::Http2 => &["h2"],
+        Offer::AcmeTls => &["acme-tls/1"],
+    });
+    let config =
+        config.map_err(|error| Fault::new(Step::Handshake, Reason::Other, error.to_string()))?;
+    let provider = Arc::clone(config.crypto_provider());
     let stream = TlsConnector::from(Arc::new(config))
         .connect(name.clone(), stream)
         .await
@@ -289,12 +286,23 @@ fn judge(
     (chain.map_err(Distrust::from), verify_server_name(&leaf, name).map_err(Distrust::from))
 }
 
-/// Lets every certificate pass, because what is wrong with one is to be reported, not to end the
-/// conversation. That the peer holds its key is still verified.
-#[derive(Debug)]
-struct Witness {
-    provider: Arc<CryptoProvider>,
+/// TLS with whoever is there, offering these protocols (ALPN): every certificate passes, because
+/// what is wrong with one is to be told, not to end the conversation. That the peer holds its key is
+/// still verified, and each connection shows its certificates anew.
+pub fn any_certificate(protocols: &[&str]) -> Result<ClientConfig, Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Witness(provider)))
+        .with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Ok(config)
 }
+
+#[derive(Debug)]
+struct Witness(Arc<CryptoProvider>);
 
 impl ServerCertVerifier for Witness {
     fn verify_server_cert(
@@ -314,7 +322,7 @@ impl ServerCertVerifier for Witness {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -323,10 +331,72 @@ impl ServerCertVerifier for Witness {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms).or_else(|error| {
+            // A critical extension that nobody here knows, such as RFC 8737's, keeps rustls from
+            // reading the certificate, and so from finding its key.
+            let (_, read) = X509Certificate::from_der(cert).map_err(|_| error)?;
+            let key = read.public_key().raw.into();
+            verify_tls13_signature_with_raw_key(message, &key, dss, algorithms)
+        })
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, CustomExtension, KeyPair};
+    use rustls::server::{ClientHello, ResolvesServerCert};
+    use rustls::sign::CertifiedKey;
+    use rustls::{ServerConfig, version};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    /// Shows this certificate, whosever key it signs with.
+    #[derive(Debug)]
+    struct Shows(Arc<CertifiedKey>);
+
+    impl ResolvesServerCert for Shows {
+        fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            Some(Arc::clone(&self.0))
+        }
+    }
+
+    #[tokio::test]
+    async fn any_certificate_passes_but_not_without_its_key() {
+        let [own, others] = [(); 2].map(|()| KeyPair::generate().unwrap());
+        let names = vec!["a.example".to_owned()];
+        let plain = CertificateParams::new(names).unwrap();
+        let mut critical = plain.clone();
+        critical.custom_extensions = vec![CustomExtension::new_acme_identifier(&[0; 32])];
+        for (version, params) in
+            [(&version::TLS12, &plain), (&version::TLS13, &plain), (&version::TLS13, &critical)]
+        {
+            for (key, passes) in [(&own, true), (&others, false)] {
+                let certificate = params.self_signed(&own).unwrap();
+                let provider = Arc::new(aws_lc_rs::default_provider());
+                let key = key.serialize_der().try_into().unwrap();
+                let key = provider.key_provider.load_private_key(key).unwrap();
+                let shown = CertifiedKey::new(vec![certificate.der().clone()], key);
+                let server = ServerConfig::builder_with_provider(provider)
+                    .with_protocol_versions(&[version])
+                    .unwrap()
+                    .with_no_client_auth()
+                    .with_cert_resolver(Arc::new(Shows(Arc::new(shown))));
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+                let (accepted, _) = listener.accept().await.unwrap();
+                tokio::spawn(TlsAcceptor::from(Arc::new(server)).accept(accepted).into_future());
+                let client = TlsConnector::from(Arc::new(any_certificate(&[]).unwrap()));
+                // Another name than the certificate's, and nobody vouches for it.
+                let name = ServerName::try_from("b.example").unwrap();
+                let shaken = client.connect(name, stream).await;
+                assert_eq!(shaken.is_ok(), passes, "{version:?}: {:?}", shaken.err());
+            }
+        }
     }
 }

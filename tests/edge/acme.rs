@@ -1,7 +1,6 @@
-//! ACME where there is no directory; with one, it is shown in `tests/peers/acme.rs`.
+//! ACME where there is no directory; with one, it is shown in `tests/peers/acme/`.
 
-use crate::support::{Authority, Edge, connect, connect_tls};
-use tempfile::TempDir;
+use crate::support::{Authority, Edge, certified, connect, connect_tls};
 
 const SETTINGS: &str = "
     public_url = 'https://auth.example.com'
@@ -30,9 +29,7 @@ async fn without_a_certificate_it_listens_and_says_why_it_is_not_ready() {
 
 #[tokio::test]
 async fn beside_it_files_serve() {
-    let dir = TempDir::new().unwrap();
-    let authority = Authority::new();
-    authority.write(dir.path(), "edge", &["files.example.com"]);
+    let (authority, dir) = certified(&["files.example.com"]);
     let files = "[tls]\ncertificate = '{dir}/edge.pem'\nprivate_key = '{dir}/edge.key'\n[tls.acme]";
     let edge = Edge::start_in(dir, &SETTINGS.replace("[tls.acme]", files), |_| {});
     let ready = connect(edge.admin[0]).await.get("/readyz").await.unwrap();

@@ -1,16 +1,13 @@
 //! Certificates that change while the edge serves.
 
-use crate::support::{Authority, Edge, connect_tls, until};
+use crate::support::{Authority, Edge, connect_tls, settings, until};
 use rustix::process::Signal;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-const SETTINGS: &str = "
-    public_url = 'https://localhost'
-    listen.http = 'off'
-    listen.https = '127.0.0.1:0'
-    listen.admin = '127.0.0.1:0'
+/// What is renewed lies in a folder of its own.
+const LIVE: &str = "
     tls.certificate = '{dir}/live/edge.pem'
     tls.private_key = '{dir}/live/edge.key'
 ";
@@ -20,7 +17,7 @@ fn edge(authority: &Authority, name: &str) -> Edge {
     let dir = TempDir::new().unwrap();
     std::fs::create_dir(dir.path().join("live")).unwrap();
     authority.write(&dir.path().join("live"), "edge", &[name]);
-    Edge::start_in(dir, SETTINGS, |_| {})
+    Edge::start_in(dir, &settings::tls(LIVE), |_| {})
 }
 
 async fn shows(edge: &Edge, authority: &Authority, name: &str) -> bool {
@@ -71,7 +68,7 @@ async fn a_link_that_is_swapped_is_followed() {
     for file in ["edge.pem", "edge.key"] {
         symlink(format!("..data/{file}"), live.join(file)).unwrap();
     }
-    let edge = Edge::start_in(dir, SETTINGS, |_| {});
+    let edge = Edge::start_in(dir, &settings::tls(LIVE), |_| {});
     assert!(shows(&edge, &authority, "one.example").await);
     symlink("..2", live.join("..new")).unwrap();
     std::fs::rename(live.join("..new"), live.join("..data")).unwrap();

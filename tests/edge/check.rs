@@ -3,7 +3,7 @@
 use crate::stand_in::{
     Act, Authority, HOST, Heard, Reply, Wish, behaviour, nango, plain, right, tls,
 };
-use crate::support::{Edge, command, golden};
+use crate::support::{Edge, command, free, golden};
 use callback_edge::check::IDS;
 use callback_edge::outbound::{
     Limits, Offer, Outbound, Reason, Request, Resolver, Roots, Server, Step,
@@ -160,9 +160,7 @@ async fn usage_errors_are_64_and_say_what_is_expected() {
 
 #[tokio::test]
 async fn what_one_failure_bars_is_told_in_one_line() {
-    // Bound and closed again: nobody listens there.
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let run = callback_edge(&["check", &format!("http://{address}/oauth/callback")]).await;
+    let run = callback_edge(&["check", &format!("http://{}/oauth/callback", free())]).await;
     assert_eq!(run.code, 1);
     assert_eq!(run.stdout.matches("not run").count(), 3, "{}", run.stdout);
     assert!(

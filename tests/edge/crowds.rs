@@ -1,10 +1,9 @@
 //! Many at once: connections, and files.
 
-use crate::support::{Edge, Http1, MACHINE, Metrics, connect, soon, until};
+use crate::support::{Edge, Http1, MACHINE, Metrics, certified, connect, settings, soon, until};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
@@ -16,17 +15,6 @@ const MIB: f64 = 1024.0 * 1024.0;
 const CROWD: usize = 5_000;
 const CROWD_MAY_COST: f64 = 160.0 * MIB;
 const MAY_REMAIN: f64 = 0.85;
-
-fn settings(limits: &str) -> String {
-    format!(
-        "
-        listen.http = '127.0.0.1:0'
-        listen.admin = '127.0.0.1:0'
-        log.requests = false
-        {limits}
-        "
-    )
-}
 
 /// Opens so many connections that say nothing.
 async fn silent(address: SocketAddr, count: usize) -> Vec<TcpStream> {
@@ -63,10 +51,14 @@ async fn five_thousand_silent_connections_cost_little_and_keep_nobody_out() {
         files.current = Some(needed);
         setrlimit(Resource::Nofile, files).unwrap();
     }
-    let edge = Edge::start(&settings(
-        "limits.connections = 6000\nlimits.connections_per_address = 6000\n\
-         limits.request_timeout = '60s'\n",
-    ));
+    let edge = Edge::plain(
+        "
+        limits.connections = 6000
+        limits.connections_per_address = 6000
+        limits.request_timeout = '60s'
+        log.requests = false
+        ",
+    );
     connect(edge.http[0]).await.get("/oauth/callback").await.unwrap();
     let before = edge.metrics().await.get("process_resident_memory_bytes");
 
@@ -114,7 +106,7 @@ const WAITING_MAY_COST: f64 = 10.0 * 1024.0;
 async fn a_connection_that_waits_owns_no_buffers_and_goes_on_where_it_was() {
     const COUNT: usize = 400;
     let _machine = MACHINE.write().await;
-    let edge = Edge::start(&settings("limits.connections_per_address = 1000"));
+    let edge = Edge::plain("limits.connections_per_address = 1000\nlog.requests = false");
     connect(edge.http[0]).await.get("/oauth/callback").await.unwrap();
     let before = edge.metrics().await.get("process_resident_memory_bytes");
     let query = "a".repeat(6000);
@@ -149,8 +141,7 @@ async fn a_connection_that_waits_owns_no_buffers_and_goes_on_where_it_was() {
         assert_eq!((reply.status, reply.text("location")), (308, location));
     }
     // What waits is closed like any other.
-    let (status, log) = edge.stop();
-    assert_eq!(status.code(), Some(0), "{log}");
+    edge.finish();
     for client in &mut clients {
         assert!(client.is_closed().await);
     }
@@ -158,7 +149,7 @@ async fn a_connection_that_waits_owns_no_buffers_and_goes_on_where_it_was() {
 
 #[tokio::test]
 async fn at_the_limit_the_longest_idle_makes_room() {
-    let edge = Edge::start(&settings("limits.connections = 4"));
+    let edge = Edge::plain("limits.connections = 4");
     let address = edge.http[0];
     let mut clients = Vec::new();
     for _ in 0..4 {
@@ -181,7 +172,7 @@ async fn at_the_limit_the_longest_idle_makes_room() {
 
 #[tokio::test]
 async fn silent_connections_make_room_too_and_busy_ones_do_not() {
-    let edge = Edge::start(&settings("limits.connections = 4\nlimits.request_timeout = '60s'"));
+    let edge = Edge::plain("limits.connections = 4\nlimits.request_timeout = '60s'");
     let address = edge.http[0];
     let mut busy = connect(address).await;
     busy.send(
@@ -201,10 +192,9 @@ async fn silent_connections_make_room_too_and_busy_ones_do_not() {
 
 #[tokio::test]
 async fn two_listeners_share_even_a_single_place() {
-    let edge = Edge::start(
+    let edge = Edge::plain(
         "
         listen.http = ['127.0.0.1:0', '[::1]:0']
-        listen.admin = '127.0.0.1:0'
         limits.connections = 1
         ",
     );
@@ -217,10 +207,9 @@ async fn two_listeners_share_even_a_single_place() {
 
 #[tokio::test]
 async fn one_address_has_a_limit_of_its_own() {
-    let edge = Edge::start(
+    let edge = Edge::plain(
         "
         listen.http = ['127.0.0.1:0', '[::1]:0']
-        listen.admin = '127.0.0.1:0'
         limits.connections_per_address = 2
         limits.request_timeout = '60s'
         ",
@@ -255,9 +244,8 @@ async fn one_address_has_a_limit_of_its_own() {
 
 #[tokio::test]
 async fn a_trusted_proxy_is_not_one_client() {
-    let edge = Edge::start(
+    let edge = Edge::plain(
         "
-        listen.http = '127.0.0.1:0'
         listen.trusted_proxies = '127.0.0.0/8'
         limits.connections_per_address = 1
         ",
@@ -282,17 +270,8 @@ fn cpu_seconds(id: u32) -> f64 {
 #[tokio::test]
 async fn out_of_files_it_neither_spins_nor_ends() {
     let _machine = MACHINE.read().await;
-    let authority = crate::support::Authority::new();
-    let dir = TempDir::new().unwrap();
-    authority.write(dir.path(), "edge", &["localhost"]);
-    let settings = settings(
-        "limits.request_timeout = '60s'
-        public_url = 'https://localhost'
-        listen.https = '127.0.0.1:0'
-        tls.certificate = '{dir}/edge.pem'
-        tls.private_key = '{dir}/edge.key'
-        ",
-    );
+    let (_, dir) = certified(&["localhost"]);
+    let settings = settings::tls("limits.request_timeout = '60s'\nlog.requests = false");
     let script = r#"ulimit -n 40; exec "$0" "$@""#;
     let mut edge = Edge::start_from_shell(dir, &settings, script, |_| {});
     edge.wait_for("file_limit");
@@ -318,5 +297,5 @@ async fn out_of_files_it_neither_spins_nor_ends() {
     let mut client = connect(address).await;
     let reply = client.get("/oauth/callback?a").await.expect("not served any more");
     assert_eq!(reply.status, 308);
-    assert_eq!(edge.stop().0.code(), Some(0));
+    edge.finish();
 }

@@ -1,12 +1,16 @@
 //! The end: nobody who has asked goes without an answer, and nobody who has not holds it up.
 
-use crate::support::{Authority, Edge, Http1, Http2, Metrics, connect, connect_tls, soon, until};
+use crate::support::{
+    Authority, Edge, Http1, Http2, Metrics, connect, connect_tls, handshake, soon, until,
+};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-const FORM: &str = "content-type: application/x-www-form-urlencoded\r\ncontent-length: 6\r\n";
+/// The begin of a form; `e=1` is missing.
+const BEGUN: &[u8] = b"POST /oauth/callback HTTP/1.1\r\nHost: localhost\r\n\
+    content-type: application/x-www-form-urlencoded\r\ncontent-length: 6\r\n\r\ncod";
 
 async fn tls(
     edge: &Edge,
@@ -55,8 +59,7 @@ async fn what_was_asked_is_answered_and_told_that_it_is_the_last() {
     let mut h2 = Http2::connect(&authority, address, "localhost").await;
     assert_eq!(h2.get("/oauth/callback?a").await.unwrap().status, 308);
     let mut form = tls(&edge, &authority).await;
-    let head = format!("POST /oauth/callback?a=1 HTTP/1.1\r\nHost: localhost\r\n{FORM}\r\ncod");
-    form.send(head.as_bytes()).await;
+    form.send(BEGUN).await;
     until("all are there", async || edge.metrics().await.connections() >= 5.0).await;
 
     edge.signal(Signal::TERM);
@@ -66,9 +69,8 @@ async fn what_was_asked_is_answered_and_told_that_it_is_the_last() {
         assert_eq!((reply.status, reply.text("connection").as_str()), (308, "close"));
         assert!(client.is_closed().await);
     }
-    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-    let connector = tokio_rustls::TlsConnector::from(authority.client(&[]));
-    let mut late = Http1::new(soon(connector.connect(name, plain)).await.unwrap());
+    let late = handshake(authority.client(&[]), plain, "localhost").await.unwrap();
+    let mut late = Http1::new(late);
     let reply = late.get("/oauth/callback?code=1").await.expect("not answered");
     assert_eq!((reply.status, reply.text("connection").as_str()), (308, "close"));
     // HTTP/2 was told by GOAWAY: the client itself knows better than to ask again.
@@ -114,8 +116,7 @@ async fn a_second_signal_forces_it() {
     for delay in ["0s", "60s"] {
         let (mut edge, authority) = Edge::over_tls(&format!("shutdown.delay = '{delay}'"));
         let mut form = tls(&edge, &authority).await;
-        let head = format!("POST /oauth/callback HTTP/1.1\r\nHost: localhost\r\n{FORM}\r\ncod");
-        form.send(head.as_bytes()).await;
+        form.send(BEGUN).await;
         until("it is there", async || edge.metrics().await.connections() >= 1.0).await;
         edge.signal(Signal::TERM);
         edge.wait_for("draining");
@@ -132,8 +133,7 @@ async fn a_second_signal_forces_it() {
 async fn the_end_of_the_grace_forces_it() {
     let (edge, authority) = Edge::over_tls("shutdown.grace = '500ms'");
     let mut form = tls(&edge, &authority).await;
-    let head = format!("POST /oauth/callback HTTP/1.1\r\nHost: localhost\r\n{FORM}\r\ncod");
-    form.send(head.as_bytes()).await;
+    form.send(BEGUN).await;
     until("it is there", async || edge.metrics().await.connections() >= 1.0).await;
     let (status, log) = edge.stop();
     assert_eq!(status.code(), Some(1), "{log}");

@@ -1,8 +1,8 @@
 //! `health`, as a container runtime runs it.
 
-use crate::support::{Authority, Edge, command, connect, until};
+use crate::support::{Authority, Edge, command, connect, expired, free, until};
 use rustix::process::Signal;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::process::Output;
 use tempfile::TempDir;
 
@@ -25,10 +25,7 @@ fn yes(address: &str) -> (Option<i32>, String, String) {
 /// The settings of an edge whose certificate nobody trusts.
 fn with_tls(dir: &TempDir, listen: &str) -> String {
     let names = &["auth.example.com"];
-    let (certificate, key) = Authority::new().write_with(dir.path(), "edge", names, |params| {
-        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
-    });
+    let (certificate, key) = Authority::new().write_with(dir.path(), "edge", names, expired);
     format!(
         "{listen}\ntls.certificate = '{}'\ntls.private_key = '{}'\n",
         certificate.display(),
@@ -98,7 +95,7 @@ async fn a_draining_edge_is_alive_and_not_ready() {
 #[test]
 fn nobody_who_answers_is_told_with_the_reason() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let gone: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = free();
     let (code, out, error) = told(&health(&format!("listen.http = '{gone}'"), &[]));
     assert_eq!((code, out.as_str()), (Some(3), ""));
     assert_eq!(

@@ -1,5 +1,6 @@
 //! The code is held to the table in `src/lib.rs`: who may know whom.
 
+use crate::support::files_below;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -9,7 +10,7 @@ fn rooms_import_only_what_the_table_allows() {
     let table = table(&std::fs::read_to_string(root.join("src/lib.rs")).unwrap());
     let mut seen = BTreeSet::new();
     for (room, may_know) in &table {
-        for file in sources(&root.join("src").join(room)) {
+        for file in files_below(&root.join("src").join(room)) {
             let text = std::fs::read_to_string(&file).unwrap();
             assert!(!text.contains("crate::{"), "{}: name each room by itself", file.display());
             for other in table.keys().filter(|other| *other != room) {
@@ -59,7 +60,7 @@ fn every_room_stands_in_the_table() {
 #[test]
 fn no_two_files_know_each_other() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let files: BTreeMap<Vec<String>, String> = sources(&root)
+    let files: BTreeMap<Vec<String>, String> = files_below(&root)
         .into_iter()
         .map(|file| (module(&root, &file), std::fs::read_to_string(&file).unwrap()))
         .collect();
@@ -161,17 +162,6 @@ fn table(lib: &str) -> BTreeMap<String, BTreeSet<String>> {
                 list => list.split(", ").map(ToOwned::to_owned).collect(),
             };
             (name(cells[1]), knows)
-        })
-        .collect()
-}
-
-/// Every file below a folder.
-pub(crate) fn sources(dir: &Path) -> Vec<std::path::PathBuf> {
-    std::fs::read_dir(dir)
-        .unwrap()
-        .flat_map(|entry| {
-            let path = entry.unwrap().path();
-            if path.is_dir() { sources(&path) } else { vec![path] }
         })
         .collect()
 }

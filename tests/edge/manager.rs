@@ -1,6 +1,6 @@
 //! What a service manager sees and does: notifications, watchdog, sockets, kill and restart.
 
-use crate::support::{Edge, connect, until};
+use crate::support::{Edge, connect, settings, until};
 use rustix::process::Signal;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -8,8 +8,6 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-
-const ONE: &str = "listen.http = '127.0.0.1:0'\nlisten.admin = '127.0.0.1:0'";
 
 /// A script that hands over what is on stdin as the one socket.
 pub(crate) const HAND_OVER: &str =
@@ -29,13 +27,14 @@ impl Manager {
         Self { socket, dir }
     }
 
-    fn start(&self, settings: &str, variables: &[(&str, &str)]) -> Edge {
+    fn start(&self, own: &str, variables: &[(&str, &str)]) -> Edge {
         let script = if variables.iter().any(|(name, _)| *name == "WATCHDOG_USEC") {
             r#"WATCHDOG_PID=$$; export WATCHDOG_PID; exec "$0" "$@""#
         } else {
             r#"exec "$0" "$@""#
         };
-        Edge::start_from_shell(TempDir::new().unwrap(), settings, script, |command| {
+        let settings = settings::plain(own);
+        Edge::start_from_shell(TempDir::new().unwrap(), &settings, script, |command| {
             command.env("NOTIFY_SOCKET", self.dir.path().join("notify"));
             command.envs(variables.iter().copied());
         })
@@ -52,7 +51,7 @@ impl Manager {
 #[tokio::test]
 async fn every_turn_of_its_life_is_told() {
     let manager = Manager::new();
-    let edge = manager.start(ONE, &[]);
+    let edge = manager.start("", &[]);
     assert_eq!(manager.told(), "READY=1\n");
     edge.signal(Signal::HUP);
     let told = manager.told();
@@ -72,8 +71,7 @@ async fn every_turn_of_its_life_is_told() {
 #[tokio::test]
 async fn the_watchdog_is_fed_to_the_very_end() {
     let manager = Manager::new();
-    let settings = format!("{ONE}\nshutdown.delay = '600ms'");
-    let edge = manager.start(&settings, &[("WATCHDOG_USEC", "200000")]);
+    let edge = manager.start("shutdown.delay = '600ms'", &[("WATCHDOG_USEC", "200000")]);
     assert_eq!(manager.told(), "READY=1\n");
     let started = Instant::now();
     for _ in 0..4 {
@@ -92,10 +90,10 @@ async fn the_watchdog_is_fed_to_the_very_end() {
 #[tokio::test]
 async fn a_watchdog_of_no_time_is_none() {
     let manager = Manager::new();
-    let edge = manager.start(ONE, &[("WATCHDOG_USEC", "0")]);
+    let edge = manager.start("", &[("WATCHDOG_USEC", "0")]);
     assert_eq!(manager.told(), "READY=1\n");
     assert_eq!(connect(edge.http[0]).await.get("/oauth/callback").await.unwrap().status, 308);
-    assert_eq!(edge.stop().0.code(), Some(0));
+    edge.finish();
 }
 
 #[tokio::test]
@@ -121,15 +119,15 @@ async fn a_socket_that_was_handed_over_is_never_lost() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let handed = OwnedFd::from(socket.try_clone().unwrap());
-    let mut edge = Edge::start_from_shell(TempDir::new().unwrap(), ONE, HAND_OVER, |command| {
+    let one = settings::plain("");
+    let mut edge = Edge::start_from_shell(TempDir::new().unwrap(), &one, HAND_OVER, |command| {
         command.stdin(Stdio::from(handed));
     });
     edge.wait_for("socket_unclaimed");
     // It is wanted now, but the certificate is missing.
-    let wanted =
-        format!("listen.http = ['127.0.0.1:0', '{address}']\nlisten.admin = '127.0.0.1:0'\n");
-    let missing = "tls.certificate = 'missing.pem'\ntls.private_key = 'missing.key'\n";
-    edge.rewrite(&format!("{wanted}{missing}"));
+    let wanted = settings::plain(&format!("listen.http = ['127.0.0.1:0', '{address}']"));
+    let missing = "tls.certificate = 'missing.pem'\ntls.private_key = 'missing.key'";
+    edge.rewrite(&format!("{wanted}\n{missing}"));
     edge.signal(Signal::HUP);
     edge.wait_for("reload_failed");
     edge.rewrite(&wanted);
@@ -140,7 +138,7 @@ async fn a_socket_that_was_handed_over_is_never_lost() {
     until("current", async || edge.metrics().await.get("settings_current") > 0.0).await;
     // It is given up, and wanted once more.
     let done = "reloads_total{result=\"success\"}";
-    for (settings, count) in [(ONE, 2.0), (&wanted, 3.0)] {
+    for (settings, count) in [(&one, 2.0), (&wanted, 3.0)] {
         edge.rewrite(settings);
         edge.signal(Signal::HUP);
         until("it is reloaded", async || edge.metrics().await.get(done) >= count).await;

@@ -1,7 +1,6 @@
 //! Canaries: what a callback carries appears in its `Location` and nowhere else.
 
 use crate::support::{Authority, Edge, Http1, Http2, connect, connect_tls};
-use tempfile::TempDir;
 
 const CODE: &str = "canary-code-7f3a";
 const STATE: &str = "canary-state-91bc";
@@ -9,32 +8,13 @@ const COOKIE: &str = "canary-cookie-55de";
 
 #[tokio::test]
 async fn canaries_appear_in_no_other_header_and_in_no_log() {
-    let authority = Authority::new();
-    for format in ["text", "json"] {
-        let dir = TempDir::with_prefix("privacy").unwrap();
-        authority.write(dir.path(), "edge", &["localhost"]);
-        let settings = format!(
-            "
-            listen.http = '127.0.0.1:0'
-            listen.https = '127.0.0.1:0'
-            listen.admin = '127.0.0.1:0'
-            public_url = 'https://localhost'
-            tls.certificate = '{{dir}}/edge.pem'
-            tls.private_key = '{{dir}}/edge.key'
-            log.level = 'trace'
-            {}
-            ",
-            // Without a format the greeting tells the ports.
-            if format == "text" { "log.format = 'text'" } else { "" }
-        );
-        let edge = Edge::start_in(dir, &settings, |_| {});
+    // Where nobody watches, JSON is the default.
+    for format in ["log.format = 'text'", ""] {
+        let (edge, authority) = Edge::over_tls(&format!("log.level = 'trace'\n{format}"));
         everything(&edge, &authority).await;
-        let mut admin = connect(edge.admin[0]).await;
-        let metrics = admin.get("/metrics").await.unwrap();
-        let metrics = String::from_utf8(metrics.body).unwrap();
+        let metrics = edge.metrics().await.0;
         assert!(metrics.contains("callback_edge_redirects_total"), "{metrics}");
-        let (status, stderr) = edge.stop();
-        assert_eq!(status.code(), Some(0));
+        let stderr = edge.finish();
         assert!(stderr.contains("request"), "the log is empty: {stderr}");
         for canary in [CODE, STATE, COOKIE, "canary"] {
             assert!(!stderr.contains(canary), "{canary} in the log:\n{stderr}");

@@ -1,6 +1,6 @@
 //! Who is believed about the client's address, and who is not.
 
-use crate::support::{Edge, Http1, connect, until};
+use crate::support::{Edge, Http1, connect, handshake, requests, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -17,11 +17,7 @@ fn v2() -> Vec<u8> {
 
 /// The clients of the requests in the log, in order.
 fn clients(log: &str) -> Vec<String> {
-    log.lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|line| line["event"] == "request" && line["listener"] != "admin")
-        .map(|line| line["client"].as_str().unwrap().to_owned())
-        .collect()
+    requests(log).iter().map(|line| line["client"].as_str().unwrap().to_owned()).collect()
 }
 
 #[tokio::test]
@@ -33,9 +29,8 @@ async fn a_proxy_header_from_a_trusted_network_names_the_client() {
         assert_eq!(client.get("/oauth/callback").await.unwrap().status, 308);
         let mut stream = TcpStream::connect(edge.https[0]).await.unwrap();
         stream.write_all(&header).await.unwrap();
-        let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-        let connector = tokio_rustls::TlsConnector::from(authority.client(&[]));
-        let mut client = Http1::new(connector.connect(name, stream).await.unwrap());
+        let stream = handshake(authority.client(&[]), stream, "localhost").await.unwrap();
+        let mut client = Http1::new(stream);
         assert_eq!(client.get("/oauth/callback").await.unwrap().status, 308);
     }
     let (_, log) = edge.stop();

@@ -1,7 +1,6 @@
 //! What the README shows is what the program does.
 
-use crate::house::sources;
-use crate::support::{Authority, Edge, command, connect};
+use crate::support::{Edge, command, connect, files_below};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -118,24 +117,17 @@ fn the_settings_of_the_quick_start_are_valid_but_for_the_files() {
 
 #[tokio::test]
 async fn every_metric_stands_in_the_readme_and_none_besides() {
-    let dir = TempDir::new().unwrap();
-    Authority::new().write(dir.path(), "edge", &["localhost"]);
-    let settings = "
-        listen.http = 'off'
-        listen.https = '127.0.0.1:0'
-        listen.admin = '127.0.0.1:0'
-        tls.certificate = '{dir}/edge.pem'
-        tls.private_key = '{dir}/edge.key'
+    let (edge, _) = Edge::over_tls(
+        "
         tls.acme.domains = 'auth.example.com'
         tls.acme.directory = 'https://127.0.0.1:1/directory'
         tls.acme.state_dir = '{dir}/acme'
         tls.acme.agree_to_terms = true
-    ";
-    let edge = Edge::start_in(dir, settings, |_| {});
+        ",
+    );
     // Some metrics come with the first self-check.
     connect(edge.admin[0]).await.get("/self-check").await.unwrap();
-    let reply = connect(edge.admin[0]).await.get("/metrics").await.unwrap();
-    let text = String::from_utf8(reply.body).unwrap();
+    let text = edge.metrics().await.0;
     let counters: BTreeSet<&str> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
@@ -183,7 +175,7 @@ fn every_check_is_explained_where_its_hint_points() {
 #[test]
 fn every_event_stands_in_the_readme() {
     let mut told = BTreeSet::new();
-    for file in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+    for file in files_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
         let text = fs::read_to_string(file).unwrap();
         for rest in text.split("event = \"").skip(1) {
             told.insert(rest.split('"').next().unwrap().to_owned());
@@ -204,7 +196,7 @@ fn every_event_that_warns_says_what_to_do() {
     // The hint of the first is in its text; the second has nothing to do.
     const WITHOUT: [&str; 2] = ["setting_refused", "stopped"];
     let mut seen = 0;
-    for file in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+    for file in files_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
         let text = fs::read_to_string(&file).unwrap();
         let loud = ["tracing::warn!(", "tracing::error!("];
         for rest in loud.iter().flat_map(|call| text.split(call).skip(1)) {
@@ -267,7 +259,7 @@ fn anchors(page: &str) -> BTreeSet<String> {
 fn every_picture_is_shown_and_told_in_words() {
     let readme = readme();
     let pictures = Path::new(env!("CARGO_MANIFEST_DIR")).join(".github/pictures");
-    for file in sources(&pictures) {
+    for file in files_below(&pictures) {
         let name = file.file_name().unwrap().to_str().unwrap();
         // What a picture says, for the test that holds it.
         if file.extension().is_some_and(|kind| kind == "txt") {

@@ -1,6 +1,6 @@
 //! The redirect, byte for byte, over HTTP/1.1, HTTP/2 and TLS.
 
-use crate::support::{Authority, Edge, Http1, Http2, connect, connect_tls};
+use crate::support::{Authority, Edge, Http1, Http2, certified, connect, connect_tls, settings};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::net::SocketAddr;
@@ -14,21 +14,11 @@ const PLAIN: &str = "
     log.requests = false
 ";
 
+/// Health is asked where redirects are.
 const TLS: &str = "
-    public_url = 'https://localhost'
-    listen.http = 'off'
-    listen.https = '127.0.0.1:0'
-    tls.certificate = '{dir}/edge.pem'
-    tls.private_key = '{dir}/edge.key'
+    listen.admin = 'off'
     log.requests = false
 ";
-
-fn tls_edge(settings: &str) -> (Edge, Authority) {
-    let authority = Authority::new();
-    let dir = TempDir::new().unwrap();
-    authority.write(dir.path(), "edge", &["localhost"]);
-    (Edge::start_in(dir, settings, |_| {}), authority)
-}
 
 /// Callbacks as providers really send them; the values are invented.
 fn corpus() -> Vec<String> {
@@ -84,7 +74,7 @@ fn corpus() -> Vec<String> {
 #[tokio::test]
 async fn real_callbacks_arrive_as_sent() {
     let plain = Edge::start(PLAIN);
-    let (tls, authority) = tls_edge(TLS);
+    let (tls, authority) = Edge::over_tls(TLS);
     let mut h1 = connect(plain.http[0]).await;
     let stream = connect_tls(&authority, tls.https[0], "localhost", &["http/1.1"]).await;
     let mut h1_tls = Http1::new(stream.unwrap());
@@ -164,7 +154,7 @@ async fn arrives_as_sent<S: AsyncRead + AsyncWrite + Unpin>(
 fn long_queries_arrive_as_sent_or_are_refused() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let plain = Edge::start(PLAIN);
-    let (tls, authority) = tls_edge(TLS);
+    let (tls, authority) = Edge::over_tls(TLS);
     // Mostly what queries are made of, so that most are accepted, and some of everything.
     let common = (0x21..=0x7eu8).prop_filter("a query byte", |byte| !b"\"#<>".contains(byte));
     let byte = prop_oneof![3000 => common, 1 => any::<u8>()];
@@ -203,7 +193,7 @@ fn long_queries_arrive_as_sent_or_are_refused() {
 #[tokio::test]
 async fn sizes_up_to_the_limit_pass_and_beyond_it_get_414() {
     let plain = Edge::start(PLAIN);
-    let (tls, authority) = tls_edge(TLS);
+    let (tls, authority) = Edge::over_tls(TLS);
     for (kib, status) in
         [(2, 308), (4, 308), (8, 308), (12, 308), (16, 308), (31, 308), (33, 414), (60, 414)]
     {
@@ -254,7 +244,7 @@ async fn a_target_with_a_query_of_its_own_is_joined() {
 #[tokio::test]
 async fn the_table_of_methods_holds_on_every_protocol() {
     let plain = Edge::start(PLAIN);
-    let (tls, authority) = tls_edge(TLS);
+    let (tls, authority) = Edge::over_tls(TLS);
     let form = "content-type: application/x-www-form-urlencoded\r\ncontent-length: 6\r\n";
     #[rustfmt::skip]
     let rows: &[(&str, &str, &str, &str, u16, &str)] = &[
@@ -297,14 +287,8 @@ async fn the_table_of_methods_holds_on_every_protocol() {
 #[tokio::test]
 async fn forms_over_the_limit_get_413_and_forms_that_are_none_400() {
     let edge = Edge::start(PLAIN);
-    let post = async |body: &str| {
-        let fields = format!(
-            "content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n",
-            body.len()
-        );
-        let mut client = connect(edge.http[0]).await;
-        client.request("POST", "/oauth/callback", &fields, body.as_bytes()).await.unwrap()
-    };
+    let post =
+        async |form: &str| connect(edge.http[0]).await.post("/oauth/callback", form).await.unwrap();
     let fits = "code=".to_owned() + &"x".repeat(32 * 1024 - 5);
     assert_eq!(post(&fits).await.location(), format!("{TARGET}?{fits}"));
     assert_eq!(post(&(fits + "x")).await.status, 413);
@@ -322,17 +306,11 @@ async fn forms_over_the_limit_get_413_and_forms_that_are_none_400() {
 
 #[tokio::test]
 async fn plain_requests_are_led_to_https_with_their_bytes() {
-    let authority = Authority::new();
-    let dir = TempDir::new().unwrap();
-    authority.write(dir.path(), "edge", &["auth.example.com"]);
-    let edge = Edge::start_in(
-        dir,
+    let (authority, dir) = certified(&["auth.example.com"]);
+    let settings = settings::tls(
         "
         public_url = 'https://auth.example.com:8443'
-        listen.http = '127.0.0.1:0'
-        listen.https = '127.0.0.1:0'
-        tls.certificate = '{dir}/edge.pem'
-        tls.private_key = '{dir}/edge.key'
+        listen.admin = 'off'
         tls.hsts = '1y'
         [[route]]
         host = 'other.example.com'
@@ -340,8 +318,8 @@ async fn plain_requests_are_led_to_https_with_their_bytes() {
         [[route]]
         path = '/oauth/callback'
         ",
-        |_| {},
     );
+    let edge = Edge::start_in(dir, &settings, |_| {});
     let mut client = connect(edge.http[0]).await;
     for (host, location) in [
         ("auth.example.com", "https://auth.example.com:8443/oauth/callback?a=%2f&a='"),
@@ -397,7 +375,7 @@ async fn certificates_are_chosen_by_sni() {
 
 #[tokio::test]
 async fn a_handshake_that_stalls_holds_nobody_up() {
-    let (edge, authority) = tls_edge(TLS);
+    let (edge, authority) = Edge::over_tls(TLS);
     let mut silent = Vec::new();
     for _ in 0..50 {
         silent.push(connect(edge.https[0]).await);

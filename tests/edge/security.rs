@@ -1,13 +1,13 @@
 //! What SECURITY.md promises is tested: every test and target that it names exists.
 
-use crate::house::sources;
+use crate::support::files_below;
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Every `module::name` in backticks.
+/// Every `module::name` in backticks, and `module::part::name`.
 fn named(page: &str) -> BTreeSet<(String, String)> {
     let is_name = |text: &str| {
         let is_part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
@@ -16,28 +16,35 @@ fn named(page: &str) -> BTreeSet<(String, String)> {
     page.split('`')
         .skip(1)
         .step_by(2)
-        .filter_map(|quoted| quoted.split_once("::"))
-        .filter(|(module, name)| is_name(module) && is_name(name))
+        .filter_map(|quoted| quoted.rsplit_once("::"))
+        .filter(|(module, name)| module.split("::").all(is_name) && is_name(name))
         .map(|(module, name)| (module.to_owned(), name.to_owned()))
         .collect()
 }
 
-/// Whether a file of this name, or in a folder of it, holds this function.
-fn exists(files: &[std::path::PathBuf], module: &str, name: &str) -> bool {
+/// Whether a file of this module, or of a part of it, holds this function.
+fn exists(files: &[PathBuf], module: &str, name: &str) -> bool {
+    let is_of = |file: &Path| {
+        let file = file.strip_prefix(ROOT).unwrap().with_extension("");
+        let mut places = file.iter();
+        module.split("::").all(|part| places.any(|place| place == part))
+    };
     let function = format!("fn {name}(");
-    let of_module = files.iter().filter(|file| file.file_stem().is_some_and(|it| it == module));
-    of_module.into_iter().any(|file| fs::read_to_string(file).unwrap().contains(&function))
+    files.iter().any(|file| is_of(file) && fs::read_to_string(file).unwrap().contains(&function))
 }
 
 #[test]
 fn every_test_that_the_page_names_exists() {
     let root = Path::new(ROOT);
     let page = fs::read_to_string(root.join("SECURITY.md")).unwrap();
-    let mut files = sources(&root.join("src"));
-    for suite in ["tests/edge", "tests/peers"] {
-        let own = fs::read_dir(root.join(suite)).unwrap().map(|entry| entry.unwrap().path());
-        files.extend(own.filter(|path| path.extension().is_some_and(|it| it == "rs")));
-    }
+    // What `setup` installs beside the second suite is others'.
+    let of_others =
+        |file: &Path| file.iter().any(|place| place == "node_modules" || place == ".tools");
+    let files: Vec<PathBuf> = ["src", "tests/edge", "tests/peers"]
+        .iter()
+        .flat_map(|folder| files_below(&root.join(folder)))
+        .filter(|file| file.extension().is_some_and(|it| it == "rs") && !of_others(file))
+        .collect();
     let named = named(&page);
     assert!(named.len() > 40, "the reader reads nothing");
     for (module, name) in &named {
@@ -50,7 +57,7 @@ fn every_test_that_the_page_names_exists() {
     // And each target is built, run in CI and told.
     let (manifest, run) = (root.join("fuzz/Cargo.toml"), root.join("fuzz/run"));
     let (manifest, run) = (fs::read_to_string(manifest).unwrap(), fs::read_to_string(run).unwrap());
-    for file in sources(&root.join("fuzz/fuzz_targets")) {
+    for file in files_below(&root.join("fuzz/fuzz_targets")) {
         let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
         assert!(manifest.contains(&format!("name = \"{name}\"")), "{name} is not built");
         assert!(run.contains(&name), "{name} is not run");

@@ -1,6 +1,6 @@
 //! The self-check endpoint: what it says, to whom, and that nobody can turn it on others.
 
-use crate::support::{Authority, Edge, Reply, connect, until};
+use crate::support::{Edge, Reply, certified, check, connect, settings, until};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -23,26 +23,16 @@ fn report(reply: &Reply) -> Value {
 
 #[tokio::test]
 async fn a_right_edge_passes_its_own_check() {
-    let authority = Authority::new();
-    let dir = TempDir::new().unwrap();
-    authority.write(dir.path(), "edge", &["auth.example.com"]);
-    std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
-    // The public name leads elsewhere in this world, so `connect_to` says where the edge is.
-    let mut edge = Edge::start_in(
-        dir,
+    let (_, dir) = certified(&["auth.example.com"]);
+    let settings = settings::tls(
         "
         public_url = 'https://auth.example.com'
-        listen.http = '127.0.0.1:0'
-        listen.https = '127.0.0.1:0'
-        listen.admin = '127.0.0.1:0'
-        tls.certificate = '{dir}/edge.pem'
-        tls.private_key = '{dir}/edge.key'
         self_check.root_ca = '{dir}/ca.pem'
         ",
-        |_| {},
     );
-    let settings = std::fs::read_to_string(edge.dir().join("config.toml")).unwrap();
+    let mut edge = Edge::start_in(dir, &settings, |_| {});
     let (http, https) = (edge.http[0], edge.https[0]);
+    // The public name leads elsewhere in this world, so `connect_to` says where the edge is.
     edge.rewrite(&format!(
         "{settings}\nself_check.connect_to = ['auth.example.com:443:{https}', 'auth.example.com:80:{http}']"
     ));
@@ -56,8 +46,7 @@ async fn a_right_edge_passes_its_own_check() {
         assert!(failed.is_empty(), "{failed:#?}");
         for id in ["tls.chain", "tls.name", "redirect.query", "redirect.protocols", "redirect.http"]
         {
-            let check = checks.iter().find(|check| check["id"] == id).unwrap();
-            assert_eq!(check["status"], "pass", "{check:#}");
+            assert_eq!(check(report, id)["status"], "pass", "{report:#}");
         }
     }
     assert_eq!(reply.status, 200);
@@ -71,8 +60,7 @@ async fn a_broken_edge_answers_503_and_says_why() {
     assert_eq!((reply.status, reply.text("content-type").as_str()), (503, "application/json"));
     let report = report(&reply);
     assert_eq!((&report["schema"], &report["verdict"]), (&1.into(), &"fail".into()));
-    let checks = report["checks"].as_array().unwrap();
-    let reach = checks.iter().find(|check| check["id"] == "dns.reach").unwrap();
+    let reach = check(&report, "dns.reach");
     assert_eq!(reach["status"], "fail");
     assert!(reach["hint"].is_string());
 }
@@ -179,16 +167,8 @@ fn without_the_token_that_was_meant_it_does_not_start() {
 async fn it_runs_by_itself_for_the_metrics() {
     let settings = format!("listen.admin = '127.0.0.1:0'\nself_check.every = '1s'{ALONE}");
     let edge = Edge::start(&settings);
-    let metric = async |name: &str| {
-        let text = String::from_utf8(get(&edge, "/metrics", "").await.body).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.map(ToOwned::to_owned)
-    };
-    until("a self-check ran", async || {
-        metric("callback_edge_self_check_passed").await.as_deref() == Some("1")
-    })
-    .await;
-    let query =
-        "callback_edge_self_check_failed{route=\"/oauth/callback\",check=\"redirect.query\"}";
-    assert_eq!(metric(query).await.as_deref(), Some("0"));
+    until("a self-check ran", async || edge.metrics().await.find("self_check_passed") == Some(1.0))
+        .await;
+    let query = "self_check_failed{route=\"/oauth/callback\",check=\"redirect.query\"}";
+    assert_eq!(edge.metrics().await.find(query), Some(0.0));
 }

@@ -1,6 +1,6 @@
 //! Starting and ending: what it says, and what it says when it cannot.
 
-use crate::support::{Authority, Edge, command, connect, connect_tls};
+use crate::support::{Authority, Edge, command, connect, connect_tls, expired, requests, settings};
 use rustix::process::Signal;
 use std::fs;
 use std::net::TcpListener;
@@ -24,8 +24,7 @@ async fn it_greets_with_callbacks_targets_and_real_ports() {
     for address in [v4, v6] {
         assert_eq!(connect(address).await.get("/oauth/callback").await.unwrap().status, 308);
     }
-    let (status, _) = edge.stop();
-    assert_eq!(status.code(), Some(0));
+    edge.finish();
 }
 
 #[tokio::test]
@@ -44,28 +43,15 @@ async fn an_idle_client_does_not_hold_the_end_up() {
     let edge = Edge::start("listen.http = '127.0.0.1:0'\nshutdown.grace = '1h'");
     let mut idle = connect(edge.http[0]).await;
     idle.get("/oauth/callback").await.unwrap();
-    let (status, _) = edge.stop();
-    assert_eq!(status.code(), Some(0));
+    edge.finish();
 }
 
 #[tokio::test]
 async fn an_expired_certificate_starts_and_says_so_loudly() {
     let authority = Authority::new();
     let dir = TempDir::new().unwrap();
-    authority.write_with(dir.path(), "edge", &["localhost"], |params| {
-        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
-    });
-    let mut edge = Edge::start_in(
-        dir,
-        "
-        listen.http = 'off'
-        listen.https = '127.0.0.1:0'
-        tls.certificate = '{dir}/edge.pem'
-        tls.private_key = '{dir}/edge.key'
-        ",
-        |_| {},
-    );
+    authority.write_with(dir.path(), "edge", &["localhost"], expired);
+    let mut edge = Edge::start_in(dir, &settings::tls(""), |_| {});
     let log = edge.wait_for("certificate_invalid");
     assert!(log.contains("has expired"), "{log}");
     let refused = connect_tls(&authority, edge.https[0], "localhost", &[]).await;
@@ -81,11 +67,7 @@ async fn requests_are_logged_by_route_status_and_outcome() {
     client.get("/oauth/callback").await.unwrap();
     client.get("/else?code=1").await.unwrap();
     let (_, log) = edge.stop();
-    let requests: Vec<serde_json::Value> = log
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .filter(|line: &serde_json::Value| line["event"] == "request")
-        .collect();
+    let requests = requests(&log);
     let told: Vec<String> = requests
         .iter()
         .map(|line| format!("{} {} {}", line["route"], line["outcome"], line["status"]))

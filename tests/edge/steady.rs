@@ -1,7 +1,7 @@
 //! Under steady load nothing that an operator does is noticed: reloads, certificates, restarts.
 
 use crate::manager::HAND_OVER;
-use crate::support::{Authority, Edge, MACHINE, until};
+use crate::support::{Authority, Edge, MACHINE, certified, settings, until};
 use rustix::process::Signal;
 use rustls::pki_types::ServerName;
 use std::net::{SocketAddr, TcpListener};
@@ -10,7 +10,6 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
-use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -202,36 +201,30 @@ async fn kept_h2(address: SocketAddr, connector: &TlsConnector, count: &Count, s
     }
 }
 
-fn settings(address: &str, target: usize) -> String {
-    format!(
+fn leading_to(target: usize, address: &str) -> String {
+    settings::tls(&format!(
         "
-        public_url = 'https://localhost'
         listen.http = 'off'
         listen.https = '{address}'
-        listen.admin = '127.0.0.1:0'
-        tls.certificate = '{{dir}}/edge.pem'
-        tls.private_key = '{{dir}}/edge.key'
         log.level = 'trace'
         log.requests = false
         [[route]]
         path = '/oauth/callback'
         target = 'https://t{target}.example/cb'
         "
-    )
+    ))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reloads_and_certificates_are_not_noticed() {
     let _machine = MACHINE.write().await;
-    let authority = Authority::new();
-    let dir = TempDir::new().unwrap();
-    authority.write(dir.path(), "edge", &["localhost"]);
-    let edge = Edge::start_in(dir, &settings("127.0.0.1:0", 0), |_| {});
+    let (authority, dir) = certified(&["localhost"]);
+    let edge = Edge::start_in(dir, &leading_to(0, "127.0.0.1:0"), |_| {});
     let load = Load::start(edge.https[0], &authority);
     load.asked(50).await;
     for round in 1..=50_u16 {
         authority.write(edge.dir(), "edge", &["localhost"]);
-        edge.rewrite(&settings("127.0.0.1:0", round.into()));
+        edge.rewrite(&leading_to(round.into(), "127.0.0.1:0"));
         edge.signal(Signal::HUP);
         let done = "reloads_total{result=\"success\"}";
         until("it is reloaded", async || edge.metrics().await.get(done) >= f64::from(round)).await;
@@ -248,22 +241,20 @@ async fn reloads_and_certificates_are_not_noticed() {
     for stage in ["handshake", "first_request", "request", "response", "idle", "age"] {
         assert_eq!(metrics.get(&format!("deadlines_total{{stage=\"{stage}\"}}")) as i64, 0);
     }
-    let (status, log) = edge.stop();
-    assert_eq!(status.code(), Some(0), "{log}");
+    let log = edge.finish();
     assert!(!log.contains("canary") && !metrics.0.contains("canary"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restarts_behind_a_socket_that_stays_are_not_noticed() {
     let _machine = MACHINE.write().await;
-    let authority = Authority::new();
-    let dir = Arc::new(TempDir::new().unwrap());
-    authority.write(dir.path(), "edge", &["localhost"]);
+    let (authority, dir) = certified(&["localhost"]);
+    let dir = Arc::new(dir);
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let start = || {
         let handed = OwnedFd::from(socket.try_clone().unwrap());
-        let settings = settings(&address.to_string(), 0);
+        let settings = leading_to(0, &address.to_string());
         Edge::start_from_shell(Arc::clone(&dir), &settings, HAND_OVER, |command| {
             command.stdin(Stdio::from(handed));
         })
@@ -276,8 +267,7 @@ async fn restarts_behind_a_socket_that_stays_are_not_noticed() {
         // As `systemctl restart` does: the next one starts when the one before has ended. And as
         // a rollout does: the next one is there first.
         let next = (round % 2 == 0).then(start);
-        let (status, log) = tokio::task::block_in_place(|| edge.stop());
-        assert_eq!(status.code(), Some(0), "{log}");
+        let log = tokio::task::block_in_place(|| edge.finish());
         assert!(!log.contains("canary"));
         edge = next.unwrap_or_else(start);
         load.asked(30).await;

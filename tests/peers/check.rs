@@ -2,8 +2,9 @@
 //! wrong ones are caught under the id that names what is wrong.
 
 use crate::peer::Peer;
-use crate::support::{Authority, Edge, command};
+use crate::support::{Edge, certified, command};
 use serde_json::Value;
+use std::fs;
 use std::net::SocketAddr;
 use tempfile::TempDir;
 
@@ -36,19 +37,17 @@ fn check(dir: &TempDir, address: SocketAddr, tls: bool) -> (i32, Vec<String>) {
 }
 
 /// A folder with an authority and a certificate for `localhost`, also as one file for `HAProxy`.
-fn certified() -> TempDir {
-    let dir = TempDir::new().unwrap();
-    let authority = Authority::new();
-    let (certificate, key) = authority.write(dir.path(), "edge", &["localhost"]);
-    let both = [certificate, key].map(|path| std::fs::read_to_string(path).unwrap()).concat();
-    std::fs::write(dir.path().join("both.pem"), both).unwrap();
-    std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
+fn certified_in_one_file() -> TempDir {
+    let (_, dir) = certified(&["localhost"]);
+    let path = |name: &str| dir.path().join(name);
+    let both = ["edge.pem", "edge.key"].map(|name| fs::read_to_string(path(name)).unwrap());
+    fs::write(path("both.pem"), both.concat()).unwrap();
     dir
 }
 
 #[test]
 fn right_configurations_raise_no_alarm() {
-    let dir = certified();
+    let dir = certified_in_one_file();
     let certs = dir.path().display().to_string();
     let nginx = Peer::nginx(
         &"
@@ -101,18 +100,8 @@ fn right_configurations_raise_no_alarm() {
     let mut node = Peer::node("callback.mjs", &["right"]);
     assert_eq!(check(&dir, port(&mut node), false), (0, vec![]), "Node");
 
-    let edge = Edge::start_in(
-        certified(),
-        "
-        public_url = 'https://localhost'
-        listen.http = 'off'
-        listen.https = '127.0.0.1:0'
-        tls.certificate = '{dir}/edge.pem'
-        tls.private_key = '{dir}/edge.key'
-        ",
-        |_| {},
-    );
-    std::fs::copy(edge.dir().join("ca.pem"), dir.path().join("ca.pem")).unwrap();
+    let (edge, _) = Edge::over_tls("");
+    fs::copy(edge.dir().join("ca.pem"), dir.path().join("ca.pem")).unwrap();
     assert_eq!(check(&dir, edge.https[0], true), (0, vec![]), "the edge");
 }
 

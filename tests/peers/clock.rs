@@ -1,30 +1,19 @@
 //! A clock that jumps while it serves.
 
-use crate::acme::libfaketime;
-use crate::support::{Authority, Edge, Http1, Reply, connect_tls, until};
+use crate::peer::libfaketime;
+use crate::support::{Edge, Http1, Reply, certified, connect_tls, settings, until};
 use std::fs;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
 const IDLE: Duration = Duration::from_millis(500);
 
 #[tokio::test]
 async fn a_clock_that_jumps_either_way_moves_no_deadline_and_stops_no_redirect() {
-    let authority = Authority::new();
-    let dir = TempDir::new().unwrap();
-    authority.write(dir.path(), "edge", &["localhost"]);
+    let (authority, dir) = certified(&["localhost"]);
     let clock = dir.path().join("clock");
     fs::write(&clock, "+0").unwrap();
-    let settings = "
-        public_url = 'https://localhost'
-        listen.http = 'off'
-        listen.https = '127.0.0.1:0'
-        listen.admin = '127.0.0.1:0'
-        tls.certificate = '{dir}/edge.pem'
-        tls.private_key = '{dir}/edge.key'
-        limits.idle_timeout = '500ms'
-    ";
-    let edge = Edge::start_in(dir, settings, |command| {
+    let settings = settings::tls("limits.idle_timeout = '500ms'");
+    let edge = Edge::start_in(dir, &settings, |command| {
         command
             .env("LD_PRELOAD", libfaketime())
             .env("FAKETIME_TIMESTAMP_FILE", &clock)
@@ -49,6 +38,5 @@ async fn a_clock_that_jumps_either_way_moves_no_deadline_and_stops_no_redirect()
         assert!(took > IDLE / 2 && took < IDLE * 4, "{offset}: idle for {took:?}");
     }
     until("its end", async || edge.metrics().await.connections() < 1.0).await;
-    let (status, log) = edge.stop();
-    assert!(status.code() == Some(0) && !log.contains("panic"), "{log}");
+    edge.finish();
 }

@@ -1,16 +1,14 @@
 //! The wire, as programs of others judge it: HTTP/2 frames, HTTP semantics, TLS.
 
 use crate::peer::run;
-use crate::support::{Authority, Edge};
+use crate::support::{Authority, Edge, handshake};
 use rustls::NamedGroup;
 use rustls::crypto::aws_lc_rs::{self, kx_group};
-use rustls::pki_types::ServerName;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 fn edge() -> (Edge, Authority) {
     Edge::over_tls("tls.hsts = '1y'")
@@ -144,10 +142,9 @@ async fn hybrid_key_exchange_is_offered() {
     ] {
         let mut provider = aws_lc_rs::default_provider();
         provider.kx_groups = groups;
-        let connector = TlsConnector::from(authority.client_of(provider, &[]));
         let stream = TcpStream::connect(edge.https[0]).await.unwrap();
-        let server = ServerName::try_from("localhost").unwrap();
-        let stream = connector.connect(server, stream).await.unwrap();
+        let client = authority.client_of(provider, &[]);
+        let stream = handshake(client, stream, "localhost").await.unwrap();
         let group = stream.get_ref().1.negotiated_key_exchange_group().unwrap();
         assert_eq!(group.name(), agreed);
     }

@@ -2,10 +2,9 @@
 //! provider, and the answer goes through the edge. App, Nango, provider and edge are four sites to
 //! the browser: each has a name of its own below `localhost`.
 
-use crate::peer::{Peer, program};
+use crate::peer::Peer;
 use crate::world::World;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use url::form_urlencoded;
 
 #[test]
@@ -33,12 +32,7 @@ fn a_browser_login_ends_at_the_opener() {
         "public_key": "a-public-key",
     }));
 
-    let chromium = program("chromium").display().to_string();
-    let profile = TempDir::with_prefix("profile").unwrap();
-    let profile_path = profile.path().display().to_string();
-    let certificate = world.edge.dir().join("edge.pem").display().to_string();
-    let mut person = Peer::node("browser.mjs", &[&chromium, &profile_path, &certificate]);
-    person.hear();
+    let mut person = world.person();
 
     for (mode, hop) in [("query", 308), ("form_post", 303)] {
         person.tell(&json!({ "connect": format!(
@@ -81,8 +75,7 @@ fn a_browser_login_ends_at_the_opener() {
         }
     }
     drop(person);
-    let (status, log) = world.edge.stop();
-    assert_eq!(status.code(), Some(0), "{log}");
+    let log = world.edge.finish();
     assert_eq!(log.matches("\"event\":\"request\"").count(), 2, "{log}");
 }
 

@@ -29,4 +29,5 @@ mod soak;
 #[path = "../edge/support/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the suites share a harness; each uses its part")]
 mod support;
+mod windows;
 mod world;

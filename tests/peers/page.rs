@@ -1,8 +1,8 @@
 //! The self-check page in a real browser.
 
-use crate::peer::{Peer, program};
+use crate::peer::Peer;
 use crate::support::golden::updates;
-use crate::support::{Authority, Edge, kept};
+use crate::support::{Edge, certified, kept};
 use rcgen::date_time_ymd;
 use serde_json::{Value, json};
 use std::fs;
@@ -22,8 +22,7 @@ const ROUTES: &str = "
 fn the_page_reads_well_wherever_it_is_opened() {
     let right = Edge::start(ROUTES);
     let broken = Edge::start(&format!("public_url = 'https://127.0.0.1:1'{ROUTES}"));
-    let profile = TempDir::with_prefix("profile").unwrap();
-    let mut person = person(profile.path());
+    let mut person = Peer::browser("page.mjs", &[]);
 
     let pictures = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let mut grounds = Vec::new();
@@ -59,8 +58,7 @@ fn the_page_reads_well_wherever_it_is_opened() {
 /// sheet; the same test with `UPDATE_GOLDEN=1` takes it again.
 #[test]
 fn the_page_is_as_pictured() {
-    let authority = Authority::new();
-    let dir = TempDir::new().unwrap();
+    let (authority, dir) = certified(&["auth.example.com"]);
     authority.write_with(dir.path(), "edge", &["auth.example.com"], |certificate| {
         certificate.not_before = date_time_ymd(2025, 5, 12);
         certificate.not_after = date_time_ymd(2025, 8, 10);
@@ -93,8 +91,7 @@ fn the_page_is_as_pictured() {
         outside.https[0], outside.http[0]
     );
     let edge = Edge::start_in(dir, &settings, |_| {});
-    let profile = TempDir::with_prefix("profile").unwrap();
-    let mut person = person(profile.path());
+    let mut person = Peer::browser("page.mjs", &[]);
     let kept_ones = concat!(env!("CARGO_MANIFEST_DIR"), "/.github/pictures");
     let pictures = if updates() { kept_ones } else { env!("CARGO_TARGET_TMPDIR") };
     person.tell(&json!({
@@ -111,12 +108,4 @@ fn the_page_is_as_pictured() {
     let lines = text.lines().filter(|line| !is_moment(line)).chain(["", policy, ""]);
     let text = lines.collect::<Vec<_>>().join("\n");
     kept(".github/pictures/self-check.txt", &text).unwrap_or_else(|it| panic!("{it}"));
-}
-
-/// A browser, with its profile in this folder.
-fn person(profile: &Path) -> Peer {
-    let chromium = program("chromium").display().to_string();
-    let mut person = Peer::node("page.mjs", &[&chromium, &profile.display().to_string()]);
-    person.hear();
-    person
 }

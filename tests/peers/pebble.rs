@@ -1,25 +1,18 @@
-//! Pebble, the ACME server for tests, with its mock DNS; and a directory that stands before it.
+//! Pebble, the ACME server for tests, with its mock DNS.
 
-use crate::support::{Authority, soon, until};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
+use crate::support::certs::trusting;
+use crate::support::process::Lines;
+use crate::support::{self, Authority, free, soon, until};
+use rustls::ClientConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-
-/// A port that was free a moment ago.
-pub(crate) fn reserve() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
 
 /// How Pebble is to behave.
 #[derive(Default)]
@@ -38,12 +31,12 @@ pub(crate) struct Options {
 pub(crate) struct Pebble {
     child: Option<Child>,
     dns: Child,
-    /// Everything it has written.
-    pub(crate) log: Arc<Mutex<String>>,
+    /// What it said, each time that it was up.
+    said: Vec<Arc<Lines>>,
     /// Where it validates.
     pub(crate) edge_http: SocketAddr,
     pub(crate) edge_https: SocketAddr,
-    acme: SocketAddr,
+    pub(crate) acme: SocketAddr,
     management: SocketAddr,
     dns_at: SocketAddr,
     dns_management: SocketAddr,
@@ -59,7 +52,7 @@ impl Pebble {
         let authority = Authority::new();
         authority.write(dir.path(), "pebble", &["localhost", "127.0.0.1"]);
         std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
-        let (dns_at, dns_management) = (reserve(), reserve());
+        let (dns_at, dns_management) = (free(), free());
         let mut dns = Command::new("pebble-challtestsrv");
         dns.args(["-defaultIPv4", "127.0.0.1", "-defaultIPv6", ""])
             .args(["-http01", "", "-https01", "", "-tlsalpn01", ""])
@@ -67,11 +60,11 @@ impl Pebble {
         let mut pebble = Self {
             child: None,
             dns: spawn(&mut dns, "pebble-challtestsrv"),
-            log: Arc::default(),
-            edge_http: reserve(),
-            edge_https: reserve(),
-            acme: reserve(),
-            management: reserve(),
+            said: Vec::new(),
+            edge_http: free(),
+            edge_https: free(),
+            acme: free(),
+            management: free(),
             dns_at,
             dns_management,
             options,
@@ -116,13 +109,7 @@ impl Pebble {
             delay => command.env("PEBBLE_VA_SLEEPTIME", delay.to_string()),
         };
         let mut child = spawn(&mut command, "pebble");
-        let reader = BufReader::new(child.stdout.take().unwrap());
-        let log = Arc::clone(&self.log);
-        std::thread::spawn(move || {
-            for line in reader.lines().map_while(Result::ok) {
-                log.lock().unwrap().push_str(&(line + "\n"));
-            }
-        });
+        self.said.push(Lines::of(child.stdout.take().unwrap()));
         self.child = Some(child);
         let acme = self.acme;
         until("Pebble is up", async || TcpStream::connect(acme).await.is_ok()).await;
@@ -191,24 +178,21 @@ impl Pebble {
         )
     }
 
+    /// Everything that it said.
+    fn log(&self) -> String {
+        self.said.iter().map(|said| said.text()).collect()
+    }
+
     /// How many orders were made, over all restarts.
     pub(crate) fn orders(&self) -> usize {
-        self.log.lock().unwrap().matches("Added order").count()
+        self.log().matches("Added order").count()
     }
 
     /// A client that trusts what this Pebble issues, and nothing else.
     pub(crate) async fn client(&self) -> Arc<ClientConfig> {
         let pem = get(&self.authority, self.management, "/roots/0").await;
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        Arc::new(
-            ClientConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_root_certificates(roots)
-                .with_no_client_auth(),
-        )
+        let root = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        trusting(root, aws_lc_rs::default_provider(), &[])
     }
 }
 
@@ -218,7 +202,7 @@ impl Drop for Pebble {
         let _ = self.dns.kill();
         let _ = self.dns.wait();
         if std::thread::panicking() {
-            eprintln!("{}", self.log.lock().unwrap());
+            eprintln!("{}", self.log());
         }
     }
 }
@@ -236,58 +220,6 @@ async fn get(authority: &Authority, address: SocketAddr, path: &str) -> String {
     ask(stream, "localhost", path).await.split_once("\r\n\r\n").unwrap().1.to_owned()
 }
 
-/// A client that takes any certificate, as a directory does that validates.
-pub(crate) fn anybody(alpn: &[&str]) -> Arc<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = Arc::new(Anybody(Arc::clone(&provider)));
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    Arc::new(config)
-}
-
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 /// A handshake with whoever listens there.
 pub(crate) async fn handshake(
     client: &Arc<ClientConfig>,
@@ -295,8 +227,7 @@ pub(crate) async fn handshake(
     name: &str,
 ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let stream = soon(TcpStream::connect(address)).await?;
-    let name = ServerName::try_from(name.to_owned()).unwrap();
-    soon(TlsConnector::from(Arc::clone(client)).connect(name, stream)).await
+    support::handshake(Arc::clone(client), stream, name).await
 }
 
 /// Asks, and reads to the end.
@@ -310,177 +241,4 @@ pub(crate) async fn ask(
     let mut answer = Vec::new();
     let _ = soon(stream.read_to_end(&mut answer)).await;
     String::from_utf8_lossy(&answer).into_owned()
-}
-
-/// A directory that stands before Pebble and tells renewal windows (RFC 9773).
-pub(crate) struct Windows {
-    pub(crate) address: SocketAddr,
-    told: Arc<Mutex<Told>>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-#[derive(Default)]
-struct Told {
-    window: (String, String),
-    retry_after: bool,
-    /// Orders are refused, for so many seconds.
-    refused_for: Option<u64>,
-    refused: usize,
-    asked: usize,
-    replaced: Vec<String>,
-}
-
-impl Windows {
-    pub(crate) async fn before(pebble: &Pebble, retry_after: bool) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let read = |name| std::fs::read(pebble.dir.path().join(name)).unwrap();
-        let chain = vec![CertificateDer::from_pem_slice(&read("pebble.pem")).unwrap()];
-        let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(&read("pebble.key")).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let server = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
-        let told = Arc::new(Mutex::new(Told { retry_after, ..Told::default() }));
-        let (client, pebble_at) = (pebble.authority.client(&[]), pebble.acme);
-        let shared = Arc::clone(&told);
-        let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (told, acceptor) = (Arc::clone(&shared), acceptor.clone());
-                let client = Arc::clone(&client);
-                tokio::spawn(async move {
-                    let mut stream = acceptor.accept(stream).await.ok()?;
-                    let request = read_request(&mut stream).await?;
-                    let answer = pass(&request, address, pebble_at, &client, &told).await;
-                    stream.write_all(answer.as_bytes()).await.ok()?;
-                    stream.shutdown().await.ok()
-                });
-            }
-        });
-        Self { address, told, task }
-    }
-
-    /// From and to, in hours from now.
-    pub(crate) fn tell(&self, from: i64, to: i64) {
-        let at = |hours: i64| {
-            let now = jiff::Timestamp::now().as_second();
-            jiff::Timestamp::from_second(now + hours * 3600).unwrap().to_string()
-        };
-        self.told.lock().unwrap().window = (at(from), at(to));
-    }
-
-    /// Refuses orders from now on, for so many seconds as it says.
-    pub(crate) fn refuse(&self, seconds: u64) {
-        self.told.lock().unwrap().refused_for = Some(seconds);
-    }
-
-    /// How many orders it refused.
-    pub(crate) fn refused(&self) -> usize {
-        self.told.lock().unwrap().refused
-    }
-
-    /// How often it was asked for a window.
-    pub(crate) fn asked(&self) -> usize {
-        self.told.lock().unwrap().asked
-    }
-
-    /// What orders said that they replace.
-    pub(crate) fn replaced(&self) -> Vec<String> {
-        self.told.lock().unwrap().replaced.clone()
-    }
-}
-
-impl Drop for Windows {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// Head and body.
-async fn read_request(stream: &mut (impl AsyncReadExt + Unpin)) -> Option<String> {
-    let mut bytes = Vec::new();
-    loop {
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.to_lowercase();
-            let length = length.lines().find_map(|line| line.strip_prefix("content-length: "));
-            let length: usize = length.map_or(0, |length| length.parse().unwrap());
-            if body.len() >= length {
-                return Some(text);
-            }
-        }
-        if stream.read_buf(&mut bytes).await.ok()? == 0 {
-            return None;
-        }
-    }
-}
-
-/// Everything goes to Pebble, which builds its URLs from the `Host` that it is asked for.
-async fn pass(
-    request: &str,
-    own: SocketAddr,
-    pebble: SocketAddr,
-    client: &Arc<ClientConfig>,
-    told: &Mutex<Told>,
-) -> String {
-    let path = request.split(' ').nth(1).unwrap();
-    let respond = |body: &str, fields: &str| {
-        let length = body.len();
-        format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {length}\r\n\r\n{body}")
-    };
-    if path.starts_with("/ari/") {
-        let mut told = told.lock().unwrap();
-        told.asked += 1;
-        let (start, end) = told.window.clone();
-        let window = serde_json::json!({ "suggestedWindow": { "start": start, "end": end } });
-        let fields = if told.retry_after { "Retry-After: 21600\r\n" } else { "" };
-        return respond(&window.to_string(), fields);
-    }
-    if let ("/order-plz", mut told) = (path, told.lock().unwrap())
-        && let Some(seconds) = told.refused_for
-    {
-        told.refused += 1;
-        let body = r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many"}"#;
-        let length = body.len();
-        return format!(
-            "HTTP/1.1 429 Too Many Requests\r\nReplay-Nonce: bm9uY2U\r\n\
-             Retry-After: {seconds}\r\nContent-Length: {length}\r\n\r\n{body}"
-        );
-    }
-    let mut stream = handshake(client, pebble, "localhost").await.unwrap();
-    let request = request.replacen("\r\n", "\r\nConnection: close\r\n", 1);
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
-    let answer = String::from_utf8(answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let Ok(mut json) = serde_json::from_str::<serde_json::Value>(body) else { return answer };
-    match path {
-        "/dir" => json["renewalInfo"] = format!("https://{own}/ari").into(),
-        "/order-plz" => {
-            let jose = request.split_once("\r\n\r\n").unwrap().1;
-            let jose: serde_json::Value = serde_json::from_str(jose).unwrap();
-            let payload = jose["payload"].as_str().unwrap().as_bytes();
-            let payload = data_encoding::BASE64URL_NOPAD.decode(payload).unwrap();
-            let payload: serde_json::Value = serde_json::from_slice(&payload).unwrap();
-            if let Some(replaces) = payload["replaces"].as_str() {
-                told.lock().unwrap().replaced.push(replaces.to_owned());
-                json["replaces"] = replaces.into();
-            }
-        }
-        _ => return answer,
-    }
-    let body = json.to_string();
-    let head: Vec<_> =
-        head.lines().filter(|line| !line.to_lowercase().starts_with("content-length")).collect();
-    format!("{}\r\nContent-Length: {}\r\n\r\n{body}", head.join("\r\n"), body.len())
-}
-
-pub(crate) fn mode(path: &Path) -> u32 {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }

@@ -67,12 +67,27 @@ impl Peer {
     /// Starts a Node program of this folder. It talks in lines of JSON ([`Peer::hear`],
     /// [`Peer::tell`]), tells its own port, and ends when its input does.
     pub(crate) fn node(script: &str, arguments: &[&str]) -> Self {
+        Self::node_in(TempDir::new().unwrap(), script, arguments)
+    }
+
+    fn node_in(dir: TempDir, script: &str, arguments: &[&str]) -> Self {
         let folder = Path::new(FOLDER);
         assert!(folder.join("node_modules").exists(), "{}", missing("node_modules"));
-        let dir = TempDir::new().unwrap();
         let mut command = command("node", dir.path());
         command.arg(folder.join(script)).args(arguments);
         Self::spawn(script, command, dir, BTreeMap::new())
+    }
+
+    /// Starts a Node program of this folder that drives a Chromium of its own, and waits until that
+    /// is there.
+    pub(crate) fn browser(script: &str, arguments: &[&str]) -> Self {
+        let dir = TempDir::new().unwrap();
+        let own = [program("chromium"), dir.path().join("profile")];
+        let own = own.map(|path| path.display().to_string());
+        let all = [&[own[0].as_str(), &own[1]], arguments].concat();
+        let mut browser = Self::node_in(dir, script, &all);
+        browser.hear();
+        browser
     }
 
     /// Starts a program that talks as those of Node do.
@@ -211,6 +226,15 @@ pub(crate) fn program(name: &str) -> PathBuf {
         .map(|folder| folder.join(name))
         .find(|path| path.exists())
         .unwrap_or_else(|| panic!("{}", missing(name)))
+}
+
+/// What gives a program another clock.
+pub(crate) fn libfaketime() -> PathBuf {
+    let found = ["x86_64-linux-gnu", "aarch64-linux-gnu"]
+        .map(|machine| format!("/usr/lib/{machine}/faketime/libfaketime.so.1"))
+        .into_iter()
+        .find(|path| Path::new(path).exists());
+    found.unwrap_or_else(|| panic!("{}", missing("libfaketime.so.1"))).into()
 }
 
 /// Runs a program to its end.

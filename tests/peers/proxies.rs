@@ -1,10 +1,8 @@
 //! With a proxy in front: the redirect stays exact, and the log still names the client.
 
 use crate::peer::Peer;
-use crate::support::client::handshake;
-use crate::support::{Authority, Edge, Http1, soon, until};
+use crate::support::{Authority, Edge, Http1, handshake, requests, soon, until};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -119,29 +117,20 @@ async fn caddy_passes_http_on_and_names_the_client() {
 
 /// One plain and one with TLS: where both are on, the plain one leads to the other.
 fn edge_behind_a_proxy_header() -> (Authority, [Edge; 2]) {
-    let plain = "listen.http = '127.0.0.1:0'\nlisten.proxy_protocol = '127.0.0.1/32'";
-    let authority = Authority::new();
-    let dir = TempDir::new().unwrap();
-    authority.write(dir.path(), "edge", &["localhost"]);
-    let tls = "
-        listen.http = 'off'
-        listen.https = '127.0.0.1:0'
-        listen.proxy_protocol = '127.0.0.1/32'
-        tls.certificate = '{dir}/edge.pem'
-        tls.private_key = '{dir}/edge.key'
-    ";
-    (authority, [Edge::start(plain), Edge::start_in(dir, tls, |_| {})])
+    let trusting = "listen.proxy_protocol = '127.0.0.1/32'";
+    let (tls, authority) = Edge::over_tls(trusting);
+    (authority, [Edge::plain(trusting), tls])
 }
 
 fn edge_behind_a_trusted_proxy() -> Edge {
-    Edge::start("listen.http = '127.0.0.1:0'\nlisten.trusted_proxies = '127.0.0.1/32'")
+    Edge::plain("listen.trusted_proxies = '127.0.0.1/32'")
 }
 
 async fn both_ways_stay_exact(authority: &Authority, edges: &[Edge; 2], proxy: &Peer) {
     let stream = connect_from_afar(proxy.address("plain")).await;
     queries_stay_exact(&mut Http1::new(stream), "").await;
     let stream = connect_from_afar(proxy.address("tls")).await;
-    let stream = handshake(authority, stream, "localhost", &[]).await.unwrap();
+    let stream = handshake(authority.client(&[]), stream, "localhost").await.unwrap();
     queries_stay_exact(&mut Http1::new(stream), "").await;
     for edge in edges {
         every_request_is_the_clients(edge).await;
@@ -194,13 +183,8 @@ where
 
 pub(crate) async fn every_request_is_the_clients(edge: &Edge) {
     let clients = || {
-        let log = edge.stderr();
-        let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
-        let requests = lines.filter(|line: &serde_json::Value| {
-            // What asks at the admin listener is no client.
-            line["event"] == "request" && line["listener"] != "admin"
-        });
-        requests.map(|line| line["client"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        let requests = requests(&edge.stderr());
+        requests.iter().map(|line| line["client"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     until("a log line for each request", async || clients().len() > queries().len()).await;
     assert!(clients().iter().all(|client| *client == CLIENT.to_string()), "{:?}", clients());

@@ -7,7 +7,6 @@ use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
@@ -25,20 +24,7 @@ const SETTLED: usize = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_minutes_of_mixed_load_lose_nothing() {
-    let authority = Authority::new();
-    let dir = TempDir::new().unwrap();
-    authority.write(dir.path(), "edge", &["localhost"]);
-    let edge = Edge::start_in(
-        dir,
-        "
-        public_url = 'https://localhost'
-        listen.http = '127.0.0.1:0'
-        listen.https = '127.0.0.1:0'
-        tls.certificate = '{dir}/edge.pem'
-        tls.private_key = '{dir}/edge.key'
-        ",
-        |_| {},
-    );
+    let (edge, authority) = Edge::over_tls("");
     let visitors = Arc::new(Visitors::of(authority, &edge));
     let mut visits = JoinSet::new();
     let mut memory = Vec::new();
@@ -73,8 +59,7 @@ async fn two_minutes_of_mixed_load_lose_nothing() {
     let end = median(&memory[SECONDS - 10..]);
     assert!(end <= settled + settled / 10, "it grows: {memory:?} KiB");
 
-    let (status, log) = edge.stop();
-    assert_eq!(status.code(), Some(0), "{log}");
+    let log = edge.finish();
     let said = |event: &str| log.matches(&format!("\"event\":\"{event}\"")).count();
     assert_eq!(said("request"), RATE * SECONDS);
     assert_eq!(said("reloaded"), reloads);
@@ -119,7 +104,7 @@ impl Visitors {
             0 => (connect(self.http).await.get(&target).await, "https://localhost"),
             1 => (kept(&self.kept_plain, connect(self.http), &target).await, "https://localhost"),
             2 => (self.tls().await.get(&target).await, NANGO),
-            3 => (self.form(&query).await, NANGO),
+            3 => (self.tls().await.post("/oauth/callback", &query).await, NANGO),
             4 | 5 => (kept(&self.kept_tls, self.tls(), &target).await, NANGO),
             6 => (self.h2().await.get(&target).await.ok(), NANGO),
             _ => (self.on_kept_h2(&target).await, NANGO),
@@ -136,14 +121,6 @@ impl Visitors {
 
     async fn h2(&self) -> Http2 {
         Http2::connect(&self.authority, self.https, "localhost").await
-    }
-
-    async fn form(&self, form: &str) -> Option<Reply> {
-        let fields = format!(
-            "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n",
-            form.len()
-        );
-        self.tls().await.request("POST", "/oauth/callback", &fields, form.as_bytes()).await
     }
 
     async fn on_kept_h2(&self, target: &str) -> Option<Reply> {

@@ -1,10 +1,8 @@
 //! What a login and a preflight need: a stand-in for Nango, and an edge that redirects to it.
 
 use crate::peer::Peer;
-use crate::support::{Authority, Edge};
+use crate::support::{Edge, certified, settings};
 use serde_json::{Value, json};
-use std::fs;
-use tempfile::TempDir;
 
 /// Nango, and an edge with a certificate. To a browser they are two sites.
 pub(crate) struct World {
@@ -21,26 +19,28 @@ impl World {
     pub(crate) fn new() -> Self {
         let mut nango = Peer::node("nango/server.mjs", &[]);
         let nango_origin = format!("http://nango.localhost:{}", nango.hear()["port"]);
-        let dir = TempDir::new().unwrap();
-        let authority = Authority::new();
-        authority.write(dir.path(), "edge", &["edge.localhost"]);
-        fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
-        let settings = "
-            listen.http = 'off'
-            listen.https = '127.0.0.1:0'
-            nango.url = '{nango}'
-            tls.certificate = '{dir}/edge.pem'
-            tls.private_key = '{dir}/edge.key'
+        let (_, dir) = certified(&["edge.localhost"]);
+        let settings = settings::tls(&format!(
+            "
+            public_url = 'https://edge.localhost'
+            nango.url = '{nango_origin}'
             [[route]]
             host = 'edge.localhost'
             path = '/oauth/callback'
             [[route]]
             host = 'edge.localhost'
             path = '/app-auth/connect'
-        ";
-        let edge = Edge::start_in(dir, &settings.replace("{nango}", &nango_origin), |_| {});
+            "
+        ));
+        let edge = Edge::start_in(dir, &settings, |_| {});
         let callback = format!("https://edge.localhost:{}/oauth/callback", edge.https[0].port());
         Self { nango, nango_origin, edge, callback, hosts: Vec::new() }
+    }
+
+    /// A person at a browser that takes the edge's certificate.
+    pub(crate) fn person(&self) -> Peer {
+        let certificate = self.edge.dir().join("edge.pem").display().to_string();
+        Peer::browser("browser.mjs", &[&certificate])
     }
 
     /// Nango's own callback.

@@ -1,7 +1,7 @@
 //! What providers were seen to answer, as reported in public, and what hostile ones may: the rule
 //! over whole answers. The pages are our own, in the recorded shapes.
 
-use super::provider::Provider;
+use super::provider::{PROVIDERS, Provider};
 use super::rule::{Probes, Question, Ruling, State, judge};
 use super::shape::{Asked, Shape, Spoken};
 use crate::outbound::{Answer, Fault, Protocol, Reason, Step};
@@ -88,7 +88,7 @@ fn registered<'a>(
 type Answers = fn(&str, &str) -> Said;
 
 /// By what is registered, the URI, and the state.
-type Shaped<'a> = Box<dyn Fn(&[&str], &str, &str) -> Said + 'a>;
+type Shaped = Box<dyn Fn(&[&str], &str, &str) -> Said>;
 
 type Limit = fn() -> Said;
 
@@ -190,6 +190,39 @@ fn the_readme_names_the_providers_that_were_seen_to_look_before_the_login() {
     let sentence = format!("by what they were seen to answer: {}.", names.join(", "));
     let readme = include_str!("../../../README.md");
     assert!(readme.contains(&sentence), "README.md, \"What `unknown` means\", lacks: {sentence}");
+}
+
+/// Nothing else in a recorded refusal tells of it, and no answer to a registered callback says it.
+#[test]
+fn every_marker_stands_in_a_recorded_refusal_that_it_alone_tells() {
+    let sure = shapes().into_iter().map(|(template, good, bad)| {
+        let shaped =
+            move |known: &[&str], uri: &str, state: &str| registered(known, good, bad)(uri, state);
+        (template, Box::new(shaped) as Shaped)
+    });
+    let recorded: Vec<_> = sure.chain(shapes_of_less_certainty()).collect();
+    for provider in PROVIDERS {
+        for marker in provider.markers {
+            let says = |shaped: &Shaped, known: &[&str], markers: &[&str]| {
+                let asked =
+                    Asked { redirect_uri: NEW, all: ALL, state: "-", url: "https://p.example" };
+                match Shape::of(&shaped(known, NEW, "-"), asked, markers, None) {
+                    Shape::Answer(spoken) => spoken.says.mismatch,
+                    Shape::Silent(_) => false,
+                }
+            };
+            let tells = |shaped: &Shaped| {
+                let said = [(&[OLD][..], &[][..]), (&[OLD], &[*marker]), (&[OLD, NEW], &[*marker])];
+                said.map(|(known, markers)| says(shaped, known, markers)) == [false, true, false]
+            };
+            let own = recorded.iter().filter(|(template, _)| Provider::of(template) == *provider);
+            let name = provider.name;
+            assert!(
+                own.map(|(_, shaped)| shaped).any(tells),
+                "{name}: nothing recorded needs {marker:?}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -584,22 +617,13 @@ fn a_page_with_all_messages_is_no_refusal() {
 }
 
 /// Reported, though with less certainty; nothing is known beforehand but a phrase.
-#[test]
-fn shapes_of_less_certainty_are_judged_right() {
+fn shapes_of_less_certainty() -> Vec<(&'static str, Shaped)> {
     let entra = |text: &str| format!("<title>Sign in</title><script>$Config={{{text}}};</script>");
-    let github = |uri: &str, known: &[&str], default: &str, state: &str| {
-        if known.contains(&uri) {
-            to(&format!("/login?client_id=1&return_to=%2Flogin%2Foauth%3Fredirect_uri%3D{uri}"))
-        } else {
-            to(&format!("{default}?error=redirect_uri_mismatch&error_description=x&state={state}"))
-        }
-    };
-    let asana = "does not match a valid url for the application";
-    let cases: Vec<(&str, Shaped<'_>)> = vec![
+    let mut all: Vec<(&str, Shaped)> = vec![
         // The page is the same but for its configuration.
         (
             "microsoft",
-            Box::new(|known, uri, state| {
+            Box::new(move |known, uri, state| {
                 page(
                     200,
                     &if known.contains(&uri) {
@@ -616,12 +640,12 @@ fn shapes_of_less_certainty_are_judged_right() {
         (
             "github",
             Box::new(|known, uri, state| {
-                github(
-                    uri,
-                    known,
-                    known.first().copied().unwrap_or("https://other.example/"),
-                    state,
-                )
+                let default = known.first().copied().unwrap_or("https://other.example/");
+                to(&if known.contains(&uri) {
+                    format!("/login?return_to=%2Flogin%2Foauth%3Fredirect_uri%3D{uri}")
+                } else {
+                    format!("{default}?error=redirect_uri_mismatch&state={state}")
+                })
             }),
         ),
         // As it is.
@@ -635,16 +659,6 @@ fn shapes_of_less_certainty_are_judged_right() {
                         200,
                         "<p>Be careful! The redirect_uri is not associated with this application.</p>",
                     )
-                }
-            }),
-        ),
-        (
-            "asana",
-            Box::new(move |known, uri, _| {
-                if known.contains(&uri) {
-                    to("/-/login?u=1")
-                } else {
-                    page(400, &format!("<p>The `redirect_uri` parameter {asana}.</p>"))
                 }
             }),
         ),
@@ -663,7 +677,30 @@ fn shapes_of_less_certainty_are_judged_right() {
             }),
         ),
     ];
-    for (template, shaped) in cases {
+    // Of these the phrase alone is known, and of all but the first not whether it comes before the
+    // login.
+    for (template, phrase) in [
+        ("asana", "does not match a valid url for the application"),
+        ("slack", "did not match any configured URIs"),
+        ("linkedin", "does not match the registered value"),
+        ("dropbox", "must exactly match one of"),
+        ("salesforce", "must match configuration"),
+    ] {
+        let shaped = move |known: &[&str], uri: &str, _: &str| {
+            if known.contains(&uri) {
+                to("/login?u=1")
+            } else {
+                page(400, &format!("<p>{uri} {phrase}.</p>"))
+            }
+        };
+        all.push((template, Box::new(shaped)));
+    }
+    all
+}
+
+#[test]
+fn shapes_of_less_certainty_are_judged_right() {
+    for (template, shaped) in shapes_of_less_certainty() {
         for (known, expected) in [
             (&[OLD, NEW][..], State::Registered),
             (&[OLD], State::NotRegistered),

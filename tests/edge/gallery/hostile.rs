@@ -3,6 +3,7 @@
 use super::{Case, World};
 use crate::stand_in::{Act, behaviour, right, tls};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 const HEAD: &[u8] = b"HTTP/1.1 308 X\r\n";
@@ -48,6 +49,7 @@ pub(super) async fn hostile(world: &World) -> Vec<Case> {
     );
     drip.timeout = Duration::from_secs(2);
     cases.push(drip);
+    cases.push(too_slow(world).await);
     let origin = world.origin.clone();
     let endless = behaviour(move |heard| {
         let location = right(&origin, heard);
@@ -73,6 +75,20 @@ pub(super) async fn hostile(world: &World) -> Vec<Case> {
         cases.push(world.at(name, &["tls.handshake"], blurt(bytes).await));
     }
     cases
+}
+
+/// One that answers well once, and then makes everybody wait.
+async fn too_slow(world: &World) -> Case {
+    let first = AtomicBool::new(true);
+    let act = world.mended(move |_, right| {
+        if first.swap(false, Relaxed) { Act::Reply(right) } else { Act::Hang(Vec::new()) }
+    });
+    let server = tls(world.config(&["http/1.1"]), behaviour(act)).await;
+    let mut slow = world.at("too slow for the time there is", &["?redirect.complete"], server);
+    slow.total = Duration::from_secs(3);
+    // All that was not asked is unknown then; this is where that is told.
+    slow.selection.only = ["redirect.query", "redirect.complete"].map(str::to_owned).to_vec();
+    slow
 }
 
 /// Says this to whoever connects, whatever they say, and hangs up.

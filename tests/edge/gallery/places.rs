@@ -177,6 +177,23 @@ pub(super) async fn addresses(world: &World) -> Vec<Case> {
     bare.timeout = Duration::from_secs(3);
     bare.overrides.push(to(HOST, 443, plain_at(another_family(), right()).await));
     cases.push(bare);
+    // RFC 6761 §6.4: nobody has it. Where no resolver answers, that is told instead.
+    let nowhere = "auth.invalid";
+    let said = tokio::net::lookup_host((nowhere, 443)).await.err().unwrap().to_string();
+    let is_down = said.contains("Temporary failure");
+    let expected: &[_] = if is_down { &["?dns.resolves"] } else { &["dns.resolves"] };
+    let mut unknown = world.at("no such host", expected, good);
+    unknown.url = format!("https://{nowhere}/oauth/callback");
+    unknown.overrides.clear();
+    cases.push(unknown);
+    // RFC 1122 §3.2.1.3: no host's, though here it leads to this machine.
+    let this = "0.0.0.0";
+    let wish = Wish { names: vec![this.to_owned()], ..Wish::default() };
+    let here = tls(world.authority.issue(wish).config(BOTH), right()).await;
+    let mut odd = world.at("an address that is nobody's", &["!dns.public=not a host's"], here);
+    odd.url = format!("https://{this}:{}/oauth/callback", here.port());
+    odd.overrides.clear();
+    cases.push(odd);
     cases
 }
 

@@ -4,6 +4,22 @@ use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tempfile::TempDir;
+
+/// An authority, and a folder with a certificate of it for these names, in `edge.pem` and `edge.key`,
+/// and its own in `ca.pem`.
+pub(crate) fn certified(names: &[&str]) -> (Authority, TempDir) {
+    let (authority, dir) = (Authority::new(), TempDir::new().unwrap());
+    authority.write(dir.path(), "edge", names);
+    std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
+    (authority, dir)
+}
+
+/// What makes it one of the past ([`Authority::write_with`]).
+pub(crate) fn expired(params: &mut CertificateParams) {
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+}
 
 /// A certificate authority of the test's own.
 pub(crate) struct Authority {
@@ -57,14 +73,23 @@ impl Authority {
 
     /// As [`Authority::client`], with this cryptography.
     pub(crate) fn client_of(&self, provider: CryptoProvider, alpn: &[&str]) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from(self.issuer.der().to_vec())).unwrap();
-        let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        Arc::new(config)
+        trusting(CertificateDer::from(self.issuer.der().to_vec()), provider, alpn)
     }
+}
+
+/// A client that trusts this root only.
+pub(crate) fn trusting(
+    root: CertificateDer<'_>,
+    provider: CryptoProvider,
+    alpn: &[&str],
+) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(root.into_owned()).unwrap();
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Arc::new(config)
 }

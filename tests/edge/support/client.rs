@@ -1,6 +1,8 @@
 use super::{Authority, soon};
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -75,18 +77,17 @@ pub(crate) async fn connect_tls(
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = soon(TcpStream::connect(address)).await?;
     stream.set_nodelay(true)?;
-    handshake(authority, stream, name, alpn).await
+    handshake(authority.client(alpn), stream, name).await
 }
 
 /// TLS under this name on a connection that is there.
 pub(crate) async fn handshake(
-    authority: &Authority,
+    client: Arc<ClientConfig>,
     stream: TcpStream,
     name: &str,
-    alpn: &[&str],
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(name.to_owned()).unwrap();
-    soon(TlsConnector::from(authority.client(alpn)).connect(name, stream)).await
+    soon(TlsConnector::from(client).connect(name, stream)).await
 }
 
 /// An HTTP/1 client that sends what it is told, byte for byte.
@@ -114,6 +115,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
     /// A GET of a raw target.
     pub(crate) async fn get(&mut self, target: impl AsRef<[u8]>) -> Option<Reply> {
         self.request("GET", target, "", b"").await
+    }
+
+    /// A POST of a form to a raw target.
+    pub(crate) async fn post(&mut self, target: &str, form: &str) -> Option<Reply> {
+        let length = form.len();
+        let fields = format!(
+            "content-type: application/x-www-form-urlencoded\r\ncontent-length: {length}\r\n"
+        );
+        self.request("POST", target, &fields, form.as_bytes()).await
     }
 
     pub(crate) async fn request(

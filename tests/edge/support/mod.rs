@@ -1,23 +1,27 @@
 //! The harness: the built binary as a process, certificates, and clients that hide nothing.
 
 mod bystander;
-mod certs;
+pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod frames;
 pub(crate) mod golden;
 mod metrics;
 pub(crate) mod process;
+pub(crate) mod settings;
 mod terminal;
 
 pub(crate) use bystander::Bystander;
-pub(crate) use certs::Authority;
-pub(crate) use client::{Http1, Http2, Reply, connect, connect_tls};
+pub(crate) use certs::{Authority, certified, expired};
+pub(crate) use client::{Http1, Http2, Reply, connect, connect_tls, handshake};
 pub(crate) use golden::{golden, golden_dir, kept};
 pub(crate) use metrics::Metrics;
 pub(crate) use process::{Edge, command};
 pub(crate) use terminal::{on_a_terminal, picture};
 
+use serde_json::Value;
 use std::future::Future;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What no honest step takes, also on a loaded machine.
@@ -35,6 +39,35 @@ pub(crate) async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
         assert!(started.elapsed() < PATIENCE, "never: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// The requests that a log tells of. What asks at the admin listener is no client.
+pub(crate) fn requests(log: &str) -> Vec<Value> {
+    log.lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|line| line["event"] == "request" && line["listener"] != "admin")
+        .collect()
+}
+
+/// What a report says under this id.
+pub(crate) fn check<'r>(report: &'r Value, id: &str) -> &'r Value {
+    let checks = report["checks"].as_array().unwrap();
+    checks.iter().find(|check| check["id"] == id).unwrap_or_else(|| panic!("no {id}: {report:#}"))
+}
+
+/// An address that nobody has, until somebody takes it.
+pub(crate) fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Every file below a folder, sorted.
+pub(crate) fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries
+        .flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] })
+        .collect();
+    files.sort();
+    files
 }
 
 /// Tests that use the machine up run alone among those that measure times: the first hold the

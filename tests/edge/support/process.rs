@@ -1,4 +1,4 @@
-use super::{Authority, Metrics, PATIENCE};
+use super::{Authority, Metrics, PATIENCE, certified, settings};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, PipeReader, Read};
 use std::net::SocketAddr;
@@ -76,24 +76,16 @@ impl Edge {
         Self::start_in(TempDir::new().unwrap(), settings, |_| {})
     }
 
+    /// Starts it with the plain and an admin listener, and these settings beside.
+    pub(crate) fn plain(own: &str) -> Self {
+        Self::start(&settings::plain(own))
+    }
+
     /// Starts it as `localhost` over TLS, on a plain and an admin listener too, with these settings
-    /// beside; tells who signed its certificate, which lies in its folder as `edge.pem`.
-    pub(crate) fn over_tls(settings: &str) -> (Self, Authority) {
-        let authority = Authority::new();
-        let dir = TempDir::new().unwrap();
-        authority.write(dir.path(), "edge", &["localhost"]);
-        let settings = format!(
-            "
-            public_url = 'https://localhost'
-            listen.http = '127.0.0.1:0'
-            listen.https = '127.0.0.1:0'
-            listen.admin = '127.0.0.1:0'
-            tls.certificate = '{{dir}}/edge.pem'
-            tls.private_key = '{{dir}}/edge.key'
-            {settings}
-            "
-        );
-        (Self::start_in(dir, &settings, |_| {}), authority)
+    /// beside; tells who signed its certificate.
+    pub(crate) fn over_tls(own: &str) -> (Self, Authority) {
+        let (authority, dir) = certified(&["localhost"]);
+        (Self::start_in(dir, &settings::tls(own), |_| {}), authority)
     }
 
     pub(crate) fn start_in(
@@ -226,6 +218,13 @@ impl Edge {
     pub(crate) fn stop(self) -> (ExitStatus, String) {
         self.signal(Signal::TERM);
         self.wait()
+    }
+
+    /// Asks it to end, which it must do in order; tells everything on stderr.
+    pub(crate) fn finish(self) -> String {
+        let (status, log) = self.stop();
+        assert!(status.code() == Some(0) && !log.contains("panic"), "{status}:\n{log}");
+        log
     }
 }
 

@@ -1,0 +1,117 @@
+//! Before the first request, and between requests.
+
+use super::{AGE, Arena, DRIP, HANDSHAKE, IDLE, LATE, PATH, REQUEST, closed, deadline, drip};
+use crate::support::{Http1, connect, soon};
+use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+#[tokio::test]
+async fn a_proxy_header_that_never_comes() {
+    let header = b"PROXY TCP4 192.0.2.7 192.0.2.8 1111 443\r\n";
+    let settings = "listen.proxy_protocol = '127.0.0.0/8'";
+    let arena = Arena::with("no PROXY header", settings, header).await;
+    let mut stream = TcpStream::connect(arena.edge.http[0]).await.unwrap();
+    let started = Instant::now();
+    stream.write_all(b"PROXY TCP4 192").await.unwrap();
+    closed(&mut stream).await;
+    arena.ended(started.elapsed(), HANDSHAKE, &deadline("proxy_header")).await;
+}
+
+#[tokio::test]
+async fn a_tls_handshake_that_stalls() {
+    let arena = Arena::new("silent in the handshake").await;
+    let mut stream = TcpStream::connect(arena.https()).await.unwrap();
+    let started = Instant::now();
+    closed(&mut stream).await;
+    arena.ended(started.elapsed(), HANDSHAKE, &deadline("handshake")).await;
+}
+
+#[tokio::test]
+async fn a_tls_handshake_byte_by_byte() {
+    let arena = Arena::new("slow handshake").await;
+    let mut stream = TcpStream::connect(arena.https()).await.unwrap();
+    let started = Instant::now();
+    // A record of a handshake message of 512 bytes, and its bytes.
+    stream.write_all(&[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]).await.unwrap();
+    drip(stream, &[7]).await;
+    arena.ended(started.elapsed(), HANDSHAKE, &deadline("handshake")).await;
+}
+
+#[tokio::test]
+async fn a_tls_connection_without_a_request() {
+    let arena = Arena::new("no request").await;
+    let mut stream = arena.tls("http/1.1").await;
+    let started = Instant::now();
+    closed(&mut stream).await;
+    arena.ended(started.elapsed(), REQUEST, &deadline("first_request")).await;
+}
+
+#[tokio::test]
+async fn a_connection_without_a_further_request() {
+    let arena = Arena::new("idle").await;
+    let mut client = Http1::new(arena.tls("http/1.1").await);
+    assert_eq!(client.get(PATH).await.unwrap().status, 308);
+    let started = Instant::now();
+    closed(&mut client.into_inner()).await;
+    arena.ended(started.elapsed(), IDLE, &deadline("idle")).await;
+}
+
+#[tokio::test]
+async fn a_client_that_never_closes_is_left() {
+    let arena = Arena::new("never closes").await;
+    let address = arena.edge.http[0];
+    let mut client = connect(address).await;
+    let fields = "Connection: close\r\n";
+    let reply = client.request("GET", PATH, fields, b"").await.unwrap();
+    assert_eq!(reply.status, 308);
+    // The edge has closed its side. Once it lets go of the other, bytes are answered by a reset.
+    let started = Instant::now();
+    let mut stream = client.into_inner();
+    let mut pace = tokio::time::interval(DRIP);
+    soon(async {
+        while stream.write_all(b"x").await.is_ok() {
+            pace.tick().await;
+        }
+    })
+    .await;
+    let took = started.elapsed();
+    assert!(took < IDLE + LATE, "{took:?}");
+    arena.ended_by(took, Duration::from_millis(200), "requests_total{status=\"308\"}").await;
+}
+
+/// Busy for ever, and never wrong: its age ends it, between two requests and announced.
+#[tokio::test]
+async fn an_old_connection_is_told_before_it_ends() {
+    let arena = Arena::new("old").await;
+    let started = Instant::now();
+    let mut client = Http1::new(arena.tls("http/1.1").await);
+    let mut pace = tokio::time::interval(Duration::from_millis(5));
+    loop {
+        let reply = client.get(PATH).await.expect("it ends without a word");
+        assert_eq!(reply.status, 308);
+        if reply.text("connection") == "close" {
+            break;
+        }
+        assert!(started.elapsed() < AGE + LATE, "it never ends");
+        pace.tick().await;
+    }
+    assert!(client.is_closed().await);
+    arena.ended(started.elapsed(), AGE, &deadline("age")).await;
+}
+
+#[tokio::test]
+async fn half_closed_clients_are_answered_and_leave() {
+    let arena = Arena::new("half-closed").await;
+    let address = arena.edge.http[0];
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let started = Instant::now();
+    let mut client = Http1::new(stream);
+    assert_eq!(client.reply().await.unwrap().status, 308);
+    assert!(client.is_closed().await);
+    let took = started.elapsed();
+    arena.ended_by(took, Duration::ZERO, "requests_total{status=\"308\"}").await;
+}

@@ -1,0 +1,66 @@
+//! Requests that come slowly, and answers that nobody reads.
+
+use super::{Arena, PATH, REQUEST, deadline, drip, never_reads, small_window};
+use crate::support::{Http1, handshake};
+use std::time::Instant;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+#[tokio::test]
+async fn a_first_request_byte_by_byte() {
+    let arena = Arena::new("slow first head").await;
+    let mut stream = TcpStream::connect(arena.edge.http[0]).await.unwrap();
+    let started = Instant::now();
+    let head = format!("GET {PATH} HTTP/1.1\r\nHost: localhost\r\nCookie: canary-cookie");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    drip(stream, b"x").await;
+    arena.ended(started.elapsed(), REQUEST, &deadline("first_request")).await;
+}
+
+#[tokio::test]
+async fn a_later_request_byte_by_byte() {
+    let arena = Arena::new("slow later head").await;
+    let mut client = Http1::new(arena.tls("http/1.1").await);
+    assert_eq!(client.get(PATH).await.unwrap().status, 308);
+    let mut stream = client.into_inner();
+    let started = Instant::now();
+    stream.write_all(b"GET / HTTP/1.1\r\nCookie: canary-cookie").await.unwrap();
+    drip(stream, b"x").await;
+    arena.ended(started.elapsed(), REQUEST, &deadline("request")).await;
+}
+
+#[tokio::test]
+async fn a_form_byte_by_byte() {
+    let arena = Arena::new("slow form").await;
+    let mut client = Http1::new(arena.tls("http/1.1").await);
+    let started = Instant::now();
+    let fields = "content-type: application/x-www-form-urlencoded\r\ncontent-length: 900\r\n";
+    let reply = client.request("POST", PATH, fields, b"code=canary-code").await.unwrap();
+    assert_eq!((reply.status, reply.text("connection").as_str()), (408, "close"));
+    // It goes on although it was told; this side is not closed by it either.
+    drip(client.into_inner(), b"x").await;
+    arena.ended(started.elapsed(), REQUEST, &deadline("body")).await;
+}
+
+fn long_requests() -> Vec<u8> {
+    let query = "canary-code".repeat(1000);
+    format!("GET /oauth/callback?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
+}
+
+#[tokio::test]
+async fn a_pipeline_whose_answers_nobody_reads() {
+    let arena = Arena::new("pipelines, never reads").await;
+    let stream = small_window(arena.edge.http[0]).await;
+    let took = never_reads(stream, &long_requests(), false).await;
+    arena.ended_by(took, REQUEST, &deadline("response")).await;
+}
+
+#[tokio::test]
+async fn a_tls_pipeline_whose_answers_nobody_reads() {
+    let arena = Arena::new("pipelines over TLS, never reads").await;
+    let stream = small_window(arena.https()).await;
+    let client = arena.authority.client(&["http/1.1"]);
+    let stream = handshake(client, stream, "localhost").await.unwrap();
+    let took = never_reads(stream, &long_requests(), false).await;
+    arena.ended_by(took, REQUEST, &deadline("response")).await;
+}

@@ -1,0 +1,180 @@
+//! HTTP/2: frames that never end, come slowly, or are too many, and windows that never open.
+
+use super::{
+    Arena, DRIP, IDLE, PATH, REQUEST, closed, deadline, drip, error, flood, never_reads, repeat,
+    small_window,
+};
+use crate::support::frames::{self, frame};
+use crate::support::{handshake, soon};
+use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
+
+/// A request that is all there.
+const WHOLE: u8 = frames::END_HEADERS | frames::END_STREAM;
+
+/// What a client begins with, and the header block of its first request.
+fn opening_and(flags: u8, block: &[u8]) -> Vec<u8> {
+    [frames::opening(&[]), frame(frames::HEADERS, flags, 1, block)].concat()
+}
+
+#[tokio::test]
+async fn without_a_preface() {
+    let arena = Arena::new("h2, no preface").await;
+    let mut stream = arena.tls("h2").await;
+    let started = Instant::now();
+    closed(&mut stream).await;
+    arena.ended(started.elapsed(), REQUEST, &deadline("first_request")).await;
+}
+
+#[tokio::test]
+async fn idle_with_pings() {
+    let arena = Arena::new("h2, idle, PINGs").await;
+    let stream = arena.tls("h2").await;
+    let (mut sender, mut connection) = h2::client::handshake(stream).await.unwrap();
+    let mut pings = connection.ping_pong().unwrap();
+    let connection = tokio::spawn(connection);
+    let request = http::Request::get(format!("https://localhost{PATH}")).body(()).unwrap();
+    let (response, _) = sender.send_request(request, true).unwrap();
+    assert_eq!(soon(response).await.unwrap().status(), 308);
+    let started = Instant::now();
+    let mut pace = tokio::time::interval(DRIP);
+    soon(async {
+        while pings.ping(h2::Ping::opaque()).await.is_ok() {
+            pace.tick().await;
+        }
+    })
+    .await;
+    let _ = soon(connection).await;
+    arena.ended(started.elapsed(), IDLE, &deadline("idle")).await;
+}
+
+#[tokio::test]
+async fn with_a_window_that_never_opens() {
+    let arena = Arena::new("h2, window 0").await;
+    // SETTINGS_INITIAL_WINDOW_SIZE 0, then something whose answer has a body.
+    let mut bytes = frames::opening(&[(4, 0)]);
+    bytes.extend(frame(frames::HEADERS, WHOLE, 1, &frames::get("/canary-code")));
+    let mut stream = arena.h2(&bytes).await;
+    let started = Instant::now();
+    closed(&mut stream).await;
+    arena.ended(started.elapsed(), REQUEST, &deadline("response")).await;
+}
+
+#[tokio::test]
+async fn with_a_window_that_never_opens_and_ever_more_requests() {
+    let arena = Arena::new("h2, window 0, asks on").await;
+    let mut stream = arena.h2(&frames::opening(&[(4, 0)])).await;
+    let started = Instant::now();
+    let mut pace = tokio::time::interval(Duration::from_millis(100));
+    let (mut reader, mut writer) = tokio::io::split(&mut stream);
+    let ask = async {
+        for id in (1..).step_by(2) {
+            let request = frame(frames::HEADERS, WHOLE, id, &frames::get("/canary-code"));
+            if writer.write_all(&request).await.is_err() || writer.flush().await.is_err() {
+                return;
+            }
+            pace.tick().await;
+        }
+    };
+    soon(async {
+        tokio::select! { () = closed(&mut reader) => {}, () = ask => {} }
+    })
+    .await;
+    arena.ended(started.elapsed(), REQUEST, &deadline("response")).await;
+}
+
+#[tokio::test]
+async fn whose_headers_never_end() {
+    let arena = Arena::new("CONTINUATION flood").await;
+    let stream = arena.h2(&opening_and(0, &frames::get(PATH))).await;
+    let started = Instant::now();
+    // x: canary, without indexing.
+    let field = b"\x00\x01x\x06canary".repeat(16);
+    flood(stream, &frame(frames::CONTINUATION, 0, 1, &field)).await;
+    arena.ended_by(started.elapsed(), REQUEST, &error("flood")).await;
+}
+
+#[tokio::test]
+async fn whose_headers_come_slowly() {
+    let arena = Arena::new("slow CONTINUATION").await;
+    let stream = arena.h2(&opening_and(0, &frames::get(PATH))).await;
+    let started = Instant::now();
+    // Fewer than make a flood.
+    let field = frame(frames::CONTINUATION, 0, 1, b"\x00\x01x\x01y");
+    repeat(stream, &field, Some(REQUEST / 3)).await;
+    arena.ended(started.elapsed(), REQUEST, &deadline("first_request")).await;
+}
+
+#[tokio::test]
+async fn requests_taken_back_at_once() {
+    let arena = Arena::new("rapid reset").await;
+    let stream = arena.h2(&frames::opening(&[])).await;
+    let mut bytes = Vec::new();
+    for id in (1..40_000).step_by(2) {
+        bytes.extend(frame(frames::HEADERS, WHOLE, id, &frames::get(PATH)));
+        bytes.extend(frame(frames::RST_STREAM, 0, id, &8u32.to_be_bytes()));
+    }
+    let started = Instant::now();
+    flood(stream, &bytes).await;
+    arena.ended_by(started.elapsed(), REQUEST, &error("flood")).await;
+}
+
+#[tokio::test]
+async fn pings_without_end() {
+    let arena = Arena::new("PING flood").await;
+    let stream = arena.h2(&frames::opening(&[])).await;
+    let started = Instant::now();
+    flood(stream, &frame(frames::PING, 0, 0, b"8 bytes.").repeat(1000)).await;
+    arena.ended(started.elapsed(), REQUEST, &deadline("first_request")).await;
+}
+
+#[tokio::test]
+async fn settings_without_end() {
+    let arena = Arena::new("SETTINGS flood").await;
+    let stream = arena.h2(&frames::opening(&[])).await;
+    let started = Instant::now();
+    flood(stream, &frame(frames::SETTINGS, 0, 0, &[]).repeat(1000)).await;
+    arena.ended(started.elapsed(), REQUEST, &deadline("first_request")).await;
+}
+
+#[tokio::test]
+async fn pings_without_end_after_a_request() {
+    let arena = Arena::new("PING flood, later").await;
+    let stream = arena.h2(&opening_and(WHOLE, &frames::get(PATH))).await;
+    let started = Instant::now();
+    flood(stream, &frame(frames::PING, 0, 0, b"8 bytes.").repeat(1000)).await;
+    arena.ended(started.elapsed(), IDLE, &deadline("idle")).await;
+}
+
+#[tokio::test]
+async fn pings_whose_answers_nobody_reads() {
+    let arena = Arena::new("PINGs, never reads").await;
+    let stream = small_window(arena.https()).await;
+    let client = arena.authority.client(&["h2"]);
+    let mut stream = handshake(client, stream, "localhost").await.unwrap();
+    stream.write_all(&frames::opening(&[])).await.unwrap();
+    let started = Instant::now();
+    let pings = frame(frames::PING, 0, 0, b"8 bytes.").repeat(1000);
+    never_reads(stream, &pings, true).await;
+    let took = started.elapsed();
+    arena.ended_by(took, REQUEST, &deadline("first_request")).await;
+}
+
+#[tokio::test]
+async fn data_frames_without_data() {
+    let arena = Arena::new("empty DATA").await;
+    let stream = arena.h2(&opening_and(frames::END_HEADERS, &frames::post(PATH))).await;
+    let started = Instant::now();
+    flood(stream, &frame(frames::DATA, 0, 1, &[]).repeat(100)).await;
+    arena.ended_by(started.elapsed(), REQUEST, &error("flood")).await;
+}
+
+#[tokio::test]
+async fn forms_that_come_slowly() {
+    let arena = Arena::new("h2, slow form").await;
+    let stream = arena.h2(&opening_and(frames::END_HEADERS, &frames::post(PATH))).await;
+    let started = Instant::now();
+    drip(stream, &frame(frames::DATA, 0, 1, b"c")).await;
+    // 408 for the form, then nothing that counts.
+    arena.ended_by(started.elapsed(), REQUEST + IDLE, &deadline("body")).await;
+}

@@ -1,0 +1,135 @@
+//! Another certificate in time, and none before.
+
+use super::{NAME, in_time, lasting, next, redirects, shown};
+use crate::pebble::{Options, Pebble, handshake};
+use crate::peer::libfaketime;
+use crate::support::Edge;
+use crate::windows::Windows;
+use rustix::process::Signal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+#[tokio::test]
+async fn short_certificates_are_renewed_though_the_directory_was_down() {
+    let mut pebble = Pebble::start(Options { lifetime: Some(30), ..Options::default() }).await;
+    let (_dir, state) = lasting();
+    let mut edge = Edge::start(&pebble.settings(&[NAME], &state));
+    redirects(&pebble, NAME).await;
+    let client = pebble.client().await;
+    let first = shown(&client, &pebble, NAME).await.unwrap();
+    pebble.down();
+    // Pebble forgets everything and comes back as another authority: account and root are new.
+    let log = edge.wait_for("\"reason\":\"directory_down\"");
+    assert!(log.contains("the one before it is used to its end"), "{log}");
+    assert_eq!(shown(&client, &pebble, NAME).await, Some(first));
+    pebble.up().await;
+    redirects(&pebble, NAME).await;
+    assert_eq!(pebble.orders(), 2);
+}
+
+#[tokio::test]
+async fn a_renewal_under_load_fails_no_handshake() {
+    let pebble = Pebble::start(Options { delay: 1, ..Options::default() }).await;
+    let edge = Edge::start(&pebble.settings(&[NAME], ""));
+    redirects(&pebble, NAME).await;
+    let client = pebble.client().await;
+    let first = shown(&client, &pebble, NAME).await.unwrap();
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let address = pebble.edge_https;
+    let load: Vec<_> = (0..4)
+        .map(|_| {
+            let (client, stop, done) = (Arc::clone(&client), Arc::clone(&stop), Arc::clone(&done));
+            tokio::spawn(async move {
+                while !stop.load(Relaxed) {
+                    handshake(&client, address, NAME).await.expect("a failed handshake");
+                    done.fetch_add(1, Relaxed);
+                }
+            })
+        })
+        .collect();
+    // The same Pebble under another name is another directory, so that its certificate is due.
+    let directory = format!("directory = '{}'", pebble.directory("localhost"));
+    edge.rewrite(&pebble.settings(&[NAME], &directory));
+    edge.signal(Signal::HUP);
+    in_time("another certificate", async || shown(&client, &pebble, NAME).await.unwrap() != first)
+        .await;
+    stop.store(true, Relaxed);
+    for task in load {
+        task.await.unwrap();
+    }
+    let handshakes = done.load(Relaxed);
+    println!("{handshakes} handshakes during the renewal, none failed");
+    assert!(handshakes > 20, "{handshakes}");
+    assert_eq!(pebble.orders(), 2);
+}
+
+/// With a thread for the directory, while this one waits for words.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_that_moves_is_followed_and_names_what_it_replaces() {
+    for retry_after in [true, false] {
+        let pebble = Pebble::start(Options::default()).await;
+        let windows = Windows::before(&pebble, retry_after).await;
+        windows.tell(1000, 2000);
+        let (_dir, state) = lasting();
+        let more = format!("{state}\ndirectory = 'https://{}/dir'", windows.address);
+        let settings = pebble.settings(&[NAME], &more);
+        let mut edge = Edge::start(&settings);
+        redirects(&pebble, NAME).await;
+        edge.wait_for("acme_renewal_window");
+        let client = pebble.client().await;
+        let first = shown(&client, &pebble, NAME).await;
+        edge.stop();
+        // The authority changes its mind: at once.
+        windows.tell(-2, -1);
+        let edge = Edge::start(&settings);
+        in_time("another certificate", async || shown(&client, &pebble, NAME).await != first).await;
+        assert_eq!(pebble.orders(), 2);
+        let replaced = windows.replaced();
+        assert_eq!(replaced.len(), 1, "{replaced:?}");
+        assert_eq!(replaced[0].split('.').count(), 2, "{replaced:?}");
+        // It says the same of the new one. That is not believed for ever: the next is ordered
+        // when an eighth of the lifetime is over, which is months here.
+        in_time("the pause", async || {
+            let now = jiff::Timestamp::now().as_second();
+            windows.asked() >= 3 && next(&edge).await > now + 100 * 24 * 3600
+        })
+        .await;
+        assert_eq!(pebble.orders(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_does_not_order_without_end() {
+    let pebble = Pebble::start(Options::default()).await;
+    let (_dir, state) = lasting();
+    let settings = pebble.settings(&[NAME], &state);
+    let edge = Edge::start(&settings);
+    redirects(&pebble, NAME).await;
+    edge.stop();
+    for (offset, orders) in [
+        // Far beyond the end of every certificate: a new one is had, and a second, which may be
+        // for a reason; then the pauses begin.
+        ("+3650d", 3),
+        // Back: what was written in the future holds nothing up, and nothing is due.
+        ("+0", 3),
+        ("-3650d", 3),
+    ] {
+        let edge = Edge::start_in(TempDir::new().unwrap(), &settings, |command| {
+            command
+                .env("LD_PRELOAD", libfaketime())
+                .env("FAKETIME", offset)
+                .env("DONT_FAKE_MONOTONIC", "1");
+        });
+        in_time("the next order is told", async || next(&edge).await > 0).await;
+        in_time("the orders", async || pebble.orders() == orders).await;
+        // Enough for several more, if there were any.
+        let until = Instant::now() + Duration::from_secs(3);
+        in_time("nothing more", async || {
+            assert_eq!(pebble.orders(), orders, "{offset}: {}", edge.stderr());
+            Instant::now() > until
+        })
+        .await;
+    }
+}

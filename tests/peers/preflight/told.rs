@@ -1,0 +1,136 @@
+//! What is told, where, and what never is.
+
+use super::{API_KEY, CLIENT_SECRET, HMAC_KEY, every_kind, integration, template, with_providers};
+use crate::support::{kept, on_a_terminal, picture};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::Stdio;
+
+#[test]
+fn no_secret_is_told_anywhere() {
+    let (mut world, _providers) = every_kind();
+    world.save(&json!({ "public_key": "a-public-key", "hmac_key": HMAC_KEY }));
+    let mut said = String::new();
+    for format in ["--json", "--junit", "--markdown", ""] {
+        for more in [&["--public-key", "a-public-key"][..], &[], &["--dry-run"]] {
+            let mut arguments = more.to_vec();
+            arguments.extend([format].iter().filter(|it| !it.is_empty()));
+            let variables = [("NANGO_SECRET_KEY", API_KEY), ("NANGO_HMAC_KEY", HMAC_KEY)];
+            let output = world.preflight_with(&arguments, &variables);
+            said += &String::from_utf8(output.stdout).unwrap();
+            said += &String::from_utf8(output.stderr).unwrap();
+        }
+    }
+    assert!(
+        said.contains("not_registered") && said.contains("<testsuite") && said.contains("| √ |")
+    );
+    for secret in [API_KEY, HMAC_KEY, CLIENT_SECRET, "canary", "nango_connect_session", "state="] {
+        assert!(!said.contains(secret), "{secret} is told");
+    }
+    // No session's or flow's id either. Tokens are long runs of hex digits, states are UUIDs.
+    let is_hex = |run: &str| run.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let runs = said.split(|it: char| !it.is_ascii_alphanumeric() && it != '-');
+    let ids: Vec<_> = runs
+        .filter(|run| {
+            let parts: Vec<_> = run.split('-').collect();
+            parts.iter().any(|part| part.len() >= 32 && is_hex(part))
+                || parts.windows(5).any(|parts| {
+                    let fit = parts.iter().zip([8, 4, 4, 4, 12]);
+                    fit.into_iter().all(|(part, length)| part.len() == length && is_hex(part))
+                })
+        })
+        .collect();
+    assert!(ids.is_empty(), "{ids:?}");
+
+    // And no key is taken from an argument.
+    for option in ["--key", "--secret-key", "--api-key", "--hmac-key"] {
+        let output = world.preflight(&[option, API_KEY]);
+        assert_eq!(output.status.code(), Some(64), "{option}");
+    }
+}
+
+#[test]
+fn drift_is_watched_and_told_as_metrics() {
+    let (mut world, _providers) = every_kind();
+    let arguments = ["--only", "both", "--every", "10s", "--metrics", "127.0.0.1:0", "--json"];
+    let mut command = world.command(&arguments, &[("NANGO_SECRET_KEY", API_KEY)]);
+    let mut watch = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = BufReader::new(watch.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    let address =
+        line.trim().strip_prefix("metrics on http://").unwrap_or_else(|| panic!("{line}"));
+    let address = address.strip_suffix("/metrics").unwrap().to_owned();
+    let mut stdout = BufReader::new(watch.stdout.take().unwrap());
+    let mut next = || {
+        let mut text = String::new();
+        while !text.ends_with("\n}\n") {
+            assert!(stdout.read_line(&mut text).unwrap() > 0, "{text}");
+        }
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    let scrape = || {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    };
+    assert_eq!(next()["verdict"], "pass");
+    next();
+    let text = scrape();
+    for sample in [
+        "callback_edge_preflight_safe 1",
+        "callback_edge_preflight_switched 0",
+        "callback_edge_preflight_integration{integration=\"both\",state=\"registered\"} 1",
+    ] {
+        assert!(text.contains(sample), "no {sample} in {text}");
+    }
+    let callback = world.callback.clone();
+    world.save(&json!({ "callback": callback }));
+    while next()["switch"]["switched"] != true {}
+    assert!(scrape().contains("callback_edge_preflight_switched 1"));
+    let pid = rustix::process::Pid::from_child(&watch);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    drop(stdout);
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
+}
+
+/// The callback's own checks, which pass, are left out of the picture.
+#[test]
+fn a_preflight_is_as_pictured() {
+    let (mut world, [(_kinds, first), _authlib]) = with_providers();
+    let apps = [("hubspot", "both"), ("slack", "only-old"), ("discord", "after-login")];
+    let integrations: Vec<_> = apps
+        .iter()
+        .map(|(key, client)| {
+            let mut integration = integration(key, key);
+            integration["client_id"] = json!(client);
+            integration
+        })
+        .collect();
+    let templates: BTreeMap<_, _> =
+        apps.iter().map(|(key, _)| (key, template(&format!("{first}/auth")))).collect();
+    let old = world.old();
+    world.save(&json!({
+        "callback": old,
+        "keys": { API_KEY: "all" },
+        "templates": templates,
+        "integrations": integrations,
+    }));
+    let preflight = world.command(&[], &[("NANGO_SECRET_KEY", API_KEY)]);
+    let (status, said) = on_a_terminal(preflight, 100);
+    assert_eq!(status.code(), Some(1), "{said}");
+    let said = said
+        .replace(&world.callback, "https://auth.example.com/oauth/callback")
+        .replace(&world.nango_origin, "https://api.nango.dev")
+        .replace(&first, "https://provider.example");
+    let (head, rest) = said.split_once('\n').unwrap();
+    let (_, last) = rest.split_once("\n\n\u{1b}[1mintegration\u{1b}[0m\n").unwrap();
+    let said = format!("{head}\n…\n\n\u{1b}[1mintegration\u{1b}[0m\n{last}");
+    let typed = "callback-edge preflight --callback https://auth.example.com/oauth/callback";
+    kept(".github/pictures/preflight.svg", &picture(typed, &said))
+        .unwrap_or_else(|it| panic!("{it}"));
+}

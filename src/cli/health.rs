@@ -1,4 +1,4 @@
-use super::{Exit, port_of_no_one, talk};
+use super::{Exit, block_on, port_of_no_one, talk};
 use crate::config::{Listen, Problem, Problems, load};
 use crate::outbound::any_certificate;
 use rustls::pki_types::ServerName;
@@ -101,11 +101,10 @@ impl Question {
 
     /// The status of the answer.
     fn ask(&self) -> io::Result<u16> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
+        block_on(async {
             let late = |_| io::Error::new(io::ErrorKind::TimedOut, "it takes too long");
             tokio::time::timeout(PATIENCE, self.connect_and_ask()).await.map_err(late)?
-        })
+        })?
     }
 
     async fn connect_and_ask(&self) -> io::Result<u16> {

@@ -11,6 +11,8 @@
     reason = "a test that cannot go on says so by panicking"
 )]
 
+// Tests start in the order of the alphabet: the longest is first.
+mod a_busy_day;
 mod acme;
 mod check;
 mod clock;
@@ -25,7 +27,6 @@ mod peer;
 mod preflight;
 mod proxies;
 mod slow;
-mod soak;
 #[path = "../edge/support/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the suites share a harness; each uses its part")]
 mod support;

@@ -1,5 +1,5 @@
-//! Two minutes of what a busy day brings: every kind of client at a fixed rate, while certificates
-//! rotate and settings are reloaded.
+//! The soak test: two minutes of what a busy day brings. Every kind of client comes at a fixed rate,
+//! while certificates rotate and settings are reloaded.
 
 use crate::support::{Authority, Edge, Http1, Http2, Reply, connect, connect_tls};
 use rustix::process::Signal;

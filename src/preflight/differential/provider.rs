@@ -1,7 +1,7 @@
 //! What is known of providers: what they say to a redirect URI that is not registered, where to
 //! register one, and what cannot be found out from outside.
 //!
-//! Facts from public reports. What a provider was seen to answer stands in `recorded.rs`, where the
+//! Facts from public reports. What a provider was seen to answer stands in `recorded/`, where the
 //! rule is held to it.
 
 use http::StatusCode;

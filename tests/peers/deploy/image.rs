@@ -4,6 +4,7 @@ use super::{PROJECT, place, run, text, yaml};
 use crate::peer::program;
 use crate::support::files_below;
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -201,15 +202,22 @@ pub(super) fn static_program() -> PathBuf {
     let (stage, _) = stages();
     let target = Path::new(PROJECT).join("target/static");
     let context = target.join("context");
+    let mut copied = BTreeSet::new();
     for line in stage.lines().filter_map(|line| line.strip_prefix("COPY ")) {
         let names: Vec<&str> = line.split_whitespace().collect();
         for name in &names[..names.len() - 1] {
             let from = Path::new(PROJECT).join(name);
             let files = if from.is_dir() { files_below(&from) } else { vec![from] };
             for file in files {
-                copy_if_new(&file, &context.join(file.strip_prefix(PROJECT).unwrap()));
+                let to = context.join(file.strip_prefix(PROJECT).unwrap());
+                copy_if_new(&file, &to);
+                copied.insert(to);
             }
         }
+    }
+    // What an earlier run was given, and this one is not.
+    for file in files_below(&context).iter().filter(|file| !copied.contains(*file)) {
+        fs::remove_file(file).unwrap();
     }
     let (_, build) = stage.split_once("cargo build ").unwrap();
     let build = build.split_once("&&").unwrap().0.replace("--release", "");

@@ -17,10 +17,13 @@
 //! | 1 | [`report`] | checks and verdicts; text, JSON and HTML from the same report | – |
 //! | 1 | [`observe`] | log set-up, panics without payloads, every metric | – |
 //!
-//! A request walks `server::listen` → `server::connection` → `server::service` → [`redirect`] and
-//! comes back as a response. Settings walk [`config`] → one immutable snapshot → `server`.
-//! A check walks [`cli`] or `server::self_check` → [`check::run`] → [`report::Report`]; a preflight
+//! A request walks `server::listen` → `server::connection` → `server::keeper`, which holds it to its
+//! deadlines → `server::service` → [`redirect`], and comes back as a response. Settings walk [`config`]
+//! → `server::process` → one immutable snapshot; a reload is the same walk, and changes nothing where it
+//! fails. A check walks [`cli`] or `server::self_check` → [`check::run`] → [`report::Report`]; a preflight
 //! walks [`cli`] → [`preflight::run`], which does the same and adds what Nango and the providers say.
+//!
+//! Within a room no two files know each other, by whichever way: one of them is below.
 
 pub mod check;
 pub mod cli;

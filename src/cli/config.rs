@@ -33,7 +33,12 @@ Example:
 
 /// [`Exit::Done`], or [`Exit::Usage`] when the settings have problems.
 pub(super) fn run(config: &Config, file: Option<&Path>) -> Exit {
-    let loaded = match load(file, std::env::vars_os()) {
+    let loaded = load(file, std::env::vars_os());
+    let loaded = match config.what {
+        What::Check => loaded.and_then(Loaded::to_serve),
+        What::Show => loaded,
+    };
+    let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(problems) => {
             talk(&problems.coloured());

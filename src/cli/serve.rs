@@ -1,5 +1,5 @@
 use super::Exit;
-use crate::config::{self, LogFormat, Problem, Problems};
+use crate::config::{self, Loaded, LogFormat, Problem, Problems};
 use crate::observe::{Format, Log, own_panics};
 use crate::server::{self, Ended, Startup};
 use listenfd::ListenFd;
@@ -21,7 +21,7 @@ pub(super) struct Serve {}
 pub(super) fn run(_: &Serve, file: Option<&Path>) -> Exit {
     // Reads the environment, which is only safe while there is one thread.
     let inherited = inherited_sockets();
-    let loaded = match config::load(file, std::env::vars_os()) {
+    let loaded = match config::load(file, std::env::vars_os()).and_then(Loaded::to_serve) {
         Ok(loaded) => loaded,
         Err(problems) => return refuse(&problems),
     };
@@ -39,7 +39,8 @@ pub(super) fn run(_: &Serve, file: Option<&Path>) -> Exit {
     };
     own_panics();
     let file: Option<PathBuf> = file.map(Into::into);
-    let source = move || config::load(file.as_deref(), std::env::vars_os());
+    let source =
+        move || config::load(file.as_deref(), std::env::vars_os()).and_then(Loaded::to_serve);
     let startup = Startup {
         settings: loaded.settings,
         file: loaded.file,

@@ -27,6 +27,16 @@ pub struct Loaded {
     pub shown: Vec<Shown>,
     /// What is odd but stops nothing.
     pub warnings: Problems,
+    /// Files that only who serves needs, and that cannot be used: the settings stand at something
+    /// else in their place.
+    unusable: Problems,
+}
+
+impl Loaded {
+    /// The same for who serves.
+    pub fn to_serve(self) -> Result<Self, Problems> {
+        if self.unusable.0.is_empty() { Ok(self) } else { Err(self.unusable) }
+    }
 }
 
 /// Loads: defaults, then the file, then the environment; all problems at once.
@@ -56,19 +66,27 @@ pub fn load(
     let read = read(&mut reader.root());
     reader.note_unknown(&variables);
     problems.append(&mut reader.problems);
-    let settings = settle(read, &mut problems);
+    let mut unusable = Vec::new();
+    let settings = settle(read, &mut problems, &mut unusable);
 
-    problems.sort_by_key(Problem::order);
-    let (warnings, problems): (Vec<_>, Vec<_>) =
+    let (warnings, mut problems): (Vec<_>, Vec<_>) =
         problems.into_iter().partition(Problem::is_warning);
+    let in_order = |mut problems: Vec<Problem>| {
+        problems.sort_by_key(Problem::order);
+        Problems(problems)
+    };
     match settings {
         Some(settings) if problems.is_empty() => Ok(Loaded {
             settings,
             file: file.map(|(file, _)| file),
             shown: reader.shown,
-            warnings: Problems(warnings),
+            warnings: in_order(warnings),
+            unusable: in_order(unusable),
         }),
-        _ => Err(Problems(problems)),
+        _ => {
+            problems.append(&mut unusable);
+            Err(in_order(problems))
+        }
     }
 }
 

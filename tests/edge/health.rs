@@ -33,6 +33,27 @@ fn with_tls(dir: &TempDir, listen: &str) -> String {
     )
 }
 
+/// Containers are asked by whoever may not read the keys, and long after their last use.
+#[tokio::test]
+async fn files_that_only_who_serves_needs_may_be_gone() {
+    let edge = Edge::start("listen.http = '127.0.0.1:0'");
+    let asked = format!(
+        "
+        public_url = 'https://auth.example.com'
+        listen.http = '{}'
+        listen.https = '127.0.0.1:1'
+        self_check.token_file = 'gone'
+        [tls.acme]
+        agree_to_terms = true
+        root_ca = 'gone'
+        eab_key_id = 'key-1'
+        eab_hmac_key_file = 'gone'
+        ",
+        edge.http[0]
+    );
+    assert_eq!(told(&health(&asked, &[])), yes(&format!("http://{}/healthz", edge.http[0])));
+}
+
 #[tokio::test]
 async fn it_asks_the_admin_listener_else_http_else_https() {
     let dir = TempDir::new().unwrap();

@@ -13,6 +13,7 @@ use crate::outbound::Roots;
 use crate::redirect::{Host, Mounted as _, Path, Route, RouteTable, Target};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 /// The longest query that hyper takes: its URIs end at 65534 bytes, path included.
 const QUERY_BYTES: usize = 60_000;
@@ -21,15 +22,20 @@ const QUERY_BYTES: usize = 60_000;
 const RESERVED: [&str; 4] = ["/healthz", "/readyz", "/self-check", "/metrics"];
 const RESERVED_BELOW: &str = "/.well-known/acme-challenge/";
 
-/// Judges, and notes what does not agree; the settings are of use only if nothing was noted.
-pub(super) fn settle(read: Read, problems: &mut Vec<Problem>) -> Option<Settings> {
+/// Judges, and notes what does not agree; the settings are of use only if nothing was noted, and to
+/// who serves only if no file was either.
+pub(super) fn settle(
+    read: Read,
+    problems: &mut Vec<Problem>,
+    unusable: &mut Vec<Problem>,
+) -> Option<Settings> {
     listeners(&read, problems);
     public_url(&read, problems);
     limits(&read, problems);
     let routes = routes(&read, problems);
     let pages = pages(&read, &routes, problems);
-    let tls = tls::settle(&read, problems);
-    let self_check = self_check(&read.self_check, problems);
+    let tls = tls::settle(&read, problems, unusable);
+    let self_check = self_check(&read.self_check, problems, unusable);
     Some(Settings {
         public_url: read.public_url.map(|url| url.value),
         nango_url: read.nango?.value.as_str().trim_end_matches('/').into(),
@@ -243,23 +249,31 @@ fn pages(read: &Read, routes: &[Route], problems: &mut Vec<Problem>) -> Vec<Page
     pages
 }
 
-fn self_check(read: &SelfCheckRead, problems: &mut Vec<Problem>) -> SelfCheck {
-    let token = read.token_file.as_ref().map(files::token).transpose();
-    let roots = read.root_ca.as_ref().map_or_else(|| Ok(Roots::public()), files::roots);
+fn self_check(
+    read: &SelfCheckRead,
+    problems: &mut Vec<Problem>,
+    unusable: &mut Vec<Problem>,
+) -> SelfCheck {
+    let token = read.token_file.as_ref().map(files::token);
     SelfCheck {
         every: read.every,
         cache: read.cache,
-        token: token.unwrap_or_else(|problem| {
-            problems.push(problem);
-            None
-        }),
-        roots: roots.unwrap_or_else(|problem| {
-            problems.push(problem);
-            Roots::public()
-        }),
+        // An empty one opens nothing.
+        token: token.map(|token| noted(token, unusable).unwrap_or_default()),
+        roots: roots(read.root_ca.as_ref(), problems),
         connect_to: read.connect_to.clone(),
         follow: read.follow,
     }
+}
+
+/// The public authorities, and those in the file.
+fn roots(file: Option<&At<PathBuf>>, problems: &mut Vec<Problem>) -> Roots {
+    file.and_then(|file| noted(files::roots(file), problems)).unwrap_or_else(Roots::public)
+}
+
+/// What was read, or nothing when that is a problem.
+fn noted<T>(read: Result<T, Problem>, problems: &mut Vec<Problem>) -> Option<T> {
+    read.map_err(|problem| problems.push(problem)).ok()
 }
 
 /// Places that are taken, each with where that was written.

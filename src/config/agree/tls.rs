@@ -1,16 +1,19 @@
 //! Whether certificates and listeners agree, and what there is to have certificates for.
 
-use super::files;
+use super::{files, noted, roots};
 use crate::config::place::Place;
 use crate::config::problem::Problem;
 use crate::config::read::{AcmeRead, LETS_ENCRYPT, Read, STATE_DIR, TlsRead};
 use crate::config::reader::At;
 use crate::config::settings::{Acme, CertificateFiles, Challenge, Eab, Tls};
-use crate::outbound::Roots;
 use crate::redirect::Host;
 use std::path::PathBuf;
 
-pub(super) fn settle(read: &Read, problems: &mut Vec<Problem>) -> Option<Tls> {
+pub(super) fn settle(
+    read: &Read,
+    problems: &mut Vec<Problem>,
+    unusable: &mut Vec<Problem>,
+) -> Option<Tls> {
     let tls = &read.tls;
     let pairs = pairs(tls, problems);
     let given = tls.given || tls.acme.is_some();
@@ -41,21 +44,21 @@ pub(super) fn settle(read: &Read, problems: &mut Vec<Problem>) -> Option<Tls> {
         );
     }
     let hsts = tls.hsts.as_ref().map(|hsts| hsts.value);
-    let acme = tls.acme.as_ref().and_then(|acme| self::acme(acme, read, problems));
+    let acme = tls.acme.as_ref().and_then(|acme| self::acme(acme, read, problems, unusable));
     (!pairs.is_empty() || acme.is_some()).then_some(Tls { pairs, acme, hsts })
 }
 
-fn acme(acme: &AcmeRead, read: &Read, problems: &mut Vec<Problem>) -> Option<Acme> {
+fn acme(
+    acme: &AcmeRead,
+    read: &Read,
+    problems: &mut Vec<Problem>,
+    unusable: &mut Vec<Problem>,
+) -> Option<Acme> {
     let before = problems.len();
     consent(acme, problems);
     let challenge = challenge(acme, read, problems);
-    let eab = eab(acme, problems);
+    let eab = eab(acme, problems, unusable);
     let domains = domains(acme, read, problems);
-    let roots = acme.root_ca.as_ref().map_or_else(|| Ok(Roots::public()), files::roots);
-    let roots = roots.unwrap_or_else(|problem| {
-        problems.push(problem);
-        Roots::public()
-    });
     let text = |at: &At<String>| at.value.as_str().into();
     let path = |at: &At<PathBuf>| at.value.clone();
     let mut directories: Vec<_> = acme.directories.iter().map(|it| it.value.clone()).collect();
@@ -70,7 +73,7 @@ fn acme(acme: &AcmeRead, read: &Read, problems: &mut Vec<Problem>) -> Option<Acm
         eab,
         state_dir: acme.state_dir.as_ref().map_or_else(|| STATE_DIR.into(), path),
         challenge,
-        roots,
+        roots: roots(acme.root_ca.as_ref(), unusable),
     })
 }
 
@@ -107,15 +110,12 @@ fn challenge(acme: &AcmeRead, read: &Read, problems: &mut Vec<Problem>) -> Chall
     challenge
 }
 
-fn eab(acme: &AcmeRead, problems: &mut Vec<Problem>) -> Option<Eab> {
+fn eab(acme: &AcmeRead, problems: &mut Vec<Problem>, unusable: &mut Vec<Problem>) -> Option<Eab> {
     let half = match (&acme.eab_key_id, &acme.eab_hmac_key_file) {
-        (Some(id), Some(file)) => match files::hmac_key(file) {
-            Ok(hmac_key) => return Some(Eab { key_id: id.value.as_str().into(), hmac_key }),
-            Err(problem) => {
-                problems.push(problem);
-                return None;
-            }
-        },
+        (Some(id), Some(file)) => {
+            let hmac_key = noted(files::hmac_key(file), unusable)?;
+            return Some(Eab { key_id: id.value.as_str().into(), hmac_key });
+        }
         (Some(id), None) => half("tls.acme", "eab_key_id", "eab_hmac_key_file", &id.place),
         (None, Some(file)) => half("tls.acme", "eab_hmac_key_file", "eab_key_id", &file.place),
         (None, None) => return None,

@@ -151,7 +151,7 @@ pub fn own_panics() {
         tracing::error!(
             event = "panic",
             place,
-            hint = "its connection ended, the process serves on; report the place",
+            hint = "its task ended, the process serves on; report the place",
         );
     }));
 }

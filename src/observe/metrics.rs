@@ -76,6 +76,8 @@ macro_rules! metrics {
                 let mut registry = Registry::default();
                 let (resident, open_files) = process(&mut registry);
                 let own = registry.sub_registry_with_prefix("callback_edge");
+                let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+                own.register("build", "Version of the program", version);
                 let metrics = Self {
                     handshakes: handshakes(own),
                     $($field: Registered::new(own, $name, $help),)+
@@ -236,13 +238,8 @@ impl Default for Metrics {
     }
 }
 
-/// What the process itself takes: resident memory and open files.
+/// What the process itself takes: resident memory and open files; and since when it runs.
 fn process(registry: &mut Registry) -> (Gauge, Gauge) {
-    registry.register(
-        "callback_edge_build",
-        "Version of the program",
-        Info::new([("version", env!("CARGO_PKG_VERSION"))]),
-    );
     let started: Gauge =
         Registered::new(registry, "process_start_time_seconds", "Start of the process, Unix time");
     started.set(unix_seconds(SystemTime::now()));

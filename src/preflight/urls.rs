@@ -14,6 +14,8 @@ pub(super) struct Ways {
     pub(super) started: usize,
     /// Why no flow was started though it was wanted.
     pub(super) no_flows: Option<String>,
+    /// A key that may not read the credentials of one may read none.
+    no_credentials: bool,
     compared: usize,
     disagreeing: Vec<String>,
 }
@@ -33,7 +35,6 @@ pub(super) async fn find(
             None
         }
     };
-    let mut reads_credentials = plan.mode != Mode::Connect;
     let flows = candidates.iter_mut().filter(|candidate| candidate.flow == Flow::OAuth2);
     let flows: Vec<_> = flows.collect();
     let of = flows.len();
@@ -47,7 +48,7 @@ pub(super) async fn find(
         };
         candidate.seen = matches!(begun, Some(Ok(_)));
         ways.started += usize::from(candidate.seen);
-        let app = app(plan, nango, candidate, &mut reads_credentials).await?;
+        let app = ways.app(plan, nango, candidate).await?;
         let built = built(plan, candidate, app.as_ref(), begun.as_ref());
         candidate.url = ways.choose(plan, nango, candidate, begun, built).await;
         candidate.current = candidate.url.as_ref().ok().and_then(|url| {
@@ -80,33 +81,6 @@ async fn pass(
     }
 }
 
-/// The app, as far as the key may read it.
-async fn app(
-    plan: &Plan,
-    nango: &Nango,
-    candidate: &Candidate,
-    reads_credentials: &mut bool,
-) -> Result<Option<App>, Refused> {
-    let mut app = None;
-    if *reads_credentials {
-        app = match nango.app(candidate.key()).await {
-            Ok(app) => app,
-            Err(refused) if plan.mode == Mode::Offline && refused.is_final() => {
-                return Err(refused);
-            }
-            Err(refused) => {
-                // A key that may not read one may read none.
-                *reads_credentials = refused.reach != Reach::Permission;
-                None
-            }
-        };
-    }
-    if plan.dry_run && app.is_none() {
-        app = Some(App { client_id: "unknown".into(), scopes: None });
-    }
-    Ok(app)
-}
-
 /// The URL from the template, with the callback that the flow has, else the one before.
 fn built(
     plan: &Plan,
@@ -123,6 +97,32 @@ fn built(
 }
 
 impl Ways {
+    /// The app, as far as the key may read it.
+    async fn app(
+        &mut self,
+        plan: &Plan,
+        nango: &Nango,
+        candidate: &Candidate,
+    ) -> Result<Option<App>, Refused> {
+        let mut app = None;
+        if plan.mode != Mode::Connect && !self.no_credentials {
+            app = match nango.app(candidate.key()).await {
+                Ok(app) => app,
+                Err(refused) if plan.mode == Mode::Offline && refused.is_final() => {
+                    return Err(refused);
+                }
+                Err(refused) => {
+                    self.no_credentials = refused.reach == Reach::Permission;
+                    None
+                }
+            };
+        }
+        if plan.dry_run && app.is_none() {
+            app = Some(App { client_id: "unknown".into(), scopes: None });
+        }
+        Ok(app)
+    }
+
     /// The flow's URL is what users get; the template's is second to it, and compared.
     async fn choose(
         &mut self,

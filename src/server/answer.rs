@@ -43,15 +43,15 @@ pub(super) fn allow(status: StatusCode, allow: &'static str) -> Answer {
     let mut answer = if status == StatusCode::NO_CONTENT {
         empty(status)
     } else {
-        text(status, "method not allowed\n")
+        text(status, "method not allowed")
     };
     answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     answer
 }
 
 /// A line for a person, the same for everybody: nothing of the request is in it.
-pub(super) fn text(status: StatusCode, line: &'static str) -> Answer {
-    typed(status, TEXT, Bytes::from_static(line.as_bytes()))
+pub(super) fn text(status: StatusCode, line: &str) -> Answer {
+    typed(status, TEXT, Bytes::from(format!("{line}\n")))
 }
 
 pub(super) fn typed(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Answer {
@@ -62,7 +62,7 @@ pub(super) fn typed(status: StatusCode, content_type: HeaderValue, body: Bytes) 
     assemble(status, headers, body)
 }
 
-/// Of what is only read.
+/// Answers GET and HEAD, and refuses the rest.
 pub(super) fn reading(head: &Parts, answer: impl FnOnce() -> Answer) -> Answer {
     match head.method {
         Method::GET | Method::HEAD => answer(),

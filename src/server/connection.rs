@@ -44,14 +44,13 @@ pub(super) async fn serve(mut accepted: Accepted) {
     }
     let shared = Arc::clone(&accepted.shared);
     tokio::select! {
-        () = connect(accepted, &activity) => {}
+        () = connect(accepted, activity) => {}
         () = shared.kill.cancelled() => {}
     }
 }
 
-async fn connect(accepted: Accepted, activity: &Arc<Activity>) {
+async fn connect(accepted: Accepted, activity: Arc<Activity>) {
     let Accepted { stream, peer, kind, slot, tls, drain, shared } = accepted;
-    let activity = Arc::clone(activity);
     let mut edge = Edge { shared, activity, kind, peer: peer.ip(), drain };
     edge.shared.metrics.accepted.count(kind);
     let mut stream = Taken::new(stream, Arc::clone(&edge.activity));

@@ -28,7 +28,7 @@ pub(super) fn challenge(shared: &Shared, head: &Parts) -> Answer {
     let token = head.uri.path().strip_prefix(CHALLENGE_PATH).unwrap_or_default();
     match shared.board.challenges.body(token) {
         Some(body) => answer::reading(head, || answer::typed(StatusCode::OK, OCTETS, body)),
-        None => answer::text(StatusCode::NOT_FOUND, "not found\n"),
+        None => answer::text(StatusCode::NOT_FOUND, "not found"),
     }
 }
 
@@ -39,9 +39,9 @@ pub(super) fn health(shared: &Shared, snapshot: &Snapshot, head: &Parts) -> Opti
 
 fn health_at(shared: &Shared, head: &Parts) -> Option<Answer> {
     match head.uri.path() {
-        "/healthz" => Some(answer::reading(head, || answer::text(StatusCode::OK, "ok\n"))),
+        "/healthz" => Some(answer::reading(head, || answer::text(StatusCode::OK, "ok"))),
         "/readyz" => Some(answer::reading(head, || match shared.not_ready() {
-            None => answer::text(StatusCode::OK, "ready\n"),
+            None => answer::text(StatusCode::OK, "ready"),
             Some(why) => answer::text(StatusCode::SERVICE_UNAVAILABLE, why),
         })),
         _ => None,
@@ -62,11 +62,11 @@ pub(super) fn admin(shared: &Shared, head: &Parts) -> Answer {
             });
             match text {
                 Ok(text) => answer::typed(StatusCode::OK, OPEN_METRICS, Bytes::from(text)),
-                Err(_) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode\n"),
+                Err(_) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode"),
             }
         }),
         SELF_CHECK => answer::allow(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD"),
-        _ => answer::text(StatusCode::NOT_FOUND, "not found\n"),
+        _ => answer::text(StatusCode::NOT_FOUND, "not found"),
     }
 }
 
@@ -75,12 +75,12 @@ pub(super) async fn self_check(shared: &Shared, snapshot: &Arc<Snapshot>, head: 
     if let Some(token) = &snapshot.settings.self_check.token
         && !presents(head, token.expose_secret().as_bytes())
     {
-        let mut answer = answer::text(StatusCode::UNAUTHORIZED, "a token is required\n");
+        let mut answer = answer::text(StatusCode::UNAUTHORIZED, "a token is required");
         answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return answer;
     }
     let Some(outcome) = shared.self_check.outcome(Arc::clone(snapshot)).await else {
-        return answer::text(StatusCode::SERVICE_UNAVAILABLE, "the check came to no end\n");
+        return answer::text(StatusCode::SERVICE_UNAVAILABLE, "the check came to no end");
     };
     let status = match outcome.verdict() {
         Verdict::Pass | Verdict::Unconfirmed => StatusCode::OK,
@@ -96,7 +96,7 @@ pub(super) async fn self_check(shared: &Shared, snapshot: &Arc<Snapshot>, head: 
     }
     match report::json(&outcome.reports) {
         Ok(json) => answer::typed(status, JSON, Bytes::from(json + "\n")),
-        Err(_) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode\n"),
+        Err(_) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode"),
     }
 }
 

@@ -242,8 +242,8 @@ impl Listener {
         loop {
             // Room first: a connection that cannot be served stays in the kernel's queue, where
             // it costs nothing and another process may take it.
-            let place = tokio::select! {
-                place = self.place(&admin) => place,
+            let admission = tokio::select! {
+                admission = self.admission(&admin) => admission,
                 () = self.drain.cancelled() => break,
             };
             let accepted = tokio::select! {
@@ -251,7 +251,7 @@ impl Listener {
                 () = self.drain.cancelled() => break,
             };
             match accepted {
-                Ok((stream, peer)) => self.spawn(stream, peer, place),
+                Ok((stream, peer)) => self.spawn(stream, peer, admission),
                 Err(error) => self.cope(&error).await,
             }
         }
@@ -272,16 +272,16 @@ impl Listener {
                     continue;
                 }
             };
-            let place = self.place(admin).await;
+            let admission = self.admission(admin).await;
             if stream.set_nonblocking(true).is_ok()
                 && let Ok(stream) = tokio::net::TcpStream::from_std(stream)
             {
-                self.spawn(stream, peer, place);
+                self.spawn(stream, peer, admission);
             }
         }
     }
 
-    async fn place(&self, admin: &Arc<Semaphore>) -> Admission {
+    async fn admission(&self, admin: &Arc<Semaphore>) -> Admission {
         if self.kind != ListenerKind::Admin {
             self.shared.slots.room().await;
             return Admission::Public;
@@ -293,8 +293,8 @@ impl Listener {
         }
     }
 
-    fn spawn(&self, stream: tokio::net::TcpStream, peer: SocketAddr, place: Admission) {
-        let (slot, permit) = match place {
+    fn spawn(&self, stream: tokio::net::TcpStream, peer: SocketAddr, admission: Admission) {
+        let (slot, permit) = match admission {
             Admission::Public => (Some(self.shared.slots.take()), None),
             Admission::Admin(permit) => (None, Some(permit)),
         };

@@ -112,10 +112,10 @@ impl Edge {
                 }
                 Decision::Options(allow) => answer::allow(StatusCode::NO_CONTENT, allow),
                 Decision::Prefetch => {
-                    answer::text(StatusCode::SERVICE_UNAVAILABLE, "not before the user is here\n")
+                    answer::text(StatusCode::SERVICE_UNAVAILABLE, "not before the user is here")
                 }
                 Decision::QueryTooLong => self.query_too_long(),
-                Decision::Malformed => answer::text(StatusCode::BAD_REQUEST, "bad request\n"),
+                Decision::Malformed => answer::text(StatusCode::BAD_REQUEST, "bad request"),
                 Decision::UnknownPath | Decision::UnknownHost
                     if is_self_check(head) && !snapshot.has_admin() =>
                 {
@@ -144,11 +144,7 @@ impl Edge {
         endpoints::health(&self.shared, snapshot, head).unwrap_or_else(|| {
             answer::text(
                 nothing,
-                if nothing == StatusCode::NOT_FOUND {
-                    "not found\n"
-                } else {
-                    "not a host of ours\n"
-                },
+                if nothing == StatusCode::NOT_FOUND { "not found" } else { "not a host of ours" },
             )
         })
     }
@@ -156,27 +152,27 @@ impl Edge {
     /// Sends a plain request to the same path on the https origin, query byte for byte.
     fn to_https(&self, snapshot: &Snapshot, head: &Parts) -> Answer {
         let Ok(host) = redirect::requested_host(head.version, &head.uri, &head.headers) else {
-            return answer::text(StatusCode::BAD_REQUEST, "bad request\n");
+            return answer::text(StatusCode::BAD_REQUEST, "bad request");
         };
         if head.uri.query().map_or(0, str::len) > snapshot.settings.limits.query_bytes {
             return self.query_too_long();
         }
         let Some(origin) = origin::https_for(host.as_deref(), &snapshot.settings, &snapshot.bound)
         else {
-            return answer::text(StatusCode::MISDIRECTED_REQUEST, "not a host of ours\n");
+            return answer::text(StatusCode::MISDIRECTED_REQUEST, "not a host of ours");
         };
         let rest = head.uri.path_and_query().map_or("/", |rest| rest.as_str());
         match HeaderValue::from_maybe_shared(Bytes::from(format!("{origin}{rest}"))) {
             Ok(location) if rest.starts_with('/') => {
                 answer::located(StatusCode::PERMANENT_REDIRECT, location)
             }
-            _ => answer::text(StatusCode::BAD_REQUEST, "bad request\n"),
+            _ => answer::text(StatusCode::BAD_REQUEST, "bad request"),
         }
     }
 
     fn query_too_long(&self) -> Answer {
         self.shared.metrics.limits.count(Limit::QueryBytes);
-        answer::text(StatusCode::URI_TOO_LONG, "the query is too long\n")
+        answer::text(StatusCode::URI_TOO_LONG, "the query is too long")
     }
 
     /// Reads a form and turns it into a redirect.
@@ -190,7 +186,7 @@ impl Edge {
         let Decision::ReadForm(form) =
             redirect::decide(&settings.routes, settings.limits.query_bytes, head)
         else {
-            return (answer::text(StatusCode::BAD_REQUEST, "bad request\n"), None);
+            return (answer::text(StatusCode::BAD_REQUEST, "bad request"), None);
         };
         let limit = settings.limits.form_bytes;
         if body.size_hint().lower() > limit as u64 {
@@ -202,17 +198,17 @@ impl Edge {
             Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
                 (self.form_too_large(), None)
             }
-            Ok(Err(_)) => (answer::text(StatusCode::BAD_REQUEST, "bad request\n"), None),
+            Ok(Err(_)) => (answer::text(StatusCode::BAD_REQUEST, "bad request"), None),
             Err(_) => {
                 self.shared.metrics.deadlines.count(Deadline::Body);
-                (answer::text(StatusCode::REQUEST_TIMEOUT, "the form did not arrive\n"), None)
+                (answer::text(StatusCode::REQUEST_TIMEOUT, "the form did not arrive"), None)
             }
         }
     }
 
     fn form_too_large(&self) -> Answer {
         self.shared.metrics.limits.count(Limit::FormBytes);
-        answer::text(StatusCode::PAYLOAD_TOO_LARGE, "the form is too large\n")
+        answer::text(StatusCode::PAYLOAD_TOO_LARGE, "the form is too large")
     }
 
     /// What every answer gets: HSTS, the end of the connection, its count and its log line.
@@ -278,7 +274,7 @@ fn redirect_form(form: Form<'_>, body: &[u8]) -> (Answer, Option<(usize, Outcome
             let position = redirect.position;
             (answer::redirect(redirect), Some((position, outcome)))
         }
-        Err(_) => (answer::text(StatusCode::BAD_REQUEST, "not a form\n"), None),
+        Err(_) => (answer::text(StatusCode::BAD_REQUEST, "not a form"), None),
     }
 }
 

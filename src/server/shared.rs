@@ -26,13 +26,13 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Why the edge is not ready, as a line; `None` when it is.
+    /// Why the edge is not ready; `None` when it is.
     pub(super) fn not_ready(&self) -> Option<&'static str> {
         if self.leaving.load(Relaxed) {
-            Some("draining\n")
+            Some("draining")
         } else if self.snapshot.load().settings.tls.is_some() && self.store.current().is_empty() {
             // An expired certificate does not count as none: the clock that is wrong may be ours.
-            Some("no certificate\n")
+            Some("no certificate")
         } else {
             None
         }

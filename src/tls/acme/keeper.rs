@@ -26,6 +26,7 @@ const ORDER: Duration = Duration::from_mins(15);
 
 /// When to ask for the window again after the directory did not tell.
 const WINDOW_FAILED: u64 = 60 * 60;
+
 /// What all names share.
 pub(super) struct Context {
     pub(super) settings: Acme,

@@ -4,6 +4,7 @@ use super::{NAME, admin, next, redirects};
 use crate::pebble::{Options, Pebble, ask, handshake};
 use crate::support::{Edge, check, connect, until};
 use callback_edge::outbound::any_certificate;
+use rustix::process::Signal;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -77,13 +78,19 @@ async fn external_accounts_are_bound_and_nothing_secret_is_logged() {
     const KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
     let pebble = Pebble::start(Options { eab: Some(("kid-1", KEY)), ..Options::default() }).await;
     let file = pebble.dir.path().join("eab");
-    std::fs::write(&file, format!("{KEY}\n")).unwrap();
+    let wrong = KEY.replace("zWN", "AAA");
+    std::fs::write(&file, &wrong).unwrap();
     let more = format!("eab_key_id = 'kid-1'\neab_hmac_key_file = '{}'", file.display());
     let settings = pebble.settings(&[NAME], &more) + "\n[log]\nlevel = 'trace'";
-    let edge = Edge::start(&settings);
+    let mut edge = Edge::start(&settings);
+    let log = edge.wait_for("acme_failed");
+    assert!(log.contains("\"reason\":\"account\""), "{log}");
+    // Another key under the same name is another setting.
+    std::fs::write(&file, format!("{KEY}\n")).unwrap();
+    edge.signal(Signal::HUP);
     redirects(&pebble, NAME).await;
     let state = edge.dir().join("acme");
-    let mut secrets = vec![KEY.to_owned()];
+    let mut secrets = vec![KEY.to_owned(), wrong];
     for file in std::fs::read_dir(&state).unwrap().flatten() {
         let text = std::fs::read_to_string(file.path()).unwrap();
         if file.file_name().to_str().unwrap().starts_with("account") {
@@ -93,7 +100,7 @@ async fn external_accounts_are_bound_and_nothing_secret_is_logged() {
             secrets.push(text.lines().nth(1).unwrap().to_owned());
         }
     }
-    assert_eq!(secrets.len(), 3);
+    assert_eq!(secrets.len(), 4);
     let (_, log) = edge.stop();
     assert!(log.contains("acme_certificate"));
     for secret in secrets {

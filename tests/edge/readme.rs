@@ -34,7 +34,9 @@ fn assert_shows(transcript: &str, output: &str) {
         let found = if skipping { lines.find(|line| matches(line)) } else { lines.next() };
         assert!(
             found.is_some_and(matches),
-            "the README shows {shown:?}, found {found:?} in:\n{output}"
+            "the README shows {shown:?}, and the program says {}; mend the README by hand. \
+             All of it:\n{output}",
+            found.map_or("no line like it".to_owned(), |line| format!("{line:?}"))
         );
         skipping = false;
     }

@@ -92,7 +92,12 @@ fn registered<'a>(
 
 #[test]
 fn the_readme_names_the_providers_that_were_seen_to_look_before_the_login() {
-    let names: Vec<_> = shapes().iter().map(|(template, ..)| Provider::of(template).name).collect();
+    let names = shapes().into_iter().map(|(template, ..)| {
+        let name = Provider::of(template).name;
+        assert_ne!(name, Provider::of("").name, "{template} is no template of one in `PROVIDERS`");
+        name
+    });
+    let names: Vec<_> = names.collect();
     let sentence = format!("by what they were seen to answer: {}.", names.join(", "));
     let readme = include_str!("../../../../README.md");
     assert!(readme.contains(&sentence), "README.md, \"What `unknown` means\", lacks: {sentence}");
@@ -125,7 +130,8 @@ fn every_marker_stands_in_a_recorded_refusal_that_it_alone_tells() {
             let name = provider.name;
             assert!(
                 own.map(|(_, shaped)| shaped).any(tells),
-                "{name}: nothing recorded needs {marker:?}"
+                "{name}: {marker:?} must stand, in lower case, in a refusal recorded here that no other \
+                 phrase tells, and in no answer to a registered callback"
             );
         }
     }

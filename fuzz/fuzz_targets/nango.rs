@@ -5,7 +5,7 @@
 
 use callback_edge::config::IntegrationSettings;
 use callback_edge::outbound::{Limits, Outbound, Resolver, Roots};
-use callback_edge::preflight::differential::{Differential, Subject};
+use callback_edge::preflight::differential::{Differential, Inquiry};
 use callback_edge::preflight::{App, Nango, Refused, authorization_url};
 use callback_edge::redirect::Target;
 use callback_edge_fuzz::Input;
@@ -51,7 +51,7 @@ fuzz_target!(|data: &[u8]| {
     let overridden = template.authorization_params.get("redirect_uri").is_some();
     let uris = parsed.query_pairs().filter(|(name, _)| name == "redirect_uri");
     assert!(overridden || uris.last().is_some_and(|(_, uri)| uri == CALLBACK), "{url}");
-    let subject = Subject {
+    let inquiry = Inquiry {
         template: "google".into(),
         url,
         current: CALLBACK.into(),
@@ -59,5 +59,5 @@ fuzz_target!(|data: &[u8]| {
         new: CALLBACK.into(),
         prompt_none: None,
     };
-    std::hint::black_box(Differential::preview(&subject).is_ok());
+    std::hint::black_box(Differential::preview(&inquiry).is_ok());
 });

@@ -4,7 +4,7 @@
 #![no_main]
 
 use callback_edge::outbound::{Answer, Fault};
-use callback_edge::preflight::differential::{Examination, Finding, Next, State, Subject};
+use callback_edge::preflight::differential::{Examination, Finding, Inquiry, Next, State};
 use callback_edge_fuzz::Input;
 use libfuzzer_sys::fuzz_target;
 use url::{Position, Url};
@@ -43,7 +43,7 @@ fn denies(said: &Said) -> bool {
 fuzz_target!(|data: &[u8]| {
     let mut input = Input(data);
     let template = input.one(&TEMPLATES);
-    let subject = Subject {
+    let inquiry = Inquiry {
         template: template.into(),
         url: ASKED.into(),
         current: OLD.into(),
@@ -57,7 +57,7 @@ fuzz_target!(|data: &[u8]| {
         let _ = input.answer(str::to_owned);
         &before[..before.len() - input.0.len()]
     });
-    let mut examination = Examination::new(&subject);
+    let mut examination = Examination::new(&inquiry);
     let mut asked: Vec<(String, Said, usize)> = Vec::new();
     let Finding { state, evidence } = loop {
         match examination.wants() {

@@ -2,7 +2,7 @@
 
 use super::Plan;
 use super::authorization::Flow;
-use super::differential::Subject;
+use super::differential::Inquiry;
 use super::nango::{Integration, Nango, Refused, Template};
 use crate::config::IntegrationSettings;
 use std::collections::HashMap;
@@ -123,10 +123,10 @@ impl Candidate {
 
     /// What the provider is to be asked, with this URL. `previous` is the environment's callback
     /// before the switch.
-    pub(super) fn subject(&self, plan: &Plan, previous: &str, url: &str) -> Subject {
+    pub(super) fn inquiry(&self, plan: &Plan, previous: &str, url: &str) -> Inquiry {
         let current = self.current.as_deref().unwrap_or(previous);
         let new = plan.check.callback.as_str();
-        Subject {
+        Inquiry {
             template: self.integration.provider.clone(),
             url: url.to_owned(),
             current: current.to_owned(),

@@ -95,11 +95,11 @@ async fn ask(
         let known = known(plan, environment, candidate);
         found.push(known.map(|known| (known, Duration::ZERO)));
         if let (Some(None), Ok(url)) = (found.last(), &candidate.url) {
-            let subject = candidate.subject(plan, environment.previous(plan), url);
+            let inquiry = candidate.inquiry(plan, environment.previous(plan), url);
             let differential = Arc::clone(&differential);
             tasks.spawn(async move {
                 let began = Instant::now();
-                let finding = differential.test(&subject).await;
+                let finding = differential.test(&inquiry).await;
                 (index, finding, began.elapsed())
             });
         }
@@ -143,8 +143,8 @@ fn known(plan: &Plan, environment: &Environment, candidate: &Candidate) -> Optio
         }
         (Flow::OAuth2, Err(no_url)) => Some(Found::NoUrl(no_url.clone())),
         (Flow::OAuth2, Ok(url)) if plan.dry_run => {
-            let subject = candidate.subject(plan, environment.previous(plan), url);
-            Some(Differential::preview(&subject).map_or_else(untestable, Found::NotAsked))
+            let inquiry = candidate.inquiry(plan, environment.previous(plan), url);
+            Some(Differential::preview(&inquiry).map_or_else(untestable, Found::NotAsked))
         }
         (Flow::OAuth2, Ok(_)) => None,
     }

@@ -2,7 +2,7 @@
 //! their minds: nothing of it is ever a registration, and all of it ends.
 
 use callback_edge::outbound::{Limits, Outbound, Resolver, Roots};
-use callback_edge::preflight::differential::{Differential, Finding, Manners, State, Subject};
+use callback_edge::preflight::differential::{Differential, Finding, Inquiry, Manners, State};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -69,15 +69,15 @@ async fn test(answer: Provider) -> (Finding, usize, Duration) {
         "http://{address}/auth?client_id=a&state=live-canary&redirect_uri={}",
         OLD.replace(':', "%3A").replace('/', "%2F")
     );
-    let subject = subject(url);
+    let inquiry = inquiry(url);
     let began = Instant::now();
-    let finding = differential.test(&subject).await;
+    let finding = differential.test(&inquiry).await;
     (finding, count.load(Ordering::SeqCst), began.elapsed())
 }
 
-fn subject(url: String) -> Subject {
+fn inquiry(url: String) -> Inquiry {
     let (old, new) = (OLD.to_owned(), NEW.to_owned());
-    Subject { template: "any".into(), url, current: old.clone(), old, new, prompt_none: None }
+    Inquiry { template: "any".into(), url, current: old.clone(), old, new, prompt_none: None }
 }
 
 const LOGIN: &str = "<h1>Sign in</h1><input type=\"password\">";
@@ -217,8 +217,8 @@ async fn nothing_is_asked_twice_and_a_host_that_has_enough_is_left_alone() {
     let differential = Differential::new(outbound, &manners);
     for client in ["a", "a", "b"] {
         let url = format!("http://{address}/auth?client_id={client}&redirect_uri={OLD}");
-        let subject = subject(url);
-        assert_eq!(differential.test(&subject).await.state, Ok(State::Inconclusive));
+        let inquiry = inquiry(url);
+        assert_eq!(differential.test(&inquiry).await.state, Ok(State::Inconclusive));
     }
     assert_eq!(count.load(Ordering::SeqCst), 1);
 }

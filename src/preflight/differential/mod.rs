@@ -36,7 +36,7 @@ use url::{Position, Url};
 
 /// One integration's authorization request, and what is to be found out about it.
 #[derive(Clone)]
-pub struct Subject {
+pub struct Inquiry {
     /// Nango's name of the template, for example `google-mail`.
     pub template: String,
     /// The authorization URL as users are sent to it. It holds a live `state`: a secret.
@@ -89,8 +89,8 @@ impl Differential {
     }
 
     /// Asks the provider. Two integrations of one app are one question, asked once.
-    pub async fn test(&self, subject: &Subject) -> Finding {
-        let request = match AuthorizationRequest::parse(&subject.url, &subject.current) {
+    pub async fn test(&self, inquiry: &Inquiry) -> Finding {
+        let request = match AuthorizationRequest::parse(&inquiry.url, &inquiry.current) {
             Ok(request) => request,
             Err(why) => return Finding { state: Err(why), evidence: why.words().to_owned() },
         };
@@ -98,18 +98,18 @@ impl Differential {
             let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(all.entry(request.identity()).or_default())
         };
-        known.get_or_init(|| self.ask(&request, subject)).await.clone()
+        known.get_or_init(|| self.ask(&request, inquiry)).await.clone()
     }
 
     /// Where the question would go, without any value.
-    pub fn preview(subject: &Subject) -> Result<String, Untestable> {
-        AuthorizationRequest::parse(&subject.url, &subject.current).map(|request| request.shown())
+    pub fn preview(inquiry: &Inquiry) -> Result<String, Untestable> {
+        AuthorizationRequest::parse(&inquiry.url, &inquiry.current).map(|request| request.shown())
     }
 
-    async fn ask(&self, request: &AuthorizationRequest, subject: &Subject) -> Finding {
-        let known = Provider::of(&subject.template).prompt_none;
-        let prompt_none = subject.prompt_none.unwrap_or(known);
-        let mut examination = Examination::new(subject);
+    async fn ask(&self, request: &AuthorizationRequest, inquiry: &Inquiry) -> Finding {
+        let known = Provider::of(&inquiry.template).prompt_none;
+        let prompt_none = inquiry.prompt_none.unwrap_or(known);
+        let mut examination = Examination::new(inquiry);
         loop {
             let (redirect_uri, state) = match examination.wants() {
                 Next::Is(finding) => return finding,
@@ -151,7 +151,7 @@ impl Differential {
 /// One test without its I/O: it says what to ask, takes what is answered, and comes to a finding.
 /// Nothing that a provider answers makes it panic, or ask more than eight times.
 pub struct Examination<'s> {
-    subject: &'s Subject,
+    inquiry: &'s Inquiry,
     provider: Provider,
     /// The two controls; `None` where the new callback is no URL.
     bogus: Option<(String, String)>,
@@ -181,10 +181,10 @@ struct Asking {
 
 impl<'s> Examination<'s> {
     /// Nothing is asked yet.
-    pub fn new(subject: &'s Subject) -> Self {
-        let provider = Provider::of(&subject.template);
-        let bogus = bogus(&subject.new);
-        Self { subject, provider, bogus, probes: Probes::default(), asked: None }
+    pub fn new(inquiry: &'s Inquiry) -> Self {
+        let provider = Provider::of(&inquiry.template);
+        let bogus = bogus(&inquiry.new);
+        Self { inquiry, provider, bogus, probes: Probes::default(), asked: None }
     }
 
     /// What to ask next, or what was found.
@@ -201,9 +201,9 @@ impl<'s> Examination<'s> {
             Ruling::Ask(question) => question,
         };
         let redirect_uri = match question {
-            Question::Old => &self.subject.old,
+            Question::Old => &self.inquiry.old,
             Question::Host => host,
-            Question::New => &self.subject.new,
+            Question::New => &self.inquiry.new,
             Question::Path => path,
         };
         let (redirect_uri, state) = (redirect_uri.to_owned(), fresh_state());
@@ -215,7 +215,7 @@ impl<'s> Examination<'s> {
     /// Takes the answer to what [`Examination::wants`] wanted last.
     pub fn take(&mut self, answer: &Result<Answer, Fault>) {
         let Some(Asking { question, redirect_uri, state }) = self.asked.take() else { return };
-        let Subject { old, new, url, .. } = self.subject;
+        let Inquiry { old, new, url, .. } = self.inquiry;
         let (path, host) = self.bogus.as_ref().map_or(("", ""), |(path, host)| (path, host));
         let all = [old, host, new, path];
         let asked = Asked { redirect_uri: &redirect_uri, all, state: &state, url };

@@ -74,14 +74,14 @@ async fn listeners_that_appear_are_opened_and_those_that_vanish_are_drained() {
     let both = leading_to("one.example", &format!("listen.http = ['127.0.0.1:0', '{second}']"));
     reload(&edge, &both, "success").await;
     edge.wait_for(&format!("\"address\":\"{second}\""));
-    let mut kept = connect(second).await;
+    let mut kept = connect(*second).await;
     assert_eq!(kept.get("/oauth/callback?a").await.unwrap().text("connection"), "");
-    let mut silent = connect(second).await;
+    let mut silent = connect(*second).await;
     // The connection counts as accepted once the edge knows it.
     until("accepted", async || edge.metrics().await.connections() >= 2.0).await;
 
     reload(&edge, &leading_to("one.example", ""), "success").await;
-    until("closed", async || TcpStream::connect(second).await.is_err()).await;
+    until("closed", async || TcpStream::connect(*second).await.is_err()).await;
     for client in [&mut kept, &mut silent] {
         let reply = client.get("/oauth/callback?a").await.expect("dropped");
         assert_eq!((reply.status, reply.text("connection").as_str()), (308, "close"));
@@ -90,7 +90,7 @@ async fn listeners_that_appear_are_opened_and_those_that_vanish_are_drained() {
     assert_eq!(other.get("/oauth/callback?a").await.unwrap().text("connection"), "");
     // And once more: nothing of the first time is in the way.
     reload(&edge, &both, "success").await;
-    assert_eq!(connect(second).await.get("/oauth/callback").await.unwrap().status, 308);
+    assert_eq!(connect(*second).await.get("/oauth/callback").await.unwrap().status, 308);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Pebble, the ACME server for tests, with its mock DNS.
 
 use crate::support::certs::trusting;
+use crate::support::port::Port;
 use crate::support::process::Lines;
 use crate::support::{self, Authority, free, soon, until};
 use rustls::ClientConfig;
@@ -40,6 +41,8 @@ pub(crate) struct Pebble {
     management: SocketAddr,
     dns_at: SocketAddr,
     dns_management: SocketAddr,
+    /// All of them, so that nobody else gets one before it is listened on, or in between.
+    _held: [Port; 6],
     options: Options,
     /// Who vouches for Pebble itself.
     pub(crate) authority: Authority,
@@ -52,7 +55,9 @@ impl Pebble {
         let authority = Authority::new();
         authority.write(dir.path(), "pebble", &["localhost", "127.0.0.1"]);
         std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
-        let (dns_at, dns_management) = (free(), free());
+        let held: [Port; 6] = std::array::from_fn(|_| free());
+        let [dns_at, dns_management, edge_http, edge_https, acme, management] =
+            held.each_ref().map(|port| **port);
         let mut dns = Command::new("pebble-challtestsrv");
         dns.args(["-defaultIPv4", "127.0.0.1", "-defaultIPv6", ""])
             .args(["-http01", "", "-https01", "", "-tlsalpn01", ""])
@@ -61,10 +66,11 @@ impl Pebble {
             child: None,
             dns: spawn(&mut dns, "pebble-challtestsrv"),
             said: Vec::new(),
-            edge_http: free(),
-            edge_https: free(),
-            acme: free(),
-            management: free(),
+            edge_http,
+            edge_https,
+            acme,
+            management,
+            _held: held,
             dns_at,
             dns_management,
             options,

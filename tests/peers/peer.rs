@@ -1,10 +1,11 @@
 use crate::support::PATIENCE;
+use crate::support::port::{Port, free};
 use crate::support::process::Lines;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{ErrorKind, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ pub(crate) struct Peer {
     stdout: Arc<Lines>,
     stderr: Arc<Lines>,
     heard: usize,
-    ports: BTreeMap<String, u16>,
+    ports: BTreeMap<String, Port>,
     _dir: TempDir,
 }
 
@@ -105,30 +106,31 @@ impl Peer {
         configuration: &str,
         arguments: impl Fn(&mut Command, &Path),
     ) -> Self {
-        // None of these servers can be told "any port" and then say which it got, so ports are
-        // looked for first. Somebody else may take one before the server does: then all of it is
-        // done again.
-        for _ in 0..5 {
-            let dir = TempDir::new().unwrap();
-            let ports = free_ports(configuration);
-            let mut text = configuration.replace("{dir}", &dir.path().display().to_string());
-            for (of, port) in &ports {
-                text = text.replace(&format!("{{port:{of}}}"), &port.to_string());
-            }
-            let file = dir.path().join(file);
-            // HAProxy refuses a last line without an end.
-            fs::write(&file, text + "\n").unwrap();
-            let mut command = command(name, dir.path());
-            arguments(&mut command, &file);
-            let mut peer = Self::spawn(name, command, dir, ports);
-            if peer.listens() {
-                return peer;
-            }
+        // None of these servers can be told "any port" and then say which it got.
+        let dir = TempDir::new().unwrap();
+        let names = configuration.split("{port:").skip(1);
+        let ports: BTreeMap<String, Port> =
+            names.map(|rest| (rest.split_once('}').unwrap().0.to_owned(), free())).collect();
+        let mut text = configuration.replace("{dir}", &dir.path().display().to_string());
+        for (of, port) in &ports {
+            text = text.replace(&format!("{{port:{of}}}"), &port.port().to_string());
         }
-        panic!("{name} found its ports in use again and again");
+        let file = dir.path().join(file);
+        // HAProxy refuses a last line without an end.
+        fs::write(&file, text + "\n").unwrap();
+        let mut command = command(name, dir.path());
+        arguments(&mut command, &file);
+        let mut peer = Self::spawn(name, command, dir, ports);
+        peer.wait_until_it_listens();
+        peer
     }
 
-    fn spawn(name: &str, mut command: Command, dir: TempDir, ports: BTreeMap<String, u16>) -> Self {
+    fn spawn(
+        name: &str,
+        mut command: Command,
+        dir: TempDir,
+        ports: BTreeMap<String, Port>,
+    ) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = match command.spawn() {
             Ok(child) => child,
@@ -140,22 +142,11 @@ impl Peer {
         Self { name: name.to_owned(), child, stdout, stderr, heard: 0, ports, _dir: dir }
     }
 
-    /// Waits until this process, and no other, listens on its ports; `false` when they were taken.
-    fn listens(&mut self) -> bool {
+    /// Waits until this process, and no other, listens on its ports.
+    fn wait_until_it_listens(&mut self) {
         let started = Instant::now();
-        loop {
-            if self.ports.values().all(|&port| listens(self.child.id(), port)) {
-                return true;
-            }
-            if self.child.try_wait().unwrap().is_some() {
-                // What its reader has by the end of the pipe is all.
-                while Arc::strong_count(&self.stderr) > 1 {
-                    std::thread::yield_now();
-                }
-                let taken = self.log().to_lowercase().contains("address already in use");
-                assert!(taken, "{} ended", self.name);
-                return false;
-            }
+        while !self.ports.values().all(|port| listens(self.child.id(), port.port())) {
+            assert!(self.child.try_wait().unwrap().is_none(), "{} ended", self.name);
             assert!(started.elapsed() < PATIENCE, "{} never listens", self.name);
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -163,7 +154,7 @@ impl Peer {
 
     /// Where it listens under this name of its configuration.
     pub(crate) fn address(&self, name: &str) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.ports[name]).into()
+        *self.ports[name]
     }
 
     /// Everything that it said.
@@ -261,18 +252,6 @@ fn command(name: &str, dir: &Path) -> Command {
 pub(crate) fn search_path() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     format!("{FOLDER}/.tools/bin:{path}:/usr/sbin:/usr/bin")
-}
-
-/// A free port for each `{port:NAME}`.
-fn free_ports(configuration: &str) -> BTreeMap<String, u16> {
-    let names = configuration.split("{port:").skip(1).map(|rest| rest.split_once('}').unwrap().0);
-    // All are held until each name has one. `TcpListener` sets SO_REUSEADDR, so that a port can
-    // be bound again at once.
-    let held: BTreeMap<_, _> =
-        names.map(|name| (name, TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())).collect();
-    held.iter()
-        .map(|(name, socket)| ((*name).to_owned(), socket.local_addr().unwrap().port()))
-        .collect()
 }
 
 /// Whether this process holds a listening socket on this port (`proc_net(5)`); asking the port

@@ -6,6 +6,7 @@ pub(crate) mod client;
 pub(crate) mod frames;
 pub(crate) mod golden;
 mod metrics;
+pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod settings;
 mod terminal;
@@ -15,12 +16,12 @@ pub(crate) use certs::{Authority, certified, expired};
 pub(crate) use client::{Http1, Http2, Reply, connect, connect_tls, handshake};
 pub(crate) use golden::{golden, golden_dir, kept};
 pub(crate) use metrics::Metrics;
+pub(crate) use port::free;
 pub(crate) use process::{Edge, command};
 pub(crate) use terminal::{on_a_terminal, picture};
 
 use serde_json::Value;
 use std::future::Future;
-use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -53,11 +54,6 @@ pub(crate) fn requests(log: &str) -> Vec<Value> {
 pub(crate) fn check<'r>(report: &'r Value, id: &str) -> &'r Value {
     let checks = report["checks"].as_array().unwrap();
     checks.iter().find(|check| check["id"] == id).unwrap_or_else(|| panic!("no {id}: {report:#}"))
-}
-
-/// An address that nobody has, until somebody takes it.
-pub(crate) fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// Every file below a folder, sorted.

@@ -1,6 +1,7 @@
 //! One connection from accept to its HTTP version: PROXY header, limit of its client, TLS handshake,
 //! ALPN. Then a [`ConnectionDriver`] owns it.
 
+use super::context::Context;
 use super::driver::ConnectionDriver;
 use super::handle::Handle;
 use super::http1::Http1;
@@ -9,12 +10,10 @@ use super::proxy::{self, Rewind};
 use super::service::CallbackService;
 use super::shared::Shared;
 use super::slots::Slot;
-use super::snapshot::Snapshot;
 use super::state::{DRAIN_WINDOW, Event, LINGER_TIMEOUT};
 use crate::observe::{Deadline, HandshakeFailure, Label, ListenerKind, Refusal};
 use crate::tls::Acceptor;
 use crate::tls::acme::ACME_TLS;
-use arc_swap::Guard;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -37,25 +36,6 @@ pub(super) struct Accepted {
     /// Cancelled when the listener closes.
     pub(super) drain: CancellationToken,
     pub(super) shared: Arc<Shared>,
-}
-
-/// What holds for a connection as long as it lives.
-#[derive(Debug)]
-pub(super) struct Context {
-    pub(super) shared: Arc<Shared>,
-    pub(super) handle: Arc<Handle>,
-    pub(super) kind: ListenerKind,
-    /// The address that it comes from: the peer's, or the one in its PROXY header.
-    pub(super) client: IpAddr,
-    /// Cancelled when the listener closes.
-    pub(super) drain: CancellationToken,
-}
-
-impl Context {
-    /// The settings in force.
-    pub(super) fn snapshot(&self) -> Guard<Arc<Snapshot>> {
-        self.shared.snapshot.load()
-    }
 }
 
 /// Serves a connection to its end.

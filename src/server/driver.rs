@@ -1,6 +1,6 @@
 //! Drives one connection after its handshake: polls its protocol, and does what its state demands.
 
-use super::connection::Context as Connection;
+use super::context::Context as Connection;
 use super::state::{Action, Event};
 use crate::observe::{ConnectionError, Deadline, Label, Limit, Status};
 use std::error::Error as _;

@@ -16,6 +16,7 @@ mod announce;
 mod answer;
 mod client;
 mod connection;
+mod context;
 mod driver;
 mod endpoints;
 mod handle;

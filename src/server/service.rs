@@ -1,7 +1,7 @@
 //! From a request to its response.
 
 use super::answer::{self, Answer, BodyGuard};
-use super::connection::Context as Connection;
+use super::context::Context as Connection;
 use super::endpoints::{SELF_CHECK, SelfCheckRequest, is_challenge, is_self_check};
 use super::handle::Handle;
 use super::snapshot::{Snapshot, name};

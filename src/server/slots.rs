@@ -9,7 +9,7 @@
 //! link are given (RFC 6177). No step looks at more than [`SAMPLE`] connections, however many are open.
 
 use super::handle::Handle;
-use super::state::Stage;
+use super::state::{SLOW_START, Stage};
 use crate::observe::{ConnectionState, Label, Limit, Metrics, Refusal};
 use indexmap::{IndexMap, IndexSet};
 use slab::Slab;
@@ -22,9 +22,13 @@ use tokio::sync::Notify;
 /// How many addresses and how many connections are looked at to find a victim.
 const SAMPLE: usize = 64;
 
-/// A connection that made progress within this time is evicted only from a network that holds
-/// [`MANY`].
-const SETTLED_AFTER: Duration = Duration::from_secs(1);
+/// How long a connection without a request must have waited to be evicted from a network that does not
+/// hold [`MANY`]: the request may be on its way.
+const WAITING_SETTLES: Duration = Duration::from_secs(1);
+
+/// The same for a connection that receives a request or answers one. A visitor on a slow line needs as
+/// long.
+const BUSY_SETTLES: Duration = SLOW_START;
 
 /// A network with so many slots has more than visitors take.
 const MANY: usize = 8;
@@ -288,9 +292,11 @@ impl Table {
             .filter_map(|id| {
                 let entry = self.entries.get(id).filter(|entry| !entry.evicted)?;
                 let (stage, since) = entry.handle.progress();
-                let unsettled = now.saturating_duration_since(since) < SETTLED_AFTER;
+                let need = need(stage);
+                let settles = if need < BUSY { WAITING_SETTLES } else { BUSY_SETTLES };
+                let unsettled = now.saturating_duration_since(since) < settles;
                 (!unsettled || unsettled_allowed && entry.is_client)
-                    .then_some((unsettled, need(stage), since, id))
+                    .then_some((unsettled, need, since, id))
             })
             .min()
             .map(|(.., id)| id)
@@ -303,9 +309,11 @@ fn need(stage: Stage) -> u8 {
         Stage::Closing | Stage::Lingering | Stage::Closed => 0,
         Stage::Idle | Stage::Hibernating => 1,
         Stage::ProxyHeader | Stage::Handshake | Stage::AwaitingRequest => 2,
-        Stage::ReadingHead | Stage::Responding => 3,
+        Stage::ReadingHead | Stage::Responding => BUSY,
     }
 }
+
+const BUSY: u8 = 3;
 
 /// Positions below `length`, at most [`SAMPLE`] of them, others at each turn.
 fn sample(length: usize, turn: usize) -> impl Iterator<Item = usize> {
@@ -430,7 +438,7 @@ mod tests {
 
     /// A time at which every connection of the test has settled.
     fn later() -> Instant {
-        Instant::now() + 2 * SETTLED_AFTER
+        Instant::now() + 2 * BUSY_SETTLES
     }
 
     fn victim(slots: &Slots, now: Instant) -> Option<IpAddr> {

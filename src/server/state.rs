@@ -49,7 +49,7 @@ pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A head or a form that is still arriving after this long must arrive at [`MINIMUM_RATE`] or
 /// faster, or it ends before `limits.request_timeout` does.
-const SLOW_START: Duration = Duration::from_secs(5);
+pub(super) const SLOW_START: Duration = Duration::from_secs(5);
 
 /// Bytes per second of a head or a form, on average. What an attacker must spend to hold a
 /// connection; far below any mobile network.
@@ -227,14 +227,18 @@ impl Lifecycle {
             Event::Read { heads, partial } => return self.read(heads, partial, now),
             Event::Request => return self.request(now),
             Event::Pending(pending) => return self.pending(pending),
-            Event::Completed(Pending::Form) => self.forms = self.forms.saturating_sub(1),
-            Event::Completed(Pending::SelfCheck) => {
-                self.self_checks = self.self_checks.saturating_sub(1);
+            Event::Completed(pending) => {
+                let count = self.count_of(pending);
+                *count = count.saturating_sub(1);
+                self.since = now;
             }
             Event::BodyStarted => self.in_flight += 1,
-            Event::BodyTaken => self.responded(now),
+            Event::BodyTaken => {
+                self.since = now;
+                self.finish_one(now);
+            }
             Event::Responded { last } => {
-                self.responded(now);
+                self.finish_one(now);
                 if last && self.stage < Stage::Closing {
                     self.enter(Stage::Closing, now);
                 }
@@ -359,10 +363,11 @@ impl Lifecycle {
     }
 
     fn pending(&mut self, pending: Pending) -> Action {
-        let (count, limit) = match pending {
-            Pending::Form => (&mut self.forms, PENDING_FORMS),
-            Pending::SelfCheck => (&mut self.self_checks, PENDING_SELF_CHECKS),
+        let limit = match pending {
+            Pending::Form => PENDING_FORMS,
+            Pending::SelfCheck => PENDING_SELF_CHECKS,
         };
+        let count = self.count_of(pending);
         if *count >= limit {
             return Action::Refuse;
         }
@@ -370,10 +375,22 @@ impl Lifecycle {
         Action::Continue
     }
 
-    fn responded(&mut self, now: Instant) {
+    fn count_of(&mut self, pending: Pending) -> &mut u32 {
+        match pending {
+            Pending::Form => &mut self.forms,
+            Pending::SelfCheck => &mut self.self_checks,
+        }
+    }
+
+    /// A response was handed over, or its body was taken. The former alone is no progress of the
+    /// client.
+    fn finish_one(&mut self, now: Instant) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        if self.in_flight > 0 {
+            return;
+        }
         self.since = now;
-        if self.in_flight == 0 && self.stage == Stage::Responding {
+        if self.stage == Stage::Responding {
             let buffered = self.unparsed.heads > 0 || self.unparsed.partial > 0;
             self.stage = if buffered { Stage::ReadingHead } else { Stage::Idle };
         }
@@ -400,6 +417,8 @@ impl Lifecycle {
             Stage::AwaitingRequest => {
                 Some(expired(self.since, limits.request_timeout, Deadline::FirstRequest))
             }
+            // Nothing is read from a client that does not take what is written.
+            Stage::ReadingHead if self.stalled.is_some() => None,
             Stage::ReadingHead => Some(expired(
                 self.since,
                 arrival_timeout(self.unparsed.partial, limits),

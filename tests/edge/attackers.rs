@@ -20,6 +20,9 @@ const AGE: Duration = Duration::from_secs(4);
 /// How much later than its deadline a connection may end, in a flood too.
 const LATE: Duration = Duration::from_secs(1);
 
+/// How long a client may take to close after the edge has.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// How often those send who send a little at a time.
 const DRIP: Duration = Duration::from_millis(40);
 

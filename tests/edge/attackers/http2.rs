@@ -1,7 +1,7 @@
 //! HTTP/2: frames that never end, come slowly, or are too many, and windows that never open.
 
 use super::{
-    Arena, DRIP, IDLE, PATH, REQUEST, closed, deadline, drip, error, flood, never_reads, repeat,
+    Arena, DRIP, IDLE, LINGER, PATH, REQUEST, closed, deadline, drip, error, flood, never_reads, repeat,
     small_window,
 };
 use crate::support::frames::{self, frame};
@@ -125,7 +125,7 @@ async fn pings_without_end() {
     let stream = arena.h2(&frames::opening(&[])).await;
     let started = Instant::now();
     flood(stream, &frame(frames::PING, 0, 0, b"8 bytes.").repeat(1000)).await;
-    arena.ended(started.elapsed(), REQUEST, &deadline("first_request")).await;
+    arena.ended_by(started.elapsed(), REQUEST, &error("flood")).await;
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn settings_without_end() {
     let stream = arena.h2(&frames::opening(&[])).await;
     let started = Instant::now();
     flood(stream, &frame(frames::SETTINGS, 0, 0, &[]).repeat(1000)).await;
-    arena.ended(started.elapsed(), REQUEST, &deadline("first_request")).await;
+    arena.ended_by(started.elapsed(), REQUEST, &error("flood")).await;
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn pings_without_end_after_a_request() {
     let stream = arena.h2(&opening_and(WHOLE, &frames::get(PATH))).await;
     let started = Instant::now();
     flood(stream, &frame(frames::PING, 0, 0, b"8 bytes.").repeat(1000)).await;
-    arena.ended(started.elapsed(), IDLE, &deadline("idle")).await;
+    arena.ended_by(started.elapsed(), IDLE, &error("flood")).await;
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn pings_whose_answers_nobody_reads() {
     let pings = frame(frames::PING, 0, 0, b"8 bytes.").repeat(1000);
     never_reads(stream, &pings, true).await;
     let took = started.elapsed();
-    arena.ended_by(took, REQUEST, &deadline("first_request")).await;
+    arena.ended_by(took, REQUEST, &error("flood")).await;
 }
 
 #[tokio::test]
@@ -175,6 +175,6 @@ async fn forms_that_come_slowly() {
     let stream = arena.h2(&opening_and(frames::END_HEADERS, &frames::post(PATH))).await;
     let started = Instant::now();
     drip(stream, &frame(frames::DATA, 0, 1, b"c")).await;
-    // 408 for the form, then nothing that counts.
-    arena.ended_by(started.elapsed(), REQUEST + IDLE, &deadline("body")).await;
+    // 408 for the form, then nothing that counts, then GOAWAY without an answer to it.
+    arena.ended_by(started.elapsed(), REQUEST + IDLE + LINGER, &deadline("body")).await;
 }

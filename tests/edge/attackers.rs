@@ -4,6 +4,7 @@
 mod connections;
 mod http1;
 mod http2;
+mod slots;
 
 use crate::support::{Authority, Bystander, Edge, MACHINE, Metrics, connect_tls, soon, until};
 use std::net::SocketAddr;

@@ -19,6 +19,7 @@ mod crowds;
 mod differential;
 mod drain;
 mod faults;
+mod floods;
 mod framing;
 mod gallery;
 mod health;

@@ -3,14 +3,13 @@
 
 use crate::crowds::cpu_seconds;
 use crate::support::frames::{self, frame};
+use crate::support::heads::{HeldHeads, STREAMS, acknowledged, indexed, peak, request, resident};
 use crate::support::{
     Authority, Edge, Http1, Http2, MACHINE, certified, connect, connect_tls, settings, soon, until,
 };
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -23,193 +22,87 @@ const EACH_MAY_COST: u64 = 256 * KIB;
 /// What may remain when the clients are gone.
 const MAY_REMAIN: u64 = 8 * MIB;
 
-/// Streams of each connection: as many as the server allows.
-const STREAMS: u32 = 64;
-
-/// A field of the value in `/proc/PID/status`, in bytes.
-fn memory(edge: &Edge, field: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", edge.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * KIB
-}
-
-/// The resident set of the process now.
-fn resident(edge: &Edge) -> u64 {
-    memory(edge, "VmRSS")
-}
-
-/// The largest that its resident set ever was.
-fn peak(edge: &Edge) -> u64 {
-    memory(edge, "VmHWM")
-}
-
-/// Indexed fields (RFC 7541 §6.1), each of one byte: the 21st of the static table, `age`, which has
-/// the shortest name.
-fn indexed(fields: usize) -> Vec<u8> {
-    vec![0x95; fields]
-}
-
-/// A request on this stream, in as many frames as its header block needs.
-fn request(stream: u32, end: u8, block: &[u8]) -> Vec<u8> {
-    let chunks: Vec<_> = block.chunks(16 * 1024).collect();
-    let last = chunks.len() - 1;
-    let frames = chunks.iter().enumerate().map(|(position, chunk)| {
-        let kind = if position == 0 { frames::HEADERS } else { frames::CONTINUATION };
-        let end_headers = if position == last { frames::END_HEADERS } else { 0 };
-        frame(kind, end_headers | if position == 0 { end } else { 0 }, stream, chunk)
-    });
-    frames.flatten().collect()
-}
-
-/// Reads frames until the acknowledgement of a PING, after which everything that was sent before it
-/// has been read; or until the peer has closed.
-async fn acknowledged(stream: &mut (impl AsyncRead + Unpin)) {
-    let read = async {
-        loop {
-            let mut head = [0; 9];
-            stream.read_exact(&mut head).await?;
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            let mut payload = vec![0; length as usize];
-            stream.read_exact(&mut payload).await?;
-            if (head[3], head[4] & frames::ACK) == (frames::PING, frames::ACK) {
-                return Ok::<_, std::io::Error>(());
-            }
-        }
-    };
-    let _ = soon(read).await;
-}
-
-async fn h2(authority: &Authority, address: SocketAddr) -> TlsStream<TcpStream> {
-    connect_tls(authority, address, "localhost", &["h2"]).await.unwrap()
-}
-
-/// An attack on memory: every stream of every connection sends `block`, with `end` among its flags,
-/// and then `body`.
-struct Attack {
-    name: &'static str,
-    block: Vec<u8>,
-    end: u8,
-    body: Vec<u8>,
-}
-
-impl Attack {
-    /// A form of which nothing arrives.
-    fn form(name: &'static str, fields: &[u8]) -> Self {
-        let block = [&frames::post("/oauth/callback?code=1"), fields].concat();
-        Self { name, block, end: 0, body: Vec::new() }
+/// Attacks, and checks what it costs, and that the memory is returned.
+async fn attack(edge: &Edge, authority: &Authority, heads: &HeldHeads) {
+    let address = edge.https[0];
+    for _ in 0..4 {
+        let mut client = Http2::connect(authority, address, "localhost").await;
+        assert_eq!(client.get("/oauth/callback?a").await.unwrap().status, 308);
     }
-
-    async fn connection(&self, authority: &Authority, address: SocketAddr) -> TlsStream<TcpStream> {
-        let mut stream = h2(authority, address).await;
-        let mut bytes = frames::opening(&[]);
-        for id in (1..2 * STREAMS).step_by(2) {
-            bytes.extend(request(id, self.end, &self.block));
-            if !self.body.is_empty() {
-                bytes.extend(frame(frames::DATA, 0, id, &self.body));
-            }
-        }
-        bytes.extend(frame(frames::PING, 0, 0, b"the end."));
-        // The server may close before all of it is written.
-        let (mut reader, mut writer) = tokio::io::split(stream);
-        let write = async {
-            let _ = writer.write_all(&bytes).await;
-            let _ = writer.flush().await;
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            () = acknowledged(&mut reader) => {}
-            () = write => {}
-        }
-        stream = reader.unsplit(writer);
-        stream
+    let before = resident(edge.id());
+    let started = Instant::now();
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS {
+        open.push(heads.connection(authority, address).await);
     }
-
-    /// Attacks, and checks what it costs, and that the memory is returned.
-    async fn run(&self, edge: &Edge, authority: &Authority) {
-        let address = edge.https[0];
-        for _ in 0..4 {
-            let mut client = Http2::connect(authority, address, "localhost").await;
-            assert_eq!(client.get("/oauth/callback?a").await.unwrap().status, 308);
+    let attacked = started.elapsed();
+    let grown = peak(edge.id()).saturating_sub(before);
+    drop(open);
+    let mut remains = 0;
+    let left = Instant::now();
+    until("memory is returned", async || {
+        // Freed pages are returned while others are served.
+        for _ in 0..20 {
+            let mut client = connect(edge.http[0]).await;
+            assert!(client.get("/oauth/callback?a").await.is_some());
         }
-        let before = resident(edge);
-        let started = Instant::now();
-        let mut open = Vec::new();
-        for _ in 0..CONNECTIONS {
-            open.push(self.connection(authority, address).await);
-        }
-        let attacked = started.elapsed();
-        let grown = peak(edge).saturating_sub(before);
-        drop(open);
-        let mut remains = 0;
-        let left = Instant::now();
-        until("memory is returned", async || {
-            // Freed pages are returned while others are served.
-            for _ in 0..20 {
-                let mut client = connect(edge.http[0]).await;
-                assert!(client.get("/oauth/callback?a").await.is_some());
-            }
-            remains = resident(edge).saturating_sub(before);
-            remains < MAY_REMAIN || left.elapsed() > Duration::from_secs(10)
-        })
-        .await;
-        eprintln!(
-            "{}: {CONNECTIONS} connections in {attacked:.1?}: {} KiB more, {} KiB each; {} KiB \
-             remain after {:.1?}",
-            self.name,
-            grown / KIB,
-            grown / CONNECTIONS / KIB,
-            remains / KIB,
-            left.elapsed(),
-        );
-        let name = self.name;
-        assert!(grown <= MAY_GROW, "{name}: {} MiB", grown / MIB);
-        assert!(
-            grown <= EACH_MAY_COST * CONNECTIONS,
-            "{name}: {} KiB each",
-            grown / CONNECTIONS / KIB
-        );
-        assert!(remains < MAY_REMAIN, "{name}: {} MiB remain", remains / MIB);
-    }
+        remains = resident(edge.id()).saturating_sub(before);
+        remains < MAY_REMAIN || left.elapsed() > Duration::from_secs(10)
+    })
+    .await;
+    eprintln!(
+        "{}: {CONNECTIONS} connections in {attacked:.1?}: {} KiB more, {} KiB each; {} KiB \
+         remain after {:.1?}",
+        heads.name,
+        grown / KIB,
+        grown / CONNECTIONS / KIB,
+        remains / KIB,
+        left.elapsed(),
+    );
+    let name = heads.name;
+    assert!(grown <= MAY_GROW, "{name}: {} MiB", grown / MIB);
+    assert!(grown <= EACH_MAY_COST * CONNECTIONS, "{name}: {} KiB each", grown / CONNECTIONS / KIB);
+    assert!(remains < MAY_REMAIN, "{name}: {} MiB remain", remains / MIB);
 }
 
-async fn forms(attack: Attack) {
+async fn forms(heads: HeldHeads) {
     let _machine = MACHINE.write().await;
     let (edge, authority) = Edge::over_tls("log.requests = false");
-    attack.run(&edge, &authority).await;
+    attack(&edge, &authority, &heads).await;
     edge.finish();
 }
 
 #[tokio::test]
 async fn forms_with_more_indexed_fields_than_allowed_cost_little() {
     // As many as fit into 64 KiB of a header list: each counts 32 bytes and its name.
-    forms(Attack::form("1,850 indexed fields", &indexed(1850))).await;
+    forms(HeldHeads::form("1,850 indexed fields", &indexed(1850))).await;
 }
 
 #[tokio::test]
 async fn forms_with_as_many_indexed_fields_as_allowed_cost_little() {
-    forms(Attack::form("90 indexed fields", &indexed(90))).await;
+    forms(HeldHeads::form("90 indexed fields", &indexed(90))).await;
 }
 
 #[tokio::test]
 async fn forms_with_long_fields_cost_little() {
     let field = frames::literal("x", &"v".repeat(48 << 10));
-    forms(Attack::form("a field of 48 KiB", &field)).await;
+    forms(HeldHeads::form("a field of 48 KiB", &field)).await;
 }
 
 /// The response of a form needs the query: what bounds it is how many forms may wait.
 #[tokio::test]
 async fn forms_with_long_queries_cost_little() {
-    let mut attack = Attack::form("a query of 24 KiB", &[]);
-    attack.block = frames::post(&format!("/oauth/callback?{}", "q".repeat(24 << 10)));
-    forms(attack).await;
+    let mut heads = HeldHeads::form("a query of 24 KiB", &[]);
+    heads.block = frames::post(&format!("/oauth/callback?{}", "q".repeat(24 << 10)));
+    forms(heads).await;
 }
 
 #[tokio::test]
 async fn forms_that_are_all_but_complete_cost_little() {
-    let mut attack = Attack::form("partial forms", &[]);
+    let mut heads = HeldHeads::form("partial forms", &[]);
     // Within the window of a connection, 128 KiB.
-    attack.body = vec![b'a'; 1900];
-    forms(attack).await;
+    heads.body = vec![b'a'; 1900];
+    forms(heads).await;
 }
 
 #[tokio::test]
@@ -229,8 +122,8 @@ async fn self_checks_that_wait_cost_little() {
     let edge = Edge::start_in(dir, &settings, |_| {});
     for (name, fields) in [("self-checks, 1,850 fields", 1850), ("self-checks, 90 fields", 90)] {
         let block = [frames::get("/self-check"), indexed(fields)].concat();
-        let attack = Attack { name, block, end: frames::END_STREAM, body: Vec::new() };
-        attack.run(&edge, &authority).await;
+        let heads = HeldHeads { name, block, end: frames::END_STREAM, body: Vec::new() };
+        attack(&edge, &authority, &heads).await;
     }
     edge.finish();
 }
@@ -240,7 +133,7 @@ async fn http1_heads_that_wait_cost_little() {
     let _machine = MACHINE.write().await;
     let edge = Edge::plain("log.requests = false");
     connect(edge.http[0]).await.get("/oauth/callback").await.unwrap();
-    let before = resident(&edge);
+    let before = resident(edge.id());
     let head = format!(
         "POST /oauth/callback HTTP/1.1\r\nHost: localhost\r\n\
          content-type: application/x-www-form-urlencoded\r\ncontent-length: 6\r\n{}\r\n",
@@ -256,7 +149,7 @@ async fn http1_heads_that_wait_cost_little() {
     let all = CONNECTIONS as f64;
     let active = "connections{state=\"active\"}";
     until("all are in", async || edge.metrics().await.get(active) >= all).await;
-    let grown = peak(&edge).saturating_sub(before);
+    let grown = peak(edge.id()).saturating_sub(before);
     eprintln!(
         "HTTP/1, heads of 55 kB that wait for a form: {} KiB each",
         grown / CONNECTIONS / KIB
@@ -322,7 +215,7 @@ async fn flood(name: &str, first: &[u8], frames: &[u8], reason: &str) {
         log.requests = false
         ",
     );
-    let mut stream = h2(&authority, edge.https[0]).await;
+    let mut stream = connect_tls(&authority, edge.https[0], "localhost", &["h2"]).await.unwrap();
     stream.write_all(&[&frames::opening(&[]), first].concat()).await.unwrap();
     stream.write_all(&frame(frames::PING, 0, 0, b"8 bytes.")).await.unwrap();
     acknowledged(&mut stream).await;
@@ -457,7 +350,7 @@ async fn priority_updates_without_end() {
 #[tokio::test]
 async fn control_frames_beside_requests_are_no_flood() {
     let (edge, authority) = Edge::over_tls("log.requests = false");
-    let mut stream = h2(&authority, edge.https[0]).await;
+    let mut stream = connect_tls(&authority, edge.https[0], "localhost", &["h2"]).await.unwrap();
     // As Firefox began until 2023: a tree of priorities, and a large window.
     let mut bytes = frames::opening(&[(3, 100), (4, 131_072)]);
     bytes.extend(window_update(0, 12_517_377));

@@ -47,7 +47,7 @@ async fn attack(edge: &Edge, authority: &Authority, heads: &HeldHeads) {
             assert!(client.get("/oauth/callback?a").await.is_some());
         }
         remains = resident(edge.id()).saturating_sub(before);
-        remains < MAY_REMAIN || left.elapsed() > Duration::from_secs(10)
+        remains < MAY_REMAIN || left.elapsed() > Duration::from_secs(15)
     })
     .await;
     eprintln!(

@@ -23,7 +23,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use support::{Edge, Http1, settings};
+use support::heads::{HeldHeads, STREAMS, indexed, peak, resident};
+use support::{Edge, Http1, certified, settings};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -38,7 +39,7 @@ const IDLE: usize = 20_000;
 const POLITE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const GET: &str = "GET /oauth/callback?code=1&state=2 HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// Name; limits beside the defaults; program and arguments, `{url}` and `{address}` filled in.
+/// Name; settings beside the defaults; program and arguments, `{url}` and `{address}` filled in.
 const ATTACKS: &[(&str, &str, &[&str])] = &[
     ("slow heads", MANY, &["slowhttptest", "-H", "-c", "4000", "-r", "2000", "-i", "1"]),
     ("slow forms", MANY, &["slowhttptest", "-B", "-c", "4000", "-r", "2000", "-i", "1"]),
@@ -47,12 +48,32 @@ const ATTACKS: &[(&str, &str, &[&str])] = &[
     ("connections that come and go", MANY, &["churn"]),
     ("heads of 70,000 bytes", MANY, &["heads"]),
     ("queries of 64 KiB", MANY, &["queries"]),
-    ("requests without end, one address", "", &["flood", "1"]),
-    ("requests without end, 100 addresses", "", &["flood", "100"]),
+    ("requests without end, one address", SHORT, &["flood", "1"]),
+    ("requests without end, 100 addresses", SHORT, &["flood", "100"]),
+    ("slow forms in all 2,000 slots, 9 addresses", FULL, &["forms", "9"]),
+    ("slow forms in all 2,000 slots, 100 addresses", FULL, &["forms", "100"]),
+    ("slow heads in all 2,000 slots, 9 addresses", FULL, &["partial heads", "9"]),
+    ("the same, opened again after 100 ms", FULL, &["cycling heads", "9"]),
+    ("slow forms in all 2,000 slots, one IPv6 /48", FULL_BEHIND_A_PROXY, &["proxied forms", "100"]),
 ];
 
+/// Short deadlines, so that attackers meet them.
+const SHORT: &str = "limits.request_timeout = '3s'\nlimits.idle_timeout = '3s'\n";
+
 /// As if each connection came from another place.
-const MANY: &str = "limits.connections = 25000\nlimits.connections_per_address = 25000\n";
+const MANY: &str = "limits.request_timeout = '3s'\nlimits.idle_timeout = '3s'\n\
+    limits.connections = 25000\nlimits.connections_per_address = 25000\n";
+
+/// So few slots that the attackers take all of them. What else it has is the default.
+const FULL: &str = "limits.connections = 2000\n";
+const FULL_BEHIND_A_PROXY: &str =
+    "limits.connections = 2000\nlisten.proxy_protocol = '127.0.0.0/8'\n";
+
+/// Connections that the attackers of [`FULL`] keep open, or try to.
+const SLOW: usize = 2200;
+
+/// Connections of the attack on memory.
+const HELD: usize = 256;
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -62,11 +83,12 @@ fn main() {
             open_files();
             runtime().block_on(attack(address.parse().unwrap(), what));
         }
-        ["pinned", ..] => runtime().block_on(run()),
+        ["pinned", ref only @ ..] => runtime().block_on(run(only)),
         // The edge has CPU 0, all others CPU 1, and the attackers yield to the polite client there.
         _ => {
             let mut command = Command::new("taskset");
             command.args(["-c", "1"]).arg(std::env::current_exe().unwrap()).arg("pinned");
+            command.args(words.iter().filter(|word| **word != "--bench"));
             panic!("cannot run taskset on two CPUs: {}", command.exec());
         }
     }
@@ -76,58 +98,132 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-async fn run() {
+/// Runs those whose name holds one of these words, or all.
+async fn run(only: &[&str]) {
     open_files();
+    let is_asked = |name: &str| only.is_empty() || only.iter().any(|word| name.contains(word));
     println!("{} connections stay idle\n", idle());
     let mut rows = Vec::new();
-    for (name, limits, program) in ATTACKS {
-        let settings = settings::plain(&format!(
-            "
-            limits.request_timeout = '3s'
-            limits.idle_timeout = '3s'
-            log.requests = false
-            {limits}
-            "
-        ));
-        let script = r#"exec taskset -c 0 "$0" "$@""#;
-        let edge = Edge::start_from_shell(TempDir::new().unwrap(), &settings, script, |command| {
-            command.env("PATH", "/usr/bin:/bin");
-        });
-        let rest = visits(edge.http[0]).await;
+    for (name, limits, program) in ATTACKS.iter().filter(|(name, ..)| is_asked(name)) {
+        let settings = settings::plain(&format!("log.requests = false\n{limits}"));
+        let edge = start(TempDir::new().unwrap(), &settings);
+        let proxied = limits.contains("proxy_protocol");
+        let rest = visits(edge.http[0], proxied).await;
         let attack = Attacker::start(edge.http[0], program);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let meanwhile = visits(edge.http[0]).await;
+        let open = if limits.contains("2000") { full(&edge).await } else { 0.0 };
+        let meanwhile = visits(edge.http[0], proxied).await;
         attack.end();
         let closed = closed(&edge).await;
         println!(
-            "{name}: p99 {} at rest, {} then",
+            "{name}: {open} slots taken; p99 {} at rest, {} then; {} of {} lost",
             micros(rest.at(0.99)),
-            micros(meanwhile.at(0.99))
+            micros(meanwhile.at(0.99)),
+            meanwhile.lost,
+            meanwhile.lost + meanwhile.took.len(),
         );
         rows.push((name, rest, meanwhile, closed));
         edge.finish();
     }
+    if !rows.is_empty() {
+        print(rows);
+    }
+    let memory = "HTTP/2 requests that wait";
+    if is_asked(memory) {
+        println!("\n{memory}, {HELD} connections");
+        for heads in [
+            HeldHeads::form("64 forms with 1,850 fields of one byte", &indexed(1850)),
+            HeldHeads::form("64 forms with 90 fields of one byte", &indexed(90)),
+        ] {
+            memory_held(&heads).await;
+        }
+    }
+}
+
+type Row = (&'static &'static str, Visits, Visits, String);
+
+fn print(rows: Vec<Row>) {
     // Of all, since what else the machine does falls on some of them.
     let mut at_rest: Vec<_> = rows.iter().map(|(_, rest, ..)| rest.at(0.99)).collect();
     at_rest.sort_unstable();
     let at_rest = at_rest[at_rest.len() / 2];
     println!("\nat rest: p99 {}, the median of {}\n", micros(at_rest), rows.len());
-    println!("| While | p50 | p99 | to that at rest | lost | closed by the edge |");
-    println!("|---|---|---|---|---|---|");
+    println!("| While | p50 | p99 | to that at rest | longest | lost | closed by the edge |");
+    println!("|---|---|---|---|---|---|---|");
     for (name, rest, meanwhile, closed) in rows {
         let p99 = meanwhile.at(0.99);
         println!(
-            "| {name} | {} | {} | {:.1} | {} | {closed} |",
+            "| {name} | {} | {} | {:.1} | {} | {} | {closed} |",
             micros(meanwhile.at(0.5)),
             micros(p99),
             p99.as_secs_f64() / at_rest.as_secs_f64(),
+            micros(meanwhile.at(1.0)),
             rest.lost + meanwhile.lost,
         );
     }
 }
 
+/// Starts the server on CPU 0.
+fn start(dir: TempDir, settings: &str) -> Edge {
+    let script = r#"exec taskset -c 0 "$0" "$@""#;
+    Edge::start_from_shell(dir, settings, script, |command| {
+        command.env("PATH", "/usr/bin:/bin");
+    })
+}
+
+/// Waits until nearly all of 2,000 slots are taken, or for a while; returns how many are.
+async fn full(edge: &Edge) -> f64 {
+    let started = Instant::now();
+    loop {
+        let open = edge.metrics().await.connections();
+        if open >= 1950.0 || started.elapsed() > Duration::from_secs(20) {
+            return open;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// What the process holds while the requests of many connections wait, and when they are gone.
+async fn memory_held(heads: &HeldHeads) {
+    let (authority, dir) = certified(&["localhost"]);
+    let settings = "log.requests = false\nlimits.connections_per_address = 25000\n\
+        limits.request_timeout = '5m'";
+    let edge = start(dir, &settings::tls(settings));
+    visits(edge.http[0], false).await;
+    let before = resident(edge.id());
+    let mut open = Vec::new();
+    for _ in 0..HELD {
+        open.push(heads.connection(&authority, edge.https[0]).await);
+    }
+    let (most, now) = (peak(edge.id()), resident(edge.id()));
+    let meanwhile = visits(edge.http[0], false).await;
+    drop(open);
+    let left = Instant::now();
+    while resident(edge.id()) > before + (8 << 20) && left.elapsed() < Duration::from_mins(1) {
+        visits(edge.http[0], false).await;
+    }
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let sent = heads.block.len() * STREAMS as usize * HELD;
+    println!(
+        "{}: {:.1} MiB sent; {:.1} MiB before, {:.1} then, {:.1} at most, {:.1} KiB for each \
+         connection; {:.1} MiB {} s after they have left; p99 of visits {}, {} lost",
+        heads.name,
+        mib(sent as u64),
+        mib(before),
+        mib(now),
+        mib(most),
+        mib(most.saturating_sub(before)) * 1024.0 / HELD as f64,
+        mib(resident(edge.id())),
+        left.elapsed().as_secs(),
+        micros(meanwhile.at(0.99)),
+        meanwhile.lost,
+    );
+    edge.finish();
+}
+
+/// In microseconds; nothing was measured where it is zero.
 fn micros(duration: Duration) -> String {
-    format!("{} µs", duration.as_micros())
+    if duration.is_zero() { "–".to_owned() } else { format!("{} µs", duration.as_micros()) }
 }
 
 /// By what the edge ended connections.
@@ -152,13 +248,14 @@ struct Visits {
 
 impl Visits {
     fn at(&self, share: f64) -> Duration {
-        let last = self.took.len() - 1;
-        self.took[((last as f64) * share) as usize]
+        let last = self.took.len().saturating_sub(1);
+        // When all are lost there is no time to show.
+        self.took.get(((last as f64) * share) as usize).copied().unwrap_or_default()
     }
 }
 
 /// Visits at a fixed rate, each on a connection of its own, whether others are done or not.
-async fn visits(address: SocketAddr) -> Visits {
+async fn visits(address: SocketAddr, proxied: bool) -> Visits {
     let mut visits = JoinSet::new();
     let mut tick = interval(Duration::from_secs(1) / RATE);
     tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -168,6 +265,9 @@ async fn visits(address: SocketAddr) -> Visits {
             let began = Instant::now();
             let visit = async {
                 let mut client = Http1::new(connect(POLITE, address).await?);
+                if proxied {
+                    client.send(b"PROXY TCP4 192.0.2.7 192.0.2.8 1111 443\r\n").await;
+                }
                 client.get("/oauth/callback?code=1&state=2").await
             };
             let reply = timeout(Duration::from_secs(10), visit).await.ok().flatten();
@@ -246,7 +346,50 @@ async fn attack(address: SocketAddr, what: &[&str]) {
             }
             clients.join_all().await;
         }
+        [kind, addresses] => {
+            let addresses: usize = addresses.parse().unwrap();
+            let mut clients = JoinSet::new();
+            for number in 0..SLOW {
+                clients.spawn(slow((*kind).to_owned(), number % addresses, address));
+            }
+            clients.join_all().await;
+        }
         _ => panic!("no such attack: {what:?}"),
+    }
+}
+
+/// Holds a slot with a request that arrives a byte at a time, and takes another one when it is
+/// closed.
+async fn slow(kind: String, number: usize, address: SocketAddr) {
+    // Each from a network of its own, or a /64 of one /48.
+    let from = Ipv4Addr::new(127, 10 + number as u8, 0, 1);
+    let header = format!("PROXY TCP6 2001:db8:7:{number:x}::1 2001:db8::1 1111 443\r\n");
+    let form = "POST /oauth/callback HTTP/1.1\r\nHost: h\r\n\
+        content-type: application/x-www-form-urlencoded\r\ncontent-length: 30000\r\n\r\n";
+    let begin = match kind.as_str() {
+        "forms" => form.to_owned(),
+        "proxied forms" => header + form,
+        "partial heads" | "cycling heads" => "GET /oauth/callback?code=".to_owned(),
+        _ => panic!("no such attack: {kind}"),
+    };
+    let (pause, bytes) = match kind.as_str() {
+        "cycling heads" => (Duration::from_millis(100), 0),
+        _ => (Duration::from_secs(1), usize::MAX),
+    };
+    loop {
+        let Some(mut stream) = connect(from, address).await else { continue };
+        if stream.write_all(begin.as_bytes()).await.is_err() {
+            continue;
+        }
+        let mut waste = [0; 512];
+        let mut sent = 0;
+        // It is closed, or was answered.
+        while timeout(pause, stream.read(&mut waste)).await.is_err() {
+            if sent == bytes || stream.write_all(b"a").await.is_err() {
+                break;
+            }
+            sent += 1;
+        }
     }
 }
 

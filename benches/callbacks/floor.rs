@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-/// Serves for ever.
-pub(crate) fn run(certificate: &str, key: &str, plain: u16, tls: u16) {
+/// Prints where it listens, and serves for ever.
+pub(crate) fn run(certificate: &str, key: &str) {
     let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -30,8 +30,11 @@ pub(crate) fn run(certificate: &str, key: &str, plain: u16, tls: u16) {
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let plain = TcpListener::bind((Ipv4Addr::LOCALHOST, plain)).await.unwrap();
-        let tls = TcpListener::bind((Ipv4Addr::LOCALHOST, tls)).await.unwrap();
+        let plain = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let tls = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        for (name, listener) in [("http", &plain), ("https", &tls)] {
+            println!("listening {name} {}", listener.local_addr().unwrap());
+        }
         tokio::spawn(async move {
             loop {
                 let stream = accept(&plain).await;

@@ -14,6 +14,8 @@ mod floor;
 mod growth;
 mod instructions;
 mod load;
+#[path = "../../tests/edge/support/port.rs"]
+mod port;
 mod server;
 
 use load::{Hello, QUERY_BYTES, Seen, client};
@@ -51,9 +53,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        ["floor", certificate, key, plain, tls] => {
-            floor::run(certificate, key, plain.parse().unwrap(), tls.parse().unwrap());
-        }
+        ["floor", certificate, key] => floor::run(certificate, key),
         ["pinned", ref words @ ..] => {
             let asked = Asked::read(words);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -1,10 +1,11 @@
 //! The servers: each a process on CPU 0, in a folder of its own, that dies when it is dropped.
 
 use crate::load;
+use crate::port::{Port, free, listening};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -123,7 +124,10 @@ pub(crate) struct Server {
     child: Child,
     spawned: Instant,
     dir: TempDir,
-    ports: BTreeMap<&'static str, u16>,
+    /// Of a peer, which cannot report the port that it bound.
+    held: BTreeMap<&'static str, Port>,
+    /// Where it listens, by the name of the listener.
+    addresses: BTreeMap<String, SocketAddr>,
 }
 
 impl Server {
@@ -141,20 +145,18 @@ impl Server {
         identity: &Identity,
         more: &str,
     ) -> (Self, Duration) {
-        // Peers cannot be told "any port", so free ones are looked for first. Somebody else may
-        // take one before the server does: then all of it is done again.
-        for _ in 0..5 {
-            let mut server = Self::spawn(under, kind, role, identity, more);
-            if let Some(took) = server.redirects().await {
-                return (server, took);
-            }
-        }
-        panic!("{} found its ports in use again and again", kind.name());
+        let mut server = Self::spawn(under, kind, role, identity, more);
+        server.listens();
+        let took = server.redirects().await;
+        (server, took)
     }
 
     fn spawn(under: Under<'_>, kind: Kind, role: Role, identity: &Identity, more: &str) -> Self {
         let dir = TempDir::new().unwrap();
-        let ports = free_ports();
+        let held: BTreeMap<_, _> = match kind {
+            Kind::Floor | Kind::Edge => BTreeMap::new(),
+            _ => ["http", "https", "admin"].map(|name| (name, free())).into(),
+        };
         let logged = role == Role::Logged;
         let access_log = dir.path().join("access.log").display().to_string();
         let (name, text, log) = match kind {
@@ -182,16 +184,16 @@ impl Server {
             ),
         };
         let listen = match role {
-            Role::Tls => "http = \"off\"\nhttps = \"127.0.0.1:{port:tls}\"",
-            Role::Plain | Role::Logged => "http = \"127.0.0.1:{port:plain}\"",
+            Role::Tls => "http = \"off\"\nhttps = \"127.0.0.1:0\"",
+            Role::Plain | Role::Logged => "http = \"127.0.0.1:0\"",
         };
         let mut text = text.replace("{listen}", listen).replace("{log}", &log);
         text += more;
         if kind == Kind::Edge && role == Role::Tls && !more.contains("[[tls.pair]]") {
             text += "\n[tls]\ncertificate = \"{certificate}\"\nprivate_key = \"{key}\"\n";
         }
-        for (port, number) in &ports {
-            text = text.replace(&format!("{{port:{port}}}"), &number.to_string());
+        for (name, port) in &held {
+            text = text.replace(&format!("{{port:{name}}}"), &port.port().to_string());
         }
         text = text
             .replace("{dir}", &dir.path().display().to_string())
@@ -207,7 +209,6 @@ impl Server {
             Kind::Floor => {
                 command.arg(std::env::current_exe().unwrap()).arg("floor");
                 command.args([identity.path("certificate.pem"), identity.path("key.pem")]);
-                command.args([ports["plain"].to_string(), ports["tls"].to_string()]);
             }
             Kind::Edge => {
                 command.arg(edge()).arg("-c").arg(&file).arg("serve");
@@ -230,36 +231,55 @@ impl Server {
         command.stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said);
         let spawned = Instant::now();
         let child = command.spawn().unwrap();
-        Self { kind, role, child, spawned, dir, ports }
+        let addresses = held.iter().map(|(name, port)| ((*name).to_owned(), **port)).collect();
+        Self { kind, role, child, spawned, dir, held, addresses }
     }
 
-    /// Waits for the first redirect; `None` when its ports were taken.
-    async fn redirects(&mut self) -> Option<Duration> {
-        let client = load::client(load::Hello::X25519, "http/1.1");
-        while self.spawned.elapsed() < PATIENCE {
-            // A refused connection costs the server nothing and tells soonest.
-            if TcpStream::connect(self.address()).is_ok() {
-                if self.role == Role::Tls {
-                    load::one_shot(self.address(), &client).await.unwrap();
-                } else {
-                    load::keep_alive(self.address(), 1, load::QUERY_BYTES).await;
-                }
-                return Some(self.spawned.elapsed());
+    /// Waits until this process listens on its ports.
+    fn listens(&mut self) {
+        loop {
+            let listens = if self.held.is_empty() {
+                let said = self.said();
+                self.addresses.extend(said.lines().filter_map(listening));
+                self.addresses.contains_key(self.listener())
+            } else {
+                // A refused connection costs the server nothing and is the fastest sign.
+                TcpStream::connect(self.address()).is_ok()
+                    && self.held[self.listener()].is_listened_on_by(self.child.id())
+            };
+            if listens {
+                return;
             }
-            if self.child.try_wait().unwrap().is_some() {
-                let said = fs::read_to_string(self.dir.path().join("said")).unwrap_or_default();
-                let taken = said.to_lowercase().contains("in use");
-                assert!(taken, "{} ended: {said}", self.kind.name());
-                return None;
-            }
+            let name = self.kind.name();
+            assert!(self.child.try_wait().unwrap().is_none(), "{name} ended: {}", self.said());
+            assert!(self.spawned.elapsed() < PATIENCE, "{name} never listens: {}", self.said());
             std::thread::sleep(Duration::from_micros(200));
         }
-        panic!("{} never answers", self.kind.name());
+    }
+
+    /// Waits for the first redirect; returns how long after its start that was.
+    async fn redirects(&self) -> Duration {
+        if self.role == Role::Tls {
+            let client = load::client(load::Hello::X25519, "http/1.1");
+            load::one_shot(self.address(), &client).await.unwrap();
+        } else {
+            load::keep_alive(self.address(), 1, load::QUERY_BYTES).await;
+        }
+        self.spawned.elapsed()
+    }
+
+    /// Everything that it printed so far.
+    fn said(&self) -> String {
+        fs::read_to_string(self.dir.path().join("said")).unwrap_or_default()
+    }
+
+    /// The name of the listener that is measured.
+    fn listener(&self) -> &'static str {
+        if self.role == Role::Tls { "https" } else { "http" }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        let port = if self.role == Role::Tls { "tls" } else { "plain" };
-        (Ipv4Addr::LOCALHOST, self.ports[port]).into()
+        self.addresses[self.listener()]
     }
 
     /// Makes it read its settings again while it serves.
@@ -284,13 +304,13 @@ impl Server {
     }
 
     async fn admin(&self) -> tokio::net::TcpStream {
-        tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.ports["admin"])).await.unwrap()
+        tokio::net::TcpStream::connect(self.addresses["admin"]).await.unwrap()
     }
 
     /// Over its admin listener: a second process would take the CPU of the load.
     async fn reload_caddy(&self) {
         let text = fs::read_to_string(self.dir.path().join("Caddyfile")).unwrap();
-        let host = format!("127.0.0.1:{}", self.ports["admin"]);
+        let host = self.addresses["admin"];
         let mut stream = self.admin().await;
         let request = format!(
             "POST /load HTTP/1.1\r\nhost: {host}\r\ncontent-type: text/caddyfile\r\n\
@@ -385,11 +405,4 @@ fn program(name: &str) -> PathBuf {
         .map(|folder| folder.join(name))
         .find(|path| path.exists())
         .unwrap_or_else(|| panic!("{name} is missing: run tests/peers/setup, which installs it"))
-}
-
-fn free_ports() -> BTreeMap<&'static str, u16> {
-    // All are held until each has one.
-    let held = ["plain", "tls", "admin"]
-        .map(|name| (name, TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()));
-    held.iter().map(|(name, socket)| (*name, socket.local_addr().unwrap().port())).collect()
 }

@@ -260,7 +260,7 @@ async fn a_trusted_proxy_is_not_one_client() {
 }
 
 /// User and system time of a process so far (proc(5)), in seconds.
-fn cpu_seconds(id: u32) -> f64 {
+pub(crate) fn cpu_seconds(id: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();

@@ -19,6 +19,8 @@ mod crowds;
 mod differential;
 mod drain;
 mod faults;
+mod floods;
+mod framing;
 mod gallery;
 mod health;
 mod house;

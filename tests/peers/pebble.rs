@@ -41,8 +41,8 @@ pub(crate) struct Pebble {
     management: SocketAddr,
     dns_at: SocketAddr,
     dns_management: SocketAddr,
-    /// All of them, so that nobody else gets one before it is listened on, or in between.
-    _held: [Port; 6],
+    /// All of them, held also while no process listens on them.
+    held: [Port; 6],
     options: Options,
     /// Who vouches for Pebble itself.
     pub(crate) authority: Authority,
@@ -70,14 +70,19 @@ impl Pebble {
             edge_https,
             acme,
             management,
-            _held: held,
+            held,
             dns_at,
             dns_management,
             options,
             authority,
             dir,
         };
-        until("the mock DNS is up", async || TcpStream::connect(dns_at).await.is_ok()).await;
+        let dns = pebble.dns.id();
+        until("the mock DNS is up", async || {
+            // The first two are its own; on the first it listens over UDP too.
+            pebble.held[..2].iter().all(|port| port.is_listened_on_by(dns))
+        })
+        .await;
         pebble.up().await;
         pebble
     }
@@ -116,9 +121,11 @@ impl Pebble {
         };
         let mut child = spawn(&mut command, "pebble");
         self.said.push(Lines::of(child.stdout.take().unwrap()));
+        let id = child.id();
         self.child = Some(child);
-        let acme = self.acme;
-        until("Pebble is up", async || TcpStream::connect(acme).await.is_ok()).await;
+        // The last two are its own; those before are the edge's.
+        let own = &self.held[4..];
+        until("Pebble is up", async || own.iter().all(|port| port.is_listened_on_by(id))).await;
     }
 
     pub(crate) fn down(&mut self) {

@@ -142,10 +142,10 @@ impl Peer {
         Self { name: name.to_owned(), child, stdout, stderr, heard: 0, ports, _dir: dir }
     }
 
-    /// Waits until this process, and no other, listens on its ports.
+    /// Waits until this process listens on its ports.
     fn wait_until_it_listens(&mut self) {
         let started = Instant::now();
-        while !self.ports.values().all(|port| listens(self.child.id(), port.port())) {
+        while !self.ports.values().all(|port| port.is_listened_on_by(self.child.id())) {
             assert!(self.child.try_wait().unwrap().is_none(), "{} ended", self.name);
             assert!(started.elapsed() < PATIENCE, "{} never listens", self.name);
             std::thread::sleep(Duration::from_millis(5));
@@ -252,22 +252,4 @@ fn command(name: &str, dir: &Path) -> Command {
 pub(crate) fn search_path() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     format!("{FOLDER}/.tools/bin:{path}:/usr/sbin:/usr/bin")
-}
-
-/// Whether this process holds a listening socket on this port (`proc_net(5)`); asking the port
-/// itself would be a connection that the peer may log or pass on.
-fn listens(process: u32, port: u16) -> bool {
-    let end = format!(":{port:04X}");
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap());
-    let sockets: Vec<String> = tables
-        .iter()
-        .flat_map(|table| table.lines())
-        .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        .filter(|words| words[1].ends_with(&end) && words[3] == "0A")
-        .map(|words| format!("socket:[{}]", words[9]))
-        .collect();
-    let Ok(files) = fs::read_dir(format!("/proc/{process}/fd")) else { return false };
-    files
-        .filter_map(|file| fs::read_link(file.ok()?.path()).ok())
-        .any(|link| sockets.iter().any(|socket| link.as_os_str() == socket.as_str()))
 }

@@ -4,11 +4,15 @@ pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
+pub(crate) const PRIORITY: u8 = 2;
 pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const PING: u8 = 6;
+pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
 pub(crate) const CONTINUATION: u8 = 9;
 
+pub(crate) const ACK: u8 = 1;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 
@@ -54,8 +58,26 @@ fn block(method: u8, path: &str) -> Vec<u8> {
     block
 }
 
+/// A literal field without indexing (RFC 7541 §6.2.2).
+pub(crate) fn literal(name: &str, value: &str) -> Vec<u8> {
+    let mut field = vec![0];
+    string(&mut field, name);
+    string(&mut field, value);
+    field
+}
+
+/// A string literal that is not Huffman coded: its length in seven bits, and what exceeds them seven
+/// at a time (RFC 7541 §5.1, §5.2).
 fn string(block: &mut Vec<u8>, text: &str) {
-    assert!(text.len() < 127);
-    block.push(u8::try_from(text.len()).unwrap());
+    if let Some(mut rest) = text.len().checked_sub(127) {
+        block.push(127);
+        while rest >= 128 {
+            block.push(0x80 | u8::try_from(rest % 128).unwrap());
+            rest /= 128;
+        }
+        block.push(u8::try_from(rest).unwrap());
+    } else {
+        block.push(u8::try_from(text.len()).unwrap());
+    }
     block.extend_from_slice(text.as_bytes());
 }

@@ -5,6 +5,7 @@ pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod frames;
 pub(crate) mod golden;
+pub(crate) mod heads;
 mod metrics;
 pub(crate) mod port;
 pub(crate) mod process;

@@ -1,3 +1,4 @@
+use super::port::listening;
 use super::{Authority, Metrics, PATIENCE, certified, settings};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, PipeReader, Read};
@@ -156,7 +157,6 @@ impl Edge {
 
     fn note_addresses(&mut self, text: &str) {
         for (kind, address) in text.lines().filter_map(listening) {
-            let address = address.parse().unwrap();
             match kind.as_str() {
                 "http" => self.http.push(address),
                 "https" => self.https.push(address),
@@ -240,18 +240,6 @@ pub(crate) fn command(dir: &Path) -> Command {
     let mut command = Command::new(PROGRAM);
     command.current_dir(dir).env_clear();
     command
-}
-
-/// What a line says of a listener: its kind and its address.
-fn listening(line: &str) -> Option<(String, String)> {
-    if let Ok(event) = serde_json::from_str::<serde_json::Value>(line) {
-        let word = |name: &str| Some(event[name].as_str()?.to_owned());
-        return (event["event"] == "listening").then(|| word("listener").zip(word("address")))?;
-    }
-    match line.split_whitespace().collect::<Vec<_>>()[..] {
-        ["listening", kind, address] => Some((kind.to_owned(), address.to_owned())),
-        _ => None,
-    }
 }
 
 fn write_settings(dir: &Path, settings: &str) -> PathBuf {

@@ -69,7 +69,11 @@ impl Service<Request<Incoming>> for CallbackService {
         let (answer, redirected) = match connection.decide(&snapshot, &head) {
             Handling::Answer(answer, redirected) => (answer, redirected),
             Handling::Form(form) => {
-                let Some(pending) = self.pending(Pending::Form) else {
+                let query = form.query().map_or(0, str::len);
+                let announced = body.size_hint().upper().unwrap_or(u64::MAX);
+                let limit = snapshot.settings.limits.form_bytes;
+                let bytes = query + usize::try_from(announced).unwrap_or(limit).min(limit);
+                let Some(pending) = self.pending(Pending::Form { bytes }) else {
                     return connection.respond(&snapshot, &exchange, too_many_pending(), None);
                 };
                 let snapshot = Arc::clone(&snapshot);

@@ -55,9 +55,10 @@ pub(super) const SLOW_START: Duration = Duration::from_secs(5);
 /// connection; far below any mobile network.
 const MINIMUM_RATE: u32 = 500;
 
-/// Forms of one connection whose bodies may be awaited at the same time. Each may hold a query and a
-/// body. HTTP/1 has one; a browser has one over HTTP/2 as well.
-const PENDING_FORMS: u32 = 4;
+/// What the forms of one connection may hold while their bodies are awaited: queries and announced
+/// bodies, in bytes. HTTP/1 has one form at a time, which may be larger. A form of a provider is 1 to
+/// 4 KiB.
+const PENDING_FORM_BYTES: usize = 96 * 1024;
 
 /// Self-checks that one connection may await at the same time.
 const PENDING_SELF_CHECKS: u32 = 2;
@@ -128,8 +129,8 @@ pub(super) enum Event {
 /// Work on a response that has a deadline of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pending {
-    /// The body of a form is awaited.
-    Form,
+    /// The body of a form is awaited; query and announced body have so many bytes.
+    Form { bytes: usize },
     /// The result of a self-check is awaited.
     SelfCheck,
 }
@@ -167,6 +168,7 @@ pub(super) struct Lifecycle {
     /// Requests without a complete response.
     in_flight: u32,
     forms: u32,
+    form_bytes: usize,
     self_checks: u32,
     /// HTTP/1: what was read and not parsed yet.
     unparsed: Unparsed,
@@ -208,6 +210,7 @@ impl Lifecycle {
             fresh: true,
             in_flight: 0,
             forms: 0,
+            form_bytes: 0,
             self_checks: 0,
             unparsed: Unparsed::default(),
             stalled: None,
@@ -227,9 +230,13 @@ impl Lifecycle {
             Event::Read { heads, partial } => return self.read(heads, partial, now),
             Event::Request => return self.request(now),
             Event::Pending(pending) => return self.pending(pending),
-            Event::Completed(pending) => {
-                let count = self.count_of(pending);
-                *count = count.saturating_sub(1);
+            Event::Completed(Pending::Form { bytes }) => {
+                self.forms = self.forms.saturating_sub(1);
+                self.form_bytes = self.form_bytes.saturating_sub(bytes);
+                self.since = now;
+            }
+            Event::Completed(Pending::SelfCheck) => {
+                self.self_checks = self.self_checks.saturating_sub(1);
                 self.since = now;
             }
             Event::BodyStarted => self.in_flight += 1,
@@ -363,23 +370,23 @@ impl Lifecycle {
     }
 
     fn pending(&mut self, pending: Pending) -> Action {
-        let limit = match pending {
-            Pending::Form => PENDING_FORMS,
-            Pending::SelfCheck => PENDING_SELF_CHECKS,
-        };
-        let count = self.count_of(pending);
-        if *count >= limit {
-            return Action::Refuse;
-        }
-        *count += 1;
-        Action::Continue
-    }
-
-    fn count_of(&mut self, pending: Pending) -> &mut u32 {
         match pending {
-            Pending::Form => &mut self.forms,
-            Pending::SelfCheck => &mut self.self_checks,
+            Pending::Form { bytes } => {
+                let sum = self.form_bytes.saturating_add(bytes);
+                if self.forms > 0 && sum > PENDING_FORM_BYTES {
+                    return Action::Refuse;
+                }
+                self.forms += 1;
+                self.form_bytes = sum;
+            }
+            Pending::SelfCheck => {
+                if self.self_checks >= PENDING_SELF_CHECKS {
+                    return Action::Refuse;
+                }
+                self.self_checks += 1;
+            }
         }
+        Action::Continue
     }
 
     /// A response was handed over, or its body was taken. The former alone is no progress of the

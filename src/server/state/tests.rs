@@ -7,6 +7,9 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::VecDeque;
 
+/// A third of what may be awaited.
+const FORM: Pending = Pending::Form { bytes: PENDING_FORM_BYTES / 3 };
+
 fn limits() -> Limits {
     Limits {
         connections: 10,
@@ -112,7 +115,7 @@ impl Model {
             Step::Poll => self.poll(),
             Step::Complete => {
                 if let Some(close) = self.pending.take() {
-                    self.on(Event::Completed(Pending::Form));
+                    self.on(Event::Completed(FORM));
                     self.respond(close);
                     self.poll();
                 }
@@ -143,7 +146,7 @@ impl Model {
                 return;
             }
             if self.buffered.len() % 3 == 2 {
-                assert_eq!(self.on(Event::Pending(Pending::Form)), Action::Continue);
+                assert_eq!(self.on(Event::Pending(FORM)), Action::Continue);
                 self.pending = Some(close);
             } else {
                 self.respond(close);
@@ -259,10 +262,10 @@ proptest! {
                     }
                 }
                 2 | 3 => {
-                    let pending = if kind == 2 { Pending::Form } else { Pending::SelfCheck };
+                    let pending = if kind == 2 { FORM } else { Pending::SelfCheck };
                     if life.on(Event::Request, now) == Action::Continue {
                         let count = if kind == 2 { &mut forms } else { &mut checks };
-                        let few = if kind == 2 { PENDING_FORMS } else { PENDING_SELF_CHECKS };
+                        let few = if kind == 2 { 3 } else { PENDING_SELF_CHECKS };
                         let accepted = life.on(Event::Pending(pending), now) == Action::Continue;
                         prop_assert_eq!(accepted, *count < few);
                         if accepted {
@@ -274,7 +277,7 @@ proptest! {
                 }
                 4 if forms > 0 => {
                     forms -= 1;
-                    life.on(Event::Completed(Pending::Form), now);
+                    life.on(Event::Completed(FORM), now);
                     life.on(Event::Responded { last: false }, now);
                 }
                 5 if checks > 0 => {
@@ -427,7 +430,7 @@ fn a_drain_gives_a_window_and_then_the_grace_period() {
     assert_eq!(due(&idle, now), (DRAIN_WINDOW, Action::Shutdown, None));
     let (mut busy, now) = ready(false);
     busy.on(Event::Request, now);
-    busy.on(Event::Pending(Pending::Form), now);
+    busy.on(Event::Pending(FORM), now);
     busy.on(Event::Drain { grace }, now);
     assert_eq!(due(&busy, now), (DRAIN_WINDOW + grace, Action::Drop, None));
 }
@@ -467,4 +470,17 @@ fn slow_arrivals_have_the_less_time_the_less_arrives() {
     assert_eq!(arrival_timeout(0, &limits), SLOW_START);
     assert_eq!(arrival_timeout(500, &limits), SLOW_START + SECOND);
     assert_eq!(arrival_timeout(usize::MAX, &limits), limits.request_timeout);
+}
+
+#[test]
+fn one_form_may_be_of_any_size_and_several_share_a_budget() {
+    let (mut life, now) = ready(true);
+    let form = |bytes| Event::Pending(Pending::Form { bytes });
+    assert_eq!(life.on(form(usize::MAX), now), Action::Continue);
+    assert_eq!(life.on(form(1), now), Action::Refuse);
+    life.on(Event::Completed(Pending::Form { bytes: usize::MAX }), now);
+    for _ in 0..64 {
+        assert_eq!(life.on(form(PENDING_FORM_BYTES / 64), now), Action::Continue);
+    }
+    assert_eq!(life.on(form(PENDING_FORM_BYTES / 64), now), Action::Refuse);
 }

@@ -17,7 +17,11 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 // For responses without bodies: a fraction of hyper's defaults serves any browser.
-const STREAMS: u32 = 32;
+
+/// `h2` decodes all heads that have arrived before the first is answered, and a head may take three
+/// times its bytes in memory. A browser has one or two requests for a callback, and a proxy gets its
+/// responses at once.
+const STREAMS: u32 = 16;
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 128 * 1024;
 const SEND_BUFFER: usize = 32 * 1024;

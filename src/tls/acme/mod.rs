@@ -98,7 +98,7 @@ pub fn start(
         accounts: tokio::sync::Mutex::default(),
     });
     store.keep_only(&context.names());
-    metrics.acme_ends();
+    metrics.acme_domains(&context.names());
     {
         let mut standings = board.lock();
         standings.retain(|name, _| context.names().iter().any(|known| **known == **name));
@@ -119,7 +119,7 @@ pub fn start(
 pub fn end(board: &Board, store: &Store, metrics: &Metrics) {
     store.keep_only(&[]);
     store.tell(metrics);
-    metrics.acme_ends();
+    metrics.acme_domains(&[]);
     board.lock().clear();
 }
 

@@ -1,6 +1,7 @@
 //! What is asked of the edge itself: health, metrics, the self-check, the answers to challenges.
 
 use super::answer::{self, Answer};
+use super::self_check::NoOutcome;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
 use crate::observe::Sampled;
@@ -79,8 +80,14 @@ pub(super) async fn self_check(shared: &Shared, snapshot: &Arc<Snapshot>, head: 
         answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return answer;
     }
-    let Some(outcome) = shared.self_check.outcome(Arc::clone(snapshot)).await else {
-        return answer::text(StatusCode::SERVICE_UNAVAILABLE, "the check came to no end");
+    let outcome = match shared.self_check.outcome(&shared.snapshot).await {
+        Ok(outcome) => outcome,
+        Err(NoOutcome::Draining) => {
+            return answer::text(StatusCode::SERVICE_UNAVAILABLE, "draining");
+        }
+        Err(NoOutcome::Panicked) => {
+            return answer::text(StatusCode::SERVICE_UNAVAILABLE, "the check did not finish");
+        }
     };
     let status = match outcome.verdict() {
         Verdict::Pass | Verdict::Unconfirmed => StatusCode::OK,

@@ -86,8 +86,7 @@ impl CheckRound {
     fn start(&mut self, shared: &Arc<Shared>) {
         self.last = Instant::now();
         let shared = Arc::clone(shared);
-        let snapshot = shared.snapshot.load_full();
-        tokio::spawn(async move { shared.self_check.outcome(snapshot).await });
+        tokio::spawn(async move { shared.self_check.outcome(&shared.snapshot).await });
     }
 }
 
@@ -96,6 +95,8 @@ async fn leave(process: &mut Process, signals: &mut Signals, signal: &'static st
     let shared = Arc::clone(&process.shared);
     let shutdown = shared.snapshot.load().settings.shutdown.clone();
     shared.leaving.store(true, Relaxed);
+    // Its requests would wait longer than `grace` allows.
+    shared.self_check.stop();
     notify(&[NotifyState::Stopping]);
     tracing::info!(
         event = "draining",

@@ -5,6 +5,7 @@ use super::self_check::NoOutcome;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
 use crate::observe::Sampled;
+use crate::redirect;
 use crate::report::{self, Verdict};
 use crate::tls::acme::CHALLENGE_PATH;
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 use secrecy::ExposeSecret as _;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 const OPEN_METRICS: HeaderValue =
@@ -54,6 +56,9 @@ pub(super) fn admin(shared: &Shared, head: &Parts) -> Answer {
     if let Some(answer) = health_at(shared, head) {
         return answer;
     }
+    if !is_private_name(&shared.snapshot.load(), head) {
+        return misdirected();
+    }
     match head.uri.path() {
         "/metrics" => answer::reading(head, || {
             let text = shared.metrics.text(&Sampled {
@@ -73,6 +78,9 @@ pub(super) fn admin(shared: &Shared, head: &Parts) -> Answer {
 
 /// What the self-check found, for whoever may see it: a page for a browser, else JSON.
 pub(super) async fn self_check(shared: &Shared, snapshot: &Arc<Snapshot>, head: &Parts) -> Answer {
+    if snapshot.has_admin() && !is_private_name(snapshot, head) {
+        return misdirected();
+    }
     if let Some(token) = &snapshot.settings.self_check.token
         && !presents(head, token.expose_secret().as_bytes())
     {
@@ -116,6 +124,40 @@ pub(super) fn is_challenge(snapshot: &Snapshot, head: &Parts) -> bool {
 /// Whether the self-check is asked for.
 pub(super) fn is_self_check(head: &Parts) -> bool {
     head.uri.path() == SELF_CHECK && matches!(head.method, Method::GET | Method::HEAD)
+}
+
+/// Domains in which no one can register a name: RFC 6761, RFC 6762, RFC 8375, ICANN's reservation of
+/// `.internal`, and the services of Kubernetes.
+const PRIVATE_DOMAINS: &[&str] = &["localhost", "local", "home.arpa", "internal", "svc"];
+
+/// Whether the `Host` of a request to the admin listener is one that a web page of others cannot
+/// have: an address, a name without a dot, a name in a private domain, or a host of the settings.
+///
+/// A page whose name resolves to this machine a moment after it was loaded (DNS rebinding) is of
+/// the same origin as what it then requests: it may read the responses, sends no `Origin`, and over
+/// plain HTTP no `Sec-Fetch-Site`. `Host` alone still shows the name, which is one that its owner
+/// registered. Probes and scrapers use addresses, the names of containers and services, or no `Host`
+/// at all (HTTP/1.0).
+fn is_private_name(snapshot: &Snapshot, head: &Parts) -> bool {
+    let host = match redirect::requested_host(head.version, &head.uri, &head.headers) {
+        Ok(Some(host)) => host,
+        Ok(None) => return true,
+        Err(_) => return false,
+    };
+    let settings = &snapshot.settings;
+    let top = PRIVATE_DOMAINS.iter().any(|domain| {
+        host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    });
+    top || !host.contains('.')
+        || host.starts_with('[')
+        || host.parse::<Ipv4Addr>().is_ok()
+        || settings.routes.names_host(&host)
+        || settings.public_url.as_ref().is_some_and(|origin| origin.host.as_str() == &*host)
+}
+
+fn misdirected() -> Answer {
+    let hint = "unknown host: use an IP address, or a host that the settings name";
+    answer::text(StatusCode::MISDIRECTED_REQUEST, hint)
 }
 
 /// Whether the request carries the bearer token (RFC 6750 §2.1). An empty token opens nothing.

@@ -1,6 +1,12 @@
 //! ACME where there is no directory; with one, it is shown in `tests/peers/acme/`.
 
-use crate::support::{Authority, Edge, certified, connect, connect_tls};
+use crate::support::{Authority, Edge, certified, connect, connect_tls, until};
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use tempfile::TempDir;
+
+const NONBLOCK: i32 = OFlags::NONBLOCK.bits().cast_signed();
 
 const SETTINGS: &str = "
     public_url = 'https://auth.example.com'
@@ -35,4 +41,28 @@ async fn beside_it_files_serve() {
     let ready = connect(edge.admin[0]).await.get("/readyz").await.unwrap();
     assert_eq!(ready.status, 200);
     connect_tls(&authority, edge.https[0], "files.example.com", &[]).await.unwrap();
+}
+
+/// The journal is a pipe that nobody writes to, as on a network file system whose server is gone; one
+/// thread serves.
+#[tokio::test]
+async fn state_that_cannot_be_read_at_the_moment_holds_up_no_request() {
+    let dir = TempDir::new().unwrap();
+    let journal = dir.path().join("acme/auth.example.com.json");
+    std::fs::create_dir(dir.path().join("acme")).unwrap();
+    mknodat(CWD, &journal, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let edge = Edge::start_in(dir, SETTINGS, |command| {
+        command.env("TOKIO_WORKER_THREADS", "1");
+    });
+    let write = || OpenOptions::new().write(true).custom_flags(NONBLOCK).open(&journal);
+    let mut held = None;
+    until("it is read", async || {
+        held = held.take().or(write().ok());
+        held.is_some()
+    })
+    .await;
+    let reply = connect(edge.admin[0]).await.get("/healthz").await.expect("no answer");
+    assert_eq!(reply.status, 200);
+    let log = edge.finish();
+    assert!(log.contains("drained"), "{log}");
 }

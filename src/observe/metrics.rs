@@ -325,7 +325,8 @@ mod tests {
         ];
         never_missing(certificates, text, &series);
         let self_check = || {
-            metrics.self_checked(true, [("r".to_owned(), "x", true), ("r".to_owned(), "y", false)])
+            let results = [("r".to_owned(), "x", true), ("r".to_owned(), "y", false)];
+            metrics.self_checked(true, results);
         };
         let series = [
             "self_check_failed{route=\"r\",check=\"x\"} 1",

@@ -140,7 +140,8 @@ async fn see_to_all(context: Arc<Context>) {
                 let folder = context.folder.clone();
                 let read = folder.blocking(move |_| Ok(Keeper::new(&name, &context)));
                 if let Ok(keeper) = read.await {
-                    keeper.run().await;
+                    // On the heap: it is too large to be moved about on a worker's stack.
+                    Box::pin(keeper.run()).await;
                 }
             });
         }

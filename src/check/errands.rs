@@ -12,6 +12,7 @@ use crate::redirect::Target;
 use bytes::Bytes;
 use http::Method;
 use http::header::LOCATION;
+use std::collections::HashSet;
 use std::net::SocketAddr;
 
 /// More redirects than this are not followed.
@@ -42,17 +43,19 @@ pub(super) async fn follow(prober: &Prober, plan: &Plan, seen: &Observations) ->
     };
     let mut place = seen.callback.clone();
     let mut stations = vec![place.shown()];
+    // A place that is asked again with another query may lead elsewhere then.
+    let mut asked =
+        HashSet::from([(place.shown(), seen.first().and_then(|it| it.probe.query.clone()))]);
     for _ in 0..MOST_HOPS {
         let Some((next, query)) = next(&place, &got.answer) else { return Trail::Lost };
         if !next.server.is_kin_of(&seen.callback.server) {
             return Trail::Lost;
         }
         let shown = next.shown();
-        if stations.contains(&shown) {
-            stations.push(shown);
+        stations.push(shown.clone());
+        if !asked.insert((shown, query.clone())) {
             return Trail::Loop(stations);
         }
-        stations.push(shown);
         place = next;
         let server = &place.server;
         let resolved = prober.outbound.resolve(&server.host, server.port);
@@ -70,7 +73,8 @@ pub(super) async fn follow(prober: &Prober, plan: &Plan, seen: &Observations) ->
             Landing::Stays(_) => return Trail::Lost,
         }
     }
-    Trail::Loop(stations)
+    let places: HashSet<_> = stations.iter().collect();
+    if places.len() < stations.len() { Trail::Loop(stations) } else { Trail::Endless(stations) }
 }
 
 /// Where a `Location` leads from here (RFC 9110 §10.2.2).

@@ -39,6 +39,8 @@ pub(super) enum Trail {
     Loop(Vec<String>),
     /// To the target, by these stations.
     Detour(Vec<String>),
+    /// By these stations, all different, and further than is followed.
+    Endless(Vec<String>),
     /// Elsewhere.
     Lost,
 }

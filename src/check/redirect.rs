@@ -168,6 +168,14 @@ fn trail(seen: &Observations, findings: &mut Findings) -> Result<(), &'static st
                 .hint(format!("register {last} with the providers and in Nango, or let the first answer lead to the target"));
             findings.gate(check, "redirect.hops")
         }
+        Some(Trail::Endless(stations)) => {
+            findings.add(check("redirect.loop"));
+            let check = check("redirect.hops")
+                .fail(format!("takes more than {} hops", stations.len()))
+                .detail(stations.join(" → "))
+                .hint("let the first answer lead to the target; browsers give up after about 20 redirects");
+            findings.gate(check, "redirect.hops")
+        }
         Some(Trail::Lost) | None => {
             findings.add(check("redirect.loop"));
             findings.add(check("redirect.hops"));

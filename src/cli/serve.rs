@@ -6,6 +6,10 @@ use listenfd::ListenFd;
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long file work that is in progress may go on after all else has ended.
+const FILE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Run the edge; so does no command at all
 #[derive(Debug, Default, clap::Args)]
@@ -53,7 +57,10 @@ pub(super) fn run(_: &Serve, file: Option<&Path>) -> Exit {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&Problem::error("cannot start").caused_by(&error).into()),
     };
-    match runtime.block_on(server::serve(startup)) {
+    let ended = runtime.block_on(server::serve(startup));
+    // A file system that does not answer must not keep the process from its end.
+    runtime.shutdown_timeout(FILE_TIMEOUT);
+    match ended {
         Ok(Ended::Drained) => Exit::Done,
         Ok(Ended::Forced) => Exit::Failed,
         Err(problems) => refuse(&problems),

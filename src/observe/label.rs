@@ -1,4 +1,12 @@
-//! Everything that metrics and events tell apart, as closed sets of words.
+//! The label values of metrics and events, as closed sets.
+//!
+//! These enums are about connections, TLS and ACME, and still they are here and not in the modules that
+//! count with them. A label value is part of a metric as its name and help are: alerts and dashboards
+//! name it, the README lists it, and a change of it breaks them. [`super::Metrics`] holds all three in
+//! one place. The other ways were weighed: with the enums in their modules, either the table of metrics
+//! would import upwards; or each module would have a table of its own, and there would be no one list of
+//! metrics; or the table would know values as text alone, and no type would tie a counter to its values.
+//! The enums have no behaviour but their text: what decides on a value is in the module that counts.
 
 /// A label with a closed set of values, so that no client can grow a metric.
 pub trait Label: Copy + 'static {

@@ -1,3 +1,4 @@
+use super::gauges::GaugeSet;
 use super::label::{
     AcmeFailure, AcmeStep, ConnectionError, ConnectionState, Deadline, HandshakeFailure, Label,
     Limit, ListenerKind, Refusal, ReloadResult, Status,
@@ -120,19 +121,19 @@ metrics! {
         "1 when the last load of the settings succeeded, 0 when older settings are kept";
     reloaded_at: Gauge = "settings_loaded_seconds",
         "When the settings in force were loaded, Unix time";
-    certificate_not_after: Family<[(&'static str, String); 1], Gauge> = "certificate_not_after_seconds",
+    certificate_not_after: GaugeSet<1> = "certificate_not_after_seconds",
         "End of validity of each certificate, Unix time";
-    certificate_current: Family<[(&'static str, String); 1], Gauge> = "certificate_current",
+    certificate_current: GaugeSet<1> = "certificate_current",
         "1 when the certificate in use is the one on disk, 0 when an older one is kept";
     pub acme_steps: ByLabel<AcmeStep> = "acme_steps",
         "Steps taken to certificates by ACME, by step";
     pub acme_failures: ByLabel<AcmeFailure> = "acme_failures",
         "Certificates that could not be had by ACME, by reason; each is tried again";
-    acme_next: Family<[(&'static str, String); 1], Gauge> = "acme_next_seconds",
+    acme_next: GaugeSet<1> = "acme_next_seconds",
         "When the next certificate is ordered for each domain, Unix time";
     self_check_passed: Gauge = "self_check_passed",
         "1 when every callback passed the last self-check";
-    self_check_failed: Family<[(&'static str, String); 2], Gauge> = "self_check_failed",
+    self_check_failed: GaugeSet<2> = "self_check_failed",
         "1 when this check of this route failed in the last self-check, 0 when not";
     self_checked_at: Gauge = "self_check_seconds",
         "When the last self-check ended, Unix time; 0 for never";
@@ -179,42 +180,42 @@ impl Metrics {
         }
     }
 
-    /// Records the certificates in use, and forgets those before: name, end of validity in Unix
+    /// Records the certificates in use, in place of those before: name, end of validity in Unix
     /// time, whether it is the one on disk.
     pub fn certificates(&self, all: impl IntoIterator<Item = (String, i64, bool)>) {
-        self.certificate_not_after.clear();
-        self.certificate_current.clear();
-        for (name, not_after, current) in all {
-            let label = [("name", name)];
-            self.certificate_not_after.get_or_create_owned(&label).set(not_after);
-            self.certificate_current.get_or_create_owned(&label).set(i64::from(current));
-        }
+        let (ends, current): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .map(|(name, not_after, current)| {
+                let labels = [("name", name)];
+                ((labels.clone(), not_after), (labels, i64::from(current)))
+            })
+            .unzip();
+        self.certificate_not_after.replace(ends);
+        self.certificate_current.replace(current);
     }
 
     /// Records when a domain's next certificate is ordered, Unix time.
     pub fn acme_next(&self, domain: &str, at: u64) {
-        let label = [("domain", domain.to_owned())];
-        self.acme_next.get_or_create_owned(&label).set(i64::try_from(at).unwrap_or(i64::MAX));
+        let at = i64::try_from(at).unwrap_or(i64::MAX);
+        self.acme_next.set([("domain", domain.to_owned())], at);
     }
 
-    /// Forgets the domains.
-    pub fn acme_ends(&self) {
-        self.acme_next.clear();
+    /// Removes the domains for which no certificate is ordered any more.
+    pub fn acme_domains(&self, domains: &[Box<str>]) {
+        self.acme_next.retain(|[(_, known)]| domains.iter().any(|domain| **domain == **known));
     }
 
-    /// Records a self-check, and forgets the one before: route, id of the check, whether it failed.
+    /// Records a self-check, in place of the one before: route, id of the check, whether it failed.
     pub fn self_checked<'r>(
         &self,
         passed: bool,
         results: impl IntoIterator<Item = (String, &'r str, bool)>,
     ) {
+        self.self_check_failed.replace(results.into_iter().map(|(route, check, failed)| {
+            ([("route", route), ("check", check.to_owned())], i64::from(failed))
+        }));
         self.self_check_passed.set(i64::from(passed));
         self.self_checked_at.set(unix_seconds(SystemTime::now()));
-        self.self_check_failed.clear();
-        for (route, check, failed) in results {
-            let labels = [("route", route), ("check", check.to_owned())];
-            self.self_check_failed.get_or_create_owned(&labels).set(i64::from(failed));
-        }
     }
 
     /// Everything in the `OpenMetrics` text format.
@@ -281,4 +282,60 @@ fn resident_bytes() -> usize {
 
 fn open_files() -> usize {
     std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::{WatchMetrics, Watched};
+    use std::sync::atomic::AtomicBool;
+
+    /// Scrapes while `replace` runs again and again; every scrape must hold all of these.
+    fn never_missing(replace: impl Fn() + Sync, text: impl Fn() -> String, series: &[&str]) {
+        replace();
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    replace();
+                }
+            });
+            let texts: Vec<_> = (0..300).map(|_| text()).collect();
+            ended.store(true, Ordering::Relaxed);
+            for text in texts {
+                for series in series {
+                    assert!(text.contains(series), "no {series} in:\n{text}");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_scrape_sees_a_set_of_series_whole_or_not_at_all() {
+        let metrics = Metrics::new();
+        let text = || metrics.text(&Sampled::default()).unwrap();
+        let certificates = || {
+            metrics.certificates([("a".to_owned(), 7, true), ("b".to_owned(), 8, false)]);
+        };
+        let series = [
+            "certificate_not_after_seconds{name=\"a\"} 7",
+            "certificate_not_after_seconds{name=\"b\"} 8",
+            "certificate_current{name=\"a\"} 1",
+            "certificate_current{name=\"b\"} 0",
+        ];
+        never_missing(certificates, text, &series);
+        let self_check = || {
+            let results = [("r".to_owned(), "x", true), ("r".to_owned(), "y", false)];
+            metrics.self_checked(true, results);
+        };
+        let series = [
+            "self_check_failed{route=\"r\",check=\"x\"} 1",
+            "self_check_failed{route=\"r\",check=\"y\"} 0",
+        ];
+        never_missing(self_check, text, &series);
+        let watch = WatchMetrics::new();
+        let run = Watched { verdict: "pass", safe: true, switched: false, failed: 0 };
+        let series = ["integration{integration=\"i\",state=\"s\"} 1"];
+        never_missing(|| watch.ran(run, [("i", "s")]), || watch.text().unwrap(), &series);
+    }
 }

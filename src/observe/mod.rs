@@ -1,6 +1,7 @@
 //! What is seen from outside: log lines and metrics. Nothing here ever takes a query, a header
 //! or a body; what cannot be handed in cannot leak.
 
+mod gauges;
 mod label;
 mod log;
 mod metrics;

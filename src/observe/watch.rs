@@ -1,3 +1,4 @@
+use super::gauges::GaugeSet;
 use super::metrics::{Registered, unix_seconds};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -17,7 +18,7 @@ pub struct WatchMetrics {
     switched: Gauge,
     ended_at: Gauge,
     failed: Gauge,
-    integrations: Family<[(&'static str, String); 2], Gauge>,
+    integrations: GaugeSet<2>,
 }
 
 /// What one run found.
@@ -69,7 +70,7 @@ impl WatchMetrics {
         }
     }
 
-    /// Records a run, and forgets the integrations of the one before: key and state of each.
+    /// Records a run, with key and state of each integration in place of those before.
     pub fn ran<'s>(
         &self,
         run: Watched,
@@ -80,11 +81,9 @@ impl WatchMetrics {
         self.switched.set(i64::from(run.switched));
         self.failed.set(i64::try_from(run.failed).unwrap_or(i64::MAX));
         self.ended_at.set(unix_seconds(SystemTime::now()));
-        self.integrations.clear();
-        for (key, state) in integrations {
-            let labels = [("integration", key.to_owned()), ("state", state.to_owned())];
-            self.integrations.get_or_create_owned(&labels).set(1);
-        }
+        self.integrations.replace(integrations.into_iter().map(|(key, state)| {
+            ([("integration", key.to_owned()), ("state", state.to_owned())], 1)
+        }));
     }
 
     /// Everything in the `OpenMetrics` text format.

@@ -317,15 +317,18 @@ pub fn printable(text: &str) -> String {
     safe
 }
 
-/// Whether a character cannot be seen, or moves others about: controls, spaces of all kinds,
-/// and what Unicode calls default ignorable.
+/// Whether a character has no glyph, or changes the position of others: controls, whitespace,
+/// Unicode's `Default_Ignorable_Code_Point` and general category `Cf` (format), and the blank
+/// Braille pattern.
 pub fn is_invisible(character: char) -> bool {
     character.is_control()
         || character.is_whitespace()
         || matches!(u32::from(character),
-            0xAD | 0x34F | 0x61C | 0x115F | 0x1160 | 0x17B4 | 0x17B5 | 0x180B..=0x180E
-            | 0x200B..=0x200F | 0x202A..=0x202E | 0x2060..=0x206F | 0x3164 | 0xFE00..=0xFE0F
-            | 0xFEFF | 0xFFA0 | 0xFFF9..=0xFFFB | 0xE0000..=0xE0FFF)
+            0xAD | 0x34F | 0x600..=0x605 | 0x61C | 0x6DD | 0x70F | 0x890 | 0x891 | 0x8E2 | 0x115F
+            | 0x1160 | 0x17B4 | 0x17B5 | 0x180B..=0x180F | 0x200B..=0x200F | 0x202A..=0x202E
+            | 0x2060..=0x206F | 0x2800 | 0x3164 | 0xFE00..=0xFE0F | 0xFEFF | 0xFFA0
+            | 0xFFF0..=0xFFFB | 0x110BD | 0x110CD | 0x13430..=0x1343F | 0x1BCA0..=0x1BCA3
+            | 0x1D173..=0x1D17A | 0xE0000..=0xE0FFF)
 }
 
 /// More than this of one text is not shown.
@@ -334,6 +337,8 @@ const MOST_BYTES: usize = 2000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use regex_syntax::hir::{Class, HirKind};
+    use std::collections::BTreeSet;
 
     fn report(statuses: &[Status]) -> Report {
         let checks = statuses.iter().map(|status| Check {
@@ -388,5 +393,23 @@ mod tests {
     fn what_a_server_says_cannot_drive_a_terminal() {
         assert_eq!(printable("a\u{1b}[2J\u{202e}b\u{200b}é"), r"a\u{1b}[2J\u{202e}b\u{200b}é");
         assert!(printable(&"x".repeat(1 << 20)).len() < 3000);
+    }
+
+    #[test]
+    fn ignorable_and_format_characters_are_escaped_and_no_others() {
+        let unicode = r"[\p{Default_Ignorable_Code_Point}\p{Cf}\p{Cc}\p{White_Space}\u{2800}]";
+        let class = match regex_syntax::parse(unicode).unwrap().into_kind() {
+            HirKind::Class(Class::Unicode(class)) => class,
+            other => panic!("{other:?}"),
+        };
+        let expected: BTreeSet<char> =
+            class.iter().flat_map(|range| range.start()..=range.end()).collect();
+        let found: BTreeSet<char> = ('\0'..=char::MAX).filter(|it| is_invisible(*it)).collect();
+        let differ: Vec<_> = expected.symmetric_difference(&found).collect();
+        assert!(differ.is_empty(), "{differ:?}");
+        assert_eq!(
+            printable("a\u{180f}\u{fff0}\u{1bca0}\u{1d173}b"),
+            r"a\u{180f}\u{fff0}\u{1bca0}\u{1d173}b"
+        );
     }
 }

@@ -1,9 +1,11 @@
 //! What is asked of the edge itself: health, metrics, the self-check, the answers to challenges.
 
 use super::answer::{self, Answer};
+use super::self_check::NoOutcome;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
 use crate::observe::Sampled;
+use crate::redirect;
 use crate::report::{self, Verdict};
 use crate::tls::acme::CHALLENGE_PATH;
 use bytes::Bytes;
@@ -13,6 +15,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 use secrecy::ExposeSecret as _;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 const OPEN_METRICS: HeaderValue =
@@ -53,6 +56,9 @@ pub(super) fn admin(shared: &Shared, head: &Parts) -> Answer {
     if let Some(answer) = health_at(shared, head) {
         return answer;
     }
+    if !is_private_name(&shared.snapshot.load(), head) {
+        return misdirected();
+    }
     match head.uri.path() {
         "/metrics" => answer::reading(head, || {
             let text = shared.metrics.text(&Sampled {
@@ -70,7 +76,7 @@ pub(super) fn admin(shared: &Shared, head: &Parts) -> Answer {
     }
 }
 
-/// What a request for the self-check asks for, once its token was checked.
+/// What a request for the self-check asks for, once its name and its token were checked.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SelfCheckRequest {
     /// A browser gets a page, everything else JSON.
@@ -78,8 +84,11 @@ pub(super) struct SelfCheckRequest {
 }
 
 impl SelfCheckRequest {
-    /// Refuses a request without the token that the settings require.
+    /// Refuses a request under a public name, or without the token that the settings require.
     pub(super) fn of(snapshot: &Snapshot, head: &Parts) -> Result<Self, Answer> {
+        if snapshot.has_admin() && !is_private_name(snapshot, head) {
+            return Err(misdirected());
+        }
         if let Some(token) = &snapshot.settings.self_check.token
             && !presents(head, token.expose_secret().as_bytes())
         {
@@ -91,9 +100,15 @@ impl SelfCheckRequest {
     }
 
     /// Waits for the outcome and renders it.
-    pub(super) async fn answer(self, shared: &Shared, snapshot: &Arc<Snapshot>) -> Answer {
-        let Some(outcome) = shared.self_check.outcome(Arc::clone(snapshot)).await else {
-            return answer::text(StatusCode::SERVICE_UNAVAILABLE, "the check came to no end");
+    pub(super) async fn answer(self, shared: &Shared) -> Answer {
+        let outcome = match shared.self_check.outcome(&shared.snapshot).await {
+            Ok(outcome) => outcome,
+            Err(NoOutcome::Draining) => {
+                return answer::text(StatusCode::SERVICE_UNAVAILABLE, "draining");
+            }
+            Err(NoOutcome::Panicked) => {
+                return answer::text(StatusCode::SERVICE_UNAVAILABLE, "the check did not finish");
+            }
         };
         let status = match outcome.verdict() {
             Verdict::Pass | Verdict::Unconfirmed => StatusCode::OK,
@@ -124,6 +139,40 @@ pub(super) fn is_challenge(snapshot: &Snapshot, head: &Parts) -> bool {
 /// Whether the self-check is asked for.
 pub(super) fn is_self_check(head: &Parts) -> bool {
     head.uri.path() == SELF_CHECK && matches!(head.method, Method::GET | Method::HEAD)
+}
+
+/// Domains in which no one can register a name: RFC 6761, RFC 6762, RFC 8375, ICANN's reservation of
+/// `.internal`, and the services of Kubernetes.
+const PRIVATE_DOMAINS: &[&str] = &["localhost", "local", "home.arpa", "internal", "svc"];
+
+/// Whether the `Host` of a request to the admin listener is one that a web page of others cannot
+/// have: an address, a name without a dot, a name in a private domain, or a host of the settings.
+///
+/// A page whose name resolves to this machine a moment after it was loaded (DNS rebinding) is of
+/// the same origin as what it then requests: it may read the responses, sends no `Origin`, and over
+/// plain HTTP no `Sec-Fetch-Site`. `Host` alone still shows the name, which is one that its owner
+/// registered. Probes and scrapers use addresses, the names of containers and services, or no `Host`
+/// at all (HTTP/1.0).
+fn is_private_name(snapshot: &Snapshot, head: &Parts) -> bool {
+    let host = match redirect::requested_host(head.version, &head.uri, &head.headers) {
+        Ok(Some(host)) => host,
+        Ok(None) => return true,
+        Err(_) => return false,
+    };
+    let settings = &snapshot.settings;
+    let top = PRIVATE_DOMAINS.iter().any(|domain| {
+        host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    });
+    top || !host.contains('.')
+        || host.starts_with('[')
+        || host.parse::<Ipv4Addr>().is_ok()
+        || settings.routes.names_host(&host)
+        || settings.public_url.as_ref().is_some_and(|origin| origin.host.as_str() == &*host)
+}
+
+fn misdirected() -> Answer {
+    let hint = "unknown host: use an IP address, or a host that the settings name";
+    answer::text(StatusCode::MISDIRECTED_REQUEST, hint)
 }
 
 /// Whether the request carries the bearer token (RFC 6750 §2.1). An empty token opens nothing.

@@ -4,6 +4,7 @@ use super::process::{Process, Startup, cannot_start};
 use super::shared::Shared;
 use crate::config::Problems;
 use crate::observe::millis;
+use crate::tls::Refreshed;
 use sd_notify::NotifyState;
 use std::convert::Infallible;
 use std::io;
@@ -11,7 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 /// How often certificate files are looked at. Kubernetes swaps a symlink and sends no signal.
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
@@ -44,8 +46,7 @@ pub async fn serve(startup: Startup) -> Result<Ended, Problems> {
 
 /// Serves, reloads and rotates until it is asked to end; tells by which signal.
 async fn run(process: &mut Process, signals: &mut Signals) -> &'static str {
-    let mut look = interval(CERTIFICATE_LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut files = CertificatePoll::new();
     let mut check = CheckRound::begin();
     loop {
         tokio::select! {
@@ -56,12 +57,53 @@ async fn run(process: &mut Process, signals: &mut Signals) -> &'static str {
                     let began = NotifyState::monotonic_usec_now().ok();
                     notify(&[Some(NotifyState::Reloading), began].into_iter().flatten().collect::<Vec<_>>());
                     process.reload();
+                    files.discard();
                     notify(&[NotifyState::Ready]);
                 }
             },
             () = check.due(&process.shared) => check.start(&process.shared),
-            _ = look.tick() => process.look_at_certificates(),
+            refreshed = files.changed(&process.shared) => process.take_certificates(refreshed),
         }
+    }
+}
+
+/// Polls the certificate files on a thread that may block: a network file system may take long, and
+/// meanwhile signals are answered.
+struct CertificatePoll {
+    interval: Interval,
+    reading: Option<JoinHandle<Option<Refreshed>>>,
+}
+
+impl CertificatePoll {
+    fn new() -> Self {
+        let mut interval = interval(CERTIFICATE_LOOK);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { interval, reading: None }
+    }
+
+    /// Waits until files differ from what is in use. Cancel safe.
+    async fn changed(&mut self, shared: &Shared) -> Refreshed {
+        loop {
+            let reading = match &mut self.reading {
+                Some(reading) => reading,
+                none => {
+                    self.interval.tick().await;
+                    let current = shared.store.current();
+                    none.insert(spawn_blocking(move || current.refreshed()))
+                }
+            };
+            let read = reading.await;
+            self.reading = None;
+            // A panic is in the log already.
+            if let Ok(Some(refreshed)) = read {
+                return refreshed;
+            }
+        }
+    }
+
+    /// Forgets what is being read: it was compared with certificates that are in use no more.
+    fn discard(&mut self) {
+        self.reading = None;
     }
 }
 
@@ -86,8 +128,7 @@ impl CheckRound {
     fn start(&mut self, shared: &Arc<Shared>) {
         self.last = Instant::now();
         let shared = Arc::clone(shared);
-        let snapshot = shared.snapshot.load_full();
-        tokio::spawn(async move { shared.self_check.outcome(snapshot).await });
+        tokio::spawn(async move { shared.self_check.outcome(&shared.snapshot).await });
     }
 }
 
@@ -96,6 +137,8 @@ async fn leave(process: &mut Process, signals: &mut Signals, signal: &'static st
     let shared = Arc::clone(&process.shared);
     let shutdown = shared.snapshot.load().settings.shutdown.clone();
     shared.leaving.store(true, Relaxed);
+    // Its requests would wait longer than `grace` allows.
+    shared.self_check.stop();
     notify(&[NotifyState::Stopping]);
     tracing::info!(
         event = "draining",

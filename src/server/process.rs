@@ -10,7 +10,7 @@ use super::snapshot::Snapshot;
 use crate::config::{Loaded, Problem, Problems, Settings};
 use crate::observe::{Log, Metrics, ReloadResult};
 use crate::tls::acme::{self, Board, Running};
-use crate::tls::{Acceptor, Certificates, Store};
+use crate::tls::{Acceptor, Certificates, Refreshed, Store};
 use arc_swap::ArcSwap;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::collections::HashMap;
@@ -161,8 +161,7 @@ impl Process {
     }
 
     /// Takes certificates that changed on disk; one that cannot be used keeps the one before it.
-    pub(super) fn look_at_certificates(&self) {
-        let Some(refreshed) = self.shared.store.current().refreshed() else { return };
+    pub(super) fn take_certificates(&self, refreshed: Refreshed) {
         // Before it is told: whoever reads of it finds it so.
         use_certificates(&self.shared, &refreshed.certificates);
         for problem in refreshed.kept {

@@ -1,7 +1,9 @@
 //! The self-check: the prober against the edge's own callbacks, from outside.
 //!
-//! One run at a time, whoever asks; its answer is given again for a while. Nothing in a request
-//! says what is contacted: the plans come from the settings.
+//! One run at a time, however many requests ask for one; its outcome is reused for a while. A run
+//! belongs to the settings in force when it starts: a run for newer settings replaces it, and its
+//! requests get the newer outcome. No run outlives the start of the drain, whose grace period is for
+//! callbacks. Nothing in a request determines what is contacted: the plans come from the settings.
 
 use super::origin;
 use super::snapshot::{Snapshot, name};
@@ -10,9 +12,11 @@ use crate::observe::{Metrics, millis};
 use crate::outbound::{Limits, Outbound, Resolver};
 use crate::report::{Check, Report, Status, Verdict};
 use crate::tls::acme::Board;
+use arc_swap::ArcSwap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 /// How long each step of a probe may take.
 const STEP: Duration = Duration::from_secs(5);
@@ -30,7 +34,17 @@ pub(super) struct SelfCheck {
 #[derive(Debug, Default)]
 struct State {
     last: Option<Arc<Outcome>>,
-    running: Option<watch::Receiver<Option<Arc<Outcome>>>>,
+    run: Option<Run>,
+    /// Set when the process drains.
+    stopped: bool,
+}
+
+/// A run in progress, or one that ended. It is aborted when it is dropped.
+#[derive(Debug)]
+struct Run {
+    snapshot: Arc<Snapshot>,
+    outcome: watch::Receiver<Option<Arc<Outcome>>>,
+    _task: AbortOnDropHandle<()>,
 }
 
 /// What a run found.
@@ -43,36 +57,70 @@ pub(super) struct Outcome {
     snapshot: Arc<Snapshot>,
 }
 
+/// Why there is no outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoOutcome {
+    /// The process drains.
+    Draining,
+    /// The run panicked.
+    Panicked,
+}
+
 impl SelfCheck {
     pub(super) fn new(board: Arc<Board>, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self { state: Mutex::default(), board, metrics })
     }
 
-    /// The last outcome while it is fresh, else that of a run: the one under way or a new one.
-    /// `None` when the run came to no end.
-    pub(super) async fn outcome(self: &Arc<Self>, snapshot: Arc<Snapshot>) -> Option<Arc<Outcome>> {
-        let mut running = {
-            let mut state = self.lock();
-            let fresh = state.last.as_ref().filter(|outcome| {
-                Arc::ptr_eq(&outcome.snapshot, &snapshot)
-                    && outcome.ended.elapsed() < snapshot.settings.self_check.cache
-            });
-            if let Some(fresh) = fresh {
-                return Some(Arc::clone(fresh));
+    /// The outcome for the current settings: the last one while it is fresh, else that of the run in
+    /// progress or of a new one.
+    pub(super) async fn outcome(
+        self: &Arc<Self>,
+        current: &ArcSwap<Snapshot>,
+    ) -> Result<Arc<Outcome>, NoOutcome> {
+        let mut awaited = None;
+        loop {
+            let mut outcome = {
+                let mut state = self.lock();
+                if state.stopped {
+                    return Err(NoOutcome::Draining);
+                }
+                // Loaded under the lock, so that no older settings replace a run for newer ones.
+                let snapshot = current.load_full();
+                let last = state.last.as_ref().filter(|last| {
+                    Arc::ptr_eq(&last.snapshot, &snapshot)
+                        && last.ended.elapsed() < snapshot.settings.self_check.cache
+                });
+                if let Some(last) = last {
+                    return Ok(Arc::clone(last));
+                }
+                match &state.run {
+                    Some(run) if run.is_awaited(awaited.as_ref()) => {
+                        return Err(NoOutcome::Panicked);
+                    }
+                    Some(run) if run.is_in_progress(&snapshot) => run.outcome.clone(),
+                    _ => state.run.insert(self.start(snapshot)).outcome.clone(),
+                }
+            };
+            // The sender is dropped before it has sent when the run was replaced, or panicked.
+            if let Ok(Some(outcome)) = outcome.wait_for(Option::is_some).await.as_deref() {
+                return Ok(Arc::clone(outcome));
             }
-            // A run whose sender is gone has panicked, and is no longer under way.
-            let running = state.running.as_ref().filter(|running| running.has_changed().is_ok());
-            if let Some(running) = running {
-                running.clone()
-            } else {
-                let (sender, receiver) = watch::channel(None);
-                state.running = Some(receiver.clone());
-                // A task of its own: it goes on when the client that asked has gone.
-                tokio::spawn(Arc::clone(self).run(snapshot, sender));
-                receiver
-            }
-        };
-        running.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone())
+            awaited = Some(outcome);
+        }
+    }
+
+    /// Ends the run in progress and starts none any more: the process drains.
+    pub(super) fn stop(&self) {
+        let mut state = self.lock();
+        state.stopped = true;
+        state.run = None;
+    }
+
+    /// A task of its own: it goes on when the client that requested it has gone.
+    fn start(self: &Arc<Self>, snapshot: Arc<Snapshot>) -> Run {
+        let (sender, outcome) = watch::channel(None);
+        let run = Arc::clone(self).run(Arc::clone(&snapshot), sender);
+        Run { snapshot, outcome, _task: AbortOnDropHandle::new(tokio::spawn(run)) }
     }
 
     async fn run(
@@ -84,11 +132,7 @@ impl SelfCheck {
         tell_of_certificates(&self.board, &mut reports);
         self.record(&snapshot, &reports);
         let outcome = Arc::new(Outcome { reports, ended: Instant::now(), snapshot });
-        {
-            let mut state = self.lock();
-            state.last = Some(Arc::clone(&outcome));
-            state.running = None;
-        }
+        self.lock().last = Some(Arc::clone(&outcome));
         let _ = sender.send(Some(outcome));
     }
 
@@ -133,6 +177,18 @@ impl SelfCheck {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing under the lock can leave it half-way.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Run {
+    /// Whether it is for these settings, and may still have an outcome.
+    fn is_in_progress(&self, snapshot: &Arc<Snapshot>) -> bool {
+        Arc::ptr_eq(&self.snapshot, snapshot) && self.outcome.has_changed().is_ok()
+    }
+
+    /// Whether it is the one that this receiver waited for.
+    fn is_awaited(&self, receiver: Option<&watch::Receiver<Option<Arc<Outcome>>>>) -> bool {
+        receiver.is_some_and(|receiver| receiver.same_channel(&self.outcome))
     }
 }
 

@@ -89,7 +89,7 @@ impl Service<Request<Incoming>> for CallbackService {
                 };
                 let snapshot = Arc::clone(&snapshot);
                 return Responding::Later(Box::pin(async move {
-                    let answer = request.answer(&pending.connection.shared, &snapshot).await;
+                    let answer = request.answer(&pending.connection.shared).await;
                     pending.finish(&snapshot, &exchange, answer, None)
                 }));
             }

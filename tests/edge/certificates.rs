@@ -1,7 +1,10 @@
 //! Certificates that change while the edge serves.
 
 use crate::support::{Authority, Edge, connect_tls, settings, until};
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::process::Signal;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -115,4 +118,32 @@ async fn a_pair_that_cannot_be_used_keeps_the_last_good_one_and_says_so_once() {
     until("mended", async || metric(&edge, "certificate_current").await > 0.0).await;
     let log = edge.stop().1;
     assert!(!log.contains("PRIVATE KEY-----"), "{log}");
+}
+
+/// As on a network file system whose server is gone: what is read never comes.
+#[tokio::test]
+async fn a_file_that_blocks_holds_up_no_signal() {
+    let authority = Authority::new();
+    let mut edge = edge(&authority, "one.example");
+    let pem = edge.dir().join("live/edge.pem");
+    std::fs::remove_file(&pem).unwrap();
+    mknodat(CWD, &pem, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    // It can be opened so only when someone reads, who then waits for what is never written.
+    let write = || {
+        OpenOptions::new()
+            .write(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(&pem)
+    };
+    let mut held = None;
+    until("it is read", async || {
+        held = held.take().or(write().ok());
+        held.is_some()
+    })
+    .await;
+    assert!(shows(&edge, &authority, "one.example").await);
+    edge.signal(Signal::TERM);
+    edge.wait_for("draining");
+    let (status, log) = edge.wait();
+    assert!(status.code() == Some(0) && log.contains("drained"), "{status}: {log}");
 }

@@ -1,6 +1,6 @@
 //! `health`, as a container runtime runs it.
 
-use crate::support::{Authority, Edge, command, connect, expired, free, until};
+use crate::support::{Authority, Edge, command, connect, expired, free, settings, until};
 use rustix::process::Signal;
 use std::net::TcpListener;
 use std::process::Output;
@@ -148,4 +148,67 @@ fn settings_that_say_no_address_are_a_usage_error() {
     let (code, help, _) = told(&health("", &["--help"]));
     assert_eq!(code, Some(0));
     assert!(help.contains("Example:\n  callback-edge -c config.toml health --ready"), "{help}");
+}
+
+/// A page whose name leads to the browser's own machine a moment later (DNS rebinding) is of the
+/// same origin, and could read what it gets; the name alone gives it away.
+#[tokio::test]
+async fn the_admin_listener_answers_under_no_name_that_others_can_register() {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("token"), "token-1").unwrap();
+    let settings = settings::plain(
+        "
+        self_check.token_file = '{dir}/token'
+        public_url = 'https://edge.example.org'
+        [[route]]
+        host = 'auth.example.com'
+        path = '/oauth/callback'
+        ",
+    );
+    let edge = Edge::start_in(dir, &settings, |_| {});
+    // The self-check is not run, as the token is missing.
+    let statuses = async |host: &str| {
+        let mut statuses = Vec::new();
+        for target in ["/metrics", "/self-check", "/healthz", "/readyz"] {
+            let mut client = connect(edge.admin[0]).await;
+            let reply = client.request("GET", target, &format!("Host: {host}\r\n"), b"").await;
+            statuses.push(reply.unwrap().status);
+        }
+        statuses
+    };
+    for host in [
+        "evil.example",
+        "127.0.0.1.evil.example:9090",
+        "localhost.evil.example",
+        "svc.evil.example",
+        "a.localhost.com",
+        "auth.example.com.evil.example",
+        "callback-edge.app",
+    ] {
+        assert_eq!(statuses(host).await, [421, 421, 200, 200], "{host}");
+    }
+    for host in [
+        "127.0.0.1",
+        "10.1.2.3:9090",
+        "[::1]:9090",
+        "[::ffff:127.0.0.1]",
+        "localhost:9090",
+        "LOCALHOST.",
+        "callback-edge:9090",
+        "callback-edge.auth.svc:9090",
+        "callback-edge.auth.svc.cluster.local:9090",
+        "node.internal",
+        "app.localhost",
+        "edge.home.arpa",
+        "Auth.Example.com:9090",
+        "edge.example.org",
+    ] {
+        assert_eq!(statuses(host).await, [200, 401, 200, 200], "{host}");
+    }
+    let mut client = connect(edge.admin[0]).await;
+    client.send(b"GET /metrics HTTP/1.0\r\n\r\n").await;
+    assert_eq!(client.reply().await.unwrap().status, 200);
+    let mut client = connect(edge.admin[0]).await;
+    let fields = "Host: localhost\r\nHost: localhost\r\n";
+    assert_eq!(client.request("GET", "/metrics", fields, b"").await.unwrap().status, 421);
 }

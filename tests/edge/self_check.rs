@@ -1,8 +1,11 @@
 //! The self-check endpoint: what it says, to whom, and that nobody can turn it on others.
 
-use crate::support::{Edge, Reply, certified, check, connect, settings, until};
+use crate::support::{Edge, Reply, certified, check, connect, settings, soon, until};
+use rustix::process::Signal;
 use serde_json::Value;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
 
 /// Leaves Nango alone: nothing of these tests leaves the machine.
 const ALONE: &str = "
@@ -36,7 +39,7 @@ async fn a_right_edge_passes_its_own_check() {
     edge.rewrite(&format!(
         "{settings}\nself_check.connect_to = ['auth.example.com:443:{https}', 'auth.example.com:80:{http}']"
     ));
-    edge.signal(rustix::process::Signal::HUP);
+    edge.signal(Signal::HUP);
     edge.wait_for("\"reloaded\"");
     let reply = get(&edge, "/self-check", "").await;
     let reports = report(&reply);
@@ -137,12 +140,12 @@ async fn a_token_is_asked_for_when_there_is_one() {
         get(edge, "/self-check", &format!("Authorization: Bearer {token}\r\n")).await.status
     };
     std::fs::write(edge.dir().join("token"), "\n").unwrap();
-    edge.signal(rustix::process::Signal::HUP);
+    edge.signal(Signal::HUP);
     edge.wait_for("is empty");
     assert_eq!((status(&edge, "canary-token-31").await, status(&edge, "").await), (200, 401));
     std::fs::write(edge.dir().join("token"), "canary-token-32").unwrap();
     assert_eq!(status(&edge, "canary-token-31").await, 200);
-    edge.signal(rustix::process::Signal::HUP);
+    edge.signal(Signal::HUP);
     edge.wait_for("\"reloaded\"");
     assert_eq!(
         (status(&edge, "canary-token-31").await, status(&edge, "canary-token-32").await),
@@ -171,4 +174,58 @@ async fn it_runs_by_itself_for_the_metrics() {
         .await;
     let query = "self_check_failed{route=\"/oauth/callback\",check=\"redirect.query\"}";
     assert_eq!(edge.metrics().await.find(query), Some(0.0));
+}
+
+/// A callback that accepts connections and never answers.
+async fn hanging() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    (listener, url)
+}
+
+/// Requests the self-check, and returns when the callback that is checked has a connection.
+async fn begin(
+    edge: &Edge,
+    callback: &TcpListener,
+) -> (tokio::task::JoinHandle<Option<Reply>>, TcpStream) {
+    let mut client = connect(edge.http[0]).await;
+    let request = tokio::spawn(async move { client.get("/self-check").await });
+    let (held, _) = soon(callback.accept()).await.unwrap();
+    (request, held)
+}
+
+#[tokio::test]
+async fn a_run_of_the_settings_before_a_reload_answers_no_request_after_it() {
+    let (callback, url) = hanging().await;
+    let mut edge = Edge::start(&format!("public_url = '{url}'{ALONE}"));
+    let (before, _held) = begin(&edge, &callback).await;
+    edge.rewrite(ALONE);
+    edge.signal(Signal::HUP);
+    edge.wait_for("\"reloaded\"");
+    let after = get(&edge, "/self-check", "").await;
+    let own = format!("http://{}/oauth/callback", edge.http[0]);
+    assert_eq!((after.status, &report(&after)["callback"]), (200, &own.as_str().into()));
+    // The run that is of no use any more has ended, and its request has the new result too.
+    let before = soon(before).await.unwrap().unwrap();
+    assert_eq!(report(&before)["callback"], own.as_str());
+    let (_, log) = edge.stop();
+    assert_eq!(log.matches("\"event\":\"self_check\"").count(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn a_self_check_in_progress_does_not_delay_the_drain() {
+    let (callback, url) = hanging().await;
+    let grace = "shutdown.grace = '20s'\nshutdown.delay = '1s'";
+    let edge = Edge::start(&format!("{grace}\npublic_url = '{url}'{ALONE}"));
+    let (request, _held) = begin(&edge, &callback).await;
+    let started = Instant::now();
+    edge.signal(Signal::TERM);
+    let reply = soon(request).await.unwrap().unwrap();
+    assert_eq!((reply.status, &*reply.body), (503, &b"draining\n"[..]));
+    let later = get(&edge, "/self-check", "").await;
+    assert_eq!((later.status, &*later.body), (503, &b"draining\n"[..]));
+    let (status, log) = edge.wait();
+    let took = started.elapsed();
+    assert!(status.code() == Some(0) && log.contains("\"drained\""), "{status}: {log}");
+    assert!(took < Duration::from_secs(5), "{took:?}: {log}");
 }

@@ -2,14 +2,17 @@
 
 use crate::outbound::{Answer, Offer, Outbound, Reason, Request as Outgoing, Server};
 use bytes::Bytes;
-use http::header::HeaderMap;
-use http::{Method, Request, Response, Uri};
+use http::header::{HeaderMap, HeaderName};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// RFC 8555 §6.5.1.
+const REPLAY_NONCE: HeaderName = HeaderName::from_static("replay-nonce");
 
 /// Speaks to one directory. A connection for each request: an order is a dozen of them, and there
 /// are few orders in a year.
@@ -81,10 +84,19 @@ impl HttpClient for Client {
             // In memory already; its error is `Infallible`.
             let body = body.collect().await.map(http_body_util::Collected::to_bytes);
             let body = body.unwrap_or_default();
+            let method = head.method;
             let answer = client
-                .ask(&head.uri, head.method, head.headers, body)
+                .ask(&head.uri, method.clone(), head.headers, body)
                 .await
                 .map_err(|offline| Error::Other(Box::new(offline)))?;
+            // The library asks for nonces alone by HEAD (RFC 8555 §7.2), and has an error without a
+            // type for those that do not come.
+            let no_nonce = method == Method::HEAD
+                && (answer.status != StatusCode::OK || !answer.headers.contains_key(REPLAY_NONCE));
+            if no_nonce {
+                let host = head.uri.host().unwrap_or_default();
+                return Err(Error::Other(Box::new(Offline::new(host, "it gives no nonce"))));
+            }
             let mut response = Response::new(Full::new(answer.body));
             *response.status_mut() = answer.status;
             *response.headers_mut() = answer.headers;

@@ -1,6 +1,7 @@
 //! What went wrong, told apart as an operator has to.
 
 use super::client::Offline;
+use super::problem::Kind;
 use crate::config::Challenge;
 use crate::observe::AcmeFailure as Reason;
 use instant_acme::{Error, Problem};
@@ -62,9 +63,6 @@ impl Failure {
                 Self::new(Reason::Refused, format_args!("it does not offer {what}")).costly()
             }
             Error::Other(inner) if inner.is::<Offline>() => Self::new(Reason::Directory, inner),
-            Error::Str("error response from newNonce resource") => {
-                Self::new(Reason::Directory, "it gives no nonce")
-            }
             other => Self::new(Reason::Other, other),
         };
         Self { retry_after, ..failure }
@@ -72,44 +70,45 @@ impl Failure {
 
     /// RFC 8555 §6.7.
     pub(super) fn problem(problem: &Problem, stage: Stage) -> Self {
-        let word = problem.r#type.as_deref().unwrap_or_default();
-        let word = word.strip_prefix("urn:ietf:params:acme:error:").unwrap_or_default();
-        let first = problem.subproblems.first().and_then(|sub| sub.r#type.as_deref());
-        let word = match (word, first) {
-            // One name, one order: what is said of it is what happened.
-            ("compound", Some(sub)) => sub.rsplit(':').next().unwrap_or_default(),
-            (word, _) => word,
-        };
-        let reason = match (word, stage) {
-            ("rateLimited", _) => Reason::RateLimited,
-            ("dns", _) => Reason::Dns,
-            ("connection", _) => Reason::Unreachable,
-            ("caa", _) => Reason::Caa,
-            ("badNonce", _) => Reason::BadNonce,
-            ("serverInternal", _) => Reason::Directory,
-            ("invalidProfile", _) => Reason::Profile,
-            ("unauthorized" | "incorrectResponse" | "tls", Stage::Validation) => {
+        let kind = Kind::of(problem);
+        let reason = match kind {
+            Kind::RateLimited => Reason::RateLimited,
+            Kind::Dns => Reason::Dns,
+            Kind::Connection => Reason::Unreachable,
+            Kind::Caa => Reason::Caa,
+            Kind::BadNonce => Reason::BadNonce,
+            Kind::ServerInternal => Reason::Directory,
+            Kind::InvalidProfile => Reason::Profile,
+            Kind::Unauthorized | Kind::IncorrectResponse | Kind::Tls
+                if stage == Stage::Validation =>
+            {
                 Reason::WrongAnswer
             }
-            (
-                "accountDoesNotExist"
-                | "externalAccountRequired"
-                | "userActionRequired"
-                | "unsupportedContact"
-                | "invalidContact"
-                | "badSignatureAlgorithm"
-                | "badPublicKey"
-                | "unauthorized",
-                _,
-            ) => Reason::Account,
-            ("rejectedIdentifier" | "unsupportedIdentifier" | "badCSR" | "malformed", _) => {
-                if stage == Stage::Account { Reason::Account } else { Reason::Refused }
+            Kind::AccountDoesNotExist
+            | Kind::ExternalAccountRequired
+            | Kind::UserActionRequired
+            | Kind::UnsupportedContact
+            | Kind::InvalidContact
+            | Kind::BadSignatureAlgorithm
+            | Kind::BadPublicKey
+            | Kind::Unauthorized => Reason::Account,
+            Kind::RejectedIdentifier
+            | Kind::UnsupportedIdentifier
+            | Kind::BadCsr
+            | Kind::Malformed => {
+                if stage == Stage::Account {
+                    Reason::Account
+                } else {
+                    Reason::Refused
+                }
             }
             _ if problem.status.is_some_and(|status| status == 429) => Reason::RateLimited,
             _ if problem.status.is_some_and(|status| status >= 500) => Reason::Directory,
             _ => Reason::Other,
         };
         let said = problem.detail.as_deref().unwrap_or("no reason was given");
+        let urn = problem.r#type.as_deref().unwrap_or_default();
+        let word = urn.rsplit(':').next().unwrap_or_default();
         let failure = Self::new(reason, format_args!("{said} ({word})"));
         let costly = stage == Stage::Validation
             && matches!(
@@ -122,7 +121,7 @@ impl Failure {
             );
         let costly = costly || matches!(reason, Reason::Refused);
         let forgotten = stage == Stage::Order
-            && (matches!(word, "malformed" | "unauthorized" | "accountDoesNotExist")
+            && (matches!(kind, Kind::Malformed | Kind::Unauthorized | Kind::AccountDoesNotExist)
                 || problem.status == Some(404));
         Self { costly, forgotten, ..failure }
     }

@@ -1,22 +1,18 @@
 //! One name's certificate, kept for ever.
 
-use super::board::{Board, Standing};
-use super::challenge;
+use super::account;
+use super::board::Standing;
 use super::client::Client;
 use super::clock::{moment, now};
+use super::context::{Context, certificate_file};
 use super::failure::Failure;
 use super::journal::{Journal, Window};
 use super::renewal_info::{ari_text, ask_for_window};
 use super::schedule;
-use super::state::Folder;
-use crate::config::{Acme, CertificateFiles};
-use crate::observe::{AcmeFailure as Reason, AcmeStep as Step, Label, Metrics};
-use crate::outbound::Outbound;
-use crate::tls::Store;
-use crate::tls::files::{Bytes, Certificate};
+use crate::observe::{AcmeFailure as Reason, AcmeStep as Step, Label};
+use crate::tls::files::Certificate;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::sync::Mutex;
 
 /// The longest sleep. The clock on the wall may be set meanwhile.
 const LOOK: u64 = 60;
@@ -26,21 +22,6 @@ const ORDER: Duration = Duration::from_mins(15);
 
 /// When to ask for the window again after the directory did not tell.
 const WINDOW_FAILED: u64 = 60 * 60;
-
-/// What all names share.
-pub(super) struct Context {
-    pub(super) settings: Acme,
-    pub(super) folder: Folder,
-    /// To the directories.
-    pub(super) outbound: Outbound,
-    /// To ourselves.
-    pub(super) probe: Outbound,
-    pub(super) board: Arc<Board>,
-    pub(super) store: Arc<Store>,
-    pub(super) metrics: Arc<Metrics>,
-    /// Held while an account is looked for, so that one is made.
-    pub(super) accounts: Mutex<()>,
-}
 
 /// Sees to one name.
 ///
@@ -61,7 +42,7 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Reads what is known of the name. Only the owner of the folder does.
+    /// Reads what is known of the name. Only the owner of the folder does. Blocks.
     pub(super) fn new(name: &str, context: &Arc<Context>) -> Self {
         let folder = &context.folder;
         let journal = match folder.read(&journal_file(name)) {
@@ -130,7 +111,7 @@ impl Keeper {
         loop {
             let moment = now();
             self.journal.steady(moment);
-            if self.unsaved.is_some() && self.save().is_ok() {
+            if self.unsaved.is_some() && self.save().await.is_ok() {
                 tracing::info!(event = "acme_state_saved", domain = &*self.name);
             }
             self.look_at_window(moment).await;
@@ -191,10 +172,8 @@ impl Keeper {
                 self.journal.hold(directory, now(), seconds);
             }
             if failure.reason == Reason::Account && failure.forgotten {
-                self.context.folder.set_aside(
-                    &self.context.account_file(directory),
-                    "the directory does not know the account any more",
-                );
+                let cause = "the directory does not know the account any more";
+                account::set_aside(&self.context, directory, cause).await;
             }
             costly |= failure.costly;
             let elsewhere = failure.concerns_the_directory();
@@ -204,7 +183,7 @@ impl Keeper {
             }
         }
         self.journal.failed(now(), costly, random_share());
-        let _ = self.save();
+        let _ = self.save().await;
     }
 
     fn failed(&mut self, directory: &str, failure: Failure) {
@@ -247,7 +226,7 @@ impl Keeper {
     }
 
     /// Uses what the directory issued from this moment on, and keeps it.
-    pub(super) fn install(
+    pub(super) async fn install(
         &mut self,
         directory: &str,
         key: &str,
@@ -270,7 +249,7 @@ impl Keeper {
         self.context.show(&self.name, &certificate);
         self.current = Some(certificate);
         self.unsaved = Some(pem);
-        if let Err(failure) = self.save() {
+        if let Err(failure) = self.save().await {
             // It is in use, and written as soon as that can be; until then the journal on disk
             // still has the order with its key, from which a restart gets it again.
             self.failed(directory, failure);
@@ -280,16 +259,18 @@ impl Keeper {
 
     /// Writes the certificate, if it is not yet, and then the journal: in this order, so that a
     /// crash between the two costs nothing.
-    pub(super) fn save(&mut self) -> Result<(), Failure> {
-        let folder = &self.context.folder;
-        if let Some(pem) = &self.unsaved {
-            let written = folder.write(&certificate_file(&self.name), pem);
-            written.map_err(|error| Failure::state(&error))?;
-            self.unsaved = None;
-        }
+    pub(super) async fn save(&mut self) -> Result<(), Failure> {
+        let certificate = self.unsaved.clone().map(|pem| (certificate_file(&self.name), pem));
         let text = serde_json::to_vec_pretty(&self.journal)
             .map_err(|_| Failure::new(Reason::State, "the journal cannot be written"))?;
-        folder.write(&journal_file(&self.name), &text).map_err(|error| Failure::state(&error))
+        let journal = (journal_file(&self.name), text);
+        let written = self.context.folder.blocking(move |folder| {
+            let files = certificate.into_iter().chain([journal]);
+            files.into_iter().try_for_each(|(name, bytes)| folder.write(&name, &bytes))
+        });
+        written.await.map_err(|error| Failure::state(&error))?;
+        self.unsaved = None;
+        Ok(())
     }
 
     fn tell(&self, due: u64) {
@@ -346,52 +327,11 @@ impl Keeper {
                 }
             }
             self.journal.window = Some(window);
-            let _ = self.save();
+            let _ = self.save().await;
         } else {
             self.journal.window = Some(window);
         }
     }
-}
-
-impl Context {
-    /// Reads a name's certificate from the folder.
-    pub(super) fn read_certificate(&self, name: &str) -> Result<Option<Certificate>, String> {
-        match self.folder.read(&certificate_file(name)) {
-            Ok(Some(pem)) => self.parse(name, pem).map(Some),
-            Ok(None) => Ok(None),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    fn parse(&self, name: &str, pem: Vec<u8>) -> Result<Certificate, String> {
-        let file = self.folder.file(&certificate_file(name));
-        let files = CertificateFiles { certificate: file.clone(), private_key: file };
-        let certificate = Bytes::of_one(pem).parse(&files).map_err(|error| error.cause)?;
-        let named = certificate.names.iter().any(|known| **known == *name);
-        if named || challenge::address(name).is_some() {
-            Ok(certificate)
-        } else {
-            Err(format!("it is not for `{name}`"))
-        }
-    }
-
-    /// Puts a certificate in use.
-    pub(super) fn show(&self, name: &str, certificate: &Certificate) {
-        self.store.keep(name, certificate);
-        self.store.tell(&self.metrics);
-    }
-
-    /// A step was taken; towards an account, for no domain.
-    pub(super) fn took(&self, step: Step, domain: &str, directory: &str) {
-        self.metrics.acme_steps.count(step);
-        let domain = Some(domain).filter(|domain| !domain.is_empty());
-        tracing::info!(event = "acme_step", step = step.value(), domain, directory);
-    }
-}
-
-/// Certificate and key in one file, named for the domain.
-pub(super) fn certificate_file(name: &str) -> String {
-    format!("{}.pem", name.trim_matches(['[', ']']))
 }
 
 fn journal_file(name: &str) -> String {

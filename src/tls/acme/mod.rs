@@ -8,19 +8,26 @@
 //! [`trial`] looks first whether the name leads here · [`order`] walks from the order to the
 //! certificate · [`renewal_info`] asks when to renew · [`challenge`] holds the answers that listeners
 //! give meanwhile · [`board`] is what others see · [`failure`] tells failures apart · [`state`]
-//! writes · [`client`] speaks.
+//! writes · [`client`] speaks · [`account`] is ours there · [`problem`] and [`retry`] read its refusals ·
+//! [`context`] is shared.
+//!
+//! Files are read and written where that may block, and never on a thread that serves.
 //!
 //! Nothing in here stops: whatever fails is told, and is tried again later.
 
+mod account;
 mod board;
 mod challenge;
 mod client;
 mod clock;
+mod context;
 mod failure;
 mod journal;
 mod keeper;
 mod order;
+mod problem;
 mod renewal_info;
+mod retry;
 mod schedule;
 mod state;
 mod trial;
@@ -33,9 +40,9 @@ use super::Store;
 use crate::config::Acme;
 use crate::observe::{Label, Metrics};
 use crate::outbound::{Limits, Outbound, Override, Resolver, Roots};
-use keeper::{Context, Keeper};
-use state::{Folder, Lock};
-use std::fmt;
+use context::Context;
+use keeper::Keeper;
+use state::Folder;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -98,7 +105,7 @@ pub fn start(
         accounts: tokio::sync::Mutex::default(),
     });
     store.keep_only(&context.names());
-    metrics.acme_ends();
+    metrics.acme_domains(&context.names());
     {
         let mut standings = board.lock();
         standings.retain(|name, _| context.names().iter().any(|known| **known == **name));
@@ -119,16 +126,24 @@ pub fn start(
 pub fn end(board: &Board, store: &Store, metrics: &Metrics) {
     store.keep_only(&[]);
     store.tell(metrics);
-    metrics.acme_ends();
+    metrics.acme_domains(&[]);
     board.lock().clear();
 }
 
 async fn see_to_all(context: Arc<Context>) {
-    let _lock = take(&context).await;
+    take(&context).await;
     loop {
         let mut keepers = JoinSet::new();
         for name in context.names() {
-            keepers.spawn(Keeper::new(&name, &context).run());
+            let context = Arc::clone(&context);
+            keepers.spawn(async move {
+                let folder = context.folder.clone();
+                let read = folder.blocking(move |_| Ok(Keeper::new(&name, &context)));
+                if let Ok(keeper) = read.await {
+                    // On the heap: it is too large to be moved about on a worker's stack.
+                    Box::pin(keeper.run()).await;
+                }
+            });
         }
         // A keeper ends only by a panic, which the log has told. All begin anew, from what is
         // written, and not at once.
@@ -140,12 +155,12 @@ async fn see_to_all(context: Arc<Context>) {
 
 /// Waits until the folder is ours. Meanwhile its owner's certificates are used: while an old
 /// process drains, its successor shows the same ones.
-async fn take(context: &Context) -> Lock {
+async fn take(context: &Arc<Context>) {
     let (mut held, mut failures) = (0, 0);
     loop {
-        let pause = match context.folder.lock() {
-            Ok(Some(lock)) => return lock,
-            Ok(None) => {
+        let pause = match context.folder.blocking(Folder::lock).await {
+            Ok(true) => return,
+            Ok(false) => {
                 held += 1;
                 // The first time may be our own predecessor's last moment, after a reload.
                 if held == 2 {
@@ -173,35 +188,12 @@ async fn take(context: &Context) -> Lock {
             }
         };
         tokio::time::sleep(pause).await;
-        context.follow();
-    }
-}
-
-impl Context {
-    fn names(&self) -> Vec<Box<str>> {
-        self.settings.domains.iter().map(|host| host.as_str().into()).collect()
-    }
-
-    /// Uses the certificates that the folder has, whoever ordered them.
-    fn follow(&self) {
-        for name in self.names() {
-            // What cannot be read is for the owner to set aside.
-            if let Ok(Some(certificate)) = self.read_certificate(&name) {
-                let end = u64::try_from(certificate.not_after).unwrap_or_default();
-                if self.store.keep(&name, &certificate) {
-                    self.store.tell(&self.metrics);
-                }
-                let mut standings = self.board.lock();
-                standings.entry(name).or_default().not_after = Some(end);
-            } else {
-                self.board.lock().entry(name).or_default();
-            }
-        }
-    }
-}
-
-impl fmt::Debug for Context {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Context").field("folder", &self.folder).finish_non_exhaustive()
+        let following = Arc::clone(context);
+        let followed = context.folder.blocking(move |_| {
+            following.follow();
+            Ok(())
+        });
+        // A panic is in the log already.
+        let _ = followed.await;
     }
 }

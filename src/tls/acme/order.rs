@@ -1,23 +1,23 @@
 //! From an order to its certificate.
 
+use super::account::account;
 use super::challenge::{self, Guard};
-use super::client::Client;
+use super::client::{Client, Offline};
 use super::clock::now;
 use super::failure::{Failure, Stage};
 use super::journal::Pending;
-use super::keeper::{Context, Keeper};
+use super::keeper::Keeper;
+use super::problem::Kind;
 use super::renewal_info::ari_id;
+use super::retry::on_bad_nonce;
 use super::trial;
 use crate::config::Challenge;
 use crate::observe::{AcmeFailure as Reason, AcmeStep as Step};
-use data_encoding::HEXLOWER;
 use instant_acme::{
-    Account, AccountCredentials, AuthorizationStatus, CertificateIdentifier, ChallengeStatus,
-    ChallengeType, Error, ExternalAccountKey, Identifier, NewAccount, NewOrder, Order, OrderStatus,
-    RetryPolicy,
+    Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Error,
+    Identifier, NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
-use secrecy::ExposeSecret as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,27 +32,13 @@ const POLL: RetryPolicy =
 /// all the same: not every machine reaches its own public address.
 const HELD_BACK: u32 = 6;
 
-/// Asks again when only the nonce was refused; nothing was done then (RFC 8555 §6.5). The library
-/// asks three times in one go, which is not enough for a directory behind several machines.
-macro_rules! insist {
-    ($ask:expr) => {{
-        let mut left = 5;
-        loop {
-            match $ask {
-                Err(Error::Api(problem)) if left > 0 && is_bad_nonce(&problem) => left -= 1,
-                outcome => break outcome,
-            }
-        }
-    }};
-}
-
 impl Keeper {
     /// Goes on with the order that is there, or makes one, and takes it to its end.
     pub(super) async fn order(&mut self, directory: &str) -> Result<(), Failure> {
         // Nothing begins that could not be remembered.
-        self.save()?;
+        self.save().await?;
         let client = Client::new(self.context.outbound.clone());
-        let account = self.context.account(directory, &client).await?;
+        let account = account(&self.context, directory, &client).await?;
         let mut order = match self.resume(directory, &account, &client).await? {
             Some(order) => order,
             None => self.begin(directory, &account, &client).await?,
@@ -79,7 +65,7 @@ impl Keeper {
         else {
             return Ok(None);
         };
-        match insist!(account.order(pending.url.clone()).await) {
+        match on_bad_nonce!(account.order(pending.url.clone()).await) {
             Ok(order) => {
                 self.took(Step::Resumed, directory);
                 Ok(Some(order))
@@ -123,14 +109,17 @@ impl Keeper {
             None => NewOrder::new(&identifiers),
         };
         self.journal.begins(now());
-        self.save()?;
-        let mut made = if let Some(replaced) = self.replaced(directory) {
-            insist!(account.new_order(&wish().replaces(replaced.clone())).await)
-        } else {
-            insist!(account.new_order(&wish()).await)
-        };
-        if made.as_ref().is_err_and(is_not_replaced) {
-            made = insist!(account.new_order(&wish()).await);
+        self.save().await?;
+        let replaced = self.replaced(directory);
+        let mut made = on_bad_nonce!({
+            let wish = match &replaced {
+                Some(replaced) => wish().replaces(replaced.clone()),
+                None => wish(),
+            };
+            account.new_order(&wish).await
+        });
+        if replaced.is_some() && made.as_ref().is_err_and(is_not_replaced) {
+            made = on_bad_nonce!(account.new_order(&wish()).await);
         }
         let order = made.map_err(|error| {
             if matches!(error, Error::Api(_)) {
@@ -145,7 +134,7 @@ impl Keeper {
         });
         self.took(Step::Order, directory);
         // It stands in the memory at least; an order that is lost in a crash is counted.
-        let _ = self.save();
+        let _ = self.save().await;
         Ok(order)
     }
 
@@ -198,8 +187,8 @@ impl Keeper {
         })?;
         if order.state().status == OrderStatus::Pending {
             // Given until the directory has decided.
-            let _answers = insist!(self.answer(directory, order).await).map_err(fail)?;
-            let decided = insist!(order.poll_ready(&POLL).await);
+            let _answers = on_bad_nonce!(self.answer(directory, order).await).map_err(fail)?;
+            let decided = on_bad_nonce!(order.poll_ready(&POLL).await);
             if order.state().status == OrderStatus::Invalid {
                 return Err(why_invalid(order).await);
             }
@@ -209,17 +198,17 @@ impl Keeper {
             OrderStatus::Invalid => return Err(why_invalid(order).await),
             OrderStatus::Ready => {
                 let csr = self.request(&key)?;
-                insist!(order.finalize_csr(&csr).await).map_err(fail)?;
+                on_bad_nonce!(order.finalize_csr(&csr).await).map_err(fail)?;
                 self.took(Step::Finalize, directory);
             }
             _ => {}
         }
-        let chain = insist!(order.poll_certificate(&POLL).await);
+        let chain = on_bad_nonce!(order.poll_certificate(&POLL).await);
         if order.state().status == OrderStatus::Invalid {
             return Err(why_invalid(order).await);
         }
         let chain = chain.map_err(fail)?;
-        self.install(directory, &key.serialize_pem(), &chain)?;
+        self.install(directory, &key.serialize_pem(), &chain).await?;
         self.took(Step::Certificate, directory);
         Ok(())
     }
@@ -277,58 +266,11 @@ impl Keeper {
     }
 }
 
-impl Context {
-    /// The account at a directory: the one of before, or a new one, kept before it is used.
-    async fn account(&self, directory: &str, client: &Client) -> Result<Account, Failure> {
-        let _one_at_a_time = self.accounts.lock().await;
-        let file = self.account_file(directory);
-        let fail = |error: Error| Failure::of(&error, Stage::Account, client.retry_after());
-        let builder = || Account::builder_with_http(Box::new(client.clone()));
-        if let Some(bytes) = self.folder.read(&file).map_err(|error| Failure::state(&error))? {
-            if let Ok(credentials) = serde_json::from_slice::<AccountCredentials>(&bytes) {
-                match builder().from_credentials(credentials).await {
-                    Err(Error::KeyRejected) => {}
-                    outcome => return outcome.map_err(fail),
-                }
-            }
-            // The words of the parser may quote the key.
-            self.folder.set_aside(&file, "it is not an account");
-        }
-        let first = self.settings.directories.first().is_some_and(|it| **it == *directory);
-        let binding = self.settings.eab.as_ref().filter(|_| first).map(|eab| {
-            ExternalAccountKey::new(eab.key_id.to_string(), eab.hmac_key.expose_secret())
-        });
-        let contact: Vec<&str> = self.settings.contact.iter().map(AsRef::as_ref).collect();
-        // Consent is a setting, and there are no settings without it.
-        let wish = NewAccount {
-            contact: &contact,
-            terms_of_service_agreed: true,
-            only_return_existing: false,
-        };
-        let made = insist!(builder().create(&wish, directory.to_owned(), binding.as_ref()).await);
-        let (account, credentials) = made.map_err(fail)?;
-        let text = serde_json::to_vec(&credentials)
-            .map_err(|_| Failure::new(Reason::Other, "the account cannot be written"))?;
-        self.folder.write(&file, &text).map_err(|error| Failure::state(&error))?;
-        self.took(Step::Account, "", directory);
-        Ok(account)
-    }
-
-    /// One for each directory, and for each customer there.
-    pub(super) fn account_file(&self, directory: &str) -> String {
-        let customer = self.settings.eab.as_ref().map_or("", |eab| &eab.key_id);
-        let whose = format!("{directory} {customer}");
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, whose.as_bytes());
-        let digest = HEXLOWER.encode(digest.as_ref());
-        format!("account-{}.json", digest.get(..16).unwrap_or_default())
-    }
-}
-
 /// Why the directory gave an order up: the challenge says it, if that was it.
 async fn why_invalid(order: &mut Order) -> Failure {
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {
-        let Ok(state) = insist!(authorization.refresh().await) else { break };
+        let Ok(state) = on_bad_nonce!(authorization.refresh().await) else { break };
         let problem = state.challenges.iter().find_map(|challenge| challenge.error.as_ref());
         if let Some(problem) = problem {
             return Failure::problem(problem, Stage::Validation);
@@ -352,18 +294,14 @@ fn offers(account: &Account, profile: Option<&str>) -> Result<(), Failure> {
     Err(Failure::new(Reason::Profile, what))
 }
 
-/// Whether an order is refused for what it replaces alone (RFC 9773 §5): that was replaced
-/// already, or the directory does not keep to it.
+/// Whether an order that replaces a certificate failed for that alone (RFC 9773 §5): it was replaced
+/// already, or the directory does not do that. The library then fails with an error of no type, as
+/// no other step of an order does but one that the directory cannot be reached for.
 fn is_not_replaced(error: &Error) -> bool {
     match error {
-        Error::Api(problem) => {
-            problem.r#type.as_deref().is_some_and(|it| it.ends_with(":alreadyReplaced"))
-        }
-        Error::Other(inner) => inner.to_string().starts_with("replaces field mismatch"),
+        Error::Api(problem) => Kind::of(problem) == Kind::AlreadyReplaced,
+        Error::Unsupported(_) => true,
+        Error::Other(cause) => !cause.is::<Offline>(),
         _ => false,
     }
-}
-
-fn is_bad_nonce(problem: &instant_acme::Problem) -> bool {
-    problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:badNonce")
 }

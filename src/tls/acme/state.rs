@@ -3,37 +3,59 @@
 //! Every file is 0600, and is written whole under another name, flushed, and then renamed: after
 //! a crash there is the old one or the new one. A certificate stands in one file with its key, so
 //! that there is no moment at which the two do not match.
+//!
+//! Every method blocks; [`Folder::blocking`] runs them where that does no harm.
 
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
 
-/// The folder.
+/// The folder. Its lock is held as long as one of its clones lives, and with it whatever may still
+/// write: file work goes on when the task that waits for it is cancelled.
 #[derive(Clone, Debug)]
-pub(super) struct Folder(PathBuf);
-
-/// Holds the folder against other processes, and lets go when it is dropped or the process ends.
-#[derive(Debug)]
-pub(super) struct Lock(#[expect(dead_code, reason = "held, never read")] File);
+pub(super) struct Folder {
+    path: PathBuf,
+    lock: Arc<OnceLock<File>>,
+    /// One piece of work at a time, in their order: one whose task was cancelled may still be at it.
+    turn: Arc<Mutex<()>>,
+}
 
 impl Folder {
     pub(super) fn new(path: &Path) -> Self {
-        Self(path.to_owned())
+        Self { path: path.to_owned(), lock: Arc::default(), turn: Arc::default() }
+    }
+
+    /// Runs file work on a thread that may block: a disk may take seconds to flush, a network file
+    /// system for ever.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let folder = self.clone();
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let done = spawn_blocking(move || {
+            let _turn = turn;
+            work(&folder)
+        });
+        done.await.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     pub(super) fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.path.join(name)
     }
 
-    /// Takes the folder; makes it when there is none. `None`: another process has it.
-    pub(super) fn lock(&self) -> io::Result<Option<Lock>> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
+    /// Takes the folder; makes it when there is none. `false`: another process has it.
+    pub(super) fn lock(&self) -> io::Result<bool> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.path)?;
         let file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -41,8 +63,11 @@ impl Folder {
             .mode(0o600)
             .open(self.file("lock"))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Lock(file))),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Ok(()) => {
+                self.lock.get_or_init(|| file);
+                Ok(true)
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
@@ -76,7 +101,7 @@ impl Folder {
             return Err(error);
         }
         // The name is on disk only when the folder is.
-        File::open(&self.0)?.sync_all()
+        File::open(&self.path)?.sync_all()
     }
 
     /// Puts a file that cannot be used out of the way, for a person to look at.
@@ -102,7 +127,7 @@ mod tests {
     fn files_are_for_the_owner_alone_and_replaced_whole() {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::new(&dir.path().join("a/b"));
-        let _lock = folder.lock().unwrap().unwrap();
+        assert!(folder.lock().unwrap());
         std::fs::write(folder.file(".x.new"), "left behind").unwrap();
         folder.write("x", b"one").unwrap();
         folder.write("x", b"two").unwrap();
@@ -116,12 +141,36 @@ mod tests {
     #[test]
     fn a_second_owner_has_to_wait() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::new(dir.path());
-        let lock = folder.lock().unwrap();
-        assert!(lock.is_some());
-        assert!(folder.lock().unwrap().is_none());
-        drop(lock);
-        assert!(folder.lock().unwrap().is_some());
+        let (first, second) = (Folder::new(dir.path()), Folder::new(dir.path()));
+        assert!(first.lock().unwrap());
+        assert!(!second.lock().unwrap());
+        drop(first);
+        assert!(second.lock().unwrap());
+    }
+
+    #[tokio::test]
+    async fn file_work_that_no_one_waits_for_any_more_keeps_the_lock_until_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, second) = (Folder::new(dir.path()), Folder::new(dir.path()));
+        assert!(first.lock().unwrap());
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let (end, may_end) = std::sync::mpsc::channel::<()>();
+        let waiting = tokio::spawn(async move {
+            let work = first.blocking(move |_| {
+                begun.send(()).unwrap();
+                let _ = may_end.recv();
+                Ok(())
+            });
+            work.await.unwrap();
+        });
+        has_begun.await.unwrap();
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled());
+        assert!(!second.lock().unwrap());
+        drop(end);
+        while !second.lock().unwrap() {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[test]

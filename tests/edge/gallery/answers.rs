@@ -119,6 +119,49 @@ pub(super) async fn answers(world: &World) -> Vec<Case> {
             })
             .await,
     );
+    cases.push(
+        world
+            .case("a loop that adds a parameter", &["redirect.loop"], |heard, _| {
+                let query = heard.query.as_deref().unwrap_or("");
+                let location = format!("/oauth/callback?{query}&again=1");
+                Act::Reply(Reply::new(308).with("location", location))
+            })
+            .await,
+    );
+    cases.push(
+        world
+            .case(
+                "once to itself, with a parameter",
+                &["redirect.hops=takes 2 hops"],
+                |heard, right| {
+                    let query = heard.query.as_deref().unwrap_or("");
+                    let location = format!("/oauth/callback?{query}&language=en");
+                    let again = query.contains("language=en");
+                    Act::Reply(if again { right } else { right.to(location) })
+                },
+            )
+            .await,
+    );
+    for (name, last, expected) in [
+        ("six redirects", 5, &["redirect.hops=takes 6 hops"][..]),
+        ("twelve redirects", 11, &["redirect.hops=more than 7 hops"]),
+    ] {
+        let origin = world.origin.clone();
+        cases.push(
+            world
+                .case(name, expected, move |heard, _| {
+                    let at = heard.path.strip_prefix("/hop-").map_or(0, |at| at.parse().unwrap());
+                    let next = if at == last {
+                        format!("{origin}/oauth/callback")
+                    } else {
+                        format!("/hop-{}", at + 1)
+                    };
+                    let location = format!("{next}?{}", heard.query.as_deref().unwrap_or(""));
+                    Act::Reply(Reply::new(308).with("location", location))
+                })
+                .await,
+        );
+    }
     let mut www = world
         .case(
             "www first",

@@ -250,7 +250,7 @@ impl Edge {
             tracing::info!(
                 event = "request",
                 listener = self.kind.value(),
-                client = %client::address(self.peer, &snapshot.settings.listen.trusted_proxies, &head.headers),
+                client = %client::address(self.peer, &snapshot.settings.listen, &head.headers),
                 method = method(&head.method),
                 protocol = protocol(head.version),
                 route = route.as_deref(),

@@ -32,9 +32,8 @@ static EDGE: LazyLock<SocketAddr> = LazyLock::new(|| {
         settings,
         file: None,
         source: Box::new(load),
-        log,
+        log: log.into(),
         inherited: vec![listener],
-        greet: false,
     };
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

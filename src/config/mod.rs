@@ -20,7 +20,7 @@ mod source;
 mod unknown;
 
 pub use file::{Unreadable, read_file};
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, log_format};
 pub use place::{Place, Quote, Spot};
 pub use problem::{Problem, Problems};
 pub use reader::Shown;

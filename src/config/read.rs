@@ -171,7 +171,14 @@ fn route(table: &mut Section<'_, '_>, nango: Option<&At<Target>>) -> Option<Rout
     table.derived("host", "any");
     let path = table.required("path", "/oauth/callback", text(address::path));
     let is_set = table.is_set("target");
-    let target = table.value("target", text(address::target));
+    let mut target = table.value("target", text(address::target));
+    if let Some(At { value, place }) = &mut target {
+        let shown = value.shown();
+        if shown != value.as_str() {
+            place.hide();
+        }
+        table.show("target", shown);
+    }
     let form_post = table.value("form_post", text(leaf::form_post));
     table.derived("form_post", "convert");
     let path = path?;
@@ -349,7 +356,7 @@ fn self_check(table: &mut Section<'_, '_>) -> SelfCheckRead {
     }
 }
 
-fn log(table: &mut Section<'_, '_>) -> Log {
+pub(super) fn log(table: &mut Section<'_, '_>) -> Log {
     let format = table.value("format", text(leaf::log_format));
     table.derived("format", "text on a terminal, else json");
     let level = table.value("level", text(leaf::log_level));

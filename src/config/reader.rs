@@ -125,8 +125,8 @@ impl<'d> Reader<'d> {
     }
 
     fn note(&mut self, bad: Bad, mut place: Place) {
-        if let (Place::File(spot), true) = (&mut place, bad.secret) {
-            spot.quote = None;
+        if bad.secret {
+            place.hide();
         }
         self.problems.push(with_hint(Problem::error(bad.what).at(&place), bad.hint));
     }

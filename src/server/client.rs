@@ -128,12 +128,12 @@ fn node(node: &[u8]) -> Option<IpAddr> {
     if let Ok(address) = node.parse::<IpAddr>() {
         return Some(address.to_canonical());
     }
-    let (address, port) = match node.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, port)) => (IpAddr::V6(address.parse().ok()?), port),
-        None => {
-            let (address, port) = node.split_at_checked(node.find(':')?)?;
-            (IpAddr::V4(address.parse().ok()?), port)
-        }
+    let (address, port) = if let Some(bracketed) = node.strip_prefix('[') {
+        let (address, port) = bracketed.split_once(']')?;
+        (IpAddr::V6(address.parse().ok()?), port)
+    } else {
+        let (address, port) = node.split_at_checked(node.find(':')?)?;
+        (IpAddr::V4(address.parse().ok()?), port)
     };
     (port.is_empty() || is_port(port.strip_prefix(':')?)).then(|| address.to_canonical())
 }
@@ -158,7 +158,7 @@ mod tests {
 
     const PEER: &str = "10.0.0.1";
 
-    /// The address for lines of one field, with 10.0.0.0/8 and fd00::/8 trusted.
+    /// The address for lines of one field, with `10.0.0.0/8` and `fd00::/8` trusted.
     fn named(field: &str, lines: &[&[u8]]) -> String {
         let client_address = match field {
             "x-forwarded-for" => ClientAddress::XForwardedFor,

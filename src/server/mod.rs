@@ -33,7 +33,8 @@ mod shared;
 mod slots;
 mod snapshot;
 
+pub use announce::report;
 pub use lifecycle::{Ended, serve};
 pub use origin::callbacks;
-pub use process::{Source, Startup};
+pub use process::{Source, StartError, Startup};
 pub use proxy::read_header as read_proxy_header;

@@ -55,7 +55,7 @@ pub fn load(
     };
     let (variables, mut problems) = Variable::all(environment);
     let defaults = Document::parse(None, DEFAULTS)?;
-    let mut reader = Reader::new(&defaults, document.as_ref(), &variables)?;
+    let mut reader = Reader::new(&defaults, document.as_ref(), &variables);
 
     let read = read(&mut reader.root());
     reader.note_unknown(&variables);
@@ -95,7 +95,7 @@ pub fn log_format(
     let document = file.and_then(|(file, text)| Document::parse(Some(&file), &text).ok());
     let (variables, _) = Variable::all(environment);
     let defaults = Document::parse(None, DEFAULTS).ok()?;
-    let mut reader = Reader::new(&defaults, document.as_ref(), &variables).ok()?;
+    let mut reader = Reader::new(&defaults, document.as_ref(), &variables);
     read_log(&mut reader.root().section("log")).format
 }
 
@@ -302,11 +302,11 @@ mod tests {
             .collect();
         let sample = Document::parse(Some(Path::new("s")), &uncommented.join("\n")).unwrap();
         let defaults = Document::parse(None, DEFAULTS).unwrap();
-        let mut reader = Reader::new(&defaults, Some(&sample), &[]).unwrap();
+        let mut reader = Reader::new(&defaults, Some(&sample), &[]);
         read(&mut reader.root());
         reader.note_unknown(&[]);
         assert_eq!(reader.problems, []);
         let missing = reader.keys_not_in_the_file();
-        assert!(missing.is_empty(), "config.toml does not tell of {missing:?}");
+        assert!(missing.is_empty(), "config.toml does not have {missing:?}");
     }
 }

@@ -2,7 +2,6 @@
 
 use super::address;
 use super::leaf::{self, DAY, HOUR, SECOND, YEAR, or_off, text};
-use super::path::key_of;
 use super::place::Place;
 use super::problem::Problem;
 use super::reader::{At, Section};
@@ -370,7 +369,7 @@ pub(super) fn log(table: &mut Section<'_, '_>) -> Log {
 fn preflight(table: &mut Section<'_, '_>) -> Preflight {
     let (mut all, names) = table.named("integration");
     let integrations =
-        names.iter().map(|name| (key_of(name).into(), integration(&mut all.section(name))));
+        names.iter().map(|name| (name.as_str().into(), integration(&mut all.section(name))));
     Preflight { integrations: integrations.collect() }
 }
 

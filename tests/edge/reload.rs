@@ -125,13 +125,13 @@ async fn a_port_that_is_taken_changes_nothing() {
     let mut edge = Edge::start(&leading_to("one.example", ""));
     let mut kept = connect(edge.http[0]).await;
     kept.get("/oauth/callback?a").await.unwrap();
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = taken.local_addr().map(|address| (taken, address)).unwrap();
-    let wanted =
-        leading_to("two.example", &format!("listen.http = ['127.0.0.1:0', '{}']", taken.1));
+    // Held, so that no other process gets it when the listener is gone.
+    let port = free();
+    let taken = TcpListener::bind(*port).unwrap();
+    let wanted = leading_to("two.example", &format!("listen.http = ['127.0.0.1:0', '{port}']"));
     reload(&edge, &wanted, "failure").await;
     let log = edge.wait_for("reload_failed");
-    assert!(log.contains(&format!("cannot listen on `{}` (`listen.http`)", taken.1)), "{log}");
+    assert!(log.contains(&format!("cannot listen on `{port}` (`listen.http`)")), "{log}");
     assert!(log.contains("\"hint\":\"another program listens there"), "{log}");
     let reply = kept.get("/oauth/callback?a").await.unwrap();
     assert_eq!(reply.location(), "https://one.example/cb?a");

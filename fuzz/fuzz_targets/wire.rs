@@ -51,9 +51,8 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
         settings,
         file: None,
         source: Box::new(load),
-        log,
+        log: log.into(),
         inherited: listeners.into(),
-        greet: false,
     };
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

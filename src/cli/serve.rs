@@ -1,12 +1,14 @@
-use super::Exit;
+use super::{Exit, cannot_run};
 use crate::config::{self, Loaded, LogFormat, Problem, Problems};
 use crate::observe::{Format, Log, own_panics};
-use crate::server::{self, Ended, Startup};
+use crate::server::{Ended, StartError, Startup, report, serve};
 use listenfd::ListenFd;
-use std::io::Write;
+use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+use tracing::Level;
 
 /// How long file work that is in progress may go on after all else has ended.
 const FILE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -15,66 +17,68 @@ const FILE_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug, Default, clap::Args)]
 #[command(after_help = "\
 Signals: SIGTERM or SIGINT drain and end, a second one forces; SIGHUP reloads
-Exit codes: 0 drained, 1 forced or crashed, 64 wrong settings
+Exit codes: 0 drained, 1 forced, crashed or not able to listen, 64 wrong settings
 
 Example:
   callback-edge -c config.toml serve")]
 pub(super) struct Serve {}
 
-/// Exit: 0 drained, 1 forced or crashed, 64 wrong settings.
+/// Exit: 0 drained, 1 forced, crashed or not able to listen, 64 wrong settings.
 pub(super) fn run(_: &Serve, file: Option<&Path>) -> Exit {
     // Reads the environment, which is only safe while there is one thread.
     let inherited = inherited_sockets();
-    let loaded = match config::load(file, std::env::vars_os()).and_then(Loaded::to_serve) {
-        Ok(loaded) => loaded,
-        Err(problems) => return refuse(&problems),
+    let file: Option<PathBuf> = file.map(Into::into);
+    let source = {
+        let file = file.clone();
+        move || config::load(file.as_deref(), std::env::vars_os()).and_then(Loaded::to_serve)
     };
-    say(&loaded.warnings);
-    let log = &loaded.settings.log;
-    let format = match log.format {
+    let loaded = source();
+    let (format, level) = match &loaded {
+        Ok(loaded) => (loaded.settings.log.format, loaded.settings.log.level),
+        Err(_) => (config::log_format(file.as_deref(), std::env::vars_os()), Level::INFO),
+    };
+    let format = match format {
         None => Format::fitting(),
         Some(LogFormat::Text) => Format::Text,
         Some(LogFormat::Json) => Format::Json,
     };
-    let greet = log.format != Some(LogFormat::Json);
-    let log = match Log::start(format, log.level) {
-        Ok(log) => log,
-        Err(error) => return refuse(&Problem::error(error.to_string()).into()),
+    // Everything from here on is reported in this format.
+    let log = match Log::start(format, level) {
+        Ok(log) => Arc::new(log),
+        Err(error) => return cannot_run(&io::Error::other(error)),
     };
     own_panics();
-    let file: Option<PathBuf> = file.map(Into::into);
-    let source =
-        move || config::load(file.as_deref(), std::env::vars_os()).and_then(Loaded::to_serve);
+    let refuse = |problems: &Problems, exit| {
+        report(&log, problems);
+        exit
+    };
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(problems) => return refuse(&problems, Exit::Usage),
+    };
+    report(&log, &loaded.warnings);
     let startup = Startup {
         settings: loaded.settings,
         file: loaded.file,
         source: Box::new(source),
-        log,
+        log: Arc::clone(&log),
         inherited,
-        greet,
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return refuse(&Problem::error("cannot start").caused_by(&error).into()),
+        Err(error) => {
+            let problem = Problem::error("cannot start").caused_by(&error);
+            return refuse(&problem.into(), Exit::Failed);
+        }
     };
-    let ended = runtime.block_on(server::serve(startup));
+    let ended = runtime.block_on(serve(startup));
     // A file system that does not answer must not keep the process from its end.
     runtime.shutdown_timeout(FILE_TIMEOUT);
     match ended {
         Ok(Ended::Drained) => Exit::Done,
         Ok(Ended::Forced) => Exit::Failed,
-        Err(problems) => refuse(&problems),
-    }
-}
-
-fn refuse(problems: &Problems) -> Exit {
-    say(problems);
-    Exit::Usage
-}
-
-fn say(problems: &Problems) {
-    if !problems.0.is_empty() {
-        let _ = writeln!(anstream::stderr(), "{}", problems.coloured());
+        Err(StartError::Settings(problems)) => refuse(&problems, Exit::Usage),
+        Err(StartError::System(problems)) => refuse(&problems, Exit::Failed),
     }
 }
 

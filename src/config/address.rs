@@ -146,10 +146,15 @@ pub(super) fn target(text: &str) -> Leaf<Target> {
         return Err(Bad::userinfo());
     }
     Target::parse(text).map_err(|error| {
-        let bad = Bad::new(format!("`{text}` {error}"));
-        match (error, Url::parse(text)) {
+        // Its query may hold a key.
+        let (base, query) = text.split_once('?').map_or((text, ""), |(base, _)| (base, "?…"));
+        let bad = Bad::new(format!("`{base}{query}` {error}"));
+        let bad = Bad { secret: !query.is_empty(), ..bad };
+        match (error, Url::parse(base)) {
             (BadTarget::Fragment, _) => bad.hint("remove `#` and what follows"),
-            (BadTarget::NotAscii, Ok(url)) => bad.hint(format!("write it as it is sent: `{url}`")),
+            (BadTarget::NotAscii, Ok(url)) => {
+                bad.hint(format!("write it as it is sent: `{url}{query}`"))
+            }
             _ => bad.hint("give a whole URL, for example `https://api.nango.dev/oauth/callback`"),
         }
     })

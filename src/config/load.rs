@@ -1,9 +1,9 @@
 use super::agree::settle;
 use super::file::{Unreadable, read_file};
 use super::problem::{Problem, Problems};
-use super::read::read;
+use super::read::{log as read_log, read};
 use super::reader::{Reader, Shown};
-use super::settings::Settings;
+use super::settings::{LogFormat, Settings};
 use super::source::{Document, FILE_VARIABLE, Variable, not_text};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -48,20 +48,14 @@ pub fn load(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Loaded, Problems> {
     let environment: Vec<_> = environment.into_iter().collect();
-    let named = environment.iter().find(|(name, _)| name == FILE_VARIABLE);
-    let named = named.map(|(_, file)| Path::new(file)).filter(|file| !file.as_os_str().is_empty());
-    let file = match (explicit, named) {
-        (Some(file), _) => Some(named_file(file, "-c")?),
-        (None, Some(file)) => Some(named_file(file, FILE_VARIABLE)?),
-        (None, None) => find_file()?,
-    };
+    let file = find(explicit, &environment)?;
     let document = match &file {
         Some((file, text)) => Some(Document::parse(Some(file), text)?),
         None => None,
     };
     let (variables, mut problems) = Variable::all(environment);
     let defaults = Document::parse(None, DEFAULTS)?;
-    let mut reader = Reader::new(&defaults, document.as_ref(), &variables)?;
+    let mut reader = Reader::new(&defaults, document.as_ref(), &variables);
 
     let read = read(&mut reader.root());
     reader.note_unknown(&variables);
@@ -87,6 +81,35 @@ pub fn load(
             problems.append(&mut unusable);
             Err(in_order(problems))
         }
+    }
+}
+
+/// `log.format` where it can be read, although other settings cannot be used: the log reports those
+/// in this format.
+pub fn log_format(
+    explicit: Option<&Path>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Option<LogFormat> {
+    let environment: Vec<_> = environment.into_iter().collect();
+    let file = find(explicit, &environment).ok().flatten();
+    let document = file.and_then(|(file, text)| Document::parse(Some(&file), &text).ok());
+    let (variables, _) = Variable::all(environment);
+    let defaults = Document::parse(None, DEFAULTS).ok()?;
+    let mut reader = Reader::new(&defaults, document.as_ref(), &variables);
+    read_log(&mut reader.root().section("log")).format
+}
+
+/// The file that holds the settings, and its text.
+fn find(
+    explicit: Option<&Path>,
+    environment: &[(OsString, OsString)],
+) -> Result<Option<(PathBuf, String)>, Problem> {
+    let named = environment.iter().find(|(name, _)| name == FILE_VARIABLE);
+    let named = named.map(|(_, file)| Path::new(file)).filter(|file| !file.as_os_str().is_empty());
+    match (explicit, named) {
+        (Some(file), _) => named_file(file, "-c").map(Some),
+        (None, Some(file)) => named_file(file, FILE_VARIABLE).map(Some),
+        (None, None) => find_file(),
     }
 }
 
@@ -279,11 +302,11 @@ mod tests {
             .collect();
         let sample = Document::parse(Some(Path::new("s")), &uncommented.join("\n")).unwrap();
         let defaults = Document::parse(None, DEFAULTS).unwrap();
-        let mut reader = Reader::new(&defaults, Some(&sample), &[]).unwrap();
+        let mut reader = Reader::new(&defaults, Some(&sample), &[]);
         read(&mut reader.root());
         reader.note_unknown(&[]);
         assert_eq!(reader.problems, []);
         let missing = reader.keys_not_in_the_file();
-        assert!(missing.is_empty(), "config.toml does not tell of {missing:?}");
+        assert!(missing.is_empty(), "config.toml does not have {missing:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! Settings: defaults, file and environment become one immutable, typed [`Settings`].
 //!
-//! [`load`] walks: `source` (layers and their places) → `reader` (figment merges, each leaf is
-//! read by itself) → `read` (the one list of keys) → `agree` (what only shows when settings are
+//! [`load`] walks: `source` (layers and their places) → `reader` (each leaf is looked up in the
+//! layers, and read by itself) → `read` (the one list of keys) → `agree` (what only shows when settings are
 //! seen together). Each step notes its [`Problem`]s and goes on, so that one run tells them all.
 
 mod address;
@@ -18,9 +18,10 @@ mod reader;
 mod settings;
 mod source;
 mod unknown;
+mod value;
 
 pub use file::{Unreadable, read_file};
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, log_format};
 pub use place::{Place, Quote, Spot};
 pub use problem::{Problem, Problems};
 pub use reader::Shown;

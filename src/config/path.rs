@@ -1,47 +1,79 @@
-//! The ways to keys: `route.0.path` is the key `path` of the first `[[route]]`.
+//! The ways to keys: `route[0].path` is the key `path` of the first `[[route]]`.
 
 use toml_edit::Key;
 
-/// Stands for a dot within a key, since dots join the steps of a path: `"a.b".c` is no `a.b.c`.
-const DOT: &str = "\u{1f}";
-
-/// Stands for a key without characters, since a step without any is none.
-const EMPTY: &str = "\u{1e}";
-
-/// A key as one step of a path.
-pub(super) fn step_of(key: &str) -> String {
-    if key.is_empty() { EMPTY.into() } else { key.replace('.', DOT) }
+/// One step of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Segment {
+    Key(String),
+    Index(usize),
 }
 
-/// The key that a step stands for.
-pub(super) fn key_of(step: &str) -> String {
-    if step == EMPTY { String::new() } else { step.replace(DOT, ".") }
+/// From the top of the settings to a value.
+pub(super) type KeyPath = Vec<Segment>;
+
+/// The path of a key in the table at `path`.
+pub(super) fn child(path: &[Segment], key: &str) -> KeyPath {
+    [path, &[Segment::Key(key.to_owned())]].concat()
 }
 
-/// `a.b.c` → `a.b`, `a`
-pub(super) fn ancestors(path: &str) -> impl Iterator<Item = &str> {
-    path.rmatch_indices('.').map(|(end, _)| path.get(..end).unwrap_or_default())
+/// The path of an element of the list at `path`.
+pub(super) fn element(path: &[Segment], index: usize) -> KeyPath {
+    [path, &[Segment::Index(index)]].concat()
 }
 
-/// `a.b.c` → (`a.b`, `c`)
-pub(super) fn split(path: &str) -> (&str, &str) {
-    path.rsplit_once('.').unwrap_or(("", path))
+/// `a.b.c` → `a`, `a.b`
+pub(super) fn ancestors(path: &[Segment]) -> impl DoubleEndedIterator<Item = &[Segment]> {
+    (1..path.len()).filter_map(|length| path.get(..length))
 }
 
-pub(super) fn is_index(step: &str) -> bool {
-    !step.is_empty() && step.bytes().all(|it| it.is_ascii_digit())
+/// The keys of a path, without the places in lists.
+pub(super) fn keys(path: &[Segment]) -> Vec<&str> {
+    let keys = path.iter().filter_map(|segment| match segment {
+        Segment::Key(key) => Some(key.as_str()),
+        Segment::Index(_) => None,
+    });
+    keys.collect()
 }
 
-/// `route.0.path` → `route[0].path`, and keys in quotes where TOML wants them.
-pub(super) fn readable(path: &str) -> String {
+/// As people read it, with keys in quotes where TOML wants them.
+pub(super) fn readable(path: &[Segment]) -> String {
     let mut readable = String::new();
-    for step in path.split('.') {
-        if is_index(step) {
-            readable.extend(["[", step, "]"]);
-        } else {
-            let dot = if readable.is_empty() { "" } else { "." };
-            readable.extend([dot, &*Key::new(key_of(step)).display_repr()]);
+    for segment in path {
+        match segment {
+            Segment::Key(key) => {
+                let dot = if readable.is_empty() { "" } else { "." };
+                readable.extend([dot, &*Key::new(key).display_repr()]);
+            }
+            Segment::Index(index) => readable.extend(["[", &index.to_string(), "]"]),
         }
     }
     readable
+}
+
+/// A path where some steps may be any: there are as many elements and names of the user's as the
+/// user likes, and each is read in the same way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pattern(pub(super) Vec<Option<String>>);
+
+impl Pattern {
+    pub(super) fn matches(&self, path: &[Segment]) -> bool {
+        let is = |(key, segment): (&Option<String>, &Segment)| match (key, segment) {
+            (None, _) => true,
+            (Some(key), Segment::Key(other)) => key == other,
+            (Some(_), Segment::Index(_)) => false,
+        };
+        self.0.len() == path.len() && self.0.iter().zip(path).all(is)
+    }
+
+    /// The table, and the key in it if it is no name of the user's.
+    pub(super) fn split(&self) -> Option<(Self, &str)> {
+        let (key, table) = self.0.split_last()?;
+        Some((Self(table.to_vec()), key.as_deref()?))
+    }
+
+    /// The keys, if none of them may be any.
+    pub(super) fn keys(&self) -> Option<Vec<&str>> {
+        self.0.iter().map(Option::as_deref).collect()
+    }
 }

@@ -16,6 +16,15 @@ pub enum Place {
     Variable(String),
 }
 
+impl Place {
+    /// Leaves out the line itself: it holds something that must not be repeated.
+    pub(super) fn hide(&mut self) {
+        if let Self::File(spot) = self {
+            spot.quote = None;
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

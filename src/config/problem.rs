@@ -74,6 +74,26 @@ impl Problem {
         self
     }
 
+    /// What is wrong.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// The words beside the caret, if any.
+    pub fn note(&self) -> Option<&str> {
+        Some(&*self.beside).filter(|note| !note.is_empty())
+    }
+
+    /// The errors behind it, in one line.
+    pub fn cause(&self) -> Option<String> {
+        (!self.causes.is_empty()).then(|| self.causes.join(": "))
+    }
+
+    /// What to do instead, if anything is known.
+    pub fn advice(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// Where it stands written; [`Place::Default`] when it is about no one place.
     pub fn place(&self) -> &Place {
         &self.place
@@ -157,8 +177,14 @@ impl Error for Problem {}
 pub struct Problems(pub Vec<Problem>);
 
 impl Problems {
-    /// How many are told; nobody mends more at a time.
-    const TOLD: usize = 50;
+    /// How many are reported; the rest is counted.
+    const REPORTED: usize = 50;
+
+    /// The problems to report, and how many more there are.
+    pub fn reported(&self) -> (&[Problem], usize) {
+        let (reported, more) = self.0.split_at(self.0.len().min(Self::REPORTED));
+        (reported, more.len())
+    }
 
     /// As `Display`, in colour.
     pub fn coloured(&self) -> String {
@@ -166,8 +192,9 @@ impl Problems {
     }
 
     fn told(&self, each: impl Fn(&Problem) -> String) -> String {
-        let mut told: Vec<_> = self.0.iter().take(Self::TOLD).map(each).collect();
-        if let more @ 1.. = self.0.len().saturating_sub(Self::TOLD) {
+        let (reported, more) = self.reported();
+        let mut told: Vec<_> = reported.iter().map(each).collect();
+        if more > 0 {
             told.push(format!("and {more} more"));
         }
         told.join("\n\n")

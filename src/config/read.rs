@@ -2,7 +2,6 @@
 
 use super::address;
 use super::leaf::{self, DAY, HOUR, SECOND, YEAR, or_off, text};
-use super::path::key_of;
 use super::place::Place;
 use super::problem::Problem;
 use super::reader::{At, Section};
@@ -171,7 +170,14 @@ fn route(table: &mut Section<'_, '_>, nango: Option<&At<Target>>) -> Option<Rout
     table.derived("host", "any");
     let path = table.required("path", "/oauth/callback", text(address::path));
     let is_set = table.is_set("target");
-    let target = table.value("target", text(address::target));
+    let mut target = table.value("target", text(address::target));
+    if let Some(At { value, place }) = &mut target {
+        let shown = value.shown();
+        if shown != value.as_str() {
+            place.hide();
+        }
+        table.show("target", shown);
+    }
     let form_post = table.value("form_post", text(leaf::form_post));
     table.derived("form_post", "convert");
     let path = path?;
@@ -349,7 +355,7 @@ fn self_check(table: &mut Section<'_, '_>) -> SelfCheckRead {
     }
 }
 
-fn log(table: &mut Section<'_, '_>) -> Log {
+pub(super) fn log(table: &mut Section<'_, '_>) -> Log {
     let format = table.value("format", text(leaf::log_format));
     table.derived("format", "text on a terminal, else json");
     let level = table.value("level", text(leaf::log_level));
@@ -363,7 +369,7 @@ fn log(table: &mut Section<'_, '_>) -> Log {
 fn preflight(table: &mut Section<'_, '_>) -> Preflight {
     let (mut all, names) = table.named("integration");
     let integrations =
-        names.iter().map(|name| (key_of(name).into(), integration(&mut all.section(name))));
+        names.iter().map(|name| (name.as_str().into(), integration(&mut all.section(name))));
     Preflight { integrations: integrations.collect() }
 }
 

@@ -1,11 +1,11 @@
-use super::leaf::{Bad, Leaf, Raw, is_off, kind};
-use super::path::{ancestors, is_index, key_of, readable};
+use super::leaf::{Bad, Leaf, Raw, is_off};
+use super::path::{KeyPath, Pattern, Segment, ancestors, child, element, readable};
 use super::place::Place;
 use super::problem::Problem;
-use super::source::{Document, Variable};
-use figment::value::Value;
-use figment::{Figment, Source};
+use super::source::{Document, Node, Variable};
+use super::value::Value;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// A value and where it was written.
 #[derive(Clone, Debug)]
@@ -25,22 +25,48 @@ pub struct Shown {
     pub source: Place,
 }
 
-/// Reads the merged layers leaf by leaf. A bad leaf is noted and the reading goes on, so that one
-/// run tells everything. What was never asked for is unknown: the code that reads is the one list
-/// of keys.
+/// Reads leaf by leaf, each from the topmost layer that has it: environment, file, defaults. A bad
+/// leaf is noted and the reading goes on, so that one run tells everything. What was never asked for
+/// is unknown: the code that reads is the one list of keys.
 pub(super) struct Reader<'d> {
-    merged: Value,
-    layers: Figment,
+    variables: Vec<&'d Variable>,
     pub(super) document: Option<&'d Document>,
+    defaults: &'d Document,
     pub(super) asked: Vec<Asked>,
     pub(super) shown: Vec<Shown>,
     pub(super) problems: Vec<Problem>,
 }
 
+/// What the topmost layer has at a path.
+enum Found<'d> {
+    Variable(&'d Variable),
+    /// A variable for a key below: there is a table.
+    Below(&'d Variable),
+    Written(&'d Document, (Option<Range<usize>>, Node<'d>)),
+}
+
+impl Found<'_> {
+    fn value(&self) -> Value {
+        match self {
+            Self::Variable(variable) => Value::Text(variable.value.clone()),
+            Self::Below(_) => Value::Table,
+            Self::Written(_, (_, node)) => node.value(),
+        }
+    }
+
+    fn place(self) -> Place {
+        match self {
+            Self::Variable(variable) | Self::Below(variable) => {
+                Place::Variable(variable.name.clone())
+            }
+            Self::Written(document, found) => document.place_of(found),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Asked {
-    /// As in a path, a place in a list and a name of the user's as `*`.
-    pub(super) pattern: String,
+    pub(super) pattern: Pattern,
     pub(super) kind: Kind,
 }
 
@@ -56,98 +82,105 @@ pub(super) enum Kind {
 /// One table of the settings.
 pub(super) struct Section<'r, 'd> {
     reader: &'r mut Reader<'d>,
-    path: String,
+    path: KeyPath,
 }
 
 impl<'d> Reader<'d> {
-    /// Merges: what comes later wins, key by key. Only the file's places are looked up.
     pub(super) fn new(
-        defaults: &Document,
+        defaults: &'d Document,
         document: Option<&'d Document>,
-        variables: &[Variable],
-    ) -> Result<Self, Problem> {
-        let merged = |layers: &Figment| {
-            let broken = |error| Problem::error("cannot merge the settings").caused_by(&error);
-            layers.find_value("").map_err(broken)
-        };
-        let mut layers = Figment::from(defaults);
-        if let Some(document) = document {
-            layers = layers.merge(document);
-        }
-        for variable in variables {
-            // One that crosses a table or a value would wipe it out; `unknown` tells of it.
-            if fits(&merged(&layers)?, &variable.path) {
-                layers = layers.merge(variable);
-            }
-        }
-        Ok(Self {
-            merged: merged(&layers)?,
-            layers,
+        variables: &'d [Variable],
+    ) -> Self {
+        let mut reader = Self {
+            variables: Vec::new(),
             document,
+            defaults,
             asked: Vec::new(),
             shown: Vec::new(),
             problems: Vec::new(),
-        })
+        };
+        for variable in variables {
+            // One that crosses a table or a value would hide it; `unknown` tells of it.
+            let is_table = |path: &[Segment]| reader.find(path).map(|it| it.value().is_table());
+            let above_are_tables = ancestors(&variable.path).all(|it| is_table(it) != Some(false));
+            if above_are_tables && is_table(&variable.path) != Some(true) {
+                reader.variables.push(variable);
+            }
+        }
+        reader
     }
 
     /// The table that holds all others.
     pub(super) fn root(&mut self) -> Section<'_, 'd> {
-        Section { reader: self, path: String::new() }
+        Section { reader: self, path: KeyPath::new() }
     }
 
     /// What was asked for and does not stand in the file.
     #[cfg(test)]
-    pub(super) fn keys_not_in_the_file(&self) -> Vec<&str> {
+    pub(super) fn keys_not_in_the_file(&self) -> Vec<&Pattern> {
         let written = self.document.map(Document::keys).unwrap_or_default();
-        let written: Vec<_> = written.iter().map(|(path, _)| self.pattern(path)).collect();
         let leaves = self.asked.iter().filter(|asked| asked.kind == Kind::Leaf);
-        let leaves = leaves.map(|asked| asked.pattern.as_str());
-        leaves.filter(|leaf| !written.iter().any(|path| path == leaf)).collect()
+        let leaves = leaves.map(|asked| &asked.pattern);
+        leaves.filter(|leaf| !written.iter().any(|(path, _)| leaf.matches(path))).collect()
     }
 
-    fn ask(&mut self, path: &str, kind: Kind) -> Option<At<Value>> {
+    fn find(&self, path: &[Segment]) -> Option<Found<'d>> {
+        if let Some(variable) = self.variables.iter().find(|it| it.path == path) {
+            return Some(Found::Variable(variable));
+        }
+        let below = || self.variables.iter().find(|it| it.path.starts_with(path));
+        self.written(path).or_else(|| below().map(|variable| Found::Below(variable)))
+    }
+
+    /// What the file has at a path, else the defaults. Tables are merged key by key; where the file
+    /// has anything else, what the defaults have there does not count.
+    fn written(&self, path: &[Segment]) -> Option<Found<'d>> {
+        let mut file = self.document.map(|document| (None, document.root()));
+        let mut default = Some((None, self.defaults.root()));
+        for segment in path {
+            if file.as_ref().is_some_and(|(_, node)| !node.is_table()) {
+                default = None;
+            }
+            file = file.and_then(|(_, node)| node.child(segment));
+            default = default.and_then(|(_, node)| node.child(segment));
+        }
+        let in_file = self.document.zip(file).map(|(document, it)| Found::Written(document, it));
+        in_file.or_else(|| default.map(|it| Found::Written(self.defaults, it)))
+    }
+
+    fn ask(&mut self, path: &[Segment], kind: Kind) -> Option<At<Value>> {
         if self.kind(path).is_none() {
             let pattern = self.pattern(path);
             self.asked.push(Asked { pattern, kind });
         }
-        let value = find(&self.merged, path)?.clone();
-        let place = self.place(&value, path);
-        Some(At { value, place })
+        let found = self.find(path)?;
+        Some(At { value: found.value(), place: found.place() })
     }
 
-    /// Where the value was written: figment knows the layer, the document knows the spot.
-    fn place(&self, value: &Value, path: &str) -> Place {
-        match self.layers.get_metadata(value.tag()).and_then(|layer| layer.source.as_ref()) {
-            Some(Source::Custom(name)) => Place::Variable(name.clone()),
-            Some(_) => self.document.map(|it| it.place_of(path)).unwrap_or_default(),
-            None => Place::Default,
-        }
+    fn place(&self, path: &[Segment]) -> Place {
+        self.find(path).map(Found::place).unwrap_or_default()
     }
 
     fn note(&mut self, bad: Bad, mut place: Place) {
-        if let (Place::File(spot), true) = (&mut place, bad.secret) {
-            spot.quote = None;
+        if bad.secret {
+            place.hide();
         }
         self.problems.push(with_hint(Problem::error(bad.what).at(&place), bad.hint));
     }
 
-    pub(super) fn kind(&self, path: &str) -> Option<Kind> {
-        let wanted = self.pattern(path);
-        self.asked.iter().find(|asked| asked.pattern == wanted).map(|asked| asked.kind)
+    pub(super) fn kind(&self, path: &[Segment]) -> Option<Kind> {
+        self.asked.iter().find(|asked| asked.pattern.matches(path)).map(|asked| asked.kind)
     }
 
-    /// The path with `*` for what may be any: there are as many names and places as the user likes,
-    /// and what is asked of each is the same.
-    pub(super) fn pattern(&self, path: &str) -> String {
-        path.split('.').fold(String::new(), |above, step| {
-            let step = if is_index(step) || self.is_named(&above) { "*" } else { step };
-            if above.is_empty() { step.into() } else { format!("{above}.{step}") }
-        })
-    }
-
-    /// Whether a pattern is that of a table whose keys are names of the user's.
-    pub(super) fn is_named(&self, pattern: &str) -> bool {
-        self.asked.iter().any(|asked| asked.kind == Kind::Named && asked.pattern == pattern)
+    fn pattern(&self, path: &[Segment]) -> Pattern {
+        let step = |(above, segment): (usize, &Segment)| match segment {
+            Segment::Key(key) => {
+                let above = path.get(..above).unwrap_or_default();
+                (self.kind(above) != Some(Kind::Named)).then(|| key.clone())
+            }
+            Segment::Index(_) => None,
+        };
+        Pattern(path.iter().enumerate().map(step).collect())
     }
 }
 
@@ -162,12 +195,12 @@ impl<'d> Section<'_, 'd> {
         let found = self.reader.ask(&path, Kind::Leaf);
         self.reader.shown.push(Shown {
             key: readable(&path),
-            value: found.as_ref().map(|found| written(&found.value)),
+            value: found.as_ref().map(|found| found.value.in_one_line()),
             source: found.as_ref().map_or(Place::Default, |found| found.place.clone()),
         });
         let At { value, place } = found?;
         let variable = matches!(place, Place::Variable(_));
-        if variable && value.as_dict().is_some() {
+        if variable && value.is_table() {
             return None; // A variable for a key below this one; `note_unknown` tells of it.
         }
         match parse(Raw { value: &value, variable }) {
@@ -201,27 +234,25 @@ impl<'d> Section<'_, 'd> {
         let Some(At { value, place }) = self.value(key, |raw| Ok(raw.value.clone())) else {
             return Vec::new();
         };
-        if let (Some(""), Place::Variable(_)) = (value.as_str().map(str::trim), &place) {
+        if let (Some(""), Place::Variable(_)) = (value.as_text().map(str::trim), &place) {
             let bad = Bad::new("the value is empty");
             let hint = "unset the variable, or give it a value; `off` turns it off";
             self.reader.note(bad.hint(hint), place);
             return Vec::new();
         }
         let texts = match (&value, &place) {
-            (Value::String(_, text), Place::Variable(_)) => separated(text),
-            (Value::Array(_, values), _) => values.clone(),
+            (Value::Text(text), Place::Variable(_)) => separated(text),
+            (Value::List(values), _) => values.clone(),
             _ => vec![value.clone()],
         };
-        if matches!(texts.as_slice(), [one] if one.as_str().is_some_and(is_off)) {
+        if matches!(texts.as_slice(), [one] if one.as_text().is_some_and(is_off)) {
             return Vec::new();
         }
         let parse = super::leaf::text(parse);
         let mut list = Vec::new();
         for (index, text) in texts.iter().enumerate() {
             let place = match (&value, &place) {
-                (Value::Array(..), Place::File(_)) => {
-                    self.reader.place(&value, &format!("{path}.{index}"))
-                }
+                (Value::List(_), Place::File(_)) => self.reader.place(&element(&path, index)),
                 _ => place.clone(),
             };
             let variable = matches!(place, Place::Variable(_));
@@ -242,18 +273,21 @@ impl<'d> Section<'_, 'd> {
     /// alone: the name of a variable keeps neither case nor dots nor dashes.
     pub(super) fn named(&mut self, key: &str) -> (Section<'_, 'd>, Vec<String>) {
         let table = self.table(key, Kind::Named);
-        let names = table.reader.document.map(|document| document.names(&table.path));
-        (table, names.unwrap_or_default())
+        let mut in_file = table.reader.document.map(Document::root);
+        for segment in &table.path {
+            in_file = in_file.and_then(|node| node.child(segment)).map(|(_, node)| node);
+        }
+        (table, in_file.map(Node::keys).unwrap_or_default())
     }
 
     fn table(&mut self, key: &str, kind_of_table: Kind) -> Section<'_, 'd> {
         let path = self.inside(key);
         // One that a variable stands in the place of is told of by `note_unknown`.
         if let Some(At { value, place }) = self.reader.ask(&path, kind_of_table)
-            && value.as_dict().is_none()
+            && !value.is_table()
             && !matches!(place, Place::Variable(_))
         {
-            let bad = Bad::new(format!("`{}` is a table, found {}", key_of(key), kind(&value)));
+            let bad = Bad::new(format!("`{key}` is a table, found {}", value.kind()));
             let hint = format!("write `[{}]`, and its keys below", readable(&path));
             self.reader.note(bad.hint(hint), place);
         }
@@ -265,7 +299,7 @@ impl<'d> Section<'_, 'd> {
         let (mut table, names) = self.named(key);
         let texts = names
             .into_iter()
-            .filter_map(|name| Some((key_of(&name), table.value(&name, super::leaf::verbatim)?)));
+            .filter_map(|name| Some((name.clone(), table.value(&name, super::leaf::verbatim)?)));
         texts.collect()
     }
 
@@ -279,17 +313,18 @@ impl<'d> Section<'_, 'd> {
         let Some(At { value, place }) = self.reader.ask(&path, Kind::Tables) else {
             return Vec::new();
         };
-        let tables = value.as_array().filter(|list| list.iter().all(|it| it.as_dict().is_some()));
+        let tables = value.as_list().filter(|list| list.iter().all(Value::is_table));
         let Some(tables) = tables else {
             if !matches!(place, Place::Variable(_)) {
-                let what = format!("`{path}` is a list of tables, found {}", kind(&value));
-                self.reader.note(Bad::new(what).hint(format!("write `[[{path}]]`")), place);
+                let list = readable(&path);
+                let what = format!("`{list}` is a list of tables, found {}", value.kind());
+                self.reader.note(Bad::new(what).hint(format!("write `[[{list}]]`")), place);
             }
             return Vec::new();
         };
         (0..tables.len())
             .filter_map(|index| {
-                let path = format!("{path}.{index}");
+                let path = element(&path, index);
                 self.reader.ask(&path, Kind::Section);
                 each(&mut Section { reader: self.reader, path })
             })
@@ -316,28 +351,23 @@ impl<'d> Section<'_, 'd> {
 
     /// Whether any layer has a value.
     pub(super) fn is_set(&self, key: &str) -> bool {
-        find(&self.reader.merged, &self.inside(key)).is_some()
+        self.reader.find(&self.inside(key)).is_some()
     }
 
     /// Where the table stands.
     pub(super) fn place(&self) -> Place {
-        find(&self.reader.merged, &self.path)
-            .map(|value| self.reader.place(value, &self.path))
-            .unwrap_or_default()
+        self.reader.place(&self.path)
     }
 
     /// Where the value of a key stands.
     pub(super) fn place_of(&self, key: &str) -> Place {
-        let path = self.inside(key);
-        find(&self.reader.merged, &path)
-            .map(|value| self.reader.place(value, &path))
-            .unwrap_or_default()
+        self.reader.place(&self.inside(key))
     }
 
     /// Whether a list has nothing in it.
     pub(super) fn is_empty(&self, key: &str) -> bool {
-        let list = find(&self.reader.merged, &self.inside(key));
-        list.and_then(Value::as_array).is_some_and(<[_]>::is_empty)
+        let found = self.reader.find(&self.inside(key)).map(|found| found.value());
+        found.is_some_and(|value| value.as_list().is_some_and(<[_]>::is_empty))
     }
 
     pub(super) fn note(&mut self, problem: Problem) {
@@ -349,23 +379,9 @@ impl<'d> Section<'_, 'd> {
         self.reader.problems.len()
     }
 
-    fn inside(&self, key: &str) -> String {
-        if self.path.is_empty() { key.into() } else { format!("{}.{key}", self.path) }
+    fn inside(&self, key: &str) -> KeyPath {
+        child(&self.path, key)
     }
-}
-
-/// Whether a variable can be merged without hiding values that are not its own.
-fn fits(merged: &Value, path: &str) -> bool {
-    ancestors(path).all(|above| find(merged, above).is_none_or(|it| it.as_dict().is_some()))
-        && find(merged, path).is_none_or(|it| it.as_dict().is_none())
-}
-
-fn find<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
-    path.split('.').filter(|step| !step.is_empty()).try_fold(value, |value, step| match value {
-        Value::Dict(_, dict) => dict.get(step),
-        Value::Array(_, array) => array.get(step.parse::<usize>().ok()?),
-        _ => None,
-    })
 }
 
 fn separated(text: &str) -> Vec<Value> {
@@ -373,27 +389,17 @@ fn separated(text: &str) -> Vec<Value> {
     if list.starts_with('[') {
         // No list when it is an address in brackets.
         let toml = format!("list = {list}");
-        if let Ok(document) = Document::parse(None, &toml)
-            && let Ok(Some(values)) =
-                Figment::from(&document).find_value("list").map(Value::into_array)
-        {
+        let document = Document::parse(None, &toml).ok();
+        let list = document.as_ref().and_then(|it| it.root().child(&Segment::Key("list".into())));
+        if let Some(Value::List(values)) = list.map(|(_, node)| node.value()) {
             return values;
         }
     }
-    list.split(',').map(str::trim).filter(|it| !it.is_empty()).map(Value::from).collect()
-}
-
-/// A value as one line.
-fn written(value: &Value) -> String {
-    match value {
-        Value::String(_, text) => {
-            text.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'")
-        }
-        Value::Bool(_, flag) => flag.to_string(),
-        Value::Array(_, values) if values.is_empty() => "off".into(),
-        Value::Array(_, values) => values.iter().map(written).collect::<Vec<_>>().join(", "),
-        other => other.to_i128().map_or_else(|| kind(other).into(), |number| number.to_string()),
-    }
+    list.split(',')
+        .map(str::trim)
+        .filter(|it| !it.is_empty())
+        .map(|it| Value::Text(it.into()))
+        .collect()
 }
 
 pub(super) fn with_hint(problem: Problem, hint: Option<String>) -> Problem {

@@ -1,10 +1,9 @@
-//! Where settings come from: a TOML file and the environment, as layers for figment.
+//! Where settings come from: a TOML file and the environment.
 
-use super::path::{key_of, step_of};
+use super::path::{KeyPath, Segment, child, element};
 use super::place::{Lines, Place};
 use super::problem::Problem;
-use figment::value::{Dict, Empty, Map, Value};
-use figment::{Metadata, Profile, Provider, Source};
+use super::value::Value;
 use std::ffi::OsString;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -17,7 +16,7 @@ pub(super) const PREFIX: &str = "CALLBACK_EDGE_";
 /// Names the file; a variable, but not a setting.
 pub(super) const FILE_VARIABLE: &str = "CALLBACK_EDGE_CONFIG";
 
-/// A TOML file: a layer of values for figment, and the place of each of them.
+/// A TOML file: values, and the place of each of them.
 ///
 /// Parsed once, by the parser that knows positions, so that values and places cannot disagree.
 #[derive(Debug)]
@@ -46,46 +45,33 @@ impl Document {
         }
     }
 
-    /// The place of the value at `path`, such as `route.0.path`; of its name when it is a table.
-    pub(super) fn place_of(&self, path: &str) -> Place {
-        let Some((name, node)) = self.node(path) else { return Place::Default };
-        let is_value =
-            node.table().is_none() && !matches!(node, Node::Item(Item::ArrayOfTables(_)));
+    /// What it holds, from the top.
+    pub(super) fn root(&self) -> Node<'_> {
+        Node::Item(self.toml.as_item())
+    }
+
+    /// The place of a value; of its name when it is a table or a list of tables.
+    pub(super) fn place_of(&self, (name, node): (Option<Range<usize>>, Node<'_>)) -> Place {
+        let is_value = !node.is_table() && !matches!(node, Node::Item(Item::ArrayOfTables(_)));
         self.at(if is_value { node.span() } else { name.or_else(|| node.span()) })
     }
 
-    /// The keys of the table at `path`, as steps.
-    pub(super) fn names(&self, path: &str) -> Vec<String> {
-        let table = self.node(path).and_then(|(_, node)| node.table());
-        table.map(|table| table.iter().map(|(key, _)| step_of(key)).collect()).unwrap_or_default()
-    }
-
-    /// What stands at `path`, and the place of its key if it has one.
-    fn node(&self, path: &str) -> Option<(Option<Range<usize>>, Node<'_>)> {
-        let mut steps = path.split('.').filter(|step| !step.is_empty());
-        let root = (None, Node::Item(self.toml.as_item()));
-        steps.try_fold(root, |(_, node), step| node.child(step))
-    }
-
     /// Every key with its path and the place of its name, a table before what is in it.
-    pub(super) fn keys(&self) -> Vec<(String, Place)> {
+    pub(super) fn keys(&self) -> Vec<(KeyPath, Place)> {
         let mut keys = Vec::new();
-        let mut open = vec![(String::new(), Node::Item(self.toml.as_item()))];
+        let mut open = vec![(KeyPath::new(), self.root())];
         while let Some((path, node)) = open.pop() {
-            let inside =
-                |step: &str| if path.is_empty() { step.into() } else { [&path, step].join(".") };
             if let Some(table) = node.table() {
                 for (key, item) in table.iter() {
                     let span = table.get_key_value(key).and_then(|(key, _)| key.span());
-                    let path = inside(&step_of(key));
+                    let path = child(&path, key);
                     keys.push((path.clone(), self.at(span)));
                     open.push((path, Node::Item(item)));
                 }
             } else {
                 for index in 0.. {
-                    let step = index.to_string();
-                    let Some((_, child)) = node.child(&step) else { break };
-                    open.push((inside(&step), child));
+                    let Some((_, node)) = node.child(&Segment::Index(index)) else { break };
+                    open.push((element(&path, index), node));
                 }
             }
         }
@@ -102,28 +88,14 @@ impl Document {
     }
 }
 
-impl Provider for Document {
-    fn metadata(&self) -> Metadata {
-        match &self.file {
-            Some(file) => Metadata::from("file", Source::File(file.clone())),
-            None => Metadata::named("default"),
-        }
-    }
-
-    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
-        Ok(Map::from([(Profile::Default, Node::Item(self.toml.as_item()).dict())]))
-    }
-}
-
-/// An environment variable: a layer with one value. It stays the text that it is; figment's own
-/// provider would type it by its look, and forget how the variable is spelt.
+/// An environment variable. Its value is text, whatever it looks like.
 #[derive(Debug)]
 pub(super) struct Variable {
     /// `CALLBACK_EDGE_LISTEN__HTTPS`
     pub(super) name: String,
     /// `listen.https`
-    pub(super) path: String,
-    value: String,
+    pub(super) path: KeyPath,
+    pub(super) value: String,
 }
 
 impl Variable {
@@ -138,7 +110,8 @@ impl Variable {
             if name == FILE_VARIABLE {
                 continue;
             }
-            let path = path.to_lowercase().replace("__", ".");
+            let keys = path.to_lowercase();
+            let path = keys.split("__").map(|key| Segment::Key(key.to_owned())).collect();
             match value.into_string() {
                 Ok(value) => variables.push(Self { name, path, value }),
                 Err(_) => problems
@@ -149,26 +122,15 @@ impl Variable {
         (variables, problems)
     }
 
-    /// How the variable that sets the key at `path` is spelt.
-    pub(super) fn spelt(path: &str) -> String {
-        format!("{PREFIX}{}", path.replace('.', "__").to_uppercase())
-    }
-}
-
-impl Provider for Variable {
-    fn metadata(&self) -> Metadata {
-        Metadata::from("environment", Source::Custom(self.name.clone()))
-    }
-
-    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
-        let value = figment::util::nest(&self.path, self.value.clone().into());
-        Ok(Map::from([(Profile::Default, value.into_dict().unwrap_or_default())]))
+    /// How the variable that sets the key at the end of these is spelt.
+    pub(super) fn spelt(keys: &[&str]) -> String {
+        format!("{PREFIX}{}", keys.join("__").to_uppercase())
     }
 }
 
 /// A table, a list or a value, whichever way it was written.
-#[derive(Clone, Copy)]
-enum Node<'d> {
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Node<'d> {
     Item(&'d Item),
     Table(&'d toml_edit::Table),
     Value(&'d toml_edit::Value),
@@ -183,12 +145,14 @@ impl<'d> Node<'d> {
         }
     }
 
-    fn value(self) -> Option<&'d toml_edit::Value> {
-        match self {
-            Self::Item(item) => item.as_value(),
-            Self::Table(_) => None,
-            Self::Value(value) => Some(value),
-        }
+    pub(super) fn is_table(self) -> bool {
+        self.table().is_some()
+    }
+
+    /// The keys of a table.
+    pub(super) fn keys(self) -> Vec<String> {
+        let table = self.table().into_iter();
+        table.flat_map(TableLike::iter).map(|(key, _)| key.to_owned()).collect()
     }
 
     fn span(self) -> Option<Range<usize>> {
@@ -200,46 +164,42 @@ impl<'d> Node<'d> {
     }
 
     /// One step down, and the place of the key if the step was one.
-    fn child(self, step: &str) -> Option<(Option<Range<usize>>, Self)> {
-        if let Some(table) = self.table() {
-            let (key, item) = table.get_key_value(&key_of(step))?;
-            return Some((key.span(), Self::Item(item)));
-        }
-        let index = step.parse().ok()?;
-        if let Self::Item(Item::ArrayOfTables(tables)) = self {
-            return Some((None, Self::Table(tables.get(index)?)));
-        }
-        Some((None, Self::Value(self.value()?.as_array()?.get(index)?)))
-    }
-
-    fn dict(self) -> Dict {
-        self.table().map_or_else(Dict::new, |table| {
-            table.iter().map(|(key, item)| (step_of(key), Node::Item(item).to_figment())).collect()
-        })
-    }
-
-    fn to_figment(self) -> Value {
-        if self.table().is_some() {
-            return self.dict().into();
-        }
-        if let Self::Item(Item::ArrayOfTables(tables)) = self {
-            return tables
-                .iter()
-                .map(|table| Node::Table(table).to_figment())
-                .collect::<Vec<_>>()
-                .into();
-        }
-        match self.value() {
-            Some(toml_edit::Value::String(text)) => text.value().clone().into(),
-            Some(toml_edit::Value::Integer(number)) => (*number.value()).into(),
-            Some(toml_edit::Value::Float(number)) => (*number.value()).into(),
-            Some(toml_edit::Value::Boolean(flag)) => (*flag.value()).into(),
-            Some(toml_edit::Value::Array(array)) => {
-                array.iter().map(|value| Node::Value(value).to_figment()).collect::<Vec<_>>().into()
+    pub(super) fn child(self, segment: &Segment) -> Option<(Option<Range<usize>>, Self)> {
+        match (segment, self) {
+            (Segment::Key(key), _) => {
+                let (key, item) = self.table()?.get_key_value(key)?;
+                Some((key.span(), Self::Item(item)))
             }
-            // No setting is a date; this says so to the reader.
-            _ => Value::from(Empty::Unit),
+            (Segment::Index(index), Self::Item(Item::ArrayOfTables(tables))) => {
+                Some((None, Self::Table(tables.get(*index)?)))
+            }
+            (Segment::Index(index), Self::Item(Item::Value(list)) | Self::Value(list)) => {
+                Some((None, Self::Value(list.as_array()?.get(*index)?)))
+            }
+            (Segment::Index(_), _) => None,
         }
+    }
+
+    pub(super) fn value(self) -> Value {
+        match self {
+            Self::Item(Item::ArrayOfTables(tables)) => {
+                Value::List(tables.iter().map(|_| Value::Table).collect())
+            }
+            Self::Item(Item::Value(value)) | Self::Value(value) => value_of(value),
+            Self::Item(_) | Self::Table(_) => Value::Table,
+        }
+    }
+}
+
+fn value_of(value: &toml_edit::Value) -> Value {
+    match value {
+        toml_edit::Value::String(text) => Value::Text(text.value().clone()),
+        toml_edit::Value::Integer(number) => Value::Integer(*number.value()),
+        toml_edit::Value::Float(_) => Value::Fraction,
+        toml_edit::Value::Boolean(flag) => Value::Flag(*flag.value()),
+        toml_edit::Value::Datetime(_) => Value::Date,
+        toml_edit::Value::Array(array) => Value::List(array.iter().map(value_of).collect()),
+        toml_edit::Value::InlineTable(_) => Value::Table,
     }
 }
 
@@ -258,11 +218,16 @@ pub(super) fn not_text(file: &Path, error: &FromUtf8Error) -> Problem {
 mod tests {
     use super::*;
 
-    fn place(text: &str, path: &str) -> String {
+    /// The place of what is at a path: of the value at each index or key in turn.
+    fn place(text: &str, path: &[&str]) -> String {
         let document = Document::parse(Some(Path::new("f")), text).unwrap();
-        match document.place_of(path) {
-            Place::File(spot) => format!("{}:{}+{}", spot.line, spot.column, spot.width),
-            other => other.to_string(),
+        let found = path.iter().try_fold((None, document.root()), |(_, node), step| {
+            let index = step.parse().map(Segment::Index);
+            node.child(&index.unwrap_or_else(|_| Segment::Key((*step).to_owned())))
+        });
+        match found.map(|found| document.place_of(found)) {
+            Some(Place::File(spot)) => format!("{}:{}+{}", spot.line, spot.column, spot.width),
+            _ => "nowhere".to_owned(),
         }
     }
 
@@ -270,13 +235,15 @@ mod tests {
     fn every_value_has_a_place_however_it_is_written() {
         let text = "a = 1\n[b]\nc = [ \"é\", \"d\" ]\r\ne.f = true\n[[g]]\nh = 2\n[[g]]\nh = 3\n[i]\nj = [{ k = 4 }]\n[k]\n'l.m' = 5\n'' = 6";
         #[rustfmt::skip]
-        let table = [
-            ("a", "1:5+1"), ("b", "2:2+1"), ("b.c", "3:5+12"), ("b.c.1", "3:12+3"), ("b.e.f", "4:7+4"),
-            ("g", "5:3+1"), ("g.0", "5:1+5"), ("g.1.h", "8:5+1"), ("i.j.0.k", "10:12+1"),
-            ("k.l\u{1f}m", "12:9+1"), ("k.l.m", "default"), ("k.\u{1e}", "13:6+1"), ("g.2", "default"), ("x", "default"), ("a.x", "default"),
+        let table: [(&[&str], &str); 15] = [
+            (&["a"], "1:5+1"), (&["b"], "2:2+1"), (&["b", "c"], "3:5+12"),
+            (&["b", "c", "1"], "3:12+3"), (&["b", "e", "f"], "4:7+4"), (&["g"], "5:3+1"),
+            (&["g", "0"], "5:1+5"), (&["g", "1", "h"], "8:5+1"), (&["i", "j", "0", "k"], "10:12+1"),
+            (&["k", "l.m"], "12:9+1"), (&["k", "l", "m"], "nowhere"), (&["k", ""], "13:6+1"),
+            (&["g", "2"], "nowhere"), (&["x"], "nowhere"), (&["a", "x"], "nowhere"),
         ];
         for (path, expected) in table {
-            assert_eq!(place(text, path), expected, "{path}");
+            assert_eq!(place(text, path), expected, "{path:?}");
         }
     }
 
@@ -286,11 +253,9 @@ mod tests {
             [("CALLBACK_EDGE_LISTEN__HTTP", "x"), ("CALLBACK_EDGE_CONFIG", "f"), ("HOME", "/")];
         let (variables, problems) =
             Variable::all(pairs.map(|(name, value)| (name.into(), value.into())));
-        assert_eq!(
-            variables.iter().map(|it| it.path.as_str()).collect::<Vec<_>>(),
-            ["listen.http"]
-        );
-        assert_eq!(Variable::spelt("listen.http"), "CALLBACK_EDGE_LISTEN__HTTP");
+        let [variable] = &variables[..] else { panic!("{variables:?}") };
+        assert_eq!(variable.path, child(&child(&[], "listen"), "http"));
+        assert_eq!(Variable::spelt(&["listen", "http"]), "CALLBACK_EDGE_LISTEN__HTTP");
         assert!(problems.is_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! Keys that nobody asked for, and what may have been meant by them.
 
-use super::path::{ancestors, key_of, split};
+use super::path::{Pattern, Segment, ancestors, keys, readable};
 use super::place::Place;
 use super::problem::Problem;
 use super::reader::{Kind, Reader, with_hint};
@@ -11,45 +11,46 @@ impl Reader<'_> {
     pub(super) fn note_unknown(&mut self, variables: &[Variable]) {
         let mut unknown = Vec::new();
         for (path, place) in self.document.map(Document::keys).unwrap_or_default() {
-            let (parent, key) = split(&path);
+            let Some((Segment::Key(key), parent)) = path.split_last() else { continue };
             // Below what is itself unknown, or no table to the reader, nothing more is told.
             let below_table = parent.is_empty() || self.kind(parent) == Some(Kind::Section);
             if below_table && self.kind(&path).is_none() {
-                let problem = Problem::error(format!("unknown key `{}`", key_of(key))).at(&place);
+                let problem = Problem::error(format!("unknown key `{key}`")).at(&place);
                 let problem = problem.beside(self.expected(parent));
-                unknown.push(with_hint(problem, self.advice(&path)));
+                unknown.push(with_hint(problem, self.advice(parent, key)));
             }
         }
         for variable in variables {
             let problem = Problem::error("no setting has this name");
-            let path = variable.path.as_str();
+            let path = variable.path.as_slice();
             let of_kind = |wanted| {
-                let upwards = std::iter::once(path).chain(ancestors(path));
                 // The topmost, since texts by name stand in tables by name.
-                upwards.filter(|path| self.kind(path) == Some(wanted)).last()
+                let mut downwards = ancestors(path).chain([path]);
+                downwards.find(|path| self.kind(path) == Some(wanted))
             };
             let (named, list) = (of_kind(Kind::Named), of_kind(Kind::Tables));
             let problem = match (self.kind(path), named, list, of_kind(Kind::Leaf)) {
                 (_, Some(table), ..) => {
                     Problem::error("a table whose keys you name cannot be set by a variable")
-                        .hint(format!("write `[{table}.KEY]` in the file"))
+                        .hint(format!("write `[{}.KEY]` in the file", readable(table)))
                 }
                 (_, _, Some(list), _) => {
                     Problem::error("a list of tables cannot be set by a variable")
-                        .hint(format!("write `[[{list}]]` in the file"))
+                        .hint(format!("write `[[{}]]` in the file", readable(list)))
                 }
                 (Some(Kind::Leaf), ..) => continue,
                 (Some(_), ..) => {
                     let hint = self.example(path).map_or_else(
-                        || format!("write `[{path}]` in the file"),
+                        || format!("write `[{}]` in the file", readable(path)),
                         |example| format!("set its keys, for example `{example}`"),
                     );
-                    Problem::error(format!("`{path}` is a table")).hint(hint)
+                    Problem::error(format!("`{}` is a table", readable(path))).hint(hint)
                 }
-                (None, _, _, Some(leaf)) => problem.hint(format!(
-                    "`{leaf}` has no keys below it; use `{}`",
-                    Variable::spelt(leaf)
-                )),
+                (None, _, _, Some(leaf)) => {
+                    let spelt = Variable::spelt(&keys(leaf));
+                    let leaf = readable(leaf);
+                    problem.hint(format!("`{leaf}` has no keys below it; use `{spelt}`"))
+                }
                 (None, ..) => with_hint(problem, self.advice_for_variable(path)),
             };
             unknown.push(problem.at(&Place::Variable(variable.name.clone())));
@@ -57,60 +58,69 @@ impl Reader<'_> {
         self.problems.append(&mut unknown);
     }
 
-    fn siblings(&self, parent: &str) -> impl Iterator<Item = &str> {
-        let parent = self.pattern(parent);
+    fn siblings(&self, parent: &[Segment]) -> impl Iterator<Item = &str> {
         self.asked.iter().filter_map(move |asked| {
-            let (of, key) = split(&asked.pattern);
-            (of == parent && key != "*").then_some(key)
+            let (table, key) = asked.pattern.split()?;
+            table.matches(parent).then_some(key)
         })
     }
 
-    fn expected(&self, parent: &str) -> String {
+    fn expected(&self, parent: &[Segment]) -> String {
         let keys: Vec<_> = self.siblings(parent).map(|key| format!("`{key}`")).collect();
         format!("expected one of {}", keys.join(", "))
     }
 
     /// What may have been meant by an unknown key.
-    fn advice(&self, path: &str) -> Option<String> {
-        let (parent, key) = split(path);
-        let elsewhere = self.asked.iter().map(|asked| split(&asked.pattern));
-        if let Some((table, _)) = elsewhere.into_iter().find(|(_, name)| *name == key) {
-            return Some(match table.strip_suffix(".*") {
+    fn advice(&self, parent: &[Segment], key: &str) -> Option<String> {
+        let mut elsewhere = self.asked.iter().filter_map(|asked| asked.pattern.split());
+        if let Some((Pattern(table), _)) = elsewhere.find(|(_, name)| *name == key) {
+            let names: Vec<_> = table.iter().flatten().map(String::as_str).collect();
+            let name = names.join(".");
+            return Some(match table.last() {
                 // Below a table's header every key belongs to that table.
-                _ if table.is_empty() => {
+                None => {
                     format!("`{key}` belongs at the top of the file, before the first `[table]`")
                 }
-                Some(named) if self.is_named(named) => {
-                    format!("`{key}` belongs in `[{named}.KEY]`")
+                Some(Some(_)) => format!("`{key}` belongs in `[{name}]`"),
+                Some(None) if self.is_named(&names) => {
+                    format!("`{key}` belongs in `[{name}.KEY]`")
                 }
-                Some(list) => format!("`{key}` belongs in `[[{list}]]`"),
-                None => format!("`{key}` belongs in `[{table}]`"),
+                Some(None) => format!("`{key}` belongs in `[[{name}]]`"),
             });
         }
-        nearest(key, self.siblings(parent)).map(|near| format!("did you mean `{near}`?"))
+        let siblings = self.siblings(parent);
+        nearest(key, siblings, |key| (*key).to_owned())
+            .map(|near| format!("did you mean `{near}`?"))
     }
 
-    fn advice_for_variable(&self, path: &str) -> Option<String> {
+    fn is_named(&self, keys: &[&str]) -> bool {
+        let named = self.asked.iter().filter(|asked| asked.kind == Kind::Named);
+        named.filter_map(|asked| asked.pattern.keys()).any(|other| other == keys)
+    }
+
+    fn advice_for_variable(&self, path: &[Segment]) -> Option<String> {
         let leaves = self.asked.iter().filter(|asked| asked.kind == Kind::Leaf);
-        let leaves = leaves.map(|asked| asked.pattern.as_str()).filter(|it| !it.contains('*'));
+        let leaves = leaves.filter_map(|asked| asked.pattern.keys());
         // `LISTEN_HTTP` is near `LISTEN__HTTP`.
-        let near = nearest(path, leaves)?;
-        Some(format!("did you mean `{}`?", Variable::spelt(near)))
+        let near = nearest(&readable(path), leaves, |keys| keys.concat())?;
+        Some(format!("did you mean `{}`?", Variable::spelt(&near)))
     }
 
     /// A variable for a key of the table, if it has one that takes any.
-    fn example(&self, section: &str) -> Option<String> {
-        let mut leaves = self.asked.iter().filter(|asked| asked.kind == Kind::Leaf);
-        let leaf = leaves.find(|asked| split(&asked.pattern).0 == section)?;
-        Some(Variable::spelt(&leaf.pattern))
+    fn example(&self, section: &[Segment]) -> Option<String> {
+        let leaves = self.asked.iter().filter(|asked| asked.kind == Kind::Leaf);
+        let mut leaves = leaves
+            .filter(|asked| asked.pattern.split().is_some_and(|(table, _)| table.matches(section)));
+        leaves.next()?.pattern.keys().map(|keys| Variable::spelt(&keys))
     }
 }
 
-fn nearest<'k>(word: &str, keys: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+/// The one whose name is most like the word, if any is.
+fn nearest<T>(word: &str, all: impl Iterator<Item = T>, name: impl Fn(&T) -> String) -> Option<T> {
     let normal = |text: &str| text.to_lowercase().replace(['-', '_', '.'], "");
     let word = normal(word);
-    keys.map(|key| (strsim::jaro_winkler(&normal(key), &word), key))
+    all.map(|one| (strsim::jaro_winkler(&normal(&name(&one)), &word), one))
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|(one, _), (other, _)| one.total_cmp(other))
-        .map(|(_, key)| key)
+        .map(|(_, one)| one)
 }

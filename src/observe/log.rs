@@ -37,6 +37,7 @@ impl Format {
 /// The running log. Lines go to stderr from a thread of its own: a reader that stops reading
 /// costs lines, never a redirect. Dropping it writes out what waits.
 pub struct Log {
+    format: Format,
     filter: reload::Handle<Targets, Registry>,
     writer: NonBlocking,
     dropped: ErrorCounter,
@@ -69,7 +70,12 @@ impl Log {
             .with(lines.with_filter(filter))
             .try_init()
             .map_err(LogError)?;
-        Ok(Self { filter: handle, writer: text, dropped, flush: Some(guard) })
+        Ok(Self { format, filter: handle, writer: text, dropped, flush: Some(guard) })
+    }
+
+    /// How its lines look.
+    pub fn format(&self) -> Format {
+        self.format
     }
 
     /// Says a text for people, in its turn among the lines. Colours are left out where stderr

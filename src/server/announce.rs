@@ -1,8 +1,9 @@
-//! What `serve` says when it is up.
+//! What `serve` says when it is up, and what is wrong with its settings.
 
 use super::origin::{Addresses, callback_url, public};
 use super::snapshot::Snapshot;
-use crate::config::Settings;
+use crate::config::{Place, Problem, Problems, Settings};
+use crate::observe::{Format, Log};
 use crate::tls::acme::Board;
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -39,6 +40,60 @@ pub(super) fn events(settings: &Settings, bound: &Addresses, board: &Board) {
         tracing::info!(event = "listening", listener = kind, %address);
     }
     tracing::info!(event = "ready", version = env!("CARGO_PKG_VERSION"));
+}
+
+/// Reports errors and warnings of the settings: laid out for people in a text log, as `config check`
+/// prints them; else one event each.
+pub fn report(log: &Log, problems: &Problems) {
+    if problems.0.is_empty() {
+        return;
+    }
+    if log.format() == Format::Text {
+        return log.say(&(problems.coloured() + "\n"));
+    }
+    let (reported, more) = problems.reported();
+    reported.iter().for_each(event);
+    if more > 0 {
+        event(&Problem::error(format!("and {more} more")));
+    }
+}
+
+fn event(problem: &Problem) {
+    let (file, variable) = match problem.place() {
+        Place::File(spot) => (Some(&**spot), None),
+        Place::Variable(name) => (None, Some(&**name)),
+        Place::Default => (None, None),
+    };
+    let (line, column) = (file.map(|spot| spot.line), file.map(|spot| spot.column));
+    let file = file.map(|spot| spot.file.display().to_string());
+    let (file, cause) = (file.as_deref(), problem.cause());
+    let (cause, note, hint) = (cause.as_deref(), problem.note(), problem.advice());
+    let problem_is = problem.what();
+    if problem.is_warning() {
+        tracing::warn!(
+            event = "config_warning",
+            problem = problem_is,
+            file,
+            line,
+            column,
+            variable,
+            note,
+            cause,
+            hint
+        );
+    } else {
+        tracing::error!(
+            event = "config_error",
+            problem = problem_is,
+            file,
+            line,
+            column,
+            variable,
+            note,
+            cause,
+            hint
+        );
+    }
 }
 
 /// Where a person finds the self-check.

@@ -16,7 +16,6 @@ use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 use secrecy::ExposeSecret as _;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");

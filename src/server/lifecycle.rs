@@ -1,8 +1,7 @@
 //! The life of the process, from signal to signal: serve, reload, rotate, drain, end.
 
-use super::process::{Process, Startup, cannot_start};
+use super::process::{Process, StartError, Startup, cannot_start};
 use super::shared::Shared;
-use crate::config::Problems;
 use crate::observe::millis;
 use crate::tls::Refreshed;
 use sd_notify::NotifyState;
@@ -28,7 +27,7 @@ pub enum Ended {
 }
 
 /// Serves until a signal ends it.
-pub async fn serve(startup: Startup) -> Result<Ended, Problems> {
+pub async fn serve(startup: Startup) -> Result<Ended, StartError> {
     // Before the first answer, so that no signal is missed after it.
     let mut signals = Signals::new().map_err(|error| cannot_start(&error))?;
     let mut process = Process::start(startup)?;

@@ -36,7 +36,8 @@ mod slots;
 mod snapshot;
 mod state;
 
+pub use announce::report;
 pub use lifecycle::{Ended, serve};
 pub use origin::callbacks;
-pub use process::{Source, Startup};
+pub use process::{Source, StartError, Startup};
 pub use proxy::parse_header as parse_proxy_header;

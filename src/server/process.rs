@@ -8,7 +8,7 @@ use super::shared::Shared;
 use super::slots::Slots;
 use super::snapshot::Snapshot;
 use crate::config::{Loaded, Problem, Problems, Settings};
-use crate::observe::{Log, Metrics, ReloadResult};
+use crate::observe::{Format, Log, Metrics, ReloadResult};
 use crate::tls::acme::{self, Board, Running};
 use crate::tls::{Acceptor, Certificates, Refreshed, Store};
 use arc_swap::ArcSwap;
@@ -37,12 +37,26 @@ pub struct Startup {
     /// Where to read them again.
     pub source: Source,
     /// The log.
-    pub log: Log,
+    pub log: Arc<Log>,
     /// Sockets that a service manager handed over.
     pub inherited: Vec<TcpListener>,
-    /// Whether a person may read stderr: then the greeting and the problems of a reload are text.
-    /// Else everything on stderr is an event.
-    pub greet: bool,
+}
+
+/// Why the server does not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The settings, or the certificates that they name, cannot be used.
+    Settings(Problems),
+    /// An address cannot be bound, or the system refuses something else.
+    System(Problems),
+}
+
+impl From<StartError> for Problems {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Settings(problems) | StartError::System(problems) => problems,
+        }
+    }
 }
 
 /// The process at work.
@@ -51,15 +65,13 @@ pub(super) struct Process {
     pub(super) listeners: Listeners,
     acceptor: Acceptor,
     source: Source,
-    /// Whether problems are told as `config check` tells them; else each is an event.
-    people_read: bool,
     acme: Option<Running>,
 }
 
 impl Process {
     /// Reads the certificates, listens, and says so.
-    pub(super) fn start(startup: Startup) -> Result<Self, Problems> {
-        let Startup { settings, file, source, log, inherited, greet } = startup;
+    pub(super) fn start(startup: Startup) -> Result<Self, StartError> {
+        let Startup { settings, file, source, log, inherited } = startup;
         raise_file_limit(settings.limits.connections);
         let metrics = Arc::new(Metrics::new());
         let store = Arc::new(Store::default());
@@ -75,7 +87,7 @@ impl Process {
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(Snapshot::new(settings, addresses, &metrics)),
             self_check: SelfCheck::new(Arc::clone(&board), Arc::clone(&metrics)),
-            log: Arc::new(log),
+            log,
             metrics,
             slots,
             store,
@@ -89,7 +101,7 @@ impl Process {
         listeners
             .apply(&snapshot.settings.listen, bound, &shared, &acceptor)
             .map_err(|error| cannot_start(&error))?;
-        if greet {
+        if shared.log.format() == Format::Text {
             shared.log.say(&announce::text(&snapshot, &shared.board, file.as_deref()));
         } else {
             announce::events(&snapshot.settings, &snapshot.bound, &shared.board);
@@ -101,7 +113,7 @@ impl Process {
                 hint = "the service manager hands this socket over: name its address in `[listen]`, or take it out of the unit",
             );
         }
-        Ok(Self { shared, listeners, acceptor, source, people_read: greet, acme })
+        Ok(Self { shared, listeners, acceptor, source, acme })
     }
 
     /// Reads the settings again and puts them in force, or says why it keeps the old ones.
@@ -113,13 +125,7 @@ impl Process {
             }
             Err(problems) => {
                 self.shared.metrics.reloaded(ReloadResult::Failure);
-                if self.people_read {
-                    self.shared.log.say(&(problems.coloured() + "\n"));
-                } else {
-                    for problem in &problems.0 {
-                        tracing::error!(event = "setting_refused", %problem);
-                    }
-                }
+                announce::report(&self.shared.log, &problems);
                 tracing::error!(
                     event = "reload_failed",
                     hint = "the old settings stay in force; `callback-edge config check` shows the problems",
@@ -131,9 +137,7 @@ impl Process {
     fn try_reload(&mut self) -> Result<(), Problems> {
         let Loaded { settings, warnings, .. } = (self.source)()?;
         let shared = &self.shared;
-        if !warnings.0.is_empty() {
-            shared.log.say(&(warnings.coloured() + "\n"));
-        }
+        announce::report(&shared.log, &warnings);
         let (certificates, bound) = prepare(&settings, &self.listeners)?;
         // From here on nothing can fail but the runtime itself.
         self.acme = follow_acme(shared, &settings, self.acme.take());
@@ -182,15 +186,16 @@ impl Process {
 fn prepare(
     settings: &Settings,
     listeners: &Listeners,
-) -> Result<(Certificates, HashMap<Key, Bound>), Problems> {
+) -> Result<(Certificates, HashMap<Key, Bound>), StartError> {
     let pairs = settings.tls.as_ref().map_or(&[][..], |tls| &tls.pairs);
     match (Certificates::load(pairs), listeners.bind(&settings.listen)) {
         (Ok(certificates), Ok(bound)) => Ok((certificates, bound)),
         (certificates, bound) => {
             let unusable = certificates.err().unwrap_or_default();
             let unbound = bound.err().unwrap_or_default();
+            let why = if unusable.is_empty() { StartError::System } else { StartError::Settings };
             let unusable = unusable.iter().map(Problem::from);
-            Err(Problems(unusable.chain(unbound.iter().map(Problem::from)).collect()))
+            Err(why(Problems(unusable.chain(unbound.iter().map(Problem::from)).collect())))
         }
     }
 }
@@ -247,6 +252,6 @@ fn raise_file_limit(connections: usize) {
     }
 }
 
-pub(super) fn cannot_start(error: &dyn std::error::Error) -> Problems {
-    Problem::error("cannot start").caused_by(error).into()
+pub(super) fn cannot_start(error: &dyn std::error::Error) -> StartError {
+    StartError::System(Problem::error("cannot start").caused_by(error).into())
 }

@@ -24,7 +24,7 @@ const SETTINGS: &str = "
 #[tokio::test]
 async fn without_a_certificate_it_listens_and_says_why_it_is_not_ready() {
     let mut edge = Edge::start(SETTINGS);
-    assert!(edge.stderr().contains("certificate auth.example.com  none yet"), "{}", edge.stderr());
+    edge.wait_for("\"domain\":\"auth.example.com\",\"standing\":\"none yet");
     let ready = connect(edge.admin[0]).await.get("/readyz").await.unwrap();
     assert_eq!((ready.status, &*ready.body), (503, &b"no certificate\n"[..]));
     let refused = connect_tls(&Authority::new(), edge.https[0], "auth.example.com", &[]).await;

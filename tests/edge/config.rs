@@ -21,6 +21,7 @@ fn every_mistake_is_told_with_its_place_and_a_way_out() {
         let told = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(64), "{}: {told}", input.display());
         assert!(output.stdout.is_empty(), "{}", input.display());
+        assert!(!told.contains("canary"), "{told}");
         let name = input.file_stem().unwrap().to_str().unwrap();
         differ.extend(golden(&format!("config/{name}.txt"), &told).err());
     }
@@ -169,6 +170,18 @@ fn show_tells_each_setting_with_its_source() {
     assert_eq!(output.status.code(), Some(0));
     let told = String::from_utf8(output.stdout).unwrap();
     golden("config/show.txt", &told).unwrap_or_else(|it| panic!("{it}"));
+}
+
+/// A target may carry a key in its query; what is printed has the names only.
+#[test]
+fn show_hides_the_query_values_of_targets() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[[route]]\npath = '/cb'\ntarget = 'https://t.example/cb?key=canary-key&flag'\n";
+    fs::write(dir.path().join("config.toml"), text).unwrap();
+    let output = edge(dir.path(), &["config", "show"], &[]);
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(told.contains("https://t.example/cb?key=…&flag  "), "{told}");
+    assert!(!told.contains("canary"), "{told}");
 }
 
 /// With the sample file the edge behaves as without any.

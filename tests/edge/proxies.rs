@@ -73,24 +73,70 @@ async fn a_header_from_an_untrusted_network_is_no_header() {
     }
 }
 
+/// Asks for a callback with these header fields, which must redirect byte for byte.
+async fn redirects_with(edge: &Edge, fields: &[u8]) {
+    let mut client = connect(edge.http[0]).await;
+    let query = "code=4%2f0A&state=%7b&&bare";
+    let mut request = format!("GET /oauth/callback?{query} HTTP/1.1\r\nHost: localhost\r\n");
+    request.push_str("Connection: close\r\n");
+    client.send(&[request.as_bytes(), fields, b"\r\n"].concat()).await;
+    let reply = client.reply().await.expect("a response");
+    assert_eq!(reply.status, 308, "{}", fields.escape_ascii());
+    assert_eq!(reply.location(), format!("https://api.nango.dev/oauth/callback?{query}"));
+}
+
 #[tokio::test]
 async fn forwarded_addresses_are_believed_from_trusted_proxies_only() {
-    let ask = async |edge: &Edge, fields: &str| {
-        let mut client = connect(edge.http[0]).await;
-        let reply = client.request("GET", "/oauth/callback", fields, b"").await;
-        assert_eq!(reply.unwrap().status, 308);
-    };
-    let fields = [
-        "X-Forwarded-For: 198.51.100.1, 203.0.113.9\r\n",
-        "Forwarded: for=198.51.100.1, for=\"[2001:db8::9]:1\"\r\n",
-        "X-Forwarded-For: 198.51.100.1, 127.0.0.9\r\n",
+    let fields: [&[u8]; 2] = [
+        b"X-Forwarded-For: 198.51.100.1, 203.0.113.9\r\n",
+        b"X-Forwarded-For: 198.51.100.1, 127.0.0.9\r\n",
     ];
-    let trusting = Edge::over_tls("listen.trusted_proxies = '127.0.0.0/8'").0;
-    let not = Edge::over_tls("").0;
+    let trusting = Edge::plain("listen.trusted_proxies = '127.0.0.0/8'");
+    let not = Edge::plain("");
     for fields in fields {
-        ask(&trusting, fields).await;
-        ask(&not, fields).await;
+        redirects_with(&trusting, fields).await;
+        redirects_with(&not, fields).await;
     }
-    assert_eq!(clients(&trusting.stop().1), ["203.0.113.9", "2001:db8::9", "198.51.100.1"]);
-    assert_eq!(clients(&not.stop().1), ["127.0.0.1"; 3]);
+    assert_eq!(clients(&trusting.stop().1), ["203.0.113.9", "198.51.100.1"]);
+    assert_eq!(clients(&not.stop().1), ["127.0.0.1"; 2]);
+}
+
+/// The proxy writes one of the two fields, and the client any bytes before it and in the other.
+#[tokio::test]
+async fn only_the_configured_field_names_the_client_whatever_the_client_wrote() {
+    let forged: [&[u8]; 7] = [
+        b"198.51.100.1",
+        b"for=198.51.100.1",
+        b"\xff\x80",
+        b"for=\"\xe9\"",
+        b"for=\"198.51.100.1, for=198.51.100.2",
+        b"for=\"a, 198.51.100.1\\\", for=198.51.100.2\"",
+        b",,\"\\\", ;=,",
+    ];
+    for (setting, field, written, other) in [
+        ("x-forwarded-for", "X-Forwarded-For", "203.0.113.9", "Forwarded"),
+        ("forwarded", "Forwarded", "for=203.0.113.9", "X-Forwarded-For"),
+    ] {
+        let settings =
+            format!("listen.trusted_proxies = '127.0.0.0/8'\nlisten.client_address = '{setting}'");
+        let edge = Edge::plain(&settings);
+        for forged in forged {
+            let line =
+                |field: &str, value: &[u8]| [field.as_bytes(), b": ", value, b"\r\n"].concat();
+            let appended = [forged, b", ", written.as_bytes()].concat();
+            let others = line(other, forged);
+            redirects_with(&edge, &[line(field, &appended), others.clone()].concat()).await;
+            let own_line = [line(field, forged), line(field, written.as_bytes())].concat();
+            redirects_with(&edge, &[others, own_line].concat()).await;
+        }
+        assert_eq!(clients(&edge.stop().1), ["203.0.113.9"; 14], "{setting}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_configured_field_the_client_is_the_peer() {
+    let edge =
+        Edge::plain("listen.trusted_proxies = '127.0.0.0/8'\nlisten.client_address = 'none'");
+    redirects_with(&edge, b"X-Forwarded-For: 203.0.113.9\r\nForwarded: for=203.0.113.9\r\n").await;
+    assert_eq!(clients(&edge.stop().1), ["127.0.0.1"]);
 }

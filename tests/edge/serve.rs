@@ -1,15 +1,22 @@
 //! Starting and ending: what it says, and what it says when it cannot.
 
-use crate::support::{Authority, Edge, command, connect, connect_tls, expired, requests, settings};
-use rustix::process::Signal;
+use crate::support::{
+    Authority, Edge, Lines, PATIENCE, command, connect, connect_tls, expired, requests, settings,
+    terminal,
+};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Instant;
 use tempfile::TempDir;
 
 #[tokio::test]
 async fn it_greets_with_callbacks_targets_and_real_ports() {
-    let edge = Edge::start("listen.http = ['127.0.0.1:0', '[::1]:0']");
+    let edge = Edge::start("log.format = 'text'\nlisten.http = ['127.0.0.1:0', '[::1]:0']");
     let [v4, v6] = edge.http[..] else { panic!("two addresses") };
     assert!(v4.port() != 0 && v6.port() != 0);
     let said = edge.stderr();
@@ -85,12 +92,14 @@ async fn requests_are_logged_by_route_status_and_outcome() {
     assert_eq!(requests[0]["client"], "127.0.0.1");
 }
 
-/// What `serve` says when it cannot start; `{dir}` and `{port}` stand for what differs.
-fn refusal(dir: &Path, verb: &[&str], settings: &str) -> String {
+/// What a text log has when `serve` cannot start; `{dir}` stands for the directory.
+fn refusal(dir: &Path, verb: &[&str], settings: &str, code: i32) -> String {
     let settings = settings.replace("{dir}", &dir.display().to_string());
     fs::write(dir.join("config.toml"), settings).unwrap();
-    let output = command(dir).args(verb).output().unwrap();
-    assert_eq!(output.status.code(), Some(64), "{output:?}");
+    let mut command = command(dir);
+    command.args(verb).env("CALLBACK_EDGE_LOG__FORMAT", "text");
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
     assert!(output.stdout.is_empty());
     String::from_utf8(output.stderr).unwrap().replace(&dir.display().to_string(), "{dir}")
 }
@@ -124,7 +133,7 @@ fn certificates_that_cannot_be_used_are_told_with_the_reason() {
              tls.certificate = '{{dir}}/{certificate}'\ntls.private_key = '{{dir}}/{key}'"
         );
         for verb in [&["serve"][..], &["config", "check"]] {
-            assert_eq!(refusal(dir.path(), verb, &settings), format!("{head}{expected}"));
+            assert_eq!(refusal(dir.path(), verb, &settings, 64), format!("{head}{expected}"));
         }
     }
 }
@@ -138,7 +147,7 @@ fn everything_that_keeps_it_from_starting_is_told_at_once() {
         "listen.http = ['{address}', '192.0.2.1:8080']\nlisten.https = '127.0.0.1:0'\n\
          tls.certificate = '{{dir}}/missing.pem'\ntls.private_key = '{{dir}}/missing.key'"
     );
-    let said = refusal(dir.path(), &[], &settings).replace(&address.to_string(), "{taken}");
+    let said = refusal(dir.path(), &[], &settings, 64).replace(&address.to_string(), "{taken}");
     assert_eq!(
         said,
         "error: cannot use certificate `{dir}/missing.pem`
@@ -155,34 +164,170 @@ hint: no interface of this machine has the address: `0.0.0.0` or `[::]` listens 
     );
 }
 
+/// Port taken: the settings are right, so it is no usage error.
+#[test]
+fn an_address_that_is_taken_is_exit_code_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let settings = format!("listen.http = '{}'", taken.local_addr().unwrap());
+    let dir = TempDir::new().unwrap();
+    let said = refusal(dir.path(), &["serve"], &settings, 1);
+    assert!(said.starts_with("error: cannot listen on `127.0.0.1:"), "{said}");
+}
+
+/// Every line as JSON: an event with its name.
+fn events(log: &str) -> Vec<Value> {
+    let event = |line: &str| -> Value {
+        let event: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}\n{log}"));
+        assert!(event["event"].is_string(), "{line}");
+        event
+    };
+    log.lines().map(event).collect()
+}
+
+fn names(events: &[Value]) -> Vec<&str> {
+    events.iter().map(|event| event["event"].as_str().unwrap()).collect()
+}
+
+/// Settings that are odd but usable.
+const ODD: &str = "listen.http = '127.0.0.1:0'\ntls.hsts = '1y'\n\
+     [[route]]\npath = '/cb'\ntarget = 'https://t.example/cb?key=canary-key'\n";
+
 #[tokio::test]
-async fn with_json_every_line_is_an_event() {
-    let settings = "log.format = 'json'\nlisten.http = '127.0.0.1:0'\n\
-         [[route]]\npath = '/cb'\ntarget = 'https://t.example/cb?key=canary-key'\n";
-    let mut edge = Edge::start(settings);
+async fn without_a_terminal_every_line_is_an_event_from_the_first_warning_to_the_end() {
+    let mut edge = Edge::start(ODD);
     connect(edge.http[0]).await.get("/cb").await.unwrap();
-    edge.rewrite(&format!("{settings}[lisen]\n"));
+    edge.rewrite(&format!("{ODD}[lisen]\n"));
     edge.signal(Signal::HUP);
     edge.wait_for("reload_failed");
+    edge.rewrite(ODD);
+    edge.signal(Signal::HUP);
+    edge.wait_for("\"reloaded\"");
     let (_, log) = edge.stop();
-    let mut events = Vec::new();
-    for line in log.lines() {
-        let event: serde_json::Value =
-            serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
-        events.push(event["event"].as_str().unwrap().to_owned());
-    }
+    let events = events(&log);
     assert_eq!(
-        events,
+        names(&events),
         [
+            "config_warning",
             "callback",
             "listening",
             "ready",
             "request",
-            "setting_refused",
+            "config_error",
             "reload_failed",
+            "config_warning",
+            "reloaded",
             "draining",
             "stopped"
         ]
     );
     assert!(log.contains("https://t.example/cb?key=…") && !log.contains("canary-key"), "{log}");
+    let warning = &events[0];
+    assert_eq!((&warning["level"], &warning["line"]), (&json!("WARN"), &json!(2)), "{warning}");
+    let error = &events[5];
+    assert_eq!(error["level"], "ERROR");
+    assert_eq!(error["problem"], "unknown key `lisen`");
+    assert_eq!((&error["file"], &error["line"]), (&json!("config.toml"), &json!(6)));
+    assert_eq!((&error["column"], &error["hint"]), (&json!(2), &json!("did you mean `listen`?")));
+    assert!(error["note"].as_str().unwrap().starts_with("expected one of `"), "{error}");
+}
+
+/// What `serve` writes on a pipe when it cannot start.
+fn refused(settings: &str, variables: &[(&str, &str)]) -> (i32, Vec<Value>) {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("config.toml"), settings).unwrap();
+    let mut command = command(dir.path());
+    let output = command.arg("serve").envs(variables.iter().copied()).output().unwrap();
+    assert!(output.stdout.is_empty());
+    let log = String::from_utf8(output.stderr).unwrap();
+    (output.status.code().unwrap(), events(&log))
+}
+
+#[test]
+fn without_a_terminal_every_error_that_stops_the_start_is_an_event() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = ODD.replace("127.0.0.1:0", &taken.local_addr().unwrap().to_string());
+    let variable = [("CALLBACK_EDGE_LIMITS__CONNECTIONS", "many")];
+    for (settings, variables, code, expected) in [
+        ("a =", &[][..], 64, &["config_error"][..]),
+        ("[lisen]\n[[rout]]", &[], 64, &["config_error", "config_error"]),
+        ("", &variable, 64, &["config_error"]),
+        (
+            "listen.http = 'off'\nlisten.https = '127.0.0.1:0'\ntls.certificate = 'a'\ntls.private_key = 'b'",
+            &[],
+            64,
+            &["config_error"],
+        ),
+        (&taken, &[], 1, &["config_warning", "config_error"]),
+    ] {
+        let (status, events) = refused(settings, variables);
+        assert_eq!((status, names(&events)), (code, expected.to_vec()), "{settings}: {events:?}");
+        let error = events.last().unwrap();
+        assert!(error["problem"].is_string() && error["level"] == "ERROR", "{error}");
+    }
+    let (_, events) = refused("", &variable);
+    assert_eq!(events[0]["variable"], "CALLBACK_EDGE_LIMITS__CONNECTIONS");
+    let (_, events) = refused(&taken, &[]);
+    assert_eq!(events[1]["cause"], "Address already in use (os error 98)");
+}
+
+/// Thousands of errors: the first are reported, and how many there are beyond.
+#[test]
+fn errors_beyond_the_fiftieth_are_counted() {
+    let unknown = (0..70).map(|number| format!("unknown{number} = 1")).collect::<Vec<_>>();
+    let (_, events) = refused(&unknown.join("\n"), &[]);
+    assert_eq!(events.len(), 51);
+    assert_eq!(events[50]["problem"], "and 20 more");
+}
+
+/// What `serve` writes on a terminal that it has as stderr, until it is ready and asked to end, or
+/// cannot start.
+fn on_stderr(settings: &str) -> (Option<i32>, String) {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("config.toml"), settings).unwrap();
+    let (ours, theirs) = terminal(100);
+    let mut command = command(dir.path());
+    let mut child = command.arg("serve").stdin(Stdio::null()).stderr(theirs).spawn().unwrap();
+    drop(command);
+    let lines = Lines::of(ours);
+    let started = Instant::now();
+    let mut asked = false;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        assert!(started.elapsed() < PATIENCE, "{}", lines.text());
+        if !asked && lines.text().contains("ready") {
+            let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+            kill_process(pid, Signal::TERM).unwrap();
+            asked = true;
+        }
+        std::thread::yield_now();
+    };
+    // The thread that reads ends with the terminal.
+    while Arc::strong_count(&lines) > 1 {
+        std::thread::yield_now();
+    }
+    (status.code(), lines.text())
+}
+
+#[test]
+fn on_a_terminal_the_configured_format_holds_also_for_errors() {
+    let json = format!("log.format = 'json'\n{ODD}");
+    let (code, log) = on_stderr(&json);
+    let all = ["config_warning", "callback", "listening", "ready", "draining", "stopped"];
+    assert_eq!((code, names(&events(&log))), (Some(0), all.to_vec()));
+    // A format that can be read counts, although the settings as a whole cannot be used.
+    let (code, log) = on_stderr(&format!("{json}[lisen]\n"));
+    assert_eq!((code, names(&events(&log))), (Some(64), vec!["config_error"]));
+    let (_, log) = on_stderr(ODD);
+    assert!(log.contains("warning:") && log.contains("ready; Ctrl-C stops it"), "{log}");
+}
+
+/// The setting wins over what stderr is.
+#[tokio::test]
+async fn text_that_is_configured_is_text_without_a_terminal() {
+    let edge = Edge::start(&format!("log.format = 'text'\n{ODD}"));
+    let log = edge.finish();
+    assert!(log.starts_with("warning: `tls.hsts` does nothing"), "{log}");
+    assert!(log.contains("ready; Ctrl-C stops it") && !log.contains("{\""), "{log}");
 }

@@ -167,7 +167,7 @@ fn routes(read: &Read, problems: &mut Vec<Problem>) -> Vec<Route> {
         let Some(target) = target(route, read) else { continue };
         if let Some(hit) = callbacks.hit(&target.value) {
             let what = match route.target {
-                Some(_) => format!("the target `{}` is this edge itself", target.value),
+                Some(_) => format!("the target `{}` is this edge itself", target.value.shown()),
                 None => format!("`{}`, below `nango.url`, is this edge itself", target.value),
             };
             problems.push(

@@ -18,8 +18,8 @@ pub(crate) use client::{Http1, Http2, Reply, connect, connect_tls, handshake};
 pub(crate) use golden::{golden, golden_dir, kept};
 pub(crate) use metrics::Metrics;
 pub(crate) use port::free;
-pub(crate) use process::{Edge, command};
-pub(crate) use terminal::{on_a_terminal, picture};
+pub(crate) use process::{Edge, Lines, command};
+pub(crate) use terminal::{on_a_terminal, picture, terminal};
 
 use serde_json::Value;
 use std::future::Future;

@@ -11,6 +11,20 @@ use std::process::{Command, ExitStatus, Stdio};
 
 /// Runs it with a terminal of so many columns as its output. What it says has its escape sequences.
 pub(crate) fn on_a_terminal(mut command: Command, columns: u16) -> (ExitStatus, String) {
+    let (ours, theirs) = terminal(columns);
+    command.env("TERM", "xterm").stdin(Stdio::null()).stdout(theirs);
+    let mut child = command.spawn().unwrap();
+    // It holds the other end.
+    drop(command);
+    let mut said = Vec::new();
+    // The end of a terminal is an error (EIO).
+    let _ = (&ours).read_to_end(&mut said);
+    let said = String::from_utf8(said).unwrap().replace("\r\n", "\n");
+    (child.wait().unwrap(), said)
+}
+
+/// A terminal of so many columns: our end and the program's.
+pub(crate) fn terminal(columns: u16) -> (File, File) {
     let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&ours).unwrap();
     unlockpt(&ours).unwrap();
@@ -19,15 +33,7 @@ pub(crate) fn on_a_terminal(mut command: Command, columns: u16) -> (ExitStatus, 
     let theirs = theirs.unwrap();
     let size = Winsize { ws_row: 50, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     tcsetwinsize(&theirs, size).unwrap();
-    command.env("TERM", "xterm").stdin(Stdio::null()).stdout(theirs);
-    let mut child = command.spawn().unwrap();
-    // It holds the other end.
-    drop(command);
-    let mut said = Vec::new();
-    // The end of a terminal is an error (EIO).
-    let _ = File::from(ours).read_to_end(&mut said);
-    let said = String::from_utf8(said).unwrap().replace("\r\n", "\n");
-    (child.wait().unwrap(), said)
+    (File::from(ours), theirs)
 }
 
 /// The picture (SVG) of a terminal on which this was typed and this was said. It has a ground of its

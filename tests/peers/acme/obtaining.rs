@@ -14,7 +14,10 @@ async fn first_certificate_by_a_handshake_and_the_edge_says_how_it_stands() {
     let pebble = Pebble::start(Options { delay: 2, ..Options::default() }).await;
     let edge = Edge::start(&pebble.settings(&[NAME], ""));
     let started = edge.stderr();
-    assert!(started.contains(&format!("certificate {NAME}  none yet")), "{started}");
+    assert!(
+        started.contains(&format!("\"domain\":\"{NAME}\",\"standing\":\"none yet")),
+        "{started}"
+    );
     assert_eq!(admin(&edge, "/readyz").await, (503, "no certificate\n".into()));
     redirects(&pebble, NAME).await;
     assert_eq!(admin(&edge, "/readyz").await, (200, "ready\n".into()));

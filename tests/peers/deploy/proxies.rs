@@ -3,7 +3,7 @@
 use super::{swap, text};
 use crate::peer::Peer;
 use crate::proxies::{connect_from_afar, every_request_is_the_clients, queries_stay_exact};
-use crate::support::{Authority, Edge, Http1, certified, handshake, until};
+use crate::support::{Authority, Edge, Http1, certified, handshake, requests, until};
 use std::fs;
 use std::net::SocketAddr;
 
@@ -13,6 +13,12 @@ const OF_FRONTS: &[&str] = &["server", "alt-svc"];
 #[tokio::test]
 async fn behind_nginx_that_ends_tls() {
     let edge = edge_behind_http();
+    let (authority, nginx) = nginx_before(&edge);
+    stays_exact_with_tls(&authority, nginx.address("tls"), &edge).await;
+}
+
+/// Its configuration as it is shipped.
+fn nginx_before(edge: &Edge) -> (Authority, Peer) {
     let (authority, certificates) = certified(&["localhost"]);
     let at = edge.http[0].to_string();
     let common = certificates.path().join("callback-edge.proxy");
@@ -29,8 +35,7 @@ async fn behind_nginx_that_ends_tls() {
             ("server_name auth.example.com", "server_name localhost"),
         ],
     );
-    let nginx = Peer::nginx(&format!("http {{\n{server}}}"));
-    stays_exact_with_tls(&authority, nginx.address("tls"), &edge).await;
+    (authority, Peer::nginx(&format!("http {{\n{server}}}")))
 }
 
 #[tokio::test]
@@ -74,6 +79,17 @@ async fn behind_haproxy_that_passes_tcp_on() {
 #[tokio::test]
 async fn behind_caddy_that_ends_tls() {
     let edge = edge_behind_http();
+    let (authority, caddy) = caddy_before(&edge);
+    stays_exact_with_tls(&authority, caddy.address("tls"), &edge).await;
+    // Only the callbacks lead to the edge.
+    let stream = connect_from_afar(caddy.address("tls")).await;
+    let stream = handshake(authority.client(&[]), stream, "localhost").await.unwrap();
+    let reply = Http1::allowing(stream, OF_FRONTS).get("/elsewhere").await.unwrap();
+    assert_eq!(reply.status, 404);
+}
+
+/// Its configuration as it is shipped.
+fn caddy_before(edge: &Edge) -> (Authority, Peer) {
     let (authority, certificates) = certified(&["localhost"]);
     let site = format!(
         "https://localhost:{{port:tls}} {{\n\tbind 127.0.0.1\n\ttls {0}/edge.pem {0}/edge.key\n",
@@ -84,17 +100,34 @@ async fn behind_caddy_that_ends_tls() {
         &text("proxies/Caddyfile"),
         &[("auth.example.com {\n", &site), ("127.0.0.1:8080", &at)],
     ));
-    stays_exact_with_tls(&authority, caddy.address("tls"), &edge).await;
-    // Only the callbacks lead to the edge.
-    let stream = connect_from_afar(caddy.address("tls")).await;
-    let stream = handshake(authority.client(&[]), stream, "localhost").await.unwrap();
-    let reply = Http1::allowing(stream, OF_FRONTS).get("/elsewhere").await.unwrap();
-    assert_eq!(reply.status, 404);
+    (authority, caddy)
+}
+
+/// An edge that reads the field that these proxies do not write finds none of the client's there.
+#[tokio::test]
+async fn proxies_that_end_tls_remove_the_field_that_the_edge_does_not_read() {
+    for before in [nginx_before, caddy_before] {
+        let edge = edge_with(&[("\"x-forwarded-for\"", "\"forwarded\"")]);
+        let (authority, front) = before(&edge);
+        let stream = connect_from_afar(front.address("tls")).await;
+        let stream = handshake(authority.client(&[]), stream, "localhost").await.unwrap();
+        let mut client = Http1::allowing(stream, OF_FRONTS);
+        let forged = "Forwarded: for=203.0.113.9\r\n";
+        let reply = client.request("GET", "/oauth/callback", forged, b"").await.unwrap();
+        assert_eq!(reply.status, 308);
+        until("a log line", async || !requests(&edge.stderr()).is_empty()).await;
+        assert_eq!(requests(&edge.stderr())[0]["client"], "127.0.0.1");
+    }
 }
 
 pub(super) fn edge_behind_http() -> Edge {
-    let ours = [("127.0.0.1:8080", "127.0.0.1:0"), ("127.0.0.1:9464", "127.0.0.1:0")];
-    Edge::start(&swap(&text("proxies/edge-http.toml"), &ours))
+    edge_with(&[])
+}
+
+/// The settings as they are shipped, but for these.
+fn edge_with(own: &[(&str, &str)]) -> Edge {
+    let ports = [("127.0.0.1:8080", "127.0.0.1:0"), ("127.0.0.1:9464", "127.0.0.1:0")];
+    Edge::start(&swap(&text("proxies/edge-http.toml"), &[&ports, own].concat()))
 }
 
 /// The settings with both listeners, and with the plain one alone: where both are on, the plain
@@ -121,12 +154,12 @@ fn edges_behind_a_proxy_header() -> (Authority, Edge, Edge) {
 async fn stays_exact_with_tls(authority: &Authority, front: SocketAddr, edge: &Edge) {
     let stream = connect_from_afar(front).await;
     let stream = handshake(authority.client(&[]), stream, "localhost").await.unwrap();
-    queries_stay_exact(&mut Http1::allowing(stream, OF_FRONTS), "").await;
-    every_request_is_the_clients(edge).await;
+    let requests = queries_stay_exact(&mut Http1::allowing(stream, OF_FRONTS)).await;
+    every_request_is_the_clients(edge, requests).await;
 }
 
 async fn stays_exact(front: SocketAddr, edge: &Edge) {
     let stream = connect_from_afar(front).await;
-    queries_stay_exact(&mut Http1::allowing(stream, OF_FRONTS), "").await;
-    every_request_is_the_clients(edge).await;
+    let requests = queries_stay_exact(&mut Http1::allowing(stream, OF_FRONTS)).await;
+    every_request_is_the_clients(edge, requests).await;
 }

@@ -10,9 +10,14 @@ pub(super) fn judge(seen: &Observations, findings: &mut Findings) -> Result<(), 
     let host = &seen.callback.server.host;
     let resolved = match &seen.resolved {
         Ok(resolved) => resolved,
-        Err(fault) if fault.reason == Reason::NoSuchHost => {
+        Err(fault) if matches!(fault.reason, Reason::NoSuchHost | Reason::NoAddress) => {
+            let what = if fault.reason == Reason::NoSuchHost {
+                format!("{host} does not exist")
+            } else {
+                format!("{host} has no address")
+            };
             let check = check("dns.resolves")
-                .fail(format!("{host} has no address"))
+                .fail(what)
                 .detail(&fault.text)
                 .hint("create an A or AAAA record, or register the callback on a host that exists");
             return findings.gate(check, "dns.resolves");

@@ -9,6 +9,8 @@ mod fault;
 mod http;
 mod resolve;
 mod server;
+#[cfg(target_os = "linux")]
+mod system;
 mod tls;
 
 pub use self::fault::{Fault, Reason, Step};
@@ -80,7 +82,7 @@ impl Outbound {
     /// takes a connection, and only when its certificate is valid. What was sent is sent once.
     pub async fn ask(&self, to: &Server, offer: Offer, request: &Request) -> Result<Answer, Fault> {
         let resolved = self.resolve(&to.host, to.port).await?;
-        let mut failed = Fault::new(Step::Resolve, Reason::NoSuchHost, "it has no address");
+        let mut failed = Fault::new(Step::Resolve, Reason::NoAddress, "it has no address");
         for address in resolved.addresses.into_iter().take(MOST_ADDRESSES) {
             match self.connect(&to.clone().at(address), offer).await {
                 Ok(connection) if connection.peer().is_some_and(|peer| !peer.trusted()) => {

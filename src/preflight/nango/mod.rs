@@ -398,7 +398,10 @@ impl Nango {
 
 /// Whether a fault may be gone a moment later.
 fn is_passing(fault: &Fault) -> bool {
-    matches!(fault.reason, Reason::Timeout | Reason::Closed | Reason::ResolverDown)
+    matches!(
+        fault.reason,
+        Reason::Timeout | Reason::Closed | Reason::ResolverFailed | Reason::ResolverUnreachable
+    )
 }
 
 #[derive(Deserialize)]

@@ -40,6 +40,8 @@ pub enum Reason {
     ResolverUnreachable,
     /// This system names no name server.
     ResolverNotConfigured,
+    /// The client may not connect to this address.
+    NotAllowed,
     /// Nothing listens there.
     Refused,
     /// This machine has no route there, for example no IPv6.

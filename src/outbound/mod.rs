@@ -9,6 +9,7 @@
 mod fault;
 mod http;
 mod metered;
+mod range;
 mod resolve;
 mod server;
 #[cfg(target_os = "linux")]
@@ -17,6 +18,7 @@ mod tls;
 
 pub use self::fault::{Fault, Reason, Step};
 pub use self::http::{Answer, Connection, Protocol, Request};
+pub use self::range::Range;
 pub use self::resolve::{BadOverride, Origin, Override, Resolved, Resolver};
 pub use self::server::{Endpoint, Server};
 pub use self::tls::{
@@ -24,6 +26,8 @@ pub use self::tls::{
 };
 
 use self::metered::{Allowance, Metered};
+use ipnet::IpNet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
@@ -56,12 +60,20 @@ pub struct Outbound {
     resolver: Resolver,
     roots: Roots,
     limits: Limits,
+    /// Which addresses that are not public it may connect to; `None` for all.
+    allowed: Option<Arc<Allowed>>,
+}
+
+#[derive(Debug)]
+struct Allowed {
+    networks: Vec<IpNet>,
+    ranges: Vec<Range>,
 }
 
 impl Outbound {
     /// A client that finds addresses, trusts and stops as it is told.
     pub fn new(resolver: Resolver, roots: Roots, limits: Limits) -> Self {
-        Self { resolver, roots, limits }
+        Self { resolver, roots, limits, allowed: None }
     }
 
     /// The limits in force.
@@ -84,6 +96,29 @@ impl Outbound {
     pub fn reading(mut self, body_bytes: usize) -> Self {
         self.limits.body_bytes = body_bytes;
         self
+    }
+
+    /// The same client, which connects to public addresses only, and to those in these networks and
+    /// ranges: for URLs that come from others. The caller's own overrides stay allowed.
+    #[must_use]
+    pub fn public_only(mut self, networks: Vec<IpNet>, ranges: Vec<Range>) -> Self {
+        self.allowed = Some(Arc::new(Allowed { networks, ranges }));
+        self
+    }
+
+    /// Checks the address itself: a name may have had another one a moment ago.
+    fn check_allowed(&self, to: &Endpoint) -> Result<(), Fault> {
+        let ip = to.address.ip();
+        let (Some(allowed), Some(range)) = (&self.allowed, Range::of(ip)) else { return Ok(()) };
+        let canonical = ip.to_canonical();
+        let overridden = self.overridden(&to.server.host, to.server.port);
+        if allowed.ranges.contains(&range)
+            || allowed.networks.iter().any(|network| network.contains(&canonical))
+            || overridden.is_some_and(|it| it.addresses.contains(&to.address))
+        {
+            return Ok(());
+        }
+        Err(Fault::new(Step::Connect, Reason::NotAllowed, format!("its address {ip} is {range}")))
     }
 
     /// Asks a server by its name, as clients in general do: at the first of its addresses that
@@ -111,6 +146,7 @@ impl Outbound {
         to: &Endpoint,
         offer: Offer,
     ) -> Result<Connection, Fault> {
+        self.check_allowed(to)?;
         let dial = async {
             TcpStream::connect(to.address).await.map_err(|error| Fault::io(Step::Connect, &error))
         };

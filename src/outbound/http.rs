@@ -312,7 +312,7 @@ mod tests {
         outbound.ask(&to, offer, &request).await
     }
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
 
     #[tokio::test]
     async fn a_flood_of_interim_responses_ends_long_before_the_step_times_out() {

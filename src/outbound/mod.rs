@@ -127,7 +127,9 @@ impl Outbound {
         let resolved = self.resolve(&to.host, to.port).await?;
         let mut failed = Fault::new(Step::Resolve, Reason::NoAddress, "it has no address");
         for address in resolved.addresses.into_iter().take(MAX_ADDRESSES) {
-            match self.connect_without_verification(&to.clone().at(address), offer).await {
+            let to = to.clone().at(address);
+            // On the heap: a handshake's state is large.
+            match Box::pin(self.connect_without_verification(&to, offer)).await {
                 Ok(connection) if connection.peer().is_some_and(|peer| !peer.trusted()) => {
                     let why = "its certificate is not trusted";
                     return Err(Fault::new(Step::Handshake, Reason::Untrusted, why));

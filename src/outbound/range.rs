@@ -44,10 +44,8 @@ impl Range {
     fn of_v6(v6: Ipv6Addr) -> Option<Self> {
         Some(match v6.segments() {
             [0, 0, 0, 0, 0, 0, 0, 1] => Self::Loopback,
-            // Unique local; NAT64 within a network (RFC 8215).
-            [0xfc00..=0xfdff, ..] | [0x64, 0xff9b, 1, ..] => Self::Private,
-            // Site-local was replaced by unique local (RFC 3879).
-            [0xfec0..=0xfeff, ..] => Self::Private,
+            // Unique local, and site-local before it (RFC 3879); NAT64 within a network (RFC 8215).
+            [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] | [0x64, 0xff9b, 1, ..] => Self::Private,
             [0xfe80..=0xfebf, ..] => Self::LinkLocal,
             [0x2001, 0xdb8, ..] | [0x3fff, 0..=0x0fff, ..] => Self::Documentation,
             // Protocol assignments: benchmarks, ORCHID (RFC 2928).

@@ -108,7 +108,7 @@ async fn query(
 /// where `ndots` asks for one as it does in Kubernetes.
 fn names(host: &str, search: &[Name], ndots: usize) -> Result<Vec<Name>, Fault> {
     let bad = |_| Fault::new(Step::Resolve, Reason::NoSuchHost, "the host is not a DNS name");
-    let mut name = Name::from_ascii(without_dot(host)).map_err(bad)?;
+    let name = Name::from_ascii(without_dot(host)).map_err(bad)?;
     let dots = without_dot(host).matches('.').count();
     // A name that gets too long with a suffix does not exist.
     let mut names: Vec<_> = if host.ends_with('.') || dots >= ndots {
@@ -116,9 +116,10 @@ fn names(host: &str, search: &[Name], ndots: usize) -> Result<Vec<Name>, Fault> 
     } else {
         search.iter().filter_map(|domain| name.clone().append_domain(domain).ok()).collect()
     };
-    name.set_fqdn(true);
-    names.iter_mut().for_each(|it| it.set_fqdn(true));
     names.insert(if dots == 0 { names.len() } else { 0 }, name);
+    for name in &mut names {
+        name.set_fqdn(true);
+    }
     Ok(names)
 }
 
@@ -277,7 +278,7 @@ mod tests {
                 }
                 ResponseCode::NoError
             }
-            ("v4", true) | ("v4-then-servfail", true) => {
+            ("v4" | "v4-then-servfail", true) => {
                 add(&name, address(1));
                 ResponseCode::NoError
             }

@@ -91,9 +91,11 @@ fn a_nango_that_is_not_there_is_exit_3_and_the_callback_is_checked_all_the_same(
     assert!(!stdout.contains("canary"));
 }
 
-/// A Nango with one integration, whose template leads to this origin; every path that it was asked
-/// for, and the credentials that came with it.
-fn nango(origin: String, heard: Arc<Mutex<Vec<(String, Option<String>)>>>) -> Behaviour {
+/// Each path that was asked for, and the credentials that came with the request.
+type Requests = Arc<Mutex<Vec<(String, Option<String>)>>>;
+
+/// A Nango with one integration, whose template leads to this origin.
+fn nango(origin: String, heard: Requests) -> Behaviour {
     behaviour(move |request| {
         let credentials = request.header("authorization").map(str::to_owned);
         heard.lock().unwrap().push((request.path.clone(), credentials));
@@ -132,7 +134,7 @@ async fn a_nango_elsewhere_cannot_send_the_preflight_to_this_machine() {
     let authority = Authority::new("any");
     let names = vec![host.to_owned()];
     let chain = authority.issue(Wish { names, ..Wish::default() });
-    let heard = Arc::default();
+    let heard = Requests::default();
     let behaviour = nango(provider, Arc::clone(&heard));
     let elsewhere = tls(chain.config(&["http/1.1"]), Arc::clone(&behaviour)).await;
     let here = format!("http://{}", plain(behaviour).await);

@@ -315,7 +315,7 @@ mod tests {
     const LONG: Duration = Duration::from_mins(1);
 
     #[tokio::test]
-    async fn a_flood_of_interim_responses_ends_long_before_the_step_times_out() {
+    async fn a_flood_before_the_response_is_ended_by_its_size_and_not_by_time() {
         // An empty SETTINGS frame; HEADERS with `:status: 103`, PING and SETTINGS frames.
         let settings: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
         for (offer, first, forever) in [
@@ -326,7 +326,6 @@ mod tests {
             (Offer::Http2, settings, settings),
         ] {
             let address = flood(first, forever).await;
-            let began = Instant::now();
             let fault = ask(address, offer, LONG).await.unwrap_err();
             let kind = String::from_utf8_lossy(forever);
             assert_eq!(
@@ -334,7 +333,6 @@ mod tests {
                 (Step::Head, Reason::TooLarge),
                 "{kind}: {fault}"
             );
-            assert!(began.elapsed() < LONG / 10, "{kind}");
         }
     }
 
@@ -354,11 +352,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_head_without_end_is_cut_off_by_its_size_or_by_time() {
-        let began = Instant::now();
         let large = flood(b"HTTP/1.1 200 OK\r\nX: ", b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa").await;
         let fault = ask(large, Offer::Http1, LONG).await.unwrap_err();
         assert_eq!(fault.reason, Reason::TooLarge);
-        assert!(began.elapsed() < LONG / 10);
         let silent = flood(b"HTTP/1.1 200 OK\r\nX: ", b"").await;
         let fault = ask(silent, Offer::Http1, Duration::from_millis(100)).await.unwrap_err();
         assert_eq!((fault.step, fault.reason), (Step::Head, Reason::Timeout));
@@ -370,11 +366,9 @@ mod tests {
             (&b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"[..], &b"1\r\na\r\n"[..]),
             (b"HTTP/1.1 200 OK\r\n\r\n", b"a"),
         ] {
-            let began = Instant::now();
             let answer = ask(flood(first, forever).await, Offer::Http1, LONG).await.unwrap();
             assert!(!answer.whole);
             assert_eq!(answer.body.len(), Limits::default().body_bytes);
-            assert!(began.elapsed() < LONG / 10);
         }
     }
 

@@ -124,8 +124,8 @@ pub(crate) fn client_for(name: &str, hello: Hello, alpn: &str) -> Client {
     }
 }
 
-/// Believes everybody, and verifies no signature, unlike `outbound::any_certificate`: the load is not
-/// what is measured, and what it costs is taken from the server beside it.
+/// Believes everybody, and verifies no signature, unlike `outbound::config_without_verification`: the
+/// load is not what is measured, and what it costs is taken from the server beside it.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 

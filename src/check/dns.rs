@@ -2,17 +2,21 @@
 
 use super::prober::Door;
 use super::{Findings, Observations, check};
-use crate::outbound::{Origin, Reason, Resolved, Step};
+use crate::outbound::{Origin, Range, Reason, Resolved, Step};
 use crate::report::Check;
-use std::net::IpAddr;
 
 pub(super) fn judge(seen: &Observations, findings: &mut Findings) -> Result<(), &'static str> {
     let host = &seen.callback.server.host;
     let resolved = match &seen.resolved {
         Ok(resolved) => resolved,
-        Err(fault) if fault.reason == Reason::NoSuchHost => {
+        Err(fault) if matches!(fault.reason, Reason::NoSuchHost | Reason::NoAddress) => {
+            let what = if fault.reason == Reason::NoSuchHost {
+                format!("{host} does not exist")
+            } else {
+                format!("{host} has no address")
+            };
             let check = check("dns.resolves")
-                .fail(format!("{host} has no address"))
+                .fail(what)
                 .detail(&fault.text)
                 .hint("create an A or AAAA record, or register the callback on a host that exists");
             return findings.gate(check, "dns.resolves");
@@ -66,7 +70,7 @@ fn public(seen: &Observations, resolved: &Resolved) -> Check {
     let odd: Vec<_> = resolved
         .addresses
         .iter()
-        .filter_map(|address| Some(format!("{} is {}", address.ip(), range(address.ip())?)))
+        .filter_map(|address| Some(format!("{} is {}", address.ip(), Range::of(address.ip())?)))
         .collect();
     if odd.is_empty() {
         return check;
@@ -75,29 +79,6 @@ fn public(seen: &Observations, resolved: &Resolved) -> Check {
         .warn("browsers elsewhere cannot reach every address")
         .detail(odd.join("\n"))
         .hint("publish addresses that everybody who signs in can reach")
-}
-
-/// The special range that an address is in (RFC 6890).
-fn range(address: IpAddr) -> Option<&'static str> {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => match v4.octets() {
-            _ if v4.is_private() => Some("private"),
-            _ if v4.is_loopback() => Some("loopback"),
-            _ if v4.is_link_local() => Some("link-local"),
-            _ if v4.is_documentation() => Some("for documentation"),
-            [100, 64..=127, ..] => Some("behind carrier-grade NAT"),
-            [0 | 224..=255, ..] => Some("not a host's"),
-            _ => None,
-        },
-        IpAddr::V6(v6) => match v6.segments() {
-            _ if v6.is_loopback() => Some("loopback"),
-            _ if v6.is_unspecified() || v6.is_multicast() => Some("not a host's"),
-            [0xfe80..=0xfebf, ..] => Some("link-local"),
-            [0xfc00..=0xfdff, ..] => Some("private"),
-            [0x2001, 0xdb8, ..] | [0x3fff, 0..=0x0fff, ..] => Some("for documentation"),
-            _ => None,
-        },
-    }
 }
 
 fn reason(door: &Door) -> Option<Reason> {
@@ -173,27 +154,4 @@ fn unlike(front: &Door, door: &Door) -> Option<String> {
     }
     let (front, seen) = (front.seen.as_ref()?, door.seen.as_ref()?);
     (!seen.is_like(front)).then(|| seen.shape())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn special_ranges_are_named() {
-        let table = [
-            ("10.1.2.3", Some("private")),
-            ("100.100.0.1", Some("behind carrier-grade NAT")),
-            ("203.0.113.7", Some("for documentation")),
-            ("::ffff:192.168.0.1", Some("private")),
-            ("fd00::1", Some("private")),
-            ("2001:db8::1", Some("for documentation")),
-            ("fe80::1", Some("link-local")),
-            ("8.8.8.8", None),
-            ("2606:4700::1", None),
-        ];
-        for (address, expected) in table {
-            assert_eq!(range(address.parse().unwrap()), expected, "{address}");
-        }
-    }
 }

@@ -221,6 +221,7 @@ fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), 
         acknowledged: args.ack.clone(),
         dry_run: args.dry_run,
         manners: Manners { pause: args.pause, cap: args.cap, user_agent: args.user_agent.clone() },
+        private_networks: settings.preflight.private_networks.0.clone(),
         progress: watched.then_some(progress::bar),
     };
     Ok((plan, Nango::new(outbound.clone(), &base, key), outbound))

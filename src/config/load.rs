@@ -193,6 +193,7 @@ mod tests {
         assert!(it.self_check.token.is_none() && it.self_check.connect_to.is_empty());
         assert!(!it.self_check.follow && it.log.requests && it.log.format.is_none());
         assert_eq!(it.log.level, tracing::Level::INFO);
+        assert!(it.preflight.private_networks.is_empty() && it.preflight.integrations.is_empty());
     }
 
     #[test]

@@ -367,10 +367,11 @@ pub(super) fn log(table: &mut Section<'_, '_>) -> Log {
 }
 
 fn preflight(table: &mut Section<'_, '_>) -> Preflight {
+    let private_networks = networks(table, "private_networks");
     let (mut all, names) = table.named("integration");
     let integrations =
         names.iter().map(|name| (name.as_str().into(), integration(&mut all.section(name))));
-    Preflight { integrations: integrations.collect() }
+    Preflight { private_networks, integrations: integrations.collect() }
 }
 
 /// What Nango and the differential test set themselves.

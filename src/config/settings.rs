@@ -42,6 +42,8 @@ pub struct Settings {
 /// What a preflight cannot find out by itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Preflight {
+    /// Networks that are not public, and in which providers may be asked all the same.
+    pub private_networks: Networks,
     /// By the integration's unique key in Nango.
     pub integrations: BTreeMap<Box<str>, IntegrationSettings>,
 }

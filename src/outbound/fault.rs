@@ -30,10 +30,18 @@ pub enum Step {
 /// Why a step failed, as far as callers tell failures apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The name does not exist or has no address.
+    /// The name does not exist (NXDOMAIN).
     NoSuchHost,
-    /// The resolver itself does not answer: this machine's problem, or a passing one.
-    ResolverDown,
+    /// The name exists and has no address (NODATA).
+    NoAddress,
+    /// The name server reports that it cannot say (SERVFAIL, REFUSED).
+    ResolverFailed,
+    /// No name server can be reached from this machine.
+    ResolverUnreachable,
+    /// This system names no name server.
+    ResolverNotConfigured,
+    /// The client may not connect to this address.
+    NotAllowed,
     /// Nothing listens there.
     Refused,
     /// This machine has no route there, for example no IPv6.

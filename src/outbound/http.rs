@@ -1,3 +1,4 @@
+use super::metered::Allowance;
 use super::{Fault, Limits, Peer, Reason, Server, Step, within};
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderValue};
@@ -78,6 +79,10 @@ fn seconds(headers: &HeaderMap) -> Option<u64> {
     Some(u64::try_from(date.as_second()).ok()?.saturating_sub(now))
 }
 
+/// How much of a body the peer may send before it is read: the HTTP/2 window.
+const READ_AHEAD: usize = WINDOW as usize;
+const WINDOW: u32 = 256 << 10;
+
 /// An open connection. Dropping it closes it.
 #[derive(Debug)]
 pub struct Connection {
@@ -87,6 +92,7 @@ pub struct Connection {
     scheme: &'static str,
     peer: Option<Peer>,
     limits: Limits,
+    allowance: Allowance,
     /// Whether a body was cut off, after which nothing more can be asked.
     spent: bool,
 }
@@ -104,6 +110,7 @@ impl Connection {
         to: &Server,
         peer: Option<Peer>,
         limits: Limits,
+        allowance: Allowance,
     ) -> Result<Self, Fault>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -111,7 +118,7 @@ impl Connection {
         let (sender, driver) =
             within(Step::Handshake, limits.step, start(stream, protocol, limits)).await?;
         let (authority, scheme) = (to.authority(), to.scheme());
-        Ok(Self { sender, driver, authority, scheme, peer, limits, spent: false })
+        Ok(Self { sender, driver, authority, scheme, peer, limits, allowance, spent: false })
     }
 
     /// Who is at the other end; `None` without TLS.
@@ -144,17 +151,26 @@ impl Connection {
         let wire = self.wire(request)?;
         let began = Instant::now();
         let limit = self.limits.step;
+        self.allowance.set(2 * self.limits.head_bytes + READ_AHEAD);
         let response = within(Step::Head, limit, async {
             let response = match &mut self.sender {
                 Sender::Http1(sender) => sender.send_request(wire).await,
                 Sender::Http2(sender) => sender.send_request(wire).await,
             };
-            response.map_err(|error| Fault::http(Step::Head, &error))
+            response.map_err(|error| {
+                if self.allowance.is_used_up() {
+                    let text = "the server sends more than a response head may have";
+                    return Fault::new(Step::Head, Reason::TooLarge, text);
+                }
+                Fault::http(Step::Head, &error)
+            })
         })
         .await
         .inspect_err(|_| self.spent = true)?;
         let head_time = began.elapsed();
         let (head, body) = response.into_parts();
+        // A chunk of one byte takes six (RFC 9112 §7.1).
+        self.allowance.set(8 * self.limits.body_bytes + READ_AHEAD);
         let (body, whole) = self.read(body).await;
         self.spent = !whole;
         let protocol =
@@ -244,6 +260,8 @@ where
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .max_header_list_size(most)
+                .initial_stream_window_size(WINDOW)
+                .initial_connection_window_size(WINDOW)
                 .handshake(io)
                 .await
                 .map_err(failed)?;
@@ -258,6 +276,101 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outbound::{Offer, Outbound, Resolver, Roots};
+    use std::net::SocketAddr;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// A server that sends `first`, and then `forever` until the client leaves.
+    async fn flood(first: &'static [u8], forever: &'static [u8]) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut from, mut to) = listener.accept().await.unwrap().0.into_split();
+            let mut begin = [0; 16];
+            from.read_exact(&mut begin).await.unwrap();
+            // The client's acknowledgements must not hold up the flood.
+            tokio::spawn(async move { tokio::io::copy(&mut from, &mut tokio::io::sink()).await });
+            to.write_all(first).await.unwrap();
+            let many = forever.repeat(100);
+            while !many.is_empty() && to.write_all(&many).await.is_ok() {}
+            std::future::pending::<()>().await;
+        });
+        address
+    }
+
+    async fn ask(address: SocketAddr, offer: Offer, step: Duration) -> Result<Answer, Fault> {
+        let limits = Limits { step, ..Limits::default() };
+        let outbound = Outbound::new(Resolver::default(), Roots::public(), limits);
+        let to = Server { tls: false, host: "127.0.0.1".into(), port: address.port() };
+        let request = Request {
+            method: Method::GET,
+            path_and_query: "/".into(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        };
+        outbound.ask(&to, offer, &request).await
+    }
+
+    const LONG: Duration = Duration::from_mins(1);
+
+    #[tokio::test]
+    async fn a_flood_before_the_response_is_ended_by_its_size_and_not_by_time() {
+        // An empty SETTINGS frame; HEADERS with `:status: 103`, PING and SETTINGS frames.
+        let settings: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+        for (offer, first, forever) in [
+            (Offer::Http1, &b""[..], &b"HTTP/1.1 100 Continue\r\n\r\n"[..]),
+            (Offer::Http1, b"", b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n"),
+            (Offer::Http2, settings, b"\0\0\x05\x01\x04\0\0\0\x01\x08\x03103"),
+            (Offer::Http2, settings, b"\0\0\x08\x06\0\0\0\0\0canary-8"),
+            (Offer::Http2, settings, settings),
+        ] {
+            let address = flood(first, forever).await;
+            let fault = ask(address, offer, LONG).await.unwrap_err();
+            let kind = String::from_utf8_lossy(forever);
+            assert_eq!(
+                (fault.step, fault.reason),
+                (Step::Head, Reason::TooLarge),
+                "{kind}: {fault}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_few_interim_responses_are_skipped() {
+        let answer = flood(
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
+            HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            b"",
+        );
+        let answer = ask(answer.await, Offer::Http1, LONG).await.unwrap();
+        assert_eq!(
+            (answer.status, &*answer.body, answer.whole),
+            (StatusCode::OK, &b"ok"[..], true)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_head_without_end_is_cut_off_by_its_size_or_by_time() {
+        let large = flood(b"HTTP/1.1 200 OK\r\nX: ", b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa").await;
+        let fault = ask(large, Offer::Http1, LONG).await.unwrap_err();
+        assert_eq!(fault.reason, Reason::TooLarge);
+        let silent = flood(b"HTTP/1.1 200 OK\r\nX: ", b"").await;
+        let fault = ask(silent, Offer::Http1, Duration::from_millis(100)).await.unwrap_err();
+        assert_eq!((fault.step, fault.reason), (Step::Head, Reason::Timeout));
+    }
+
+    #[tokio::test]
+    async fn a_body_without_end_is_cut_off() {
+        for (first, forever) in [
+            (&b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"[..], &b"1\r\na\r\n"[..]),
+            (b"HTTP/1.1 200 OK\r\n\r\n", b"a"),
+        ] {
+            let answer = ask(flood(first, forever).await, Offer::Http1, LONG).await.unwrap();
+            assert!(!answer.whole);
+            assert_eq!(answer.body.len(), Limits::default().body_bytes);
+        }
+    }
 
     #[test]
     fn both_forms_of_retry_after_are_read() {

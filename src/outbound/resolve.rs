@@ -1,3 +1,5 @@
+#[cfg(target_os = "linux")]
+use super::system::lookup;
 use super::{Fault, Reason, Step};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -40,8 +42,18 @@ pub enum Origin {
     System,
 }
 
-/// More addresses than this for one name are not looked at.
-const MOST_ADDRESSES: usize = 16;
+/// More addresses than this for one name are ignored.
+const MAX_ADDRESSES: usize = 16;
+
+/// Static binaries are for Linux alone; elsewhere the standard library's lookup is safe. It does not
+/// distinguish a name that does not exist from a lookup that failed.
+#[cfg(not(target_os = "linux"))]
+async fn lookup(host: &str) -> Result<Vec<IpAddr>, Fault> {
+    match tokio::net::lookup_host((host, 0)).await {
+        Ok(addresses) => Ok(addresses.map(|address| address.ip()).collect()),
+        Err(error) => Err(Fault::new(Step::Resolve, Reason::ResolverFailed, error.to_string())),
+    }
+}
 
 impl Resolver {
     /// The system's resolver, behind the overrides.
@@ -68,22 +80,16 @@ impl Resolver {
             let addresses = vec![SocketAddr::new(address, port)];
             return Ok(Resolved { addresses, origin: Origin::Literal });
         }
-        let found = tokio::net::lookup_host((host, port)).await.map_err(|error| {
-            // getaddrinfo(3) tells EAI_AGAIN from EAI_NONAME in words only.
-            let text = error.to_string();
-            let down = text.contains("Temporary failure") || text.contains("try again");
-            let reason = if down { Reason::ResolverDown } else { Reason::NoSuchHost };
-            let text = if down { "the resolver does not answer" } else { "no such host" };
-            Fault::new(Step::Resolve, reason, text)
-        })?;
         let mut addresses: Vec<SocketAddr> = Vec::new();
-        for address in found.take(MOST_ADDRESSES) {
+        for address in lookup(host).await? {
+            let address = SocketAddr::new(address, port);
             if !addresses.contains(&address) {
                 addresses.push(address);
             }
         }
+        addresses.truncate(MAX_ADDRESSES);
         if addresses.is_empty() {
-            return Err(Fault::new(Step::Resolve, Reason::NoSuchHost, "the name has no address"));
+            return Err(Fault::new(Step::Resolve, Reason::NoAddress, "the name has no address"));
         }
         Ok(Resolved { addresses, origin: Origin::System })
     }

@@ -15,7 +15,7 @@ use rustls::{
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
@@ -209,17 +209,17 @@ fn time(seconds: i64) -> SystemTime {
     time.unwrap_or(UNIX_EPOCH)
 }
 
-/// Handshakes with whoever is there, and tells who it was.
-pub(super) async fn handshake(
-    stream: TcpStream,
+/// Does the handshake whatever the certificate, and reports who the peer is.
+pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
     host: &str,
     offer: Offer,
     roots: &Roots,
-) -> Result<(TlsStream<TcpStream>, Peer), Fault> {
+) -> Result<(TlsStream<S>, Peer), Fault> {
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     let name = ServerName::try_from(bare.to_owned())
         .map_err(|_| Fault::new(Step::Handshake, Reason::Tls, "the host is no name for TLS"))?;
-    let config = any_certificate(match offer {
+    let config = config_without_verification(match offer {
         Offer::Both => &["h2", "http/1.1"],
         Offer::Http1 => &["http/1.1"],
         Offer::Http2 => &["h2"],
@@ -286,15 +286,15 @@ fn judge(
     (chain.map_err(Distrust::from), verify_server_name(&leaf, name).map_err(Distrust::from))
 }
 
-/// TLS with whoever is there, offering these protocols (ALPN): every certificate passes, because
-/// what is wrong with one is to be told, not to end the conversation. That the peer holds its key is
-/// still verified, and each connection shows its certificates anew.
-pub fn any_certificate(protocols: &[&str]) -> Result<ClientConfig, Error> {
+/// A TLS client that accepts every certificate, and offers these protocols (ALPN): for callers that
+/// report what is wrong with a certificate, or do not depend on it. That the peer holds the
+/// certificate's key is still verified, and each connection sends the certificates anew.
+pub fn config_without_verification(protocols: &[&str]) -> Result<ClientConfig, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Witness(provider)))
+        .with_custom_certificate_verifier(Arc::new(NoCertificateVerification(provider)))
         .with_no_client_auth();
     config.resumption = Resumption::disabled();
     config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
@@ -302,9 +302,9 @@ pub fn any_certificate(protocols: &[&str]) -> Result<ClientConfig, Error> {
 }
 
 #[derive(Debug)]
-struct Witness(Arc<CryptoProvider>);
+struct NoCertificateVerification(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Witness {
+impl ServerCertVerifier for NoCertificateVerification {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,
@@ -353,7 +353,7 @@ mod tests {
     use rustls::server::{ClientHello, ResolvesServerCert};
     use rustls::sign::CertifiedKey;
     use rustls::{ServerConfig, version};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
     use tokio_rustls::TlsAcceptor;
 
     /// Shows this certificate, whosever key it signs with.
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn any_certificate_passes_but_not_without_its_key() {
+    async fn every_certificate_is_accepted_but_not_without_its_key() {
         let [own, others] = [(); 2].map(|()| KeyPair::generate().unwrap());
         let names = vec!["a.example".to_owned()];
         let plain = CertificateParams::new(names).unwrap();
@@ -391,7 +391,8 @@ mod tests {
                 let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
                 let (accepted, _) = listener.accept().await.unwrap();
                 tokio::spawn(TlsAcceptor::from(Arc::new(server)).accept(accepted).into_future());
-                let client = TlsConnector::from(Arc::new(any_certificate(&[]).unwrap()));
+                let client =
+                    TlsConnector::from(Arc::new(config_without_verification(&[]).unwrap()));
                 // Another name than the certificate's, and nobody vouches for it.
                 let name = ServerName::try_from("b.example").unwrap();
                 let shaken = client.connect(name, stream).await;

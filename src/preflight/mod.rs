@@ -27,6 +27,7 @@ use crate::config::IntegrationSettings;
 use crate::outbound::Outbound;
 use crate::report::{Check, Report};
 use differential::Manners;
+use ipnet::IpNet;
 use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -59,6 +60,8 @@ pub struct Plan {
     pub dry_run: bool,
     /// How to ask providers.
     pub manners: Manners,
+    /// Networks in which providers may be asked, though they are not public.
+    pub private_networks: Vec<IpNet>,
     /// Told how many integrations are done, of how many, and the last one's key.
     pub progress: Option<fn(usize, usize, &str)>,
 }

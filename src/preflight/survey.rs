@@ -8,7 +8,7 @@ use super::integration::{Examined, Found};
 use super::nango::{Integration, Nango, Reach, Refused};
 use super::switch::Facts;
 use super::{Plan, Start, urls};
-use crate::outbound::Outbound;
+use crate::outbound::{Outbound, Range};
 use crate::report::{Check, SwitchPlan, printable};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +35,7 @@ pub(super) async fn run(
             candidate.notes.push(note);
         }
     }
+    let outbound = for_providers(plan, nango, outbound).await;
     let found = ask(plan, outbound, &environment, &candidates).await;
     let judged = candidates.iter().zip(found).map(|(candidate, (found, took))| {
         let examined = Examined {
@@ -81,14 +82,24 @@ fn named(plan: &Plan, integrations: &[Integration]) -> Result<(), Refused> {
     }
 }
 
+/// The client for providers, whose URLs come from Nango: a Nango elsewhere must not be able to send
+/// requests to this machine and the networks it is in.
+async fn for_providers(plan: &Plan, nango: &Nango, outbound: &Outbound) -> Outbound {
+    let mut ranges = nango.private_ranges().await;
+    if ranges.contains(&Range::Loopback) {
+        ranges.push(Range::Private);
+    }
+    outbound.clone().public_only(plan.private_networks.clone(), ranges)
+}
+
 /// Asks all providers, side by side as far as they are different hosts.
 async fn ask(
     plan: &Plan,
-    outbound: &Outbound,
+    outbound: Outbound,
     environment: &Environment,
     candidates: &[Candidate],
 ) -> Vec<(Found, Duration)> {
-    let differential = Arc::new(Differential::new(outbound.clone(), &plan.manners));
+    let differential = Arc::new(Differential::new(outbound, &plan.manners));
     let mut tasks = JoinSet::new();
     let mut found: Vec<Option<(Found, Duration)>> = Vec::new();
     for (index, candidate) in candidates.iter().enumerate() {

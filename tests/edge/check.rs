@@ -404,7 +404,7 @@ async fn queries_go_on_the_wire_byte_for_byte() {
     .await;
     let outbound = Outbound::new(Resolver::default(), Roots::public(), Limits::default());
     let to = Server { tls: false, host: "a.test".into(), port: 80 }.at(server);
-    let mut connection = outbound.connect(&to, Offer::Both).await.unwrap();
+    let mut connection = outbound.connect_without_verification(&to, Offer::Both).await.unwrap();
     let request = |query: &str| Request {
         method: Method::GET,
         path_and_query: format!("/cb?{query}"),

@@ -1,7 +1,7 @@
 //! The differential test over real sockets, against providers that are slow, endless, or change
 //! their minds: nothing of it is ever a registration, and all of it ends.
 
-use callback_edge::outbound::{Limits, Outbound, Resolver, Roots};
+use callback_edge::outbound::{Limits, Outbound, Range, Resolver, Roots};
 use callback_edge::preflight::differential::{Differential, Finding, Inquiry, Manners, State};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -221,4 +221,72 @@ async fn nothing_is_asked_twice_and_a_host_that_has_enough_is_left_alone() {
         assert_eq!(differential.test(&inquiry).await.state, Ok(State::Inconclusive));
     }
     assert_eq!(count.load(Ordering::SeqCst), 1);
+}
+
+/// Hosts that all lead to loopback, written as a hostile Nango may write them.
+const LOOPBACK: [&str; 7] = [
+    "127.0.0.1",
+    "127.1",
+    "0x7f.1",
+    "2130706433",
+    "017700000001",
+    "localhost",
+    "provider.localhost",
+];
+
+async fn asked(outbound: Outbound, url: String) -> Finding {
+    let manners = Manners { pause: Duration::ZERO, cap: 100, user_agent: "test".into() };
+    Differential::new(outbound, &manners).test(&inquiry(url)).await
+}
+
+#[tokio::test]
+async fn addresses_that_are_not_public_are_asked_only_when_they_are_allowed() {
+    let (address, count) =
+        provider(|_, stream| Box::pin(async move { page(stream, "404 Not Found", "").await }))
+            .await;
+    let port = address.port();
+    let url = |origin: &str| format!("{origin}/auth?client_id=a&redirect_uri={OLD}");
+    let outbound =
+        |overrides| Outbound::new(Resolver::new(overrides), Roots::public(), Limits::default());
+    let public_only = || outbound(Vec::new()).public_only(Vec::new(), Vec::new());
+    for host in LOOPBACK {
+        let finding = asked(public_only(), url(&format!("http://{host}:{port}"))).await;
+        assert_eq!(finding.state, Ok(State::Inconclusive), "{host}");
+        let why = "is loopback; `preflight.private_networks` does not allow it";
+        assert!(finding.evidence.contains(why), "{host}: {}", finding.evidence);
+    }
+    let began = Instant::now();
+    for (host, range) in [
+        ("169.254.169.254", "link-local"),
+        ("10.0.0.1", "private"),
+        ("0xa9fea9fe", "link-local"),
+        ("[::ffff:10.0.0.1]", "private"),
+        ("[::ffff:7f00:1]", "loopback"),
+        ("[fd00::1]", "private"),
+        ("100.64.0.1", "behind carrier-grade NAT"),
+        ("0", "reserved"),
+    ] {
+        let finding = asked(public_only(), url(&format!("https://{host}:{port}"))).await;
+        let why = format!("is {range}; `preflight.private_networks` does not allow it");
+        assert!(finding.evidence.contains(&why), "{host}: {}", finding.evidence);
+    }
+    assert!(began.elapsed() < STEP * 10, "an address was tried");
+    assert_eq!(count.load(Ordering::SeqCst), 0);
+
+    // Allowed by its network, by its range, and by the caller's own word on where the host is.
+    let origin = format!("http://provider.localhost:{port}");
+    let network = vec!["127.0.0.0/8".parse().unwrap()];
+    let over = format!("provider.localhost:{port}:{address}").parse().unwrap();
+    for allowed in [
+        outbound(Vec::new()).public_only(network, Vec::new()),
+        outbound(Vec::new()).public_only(Vec::new(), vec![Range::Loopback]),
+        outbound(vec![over]).public_only(Vec::new(), Vec::new()),
+    ] {
+        let before = count.load(Ordering::SeqCst);
+        asked(allowed, url(&origin)).await;
+        assert!(count.load(Ordering::SeqCst) > before);
+    }
+    let other =
+        outbound(Vec::new()).public_only(vec!["10.0.0.0/8".parse().unwrap()], vec![Range::Private]);
+    assert!(asked(other, url(&origin)).await.evidence.contains("is loopback"));
 }

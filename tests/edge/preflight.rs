@@ -1,9 +1,12 @@
 //! `preflight` and `hmac` as they are called wrongly, and where the key comes from.
 
+use crate::stand_in::{Act, Authority, Behaviour, Reply, Wish, behaviour, plain, tls};
 use crate::support::command;
+use serde_json::json;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
+use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
 const CALLBACK: &str = "https://auth.example.com/oauth/callback";
@@ -86,6 +89,88 @@ fn a_nango_that_is_not_there_is_exit_3_and_the_callback_is_checked_all_the_same(
     assert!(report["error"].as_str().unwrap().contains("cannot reach Nango"), "{report:#}");
     assert!(report["checks"].as_array().unwrap().len() > 40);
     assert!(!stdout.contains("canary"));
+}
+
+/// Each path that was asked for, and the credentials that came with the request.
+type Requests = Arc<Mutex<Vec<(String, Option<String>)>>>;
+
+/// A Nango with one integration, whose template leads to this origin.
+fn nango(origin: String, heard: Requests) -> Behaviour {
+    behaviour(move |request| {
+        let credentials = request.header("authorization").map(str::to_owned);
+        heard.lock().unwrap().push((request.path.clone(), credentials));
+        let body = match request.path.as_str() {
+            "/integrations" => json!({ "data": [{ "unique_key": "it", "provider": "it" }] }),
+            "/providers/it" => json!({ "data": {
+                "auth_mode": "OAUTH2",
+                "authorization_url": format!("{origin}/auth"),
+            } }),
+            "/integrations/it" => {
+                json!({ "data": { "credentials": { "client_id": "app", "scopes": "" } } })
+            }
+            "/connect/sessions" => json!({ "data": { "token": "session" } }),
+            "/oauth/connect/it" => {
+                let callback = "https%3A%2F%2Fnango.example.test%2Foauth%2Fcallback";
+                let url = format!("{origin}/auth?client_id=app&redirect_uri={callback}&state=s");
+                return Act::Reply(Reply::new(302).with("location", url));
+            }
+            _ => return Act::Reply(Reply::new(404)),
+        };
+        let reply = Reply::new(200).with("content-type", "application/json");
+        Act::Reply(reply.body(&body.to_string()))
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nango_elsewhere_cannot_send_the_preflight_to_this_machine() {
+    let asked = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&asked);
+    let provider = plain(behaviour(move |_| {
+        *counted.lock().unwrap() += 1;
+        Act::Reply(Reply::page(400, "invalid redirect_uri"))
+    }));
+    let provider = format!("http://0x7f.1:{}", provider.await.port());
+    let host = "nango.example.test";
+    let authority = Authority::new("any");
+    let names = vec![host.to_owned()];
+    let chain = authority.issue(Wish { names, ..Wish::default() });
+    let heard = Requests::default();
+    let behaviour = nango(provider, Arc::clone(&heard));
+    let elsewhere = tls(chain.config(&["http/1.1"]), Arc::clone(&behaviour)).await;
+    let here = format!("http://{}", plain(behaviour).await);
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("ca.pem"), &authority.pem).unwrap();
+    let reached = format!("{host}:443:{elsewhere}");
+    let (elsewhere, networks) =
+        (format!("https://{host}"), "CALLBACK_EDGE_PREFLIGHT__PRIVATE_NETWORKS");
+    for (url, networks, is_asked) in [
+        (&elsewhere, (networks, "none"), false),
+        (&elsewhere, (networks, "10.0.0.0/8"), false),
+        (&elsewhere, (networks, "10.0.0.0/8, 127.0.0.0/8"), true),
+        (&here, (networks, "none"), true),
+    ] {
+        *asked.lock().unwrap() = 0;
+        let arguments = [
+            ["preflight", "--callback", "https://127.0.0.1:1/oauth/callback"],
+            ["--json", "--connect-to", &reached],
+            ["--pause=1ms", "--no-follow", "--ca=ca.pem"],
+        ];
+        let variables =
+            [("NANGO_SECRET_KEY", "canary-key"), ("CALLBACK_EDGE_NANGO__URL", url), networks];
+        let (_, stdout, stderr) = run(dir.path(), arguments.as_flattened(), &variables);
+        assert_eq!(*asked.lock().unwrap() > 0, is_asked, "{url}, {networks:?}: {stdout}{stderr}");
+        let refused =
+            "its address 127.0.0.1 is loopback; `preflight.private_networks` does not allow";
+        assert_eq!(stdout.contains(refused), !is_asked, "{url}, {networks:?}: {stdout}");
+    }
+    // The key goes to the API alone: a flow begins as a browser begins it.
+    let heard = heard.lock().unwrap();
+    for path in ["/integrations", "/providers/it", "/connect/sessions", "/oauth/connect/it"] {
+        let mut requests = heard.iter().filter(|(asked, _)| asked == path).peekable();
+        assert!(requests.peek().is_some(), "{path} was not asked for");
+        let expected = (path != "/oauth/connect/it").then_some("Bearer canary-key");
+        assert!(requests.all(|(_, credentials)| credentials.as_deref() == expected), "{path}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod debian;
 mod image;
 mod kubernetes;
 mod monitoring;
+mod names;
 mod platforms;
 mod proxies;
 mod service;

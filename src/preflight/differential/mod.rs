@@ -127,7 +127,12 @@ impl Differential {
             .turn(&request.server.host)
             .await
             .map_err(|refusal| Fault::new(Step::Connect, Reason::OutOfTime, refusal.words()))?;
-        let answer = Box::pin(self.exchange(request, path)).await;
+        let mut answer = Box::pin(self.exchange(request, path)).await;
+        if let Err(fault) = &mut answer
+            && fault.reason == Reason::NotAllowed
+        {
+            fault.text.push_str("; `preflight.private_networks` does not allow it");
+        }
         if answer.as_ref().is_ok_and(|answer| answer.status == StatusCode::TOO_MANY_REQUESTS) {
             permit.close();
         }

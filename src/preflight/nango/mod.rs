@@ -8,7 +8,9 @@ mod refused;
 pub use refused::{Reach, Refused};
 
 use crate::config::IntegrationSettings;
-use crate::outbound::{Answer, Fault, Offer, Outbound, Reason, Request, Server};
+use crate::outbound::{
+    Answer, Fault, Offer, Origin, Outbound, Range, Reason, Request, Server, Step,
+};
 use crate::redirect::Target;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -118,6 +120,15 @@ impl Pass {
     }
 }
 
+/// What a request to Nango proves who it is with.
+#[derive(Clone, Copy, Debug)]
+enum Authentication {
+    /// The environment's API key.
+    ApiKey,
+    /// Nothing.
+    None,
+}
+
 /// A template list, or a page of connections, is not longer.
 const MOST_BYTES: usize = 8 << 20;
 
@@ -150,6 +161,18 @@ impl Nango {
     /// The base URL.
     pub fn base(&self) -> &str {
         &self.base
+    }
+
+    /// The ranges that its addresses are in, where they are this machine's or a private network's. An
+    /// override says how the server is reached, not where it is.
+    pub async fn private_ranges(&self) -> Vec<Range> {
+        let resolved = self.outbound.resolve(&self.server.host, self.server.port).await;
+        let Some(resolved) = resolved.ok().filter(|it| it.origin != Origin::Override) else {
+            return Vec::new();
+        };
+        let ranges = resolved.addresses.iter().filter_map(|address| Range::of(address.ip()));
+        let near = [Range::Loopback, Range::Private, Range::CarrierGradeNat];
+        ranges.filter(|range| near.contains(range)).collect()
     }
 
     /// Every integration of the environment, in one answer. Scope `environment:integrations:list`.
@@ -310,7 +333,9 @@ impl Nango {
             segment(integration),
             pass.query(integration, settings)
         );
-        let answer = self.patiently(|| self.request(Method::GET, &path, None)).await?;
+        // As a browser does it.
+        let answer =
+            self.patiently(|| self.request(Method::GET, &path, Authentication::None, None)).await?;
         if answer.status.is_redirection() {
             let location = answer.headers.get(header::LOCATION);
             return match location.and_then(|location| location.to_str().ok()) {
@@ -322,11 +347,12 @@ impl Nango {
     }
 
     async fn get(&self, path: &str) -> Result<Answer, Refused> {
-        self.patiently(|| self.request(Method::GET, path, None)).await
+        self.patiently(|| self.request(Method::GET, path, Authentication::ApiKey, None)).await
     }
 
     async fn post(&self, path: &str, body: &Map<String, Value>) -> Result<Answer, Refused> {
-        self.patiently(|| self.request(Method::POST, path, Some(body))).await
+        self.patiently(|| self.request(Method::POST, path, Authentication::ApiKey, Some(body)))
+            .await
     }
 
     /// Asks, waits out being told that it was too often, and asks once more behind a fault on the
@@ -359,16 +385,18 @@ impl Nango {
         &self,
         method: Method,
         path: &str,
+        authentication: Authentication,
         body: Option<&Map<String, Value>>,
     ) -> Result<Answer, Fault> {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(header::USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
-        // Flows are started as a browser starts them, without the key.
-        if !path.starts_with("/oauth/")
-            && let Ok(mut value) =
-                HeaderValue::from_str(&format!("Bearer {}", self.key.expose_secret()))
-        {
+        if let Authentication::ApiKey = authentication {
+            let value = format!("Bearer {}", self.key.expose_secret());
+            let mut value = HeaderValue::from_str(&value).map_err(|_| {
+                let text = "the API key holds characters that no header may hold";
+                Fault::new(Step::Head, Reason::Unsendable, text)
+            })?;
             value.set_sensitive(true);
             headers.insert(header::AUTHORIZATION, value);
         }
@@ -398,7 +426,10 @@ impl Nango {
 
 /// Whether a fault may be gone a moment later.
 fn is_passing(fault: &Fault) -> bool {
-    matches!(fault.reason, Reason::Timeout | Reason::Closed | Reason::ResolverDown)
+    matches!(
+        fault.reason,
+        Reason::Timeout | Reason::Closed | Reason::ResolverFailed | Reason::ResolverUnreachable
+    )
 }
 
 #[derive(Deserialize)]

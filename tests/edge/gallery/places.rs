@@ -190,7 +190,7 @@ pub(super) async fn addresses(world: &World) -> Vec<Case> {
     let this = "0.0.0.0";
     let wish = Wish { names: vec![this.to_owned()], ..Wish::default() };
     let here = tls(world.authority.issue(wish).config(BOTH), right()).await;
-    let mut odd = world.at("an address that is nobody's", &["!dns.public=not a host's"], here);
+    let mut odd = world.at("an address that is nobody's", &["!dns.public=reserved"], here);
     odd.url = format!("https://{this}:{}/oauth/callback", here.port());
     odd.overrides.clear();
     cases.push(odd);

@@ -3,7 +3,7 @@
 use super::{NAME, admin, next, redirects};
 use crate::pebble::{Options, Pebble, ask, handshake};
 use crate::support::{Edge, check, connect, until};
-use callback_edge::outbound::any_certificate;
+use callback_edge::outbound::config_without_verification;
 use rustix::process::Signal;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -127,7 +127,7 @@ async fn challenges_are_answered_to_directories_only() {
     let pebble = Pebble::start(Options { delay: 3, ..Options::default() }).await;
     let mut edge = Edge::start(&pebble.settings(&[NAME], ""));
     // As a directory does, which looks at the challenge and not at who vouches.
-    let with = |alpn: &[&str]| Arc::new(any_certificate(alpn).unwrap());
+    let with = |alpn: &[&str]| Arc::new(config_without_verification(alpn).unwrap());
     edge.wait_for("\"step\":\"challenge\"");
     // The answer, and then the end, whatever is asked.
     let stream = handshake(&with(&["acme-tls/1"]), pebble.edge_https, NAME).await.unwrap();

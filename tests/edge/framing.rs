@@ -7,7 +7,7 @@ use crate::malformed::ambiguous_framings;
 use crate::support::{
     Authority, Edge, Http1, Http2, MACHINE, Metrics, connect_tls, frames, requests, soon, until,
 };
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -43,6 +43,9 @@ async fn open(edge: &Edge, over: Option<&Authority>) -> Http1<Box<dyn Stream>> {
 
 /// A server without TLS, and one with. The plain listener of the second redirects to `https`.
 fn servers(own: &str) -> [(Edge, Option<Authority>); 2] {
+    // Some tests open a thousand connections at once; the servers inherit the limit.
+    let files = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).unwrap();
     let own = format!("limits.connections_per_address = 10000\n{own}");
     let (tls, authority) = Edge::over_tls(&own);
     [(Edge::plain(&own), None), (tls, Some(authority))]

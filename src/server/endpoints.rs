@@ -84,16 +84,16 @@ pub(super) struct SelfCheckRequest {
 
 impl SelfCheckRequest {
     /// Refuses a request under a public name, or without the token that the settings require.
-    pub(super) fn of(snapshot: &Snapshot, head: &Parts) -> Result<Self, Answer> {
+    pub(super) fn of(snapshot: &Snapshot, head: &Parts) -> Result<Self, Box<Answer>> {
         if snapshot.has_admin() && !is_private_name(snapshot, head) {
-            return Err(misdirected());
+            return Err(misdirected().into());
         }
         if let Some(token) = &snapshot.settings.self_check.token
             && !presents(head, token.expose_secret().as_bytes())
         {
             let mut answer = answer::text(StatusCode::UNAUTHORIZED, "a token is required");
             answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            return Err(answer);
+            return Err(answer.into());
         }
         Ok(Self { html: wants_html(head) })
     }

@@ -64,7 +64,11 @@ impl<S> ConnectionIo<S> {
                 Ok(self.handle.on(Event::Read { heads, partial }) != Action::Discard)
             }
             Scanner::Http2(scanner) => {
-                if scanner.scan(bytes) { Ok(true) } else { Err(io::ErrorKind::QuotaExceeded.into()) }
+                if scanner.scan(bytes) {
+                    Ok(true)
+                } else {
+                    Err(io::ErrorKind::QuotaExceeded.into())
+                }
             }
         }
     }

@@ -348,7 +348,7 @@ impl Listener {
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
             AcceptError::Connection | AcceptError::Other => {
-                if in_a_row == 0 || in_a_row % SPIN_LIMIT == 0 {
+                if in_a_row.is_multiple_of(SPIN_LIMIT) {
                     tracing::error!(
                         event = "accept_failed",
                         listener = self.kind.value(),

@@ -75,8 +75,8 @@ fn is_one_plain_head(bytes: &[u8]) -> bool {
 
 /// Counts the frames of an HTTP/2 connection that cost little to send and carry no request.
 ///
-/// `h2` bounds CONTINUATION, RST_STREAM and empty DATA frames, but answers any number of SETTINGS and
-/// PING, and takes any number of PRIORITY and WINDOW_UPDATE.
+/// `h2` bounds `CONTINUATION`, `RST_STREAM` and empty `DATA` frames, but answers any number of
+/// `SETTINGS` and `PING`, and accepts any number of `PRIORITY` and `WINDOW_UPDATE`.
 #[derive(Debug)]
 pub(super) struct FrameScanner {
     /// Bytes of the preface or of a payload that are still to come.

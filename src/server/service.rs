@@ -211,34 +211,32 @@ impl Connection {
 
     fn public(&self, snapshot: &Snapshot, head: &Parts) -> Handling {
         let settings = &snapshot.settings;
-        answered(
-            match redirect::decide(&settings.routes, settings.limits.query_bytes, head) {
-                Decision::Redirect(redirect) => {
-                    let outcome = Outcome::of(head.uri.query().unwrap_or_default());
-                    let position = redirect.position;
-                    return Handling::Answer(answer::redirect(redirect), Some((position, outcome)));
-                }
-                Decision::ReadForm(form) => return Handling::Form(form),
-                Decision::MethodNotAllowed(allow) => {
-                    answer::allow(StatusCode::METHOD_NOT_ALLOWED, allow)
-                }
-                Decision::Options(allow) => answer::allow(StatusCode::NO_CONTENT, allow),
-                Decision::Prefetch => {
-                    answer::text(StatusCode::SERVICE_UNAVAILABLE, "not before the user is here")
-                }
-                Decision::QueryTooLong => self.query_too_long(),
-                Decision::Malformed => answer::text(StatusCode::BAD_REQUEST, "bad request"),
-                Decision::UnknownPath | Decision::UnknownHost
-                    if is_self_check(head) && !snapshot.has_admin() =>
-                {
-                    return self_check(snapshot, head);
-                }
-                Decision::UnknownPath => self.elsewhere(snapshot, head, StatusCode::NOT_FOUND),
-                Decision::UnknownHost => {
-                    self.elsewhere(snapshot, head, StatusCode::MISDIRECTED_REQUEST)
-                }
-            },
-        )
+        answered(match redirect::decide(&settings.routes, settings.limits.query_bytes, head) {
+            Decision::Redirect(redirect) => {
+                let outcome = Outcome::of(head.uri.query().unwrap_or_default());
+                let position = redirect.position;
+                return Handling::Answer(answer::redirect(redirect), Some((position, outcome)));
+            }
+            Decision::ReadForm(form) => return Handling::Form(form),
+            Decision::MethodNotAllowed(allow) => {
+                answer::allow(StatusCode::METHOD_NOT_ALLOWED, allow)
+            }
+            Decision::Options(allow) => answer::allow(StatusCode::NO_CONTENT, allow),
+            Decision::Prefetch => {
+                answer::text(StatusCode::SERVICE_UNAVAILABLE, "not before the user is here")
+            }
+            Decision::QueryTooLong => self.query_too_long(),
+            Decision::Malformed => answer::text(StatusCode::BAD_REQUEST, "bad request"),
+            Decision::UnknownPath | Decision::UnknownHost
+                if is_self_check(head) && !snapshot.has_admin() =>
+            {
+                return self_check(snapshot, head);
+            }
+            Decision::UnknownPath => self.elsewhere(snapshot, head, StatusCode::NOT_FOUND),
+            Decision::UnknownHost => {
+                self.elsewhere(snapshot, head, StatusCode::MISDIRECTED_REQUEST)
+            }
+        })
     }
 
     /// Where no route answers: a page, an endpoint, or nothing.
@@ -387,7 +385,7 @@ fn answered(answer: Answer) -> Handling {
 fn self_check(snapshot: &Snapshot, head: &Parts) -> Handling {
     match SelfCheckRequest::of(snapshot, head) {
         Ok(request) => Handling::SelfCheck(request),
-        Err(answer) => answered(answer),
+        Err(answer) => answered(*answer),
     }
 }
 

@@ -156,8 +156,7 @@ impl Slots {
     }
 
     fn evict_from(&self, table: &mut Table) -> bool {
-        let victim =
-            if table.closing < CLOSING { table.victim(Instant::now()) } else { None };
+        let victim = if table.closing < CLOSING { table.victim(Instant::now()) } else { None };
         if let Some(id) = victim {
             table.evict(id);
             self.metrics.evicted.inc();
@@ -392,8 +391,7 @@ impl Networks {
     fn heaviest(&self, turn: usize) -> Option<(usize, &IndexSet<usize>)> {
         let (slots, site) = self.by_slots.last()?;
         let addresses = &self.sites.get(site)?.addresses;
-        let candidates =
-            sample(addresses.len(), turn).filter_map(|at| addresses.get_index(at));
+        let candidates = sample(addresses.len(), turn).filter_map(|at| addresses.get_index(at));
         let weight = |address: IpAddr, ids: &IndexSet<usize>| {
             let [_, customer, _] = networks_of(address);
             (self.customers.get(&customer).copied(), ids.len())
@@ -479,7 +477,8 @@ mod tests {
         let slots = slots(1000, 1000);
         let add = |client: String| admitted(&slots, &client).unwrap();
         // One link of one customer among others, in a site that holds more than any other.
-        let mut held: Vec<Slot> = (0..20).map(|n| add(format!("2001:db8:1:{n:02x}00::1"))).collect();
+        let mut held: Vec<Slot> =
+            (0..20).map(|n| add(format!("2001:db8:1:{n:02x}00::1"))).collect();
         held.extend((0..30).map(|n| add(format!("2001:db8:1:ff{n:02x}::1"))));
         held.extend((0..20).map(|_| add("2001:db8:1:ff07::1".into())));
         held.extend((0..60).map(|_| add("192.0.2.1".into())));

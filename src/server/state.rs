@@ -268,11 +268,7 @@ impl Lifecycle {
     }
 
     /// Does what is due. Also says which deadline expired, if one did.
-    pub(super) fn on_timer(
-        &mut self,
-        now: Instant,
-        limits: &Limits,
-    ) -> (Action, Option<Deadline>) {
+    pub(super) fn on_timer(&mut self, now: Instant, limits: &Limits) -> (Action, Option<Deadline>) {
         let (at, due) = self.next(limits);
         if at > now {
             return (Action::Continue, None);
@@ -450,9 +446,7 @@ impl Lifecycle {
             self.stalled.map(|since| expired(since, limits.request_timeout, Deadline::Response));
         let end = match self.drain {
             None => expired(self.opened, limits.connection_age, Deadline::Age),
-            Some(drain) if self.is_busy() => {
-                (drain.window_ends + drain.grace, Due::CloseTimeout)
-            }
+            Some(drain) if self.is_busy() => (drain.window_ends + drain.grace, Due::CloseTimeout),
             Some(drain) => (drain.window_ends, Due::DrainWindow),
         };
         [stage, stalled]

@@ -1,8 +1,8 @@
 //! HTTP/2: frames that never end, come slowly, or are too many, and windows that never open.
 
 use super::{
-    Arena, DRIP, IDLE, LINGER, PATH, REQUEST, closed, deadline, drip, error, flood, never_reads, repeat,
-    small_window,
+    Arena, DRIP, IDLE, LINGER, PATH, REQUEST, closed, deadline, drip, error, flood, never_reads,
+    repeat, small_window,
 };
 use crate::support::frames::{self, frame};
 use crate::support::{handshake, soon};

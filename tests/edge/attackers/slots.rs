@@ -98,7 +98,8 @@ async fn slow_forms_from_nine_addresses_keep_no_visitor_out() {
 /// In one /24 with the visitors.
 #[tokio::test]
 async fn slow_forms_from_a_hundred_addresses_keep_no_visitor_out() {
-    let attackers = (0..CONNECTIONS + 200).map(|number| (local(0, 1 + number % 100), String::new()));
+    let attackers =
+        (0..CONNECTIONS + 200).map(|number| (local(0, 1 + number % 100), String::new()));
     visitors_are_served("", attackers, |_| (local(0, 0), String::new())).await;
 }
 
@@ -108,6 +109,7 @@ async fn slow_forms_from_an_ipv6_site_keep_no_visitor_out() {
     // Each connection has a /64 of its own.
     let attackers = (0..CONNECTIONS + 200)
         .map(|number| (local(0, 0), header(format!("2001:db8:1:{number:x}::1"))));
-    let visitor = |number| (local(0, 0), header(format!("2001:db8:{:x}::1", 2 + u16::from(number))));
+    let visitor =
+        |number| (local(0, 0), header(format!("2001:db8:{:x}::1", 2 + u16::from(number))));
     visitors_are_served("listen.proxy_protocol = '127.0.0.0/8'", attackers, visitor).await;
 }

@@ -2,8 +2,8 @@
 //! Those that name places on a network are in `address`.
 
 use super::settings::{Challenge, ClientAddress, LogFormat};
-use super::value::Value;
 use crate::redirect::FormPost;
+use figment::value::Value;
 use http::HeaderValue;
 use jiff::{Span, SpanRelativeTo};
 use std::ops::RangeInclusive;
@@ -38,7 +38,7 @@ impl Bad {
     }
 
     fn kind(expected: &str, found: &Value) -> Self {
-        Self::new(format!("expected {expected}, found {}", found.kind()))
+        Self::new(format!("expected {expected}, found {}", kind(found)))
     }
 
     pub(super) fn userinfo() -> Self {
@@ -48,16 +48,29 @@ impl Bad {
     }
 }
 
+/// What a person calls it.
+pub(super) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::String(..) | Value::Char(..) => "text",
+        Value::Bool(..) => "true or false",
+        Value::Num(_, number) if number.to_f64().is_some() => "a fraction",
+        Value::Num(..) => "a number",
+        Value::Dict(..) => "a table",
+        Value::Array(..) => "a list",
+        Value::Empty(..) => "a date",
+    }
+}
+
 /// A leaf that is written as text.
 pub(super) fn text<T>(parse: impl Fn(&str) -> Leaf<T>) -> impl Fn(Raw<'_>) -> Leaf<T> {
-    move |raw| match raw.value.as_text() {
+    move |raw| match raw.value.as_str() {
         Some("") => Err(Bad::new("the value is empty").hint(if raw.variable {
             "unset the variable, or give it a value"
         } else {
             "remove the key, or give it a value"
         })),
         Some(text) => parse(text),
-        None => Err(match raw.value.as_integer() {
+        None => Err(match raw.value.to_i128() {
             // Quotes may not be all that is missing: a unit, an address.
             Some(number) => parse(&number.to_string())
                 .err()
@@ -79,11 +92,11 @@ pub(super) fn is_off(text: &str) -> bool {
 
 pub(super) fn flag(raw: Raw<'_>) -> Leaf<bool> {
     match raw.value {
-        Value::Flag(flag) => Ok(*flag),
-        Value::Text(text) if raw.variable => {
+        Value::Bool(_, flag) => Ok(*flag),
+        Value::String(_, text) if raw.variable => {
             text.parse().map_err(|_| Bad::new(format!("`{text}` is neither `true` nor `false`")))
         }
-        Value::Text(text) if matches!(&**text, "true" | "false") => {
+        Value::String(_, text) if matches!(&**text, "true" | "false") => {
             Err(Bad::kind("true or false", raw.value).hint("remove the quotes"))
         }
         other => Err(Bad::kind("true or false", other)),
@@ -94,13 +107,13 @@ pub(super) fn flag(raw: Raw<'_>) -> Leaf<bool> {
 pub(super) fn count(range: RangeInclusive<usize>) -> impl Fn(Raw<'_>) -> Leaf<usize> {
     move |raw| {
         let number = match raw.value {
-            Value::Text(text) if raw.variable => text
+            Value::String(_, text) if raw.variable => text
                 .parse::<i128>()
                 .map_err(|_| Bad::new(format!("`{text}` is not a whole number")))?,
-            Value::Text(text) if text.parse::<i128>().is_ok() => {
+            Value::String(_, text) if text.parse::<i128>().is_ok() => {
                 return Err(Bad::kind("a whole number", raw.value).hint("remove the quotes"));
             }
-            other => other.as_integer().ok_or_else(|| Bad::kind("a whole number", other))?,
+            other => other.to_i128().ok_or_else(|| Bad::kind("a whole number", other))?,
         };
         let (least, most) = (*range.start(), *range.end());
         usize::try_from(number).ok().filter(|number| range.contains(number)).ok_or_else(|| {
@@ -114,14 +127,12 @@ pub(super) fn count(range: RangeInclusive<usize>) -> impl Fn(Raw<'_>) -> Leaf<us
 pub(super) fn size(range: RangeInclusive<usize>) -> impl Fn(Raw<'_>) -> Leaf<usize> {
     move |raw| {
         let bytes = match raw.value {
-            Value::Text(text) => bytes(text).ok_or_else(|| {
+            Value::String(_, text) => bytes(text).ok_or_else(|| {
                 Bad::new(format!("`{text}` is not a size")).hint(
                     "give bytes, or a number with `kB`, `KiB`, `MB` or `MiB`, for example `32KiB`",
                 )
             })?,
-            other => {
-                other.as_integer().ok_or_else(|| Bad::kind("a size such as `32KiB`", other))?
-            }
+            other => other.to_i128().ok_or_else(|| Bad::kind("a size such as `32KiB`", other))?,
         };
         usize::try_from(bytes).ok().filter(|bytes| range.contains(bytes)).ok_or_else(|| {
             let (least, most) = (in_units(*range.start()), in_units(*range.end()));

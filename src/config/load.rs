@@ -1,5 +1,6 @@
 use super::agree::settle;
 use super::file::{Unreadable, read_file};
+use super::layers::Layers;
 use super::problem::{Problem, Problems};
 use super::read::{log as read_log, read};
 use super::reader::{Reader, Shown};
@@ -55,7 +56,8 @@ pub fn load(
     };
     let (variables, mut problems) = Variable::all(environment);
     let defaults = Document::parse(None, DEFAULTS)?;
-    let mut reader = Reader::new(&defaults, document.as_ref(), &variables);
+    let layers = Layers::new(&defaults, document.as_ref(), &variables)?;
+    let mut reader = Reader::new(&layers);
 
     let read = read(&mut reader.root());
     reader.note_unknown(&variables);
@@ -95,7 +97,8 @@ pub fn log_format(
     let document = file.and_then(|(file, text)| Document::parse(Some(&file), &text).ok());
     let (variables, _) = Variable::all(environment);
     let defaults = Document::parse(None, DEFAULTS).ok()?;
-    let mut reader = Reader::new(&defaults, document.as_ref(), &variables);
+    let layers = Layers::new(&defaults, document.as_ref(), &variables).ok()?;
+    let mut reader = Reader::new(&layers);
     read_log(&mut reader.root().section("log")).format
 }
 
@@ -303,7 +306,8 @@ mod tests {
             .collect();
         let sample = Document::parse(Some(Path::new("s")), &uncommented.join("\n")).unwrap();
         let defaults = Document::parse(None, DEFAULTS).unwrap();
-        let mut reader = Reader::new(&defaults, Some(&sample), &[]);
+        let layers = Layers::new(&defaults, Some(&sample), &[]).unwrap();
+        let mut reader = Reader::new(&layers);
         read(&mut reader.root());
         reader.note_unknown(&[]);
         assert_eq!(reader.problems, []);

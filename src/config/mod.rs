@@ -1,12 +1,13 @@
 //! Settings: defaults, file and environment become one immutable, typed [`Settings`].
 //!
-//! [`load`] walks: `source` (layers and their places) → `reader` (each leaf is looked up in the
-//! layers, and read by itself) → `read` (the one list of keys) → `agree` (what only shows when settings are
-//! seen together). Each step notes its [`Problem`]s and goes on, so that one run tells them all.
+//! [`load`] walks: `source` (values and their places) → `layers` (figment merges) → `reader` (each
+//! leaf is read by itself) → `read` (the one list of keys) → `agree` (what only shows when settings
+//! are seen together). Each step notes its [`Problem`]s and goes on, so that one run tells them all.
 
 mod address;
 mod agree;
 mod file;
+mod layers;
 mod leaf;
 mod load;
 mod loops;
@@ -18,7 +19,6 @@ mod reader;
 mod settings;
 mod source;
 mod unknown;
-mod value;
 
 pub use file::{Unreadable, read_file};
 pub use load::{Loaded, load, log_format};

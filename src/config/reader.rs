@@ -1,11 +1,11 @@
-use super::leaf::{Bad, Leaf, Raw, is_off};
-use super::path::{KeyPath, Pattern, Segment, ancestors, child, element, readable};
+use super::layers::Layers;
+use super::leaf::{Bad, Leaf, Raw, is_off, kind};
+use super::path::{KeyPath, Pattern, Segment, child, element, readable};
 use super::place::Place;
 use super::problem::Problem;
-use super::source::{Document, Node, Variable};
-use super::value::Value;
+use super::source::Document;
+use figment::value::Value;
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 /// A value and where it was written.
 #[derive(Clone, Debug)]
@@ -25,43 +25,14 @@ pub struct Shown {
     pub source: Place,
 }
 
-/// Reads leaf by leaf, each from the topmost layer that has it: environment, file, defaults. A bad
-/// leaf is noted and the reading goes on, so that one run tells everything. What was never asked for
-/// is unknown: the code that reads is the one list of keys.
+/// Reads the merged layers leaf by leaf. A bad leaf is noted and the reading goes on, so that one run
+/// reports every error. What was never asked for is unknown: the code that reads is the one list of
+/// keys.
 pub(super) struct Reader<'d> {
-    variables: Vec<&'d Variable>,
-    pub(super) document: Option<&'d Document>,
-    defaults: &'d Document,
+    pub(super) layers: &'d Layers<'d>,
     pub(super) asked: Vec<Asked>,
     pub(super) shown: Vec<Shown>,
     pub(super) problems: Vec<Problem>,
-}
-
-/// What the topmost layer has at a path.
-enum Found<'d> {
-    Variable(&'d Variable),
-    /// A variable for a key below: there is a table.
-    Below(&'d Variable),
-    Written(&'d Document, (Option<Range<usize>>, Node<'d>)),
-}
-
-impl Found<'_> {
-    fn value(&self) -> Value {
-        match self {
-            Self::Variable(variable) => Value::Text(variable.value.clone()),
-            Self::Below(_) => Value::Table,
-            Self::Written(_, (_, node)) => node.value(),
-        }
-    }
-
-    fn place(self) -> Place {
-        match self {
-            Self::Variable(variable) | Self::Below(variable) => {
-                Place::Variable(variable.name.clone())
-            }
-            Self::Written(document, found) => document.place_of(found),
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -86,28 +57,8 @@ pub(super) struct Section<'r, 'd> {
 }
 
 impl<'d> Reader<'d> {
-    pub(super) fn new(
-        defaults: &'d Document,
-        document: Option<&'d Document>,
-        variables: &'d [Variable],
-    ) -> Self {
-        let mut reader = Self {
-            variables: Vec::new(),
-            document,
-            defaults,
-            asked: Vec::new(),
-            shown: Vec::new(),
-            problems: Vec::new(),
-        };
-        for variable in variables {
-            // One that crosses a table or a value would hide it; `unknown` tells of it.
-            let is_table = |path: &[Segment]| reader.find(path).map(|it| it.value().is_table());
-            let above_are_tables = ancestors(&variable.path).all(|it| is_table(it) != Some(false));
-            if above_are_tables && is_table(&variable.path) != Some(true) {
-                reader.variables.push(variable);
-            }
-        }
-        reader
+    pub(super) fn new(layers: &'d Layers<'d>) -> Self {
+        Self { layers, asked: Vec::new(), shown: Vec::new(), problems: Vec::new() }
     }
 
     /// The table that holds all others.
@@ -118,47 +69,19 @@ impl<'d> Reader<'d> {
     /// What was asked for and does not stand in the file.
     #[cfg(test)]
     pub(super) fn keys_not_in_the_file(&self) -> Vec<&Pattern> {
-        let written = self.document.map(Document::keys).unwrap_or_default();
+        let written = self.layers.document.map(Document::keys).unwrap_or_default();
         let leaves = self.asked.iter().filter(|asked| asked.kind == Kind::Leaf);
         let leaves = leaves.map(|asked| &asked.pattern);
         leaves.filter(|leaf| !written.iter().any(|(path, _)| leaf.matches(path))).collect()
     }
 
-    fn find(&self, path: &[Segment]) -> Option<Found<'d>> {
-        if let Some(variable) = self.variables.iter().find(|it| it.path == path) {
-            return Some(Found::Variable(variable));
-        }
-        let below = || self.variables.iter().find(|it| it.path.starts_with(path));
-        self.written(path).or_else(|| below().map(|variable| Found::Below(variable)))
-    }
-
-    /// What the file has at a path, else the defaults. Tables are merged key by key; where the file
-    /// has anything else, what the defaults have there does not count.
-    fn written(&self, path: &[Segment]) -> Option<Found<'d>> {
-        let mut file = self.document.map(|document| (None, document.root()));
-        let mut default = Some((None, self.defaults.root()));
-        for segment in path {
-            if file.as_ref().is_some_and(|(_, node)| !node.is_table()) {
-                default = None;
-            }
-            file = file.and_then(|(_, node)| node.child(segment));
-            default = default.and_then(|(_, node)| node.child(segment));
-        }
-        let in_file = self.document.zip(file).map(|(document, it)| Found::Written(document, it));
-        in_file.or_else(|| default.map(|it| Found::Written(self.defaults, it)))
-    }
-
-    fn ask(&mut self, path: &[Segment], kind: Kind) -> Option<At<Value>> {
+    fn ask(&mut self, path: &[Segment], kind: Kind) -> Option<At<&'d Value>> {
         if self.kind(path).is_none() {
             let pattern = self.pattern(path);
             self.asked.push(Asked { pattern, kind });
         }
-        let found = self.find(path)?;
-        Some(At { value: found.value(), place: found.place() })
-    }
-
-    fn place(&self, path: &[Segment]) -> Place {
-        self.find(path).map(Found::place).unwrap_or_default()
+        let value = self.layers.find(path)?;
+        Some(At { value, place: self.layers.place_of(path) })
     }
 
     fn note(&mut self, bad: Bad, mut place: Place) {
@@ -195,15 +118,15 @@ impl<'d> Section<'_, 'd> {
         let found = self.reader.ask(&path, Kind::Leaf);
         self.reader.shown.push(Shown {
             key: readable(&path),
-            value: found.as_ref().map(|found| found.value.in_one_line()),
+            value: found.as_ref().map(|found| in_one_line(found.value)),
             source: found.as_ref().map_or(Place::Default, |found| found.place.clone()),
         });
         let At { value, place } = found?;
         let variable = matches!(place, Place::Variable(_));
-        if variable && value.is_table() {
+        if variable && value.as_dict().is_some() {
             return None; // A variable for a key below this one; `note_unknown` tells of it.
         }
-        match parse(Raw { value: &value, variable }) {
+        match parse(Raw { value, variable }) {
             Ok(value) => Some(At { value, place }),
             Err(bad) => {
                 self.reader.note(bad, place);
@@ -234,25 +157,27 @@ impl<'d> Section<'_, 'd> {
         let Some(At { value, place }) = self.value(key, |raw| Ok(raw.value.clone())) else {
             return Vec::new();
         };
-        if let (Some(""), Place::Variable(_)) = (value.as_text().map(str::trim), &place) {
+        if let (Some(""), Place::Variable(_)) = (value.as_str().map(str::trim), &place) {
             let bad = Bad::new("the value is empty");
             let hint = "unset the variable, or give it a value; `off` turns it off";
             self.reader.note(bad.hint(hint), place);
             return Vec::new();
         }
         let texts = match (&value, &place) {
-            (Value::Text(text), Place::Variable(_)) => separated(text),
-            (Value::List(values), _) => values.clone(),
+            (Value::String(_, text), Place::Variable(_)) => separated(text),
+            (Value::Array(_, values), _) => values.clone(),
             _ => vec![value.clone()],
         };
-        if matches!(texts.as_slice(), [one] if one.as_text().is_some_and(is_off)) {
+        if matches!(texts.as_slice(), [one] if one.as_str().is_some_and(is_off)) {
             return Vec::new();
         }
         let parse = super::leaf::text(parse);
         let mut list = Vec::new();
         for (index, text) in texts.iter().enumerate() {
             let place = match (&value, &place) {
-                (Value::List(_), Place::File(_)) => self.reader.place(&element(&path, index)),
+                (Value::Array(..), Place::File(_)) => {
+                    self.reader.layers.place_of(&element(&path, index))
+                }
                 _ => place.clone(),
             };
             let variable = matches!(place, Place::Variable(_));
@@ -273,21 +198,18 @@ impl<'d> Section<'_, 'd> {
     /// alone: the name of a variable keeps neither case nor dots nor dashes.
     pub(super) fn named(&mut self, key: &str) -> (Section<'_, 'd>, Vec<String>) {
         let table = self.table(key, Kind::Named);
-        let mut in_file = table.reader.document.map(Document::root);
-        for segment in &table.path {
-            in_file = in_file.and_then(|node| node.child(segment)).map(|(_, node)| node);
-        }
-        (table, in_file.map(Node::keys).unwrap_or_default())
+        let names = table.reader.layers.document.map(|document| document.names(&table.path));
+        (table, names.unwrap_or_default())
     }
 
     fn table(&mut self, key: &str, kind_of_table: Kind) -> Section<'_, 'd> {
         let path = self.inside(key);
         // One that a variable stands in the place of is told of by `note_unknown`.
         if let Some(At { value, place }) = self.reader.ask(&path, kind_of_table)
-            && !value.is_table()
+            && value.as_dict().is_none()
             && !matches!(place, Place::Variable(_))
         {
-            let bad = Bad::new(format!("`{key}` is a table, found {}", value.kind()));
+            let bad = Bad::new(format!("`{key}` is a table, found {}", kind(value)));
             let hint = format!("write `[{}]`, and its keys below", readable(&path));
             self.reader.note(bad.hint(hint), place);
         }
@@ -313,11 +235,11 @@ impl<'d> Section<'_, 'd> {
         let Some(At { value, place }) = self.reader.ask(&path, Kind::Tables) else {
             return Vec::new();
         };
-        let tables = value.as_list().filter(|list| list.iter().all(Value::is_table));
+        let tables = value.as_array().filter(|list| list.iter().all(|it| it.as_dict().is_some()));
         let Some(tables) = tables else {
             if !matches!(place, Place::Variable(_)) {
                 let list = readable(&path);
-                let what = format!("`{list}` is a list of tables, found {}", value.kind());
+                let what = format!("`{list}` is a list of tables, found {}", kind(value));
                 self.reader.note(Bad::new(what).hint(format!("write `[[{list}]]`")), place);
             }
             return Vec::new();
@@ -351,23 +273,23 @@ impl<'d> Section<'_, 'd> {
 
     /// Whether any layer has a value.
     pub(super) fn is_set(&self, key: &str) -> bool {
-        self.reader.find(&self.inside(key)).is_some()
+        self.reader.layers.find(&self.inside(key)).is_some()
     }
 
     /// Where the table stands.
     pub(super) fn place(&self) -> Place {
-        self.reader.place(&self.path)
+        self.reader.layers.place_of(&self.path)
     }
 
     /// Where the value of a key stands.
     pub(super) fn place_of(&self, key: &str) -> Place {
-        self.reader.place(&self.inside(key))
+        self.reader.layers.place_of(&self.inside(key))
     }
 
     /// Whether a list has nothing in it.
     pub(super) fn is_empty(&self, key: &str) -> bool {
-        let found = self.reader.find(&self.inside(key)).map(|found| found.value());
-        found.is_some_and(|value| value.as_list().is_some_and(<[_]>::is_empty))
+        let list = self.reader.layers.find(&self.inside(key)).and_then(Value::as_array);
+        list.is_some_and(<[_]>::is_empty)
     }
 
     pub(super) fn note(&mut self, problem: Problem) {
@@ -389,17 +311,26 @@ fn separated(text: &str) -> Vec<Value> {
     if list.starts_with('[') {
         // No list when it is an address in brackets.
         let toml = format!("list = {list}");
-        let document = Document::parse(None, &toml).ok();
-        let list = document.as_ref().and_then(|it| it.root().child(&Segment::Key("list".into())));
-        if let Some(Value::List(values)) = list.map(|(_, node)| node.value()) {
+        if let Ok(document) = Document::parse(None, &toml)
+            && let Some(Value::Array(_, values)) = document.value(&child(&[], "list"))
+        {
             return values;
         }
     }
-    list.split(',')
-        .map(str::trim)
-        .filter(|it| !it.is_empty())
-        .map(|it| Value::Text(it.into()))
-        .collect()
+    list.split(',').map(str::trim).filter(|it| !it.is_empty()).map(Value::from).collect()
+}
+
+/// A value as one line.
+fn in_one_line(value: &Value) -> String {
+    match value {
+        Value::String(_, text) => {
+            text.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'")
+        }
+        Value::Bool(_, flag) => flag.to_string(),
+        Value::Array(_, values) if values.is_empty() => "off".into(),
+        Value::Array(_, values) => values.iter().map(in_one_line).collect::<Vec<_>>().join(", "),
+        other => other.to_i128().map_or_else(|| kind(other).into(), |number| number.to_string()),
+    }
 }
 
 pub(super) fn with_hint(problem: Problem, hint: Option<String>) -> Problem {

@@ -1,9 +1,10 @@
-//! Where settings come from: a TOML file and the environment.
+//! Where settings come from: a TOML file and the environment, as layers for figment.
 
 use super::path::{KeyPath, Segment, child, element};
 use super::place::{Lines, Place};
 use super::problem::Problem;
-use super::value::Value;
+use figment::value::{Dict, Empty, Map, Value};
+use figment::{Metadata, Profile, Provider, Source};
 use std::ffi::OsString;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ pub(super) const PREFIX: &str = "CALLBACK_EDGE_";
 /// Names the file; a variable, but not a setting.
 pub(super) const FILE_VARIABLE: &str = "CALLBACK_EDGE_CONFIG";
 
-/// A TOML file: values, and the place of each of them.
+/// A TOML file: a layer of values, and the place of each of them.
 ///
 /// Parsed once, by the parser that knows positions, so that values and places cannot disagree.
 #[derive(Debug)]
@@ -45,21 +46,40 @@ impl Document {
         }
     }
 
-    /// What it holds, from the top.
-    pub(super) fn root(&self) -> Node<'_> {
-        Node::Item(self.toml.as_item())
+    /// The place of the value at a path; of its name when it is a table or a list of tables.
+    pub(super) fn place_of(&self, path: &[Segment]) -> Option<Place> {
+        let (name, node) = self.node(path)?;
+        let is_value =
+            node.table().is_none() && !matches!(node, Node::Item(Item::ArrayOfTables(_)));
+        Some(self.at(if is_value { node.span() } else { name.or_else(|| node.span()) }))
     }
 
-    /// The place of a value; of its name when it is a table or a list of tables.
-    pub(super) fn place_of(&self, (name, node): (Option<Range<usize>>, Node<'_>)) -> Place {
-        let is_value = !node.is_table() && !matches!(node, Node::Item(Item::ArrayOfTables(_)));
-        self.at(if is_value { node.span() } else { name.or_else(|| node.span()) })
+    /// Whether it has a table at a path, if it has anything there.
+    pub(super) fn is_table(&self, path: &[Segment]) -> Option<bool> {
+        self.node(path).map(|(_, node)| node.table().is_some())
+    }
+
+    /// The keys of the table at a path.
+    pub(super) fn names(&self, path: &[Segment]) -> Vec<String> {
+        let table = self.node(path).and_then(|(_, node)| node.table()).into_iter();
+        table.flat_map(TableLike::iter).map(|(key, _)| key.to_owned()).collect()
+    }
+
+    /// The value at a path.
+    pub(super) fn value(&self, path: &[Segment]) -> Option<Value> {
+        self.node(path).map(|(_, node)| node.value())
+    }
+
+    /// What is at a path, and the place of its key if it has one.
+    fn node(&self, path: &[Segment]) -> Option<(Option<Range<usize>>, Node<'_>)> {
+        let root = (None, Node::Item(self.toml.as_item()));
+        path.iter().try_fold(root, |(_, node), segment| node.child(segment))
     }
 
     /// Every key with its path and the place of its name, a table before what is in it.
     pub(super) fn keys(&self) -> Vec<(KeyPath, Place)> {
         let mut keys = Vec::new();
-        let mut open = vec![(KeyPath::new(), self.root())];
+        let mut open = vec![(KeyPath::new(), Node::Item(self.toml.as_item()))];
         while let Some((path, node)) = open.pop() {
             if let Some(table) = node.table() {
                 for (key, item) in table.iter() {
@@ -88,14 +108,28 @@ impl Document {
     }
 }
 
-/// An environment variable. Its value is text, whatever it looks like.
+impl Provider for Document {
+    fn metadata(&self) -> Metadata {
+        match &self.file {
+            Some(file) => Metadata::from("file", Source::File(file.clone())),
+            None => Metadata::named("default"),
+        }
+    }
+
+    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
+        Ok(Map::from([(Profile::Default, dict(self.toml.as_table()))]))
+    }
+}
+
+/// An environment variable: a layer with one value. The value stays text; figment's own provider
+/// would type it by its look, and forget how the variable is spelt.
 #[derive(Debug)]
 pub(super) struct Variable {
     /// `CALLBACK_EDGE_LISTEN__HTTPS`
     pub(super) name: String,
     /// `listen.https`
     pub(super) path: KeyPath,
-    pub(super) value: String,
+    value: String,
 }
 
 impl Variable {
@@ -128,9 +162,26 @@ impl Variable {
     }
 }
 
+impl Provider for Variable {
+    fn metadata(&self) -> Metadata {
+        Metadata::from("environment", Source::Custom(self.name.clone()))
+    }
+
+    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
+        let value =
+            self.path.iter().rev().fold(Value::from(self.value.clone()), |value, segment| {
+                match segment {
+                    Segment::Key(key) => Dict::from([(key.clone(), value)]).into(),
+                    Segment::Index(_) => value, // No variable names an element.
+                }
+            });
+        Ok(Map::from([(Profile::Default, value.into_dict().unwrap_or_default())]))
+    }
+}
+
 /// A table, a list or a value, whichever way it was written.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Node<'d> {
+enum Node<'d> {
     Item(&'d Item),
     Table(&'d toml_edit::Table),
     Value(&'d toml_edit::Value),
@@ -145,16 +196,6 @@ impl<'d> Node<'d> {
         }
     }
 
-    pub(super) fn is_table(self) -> bool {
-        self.table().is_some()
-    }
-
-    /// The keys of a table.
-    pub(super) fn keys(self) -> Vec<String> {
-        let table = self.table().into_iter();
-        table.flat_map(TableLike::iter).map(|(key, _)| key.to_owned()).collect()
-    }
-
     fn span(self) -> Option<Range<usize>> {
         match self {
             Self::Item(item) => item.span(),
@@ -164,7 +205,7 @@ impl<'d> Node<'d> {
     }
 
     /// One step down, and the place of the key if the step was one.
-    pub(super) fn child(self, segment: &Segment) -> Option<(Option<Range<usize>>, Self)> {
+    fn child(self, segment: &Segment) -> Option<(Option<Range<usize>>, Self)> {
         match (segment, self) {
             (Segment::Key(key), _) => {
                 let (key, item) = self.table()?.get_key_value(key)?;
@@ -180,26 +221,31 @@ impl<'d> Node<'d> {
         }
     }
 
-    pub(super) fn value(self) -> Value {
+    fn value(self) -> Value {
         match self {
             Self::Item(Item::ArrayOfTables(tables)) => {
-                Value::List(tables.iter().map(|_| Value::Table).collect())
+                tables.iter().map(|table| dict(table)).collect::<Vec<_>>().into()
             }
             Self::Item(Item::Value(value)) | Self::Value(value) => value_of(value),
-            Self::Item(_) | Self::Table(_) => Value::Table,
+            Self::Item(_) | Self::Table(_) => self.table().map(dict).unwrap_or_default().into(),
         }
     }
 }
 
+fn dict(table: &dyn TableLike) -> Dict {
+    table.iter().map(|(key, item)| (key.to_owned(), Node::Item(item).value())).collect()
+}
+
 fn value_of(value: &toml_edit::Value) -> Value {
     match value {
-        toml_edit::Value::String(text) => Value::Text(text.value().clone()),
-        toml_edit::Value::Integer(number) => Value::Integer(*number.value()),
-        toml_edit::Value::Float(_) => Value::Fraction,
-        toml_edit::Value::Boolean(flag) => Value::Flag(*flag.value()),
-        toml_edit::Value::Datetime(_) => Value::Date,
-        toml_edit::Value::Array(array) => Value::List(array.iter().map(value_of).collect()),
-        toml_edit::Value::InlineTable(_) => Value::Table,
+        toml_edit::Value::String(text) => text.value().clone().into(),
+        toml_edit::Value::Integer(number) => (*number.value()).into(),
+        toml_edit::Value::Float(number) => (*number.value()).into(),
+        toml_edit::Value::Boolean(flag) => (*flag.value()).into(),
+        // No setting is a date; this says so to the reader.
+        toml_edit::Value::Datetime(_) => Empty::Unit.into(),
+        toml_edit::Value::Array(array) => array.iter().map(value_of).collect::<Vec<_>>().into(),
+        toml_edit::Value::InlineTable(table) => dict(table).into(),
     }
 }
 
@@ -221,11 +267,11 @@ mod tests {
     /// The place of what is at a path: of the value at each index or key in turn.
     fn place(text: &str, path: &[&str]) -> String {
         let document = Document::parse(Some(Path::new("f")), text).unwrap();
-        let found = path.iter().try_fold((None, document.root()), |(_, node), step| {
-            let index = step.parse().map(Segment::Index);
-            node.child(&index.unwrap_or_else(|_| Segment::Key((*step).to_owned())))
-        });
-        match found.map(|found| document.place_of(found)) {
+        let segment = |step: &&str| match step.parse() {
+            Ok(index) => Segment::Index(index),
+            Err(_) => Segment::Key((*step).to_owned()),
+        };
+        match document.place_of(&path.iter().map(segment).collect::<KeyPath>()) {
             Some(Place::File(spot)) => format!("{}:{}+{}", spot.line, spot.column, spot.width),
             _ => "nowhere".to_owned(),
         }

@@ -10,7 +10,7 @@ impl Reader<'_> {
     /// Notes every key of the file and every variable that nothing asked for.
     pub(super) fn note_unknown(&mut self, variables: &[Variable]) {
         let mut unknown = Vec::new();
-        for (path, place) in self.document.map(Document::keys).unwrap_or_default() {
+        for (path, place) in self.layers.document.map(Document::keys).unwrap_or_default() {
             let Some((Segment::Key(key), parent)) = path.split_last() else { continue };
             // Below what is itself unknown, or no table to the reader, nothing more is told.
             let below_table = parent.is_empty() || self.kind(parent) == Some(Kind::Section);

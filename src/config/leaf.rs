@@ -1,7 +1,7 @@
 //! What the values of single keys look like, each as one function from what was written to a type.
 //! Those that name places on a network are in `address`.
 
-use super::settings::{Challenge, LogFormat};
+use super::settings::{Challenge, ClientAddress, LogFormat};
 use crate::redirect::FormPost;
 use figment::value::Value;
 use http::HeaderValue;
@@ -244,6 +244,17 @@ pub(super) fn form_post(text: &str) -> Leaf<FormPost> {
 
 pub(super) fn challenge(text: &str) -> Leaf<Challenge> {
     one_of(text, &[("tls-alpn-01", Challenge::TlsAlpn01), ("http-01", Challenge::Http01)])
+}
+
+pub(super) fn client_address(text: &str) -> Leaf<ClientAddress> {
+    one_of(
+        text,
+        &[
+            ("x-forwarded-for", ClientAddress::XForwardedFor),
+            ("forwarded", ClientAddress::Forwarded),
+            ("none", ClientAddress::None),
+        ],
+    )
 }
 
 /// An e-mail address, with or without `mailto:`; directories take no other contacts.

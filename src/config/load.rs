@@ -122,7 +122,7 @@ fn text(file: &Path, bytes: Vec<u8>) -> Result<String, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::IntegrationSettings;
+    use crate::config::{ClientAddress, IntegrationSettings};
     use std::collections::BTreeMap;
     use std::time::Duration;
 
@@ -161,6 +161,8 @@ mod tests {
         assert_eq!(it.limits.request_timeout, Duration::from_secs(15));
         assert_eq!(it.limits.idle_timeout, Duration::from_secs(30));
         assert_eq!(it.limits.connection_age, Duration::from_mins(10));
+        assert_eq!(it.listen.client_address, ClientAddress::XForwardedFor);
+        assert_eq!(it.limits.header_fields, 100);
         let bytes = (it.limits.header_bytes, it.limits.query_bytes, it.limits.form_bytes);
         assert_eq!(bytes, (64 << 10, 32 << 10, 32 << 10));
         assert_eq!((it.shutdown.delay, it.shutdown.grace.as_secs()), (Duration::ZERO, 30));

@@ -7,8 +7,8 @@ use super::place::Place;
 use super::problem::Problem;
 use super::reader::{At, Section};
 use super::settings::{
-    CertificateFiles, Challenge, IntegrationSettings, Limits, Log, Networks, Origin, Preflight,
-    Shutdown,
+    CertificateFiles, Challenge, ClientAddress, IntegrationSettings, Limits, Log, Networks, Origin,
+    Preflight, Shutdown,
 };
 use crate::outbound::Override;
 use crate::redirect::{FormPost, Host, Path, Target};
@@ -16,6 +16,7 @@ use http::HeaderValue;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -63,6 +64,7 @@ pub(super) struct ListenRead {
     pub(super) admin: Vec<At<SocketAddr>>,
     pub(super) proxy_protocol: Networks,
     pub(super) trusted_proxies: Networks,
+    pub(super) client_address: ClientAddress,
     /// Where `http` stands when neither it nor `https` has an address.
     pub(super) nowhere: Option<Place>,
 }
@@ -118,6 +120,11 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// hyper's HTTP/1 read buffer cannot be smaller.
 const LEAST_HEADER_BYTES: usize = 8 << 10;
+
+/// Browsers send up to 20 fields with a callback, and each proxy adds a few: fewer would refuse
+/// them. A field costs about 100 bytes of memory whatever its size on the wire (RFC 9113 §10.5.1),
+/// and 1000 of them cost as much as the largest usual head.
+const HEADER_FIELDS: RangeInclusive<usize> = 20..=1000;
 
 /// Reads them all. A leaf that could not be read stands at a value that nobody sees, since then
 /// there are problems and no settings.
@@ -230,6 +237,7 @@ fn listen(table: &mut Section<'_, '_>) -> ListenRead {
         admin: sockets(table, "admin"),
         proxy_protocol: networks(table, "proxy_protocol"),
         trusted_proxies: networks(table, "trusted_proxies"),
+        client_address: value(table.value("client_address", text(leaf::client_address))),
     }
 }
 
@@ -300,6 +308,7 @@ fn limits(table: &mut Section<'_, '_>) -> LimitsRead {
     let idle_timeout = time(table, "idle_timeout", MILLISECOND, DAY);
     let connection_age = time(table, "connection_age", MILLISECOND, YEAR);
     let header_bytes = table.value("header_bytes", leaf::size(LEAST_HEADER_BYTES..=1 << 20));
+    let header_fields = table.value("header_fields", leaf::count(HEADER_FIELDS));
     let query_bytes = table.value("query_bytes", leaf::size(1..=1 << 20));
     let form_bytes = table.value("form_bytes", leaf::size(1..=1 << 20));
     let limits = Limits {
@@ -310,6 +319,7 @@ fn limits(table: &mut Section<'_, '_>) -> LimitsRead {
         idle_timeout,
         connection_age,
         header_bytes: value(header_bytes.clone()),
+        header_fields: value(header_fields),
         query_bytes: value(query_bytes.clone()),
         form_bytes: value(form_bytes),
     };

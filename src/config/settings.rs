@@ -124,8 +124,23 @@ pub struct Listen {
     pub admin: Vec<SocketAddr>,
     /// Networks that must send a PROXY header, which is believed; nobody else may.
     pub proxy_protocol: Networks,
-    /// Networks whose `Forwarded` or `X-Forwarded-For` is believed.
+    /// Networks of the proxies whose [`client_address`](Self::client_address) is believed.
     pub trusted_proxies: Networks,
+    /// The one header field in which a trusted proxy names the client.
+    pub client_address: ClientAddress,
+}
+
+/// The header field that names the client. One alone is read: a proxy overwrites or appends to the
+/// field that it knows, and passes the other on as the client wrote it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientAddress {
+    /// `X-Forwarded-For`.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+    /// None: the client is the peer of the connection.
+    None,
 }
 
 /// A set of IP networks.
@@ -241,6 +256,8 @@ pub struct Limits {
     pub connection_age: Duration,
     /// Request head: request line and header fields, in bytes.
     pub header_bytes: usize,
+    /// Header fields of one request.
+    pub header_fields: usize,
     /// Query, in bytes.
     pub query_bytes: usize,
     /// Form body, in bytes.

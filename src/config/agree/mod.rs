@@ -47,6 +47,7 @@ pub(super) fn settle(
             admin: read.listen.admin.into_iter().map(|at| at.value).collect(),
             proxy_protocol: read.listen.proxy_protocol,
             trusted_proxies: read.listen.trusted_proxies,
+            client_address: read.listen.client_address,
         },
         tls,
         limits: read.limits.limits,

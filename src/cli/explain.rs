@@ -83,7 +83,8 @@ fn similar(given: &str) -> Vec<&'static str> {
         explain::all().iter().map(|explanation| (similarity(explanation.id), explanation.id));
     let mut scored: Vec<_> = scored.filter(|(score, _)| *score >= SIMILAR).collect();
     scored.sort_by(|(one, _), (other, _)| other.total_cmp(one));
-    scored.into_iter().map(|(_, id)| id).take(3).collect()
+    let best = scored.first().map_or(0.0, |(score, _)| *score);
+    scored.into_iter().filter(|(score, _)| best - score < 0.05).map(|(_, id)| id).take(3).collect()
 }
 
 #[cfg(test)]
@@ -92,7 +93,7 @@ mod tests {
 
     #[test]
     fn misspelled_and_shortened_ids_are_suggested() {
-        assert_eq!(similar("redirect.qurey").first(), Some(&"redirect.query"));
+        assert_eq!(similar("redirect.qurey"), ["redirect.query"]);
         assert!(similar("not_registered").contains(&"state.not_registered"));
         assert!(similar("acme_failed").contains(&"event.acme_failed"));
         assert!(similar("callbackedgenotready").contains(&"alert.CallbackEdgeNotReady"));

@@ -23,7 +23,8 @@ fn every_id_has_a_section_and_every_section_an_id() {
 
 /// Every id that reports, logs, metrics and alerts contain.
 fn ids() -> BTreeSet<String> {
-    let preflight = preflight::IDS.map(|id| if id == "integration" { "integration.KEY" } else { id });
+    let preflight =
+        preflight::IDS.map(|id| if id == "integration" { "integration.KEY" } else { id });
     // The server adds `tls.acme` to its self-check.
     let checks = check::IDS.iter().copied().chain(["tls.acme"]).chain(preflight);
     let alerts = fs::read_to_string(Path::new(ROOT).join("deploy/prometheus/alerts.yml")).unwrap();

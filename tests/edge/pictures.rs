@@ -42,5 +42,6 @@ async fn a_failing_check_is_as_pictured() {
     }
     let (status, output) = tokio::task::spawn_blocking(|| on_a_terminal(check, 96)).await.unwrap();
     assert_eq!(status.code(), Some(1), "{output}");
-    kept(".github/pictures/check.svg", &picture(&typed, &output)).unwrap_or_else(|it| panic!("{it}"));
+    kept(".github/pictures/check.svg", &picture(&typed, &output))
+        .unwrap_or_else(|it| panic!("{it}"));
 }

@@ -1,6 +1,6 @@
 //! `explain` has a section for every id, and no other.
 
-use crate::support::{command, files_below};
+use crate::support::{command, files_below, on_a_terminal};
 use callback_edge::observe::{AcmeFailure, Label};
 use callback_edge::{check, explain, preflight};
 use std::collections::BTreeSet;
@@ -61,6 +61,20 @@ fn a_section_is_printed_without_colour_and_wrapped() {
     assert!(text.contains("\n\nFix: Send `Cache-Control: no-store`"), "{text}");
     assert!(text.ends_with("\ndocs/checks.md#redirectcache\n"), "{text}");
     assert!(!text.contains('\u{1b}') && text.lines().all(|line| line.chars().count() <= 100));
+}
+
+#[test]
+fn a_terminal_gets_colour_and_its_own_width() {
+    let on_a_terminal = |no_colour: &str| {
+        let mut explain = command(Path::new(ROOT));
+        explain.args(["explain", "redirect.cache"]).env("NO_COLOR", no_colour);
+        on_a_terminal(explain, 60).1
+    };
+    let coloured = on_a_terminal("");
+    assert!(coloured.contains("\u{1b}[1mFix:\u{1b}[0m"), "{coloured:?}");
+    let plain = on_a_terminal("1");
+    assert!(!plain.contains('\u{1b}'), "{plain:?}");
+    assert!(plain.lines().all(|line| line.chars().count() <= 60), "{plain}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use crate::support::files_below;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Words and phrases, in lower case. `_` is part of a word, so identifiers are not searched.
 const BANNED: &[&str] = &[
@@ -132,7 +132,7 @@ fn literals_and_comments_are_separated_from_code() {
     assert_eq!(found, ["f:1: `told`", "f:3: `goes on`", "f:3: `mend`"]);
 }
 
-fn is_translated(file: &PathBuf) -> bool {
+fn is_translated(file: &Path) -> bool {
     !TO_TRANSLATE.iter().any(|name| file.starts_with(Path::new(ROOT).join(name)))
 }
 

@@ -40,13 +40,11 @@ fn assert_shows(name: &str, command: &str, output: &str) {
         None => line == shown,
     };
     let mut shown_lines = shown.lines();
-    let kept: String = output
-        .lines()
-        .map(|line| {
-            let shown = shown_lines.next().filter(|shown| matches(shown, line));
-            format!("{}\n", shown.unwrap_or(line))
-        })
-        .collect();
+    let kept = output.lines().flat_map(|line| {
+        let shown = shown_lines.next().filter(|shown| matches(shown, line));
+        [shown.unwrap_or(line), "\n"]
+    });
+    let kept: String = kept.collect();
     if kept == shown {
         return;
     }

@@ -37,7 +37,7 @@ fuzz_target!(|data: &[u8]| {
     let Decision::ReadForm(form) = decide(&TABLES[which], usize::MAX, &head) else { return };
     // What a query can hold (RFC 3986 §3.4), and what browsers leave as it is beside it.
     let can_stand = |byte: &u8| byte.is_ascii_graphic() && !b"\"#<>".contains(byte) || *byte > 0x7f;
-    match form.redirect(body) {
+    match form.redirect(&TABLES[which], body) {
         Ok(redirect) => {
             assert_eq!(redirect.status, 303);
             assert!(body.iter().all(can_stand));

@@ -175,6 +175,8 @@ label! {
         QueryBytes => "query_bytes",
         /// `limits.form_bytes`.
         FormBytes => "form_bytes",
+        /// Forms and self-checks that one connection awaits at the same time.
+        PendingRequests => "pending_requests",
         /// The process may open no more files.
         OpenFiles => "open_files",
     }

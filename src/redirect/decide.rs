@@ -8,7 +8,7 @@ pub enum Decision<'t> {
     /// Send the browser on.
     Redirect(Redirect<'t>),
     /// Read the body, at most the form limit, and hand it to [`Form::redirect`].
-    ReadForm(Form<'t>),
+    ReadForm(Form),
     /// The method is not one of the route's; carries the value of `Allow`.
     MethodNotAllowed(&'static str),
     /// OPTIONS; carries the value of `Allow`.
@@ -67,7 +67,7 @@ pub fn decide<'t>(table: &'t RouteTable, query_bytes: usize, head: &Parts) -> De
             Err(_) => Decision::Malformed,
         },
         Method::POST if route.form_post == FormPost::Convert && is_form(&head.headers) => {
-            Decision::ReadForm(Form { route, position, query: query.map(Into::into) })
+            Decision::ReadForm(Form { position, query: query.map(Into::into) })
         }
         Method::OPTIONS => Decision::Options(route.allow()),
         _ => Decision::MethodNotAllowed(route.allow()),
@@ -76,10 +76,8 @@ pub fn decide<'t>(table: &'t RouteTable, query_bytes: usize, head: &Parts) -> De
 
 /// A form post (OAuth 2.0 Form Post Response Mode) whose body is still to be read.
 #[derive(Debug)]
-pub struct Form<'t> {
-    /// The route that was hit.
-    pub route: &'t Route,
-    /// Its position in the table.
+pub struct Form {
+    /// The position of the route that was hit.
     pub position: usize,
     query: Option<Box<str>>,
 }
@@ -88,9 +86,10 @@ pub struct Form<'t> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadForm;
 
-impl<'t> Form<'t> {
+impl Form {
     /// The 303 that turns the form into a GET: the query, then the body's bytes, joined with `&`.
-    pub fn redirect(self, body: &[u8]) -> Result<Redirect<'t>, BadForm> {
+    /// `table` is the one that decided.
+    pub fn redirect<'t>(self, table: &'t RouteTable, body: &[u8]) -> Result<Redirect<'t>, BadForm> {
         // `application/x-www-form-urlencoded` and a query share their alphabet. What lies outside
         // (`#`, quotes, spaces, line ends) would be cut or changed on its way.
         let whole = body
@@ -99,14 +98,11 @@ impl<'t> Form<'t> {
         if !whole || std::str::from_utf8(body).is_err() {
             return Err(BadForm);
         }
+        let route = table.items().get(self.position).ok_or(BadForm)?;
         let query = self.query.as_deref().map(str::as_bytes);
-        let location = self.route.target.join(query, Some(body)).map_err(|_| BadForm)?;
-        Ok(Redirect {
-            status: StatusCode::SEE_OTHER,
-            location,
-            route: self.route,
-            position: self.position,
-        })
+        let location = route.target.join(query, Some(body)).map_err(|_| BadForm)?;
+        let position = self.position;
+        Ok(Redirect { status: StatusCode::SEE_OTHER, location, route, position })
     }
 
     /// The query that came with the form.
@@ -232,7 +228,7 @@ mod tests {
         let table = table(None, FormPost::Convert);
         let head = head("POST", "/oauth/callback?a=1", &[HOST, FORM]);
         let form = |body: &[u8]| match decide(&table, 100, &head) {
-            Decision::ReadForm(form) => form.redirect(body).map(|redirect| {
+            Decision::ReadForm(form) => form.redirect(&table, body).map(|redirect| {
                 (redirect.status.as_u16(), redirect.location.to_str().unwrap().to_owned())
             }),
             other => panic!("{other:?}"),

@@ -1,7 +1,8 @@
 //! Responses. Whatever is not stated here is in no response, except `Date`, which hyper adds
 //! (RFC 9110 §6.6.1), and `Connection` where a connection ends or HTTP/1.0 asks that it does not.
 
-use super::activity::Activity;
+use super::handle::Handle;
+use super::state::Event;
 use crate::redirect::Redirect;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
@@ -77,16 +78,16 @@ fn assemble(status: StatusCode, headers: HeaderMap, body: Bytes) -> Answer {
     answer
 }
 
-/// A body that is whole, and keeps its request "in flight" until it was handed over.
+/// A complete body, whose request is in flight until it was handed over.
 #[derive(Debug)]
 pub(super) struct Content {
     body: Full<Bytes>,
-    held: Option<InFlight>,
+    held: Option<BodyGuard>,
 }
 
 impl Content {
-    pub(super) fn hold(&mut self, in_flight: InFlight) {
-        self.held = Some(in_flight);
+    pub(super) fn hold(&mut self, guard: BodyGuard) {
+        self.held = Some(guard);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -114,32 +115,19 @@ impl Body for Content {
     }
 }
 
-/// A request that is being answered; dropping it says that it is no longer.
+/// A response body that the client has to take; dropping it says that it was handed over.
 #[derive(Debug)]
-pub(super) struct InFlight {
-    activity: Arc<Activity>,
-    self_timed: bool,
-}
+pub(super) struct BodyGuard(Arc<Handle>);
 
-impl InFlight {
-    /// An answer that the client has to take.
-    pub(super) fn new(activity: &Arc<Activity>) -> Self {
-        Self::begin(activity, false)
-    }
-
-    /// Work with a deadline of its own.
-    pub(super) fn self_timed(activity: &Arc<Activity>) -> Self {
-        Self::begin(activity, true)
-    }
-
-    fn begin(activity: &Arc<Activity>, self_timed: bool) -> Self {
-        activity.began(self_timed);
-        Self { activity: Arc::clone(activity), self_timed }
+impl BodyGuard {
+    pub(super) fn new(handle: &Arc<Handle>) -> Self {
+        handle.on(Event::BodyStarted);
+        Self(Arc::clone(handle))
     }
 }
 
-impl Drop for InFlight {
+impl Drop for BodyGuard {
     fn drop(&mut self) {
-        self.activity.ended(self.self_timed);
+        self.0.on(Event::BodyTaken);
     }
 }

@@ -1,18 +1,20 @@
 //! One connection from accept to its HTTP version: PROXY header, limit of its client, TLS handshake,
-//! ALPN. Then a [`Keeper`] sees to it.
+//! ALPN. Then a [`ConnectionDriver`] owns it.
 
-use super::activity::{Activity, FAREWELL};
-use super::guard::Taken;
+use super::driver::ConnectionDriver;
+use super::handle::Handle;
 use super::http1::Http1;
 use super::http2::Http2;
-use super::keeper::{Keeper, LAST_CALL};
-use super::proxy;
-use super::service::Edge;
+use super::proxy::{self, Rewind};
+use super::service::CallbackService;
 use super::shared::Shared;
 use super::slots::Slot;
+use super::snapshot::Snapshot;
+use super::state::{DRAIN_WINDOW, Event, LINGER_TIMEOUT};
 use crate::observe::{Deadline, HandshakeFailure, Label, ListenerKind, Refusal};
 use crate::tls::Acceptor;
 use crate::tls::acme::ACME_TLS;
+use arc_swap::Guard;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -30,69 +32,90 @@ pub(super) struct Accepted {
     pub(super) kind: ListenerKind,
     /// None on the admin listener, which has a limit of its own.
     pub(super) slot: Option<Slot>,
+    pub(super) handle: Arc<Handle>,
     pub(super) tls: Option<Acceptor>,
     /// Cancelled when the listener closes.
     pub(super) drain: CancellationToken,
     pub(super) shared: Arc<Shared>,
 }
 
-/// Serves it to its end.
-pub(super) async fn serve(mut accepted: Accepted) {
-    let activity = Arc::new(Activity::new());
-    if let Some(slot) = &mut accepted.slot {
-        slot.enter(&activity);
+/// What holds for a connection as long as it lives.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) shared: Arc<Shared>,
+    pub(super) handle: Arc<Handle>,
+    pub(super) kind: ListenerKind,
+    /// The address that it comes from: the peer's, or the one in its PROXY header.
+    pub(super) client: IpAddr,
+    /// Cancelled when the listener closes.
+    pub(super) drain: CancellationToken,
+}
+
+impl Context {
+    /// The settings in force.
+    pub(super) fn snapshot(&self) -> Guard<Arc<Snapshot>> {
+        self.shared.snapshot.load()
     }
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(accepted: Accepted) {
     let shared = Arc::clone(&accepted.shared);
     tokio::select! {
-        () = connect(accepted, activity) => {}
+        () = connect(accepted) => {}
         () = shared.kill.cancelled() => {}
     }
 }
 
-async fn connect(accepted: Accepted, activity: Arc<Activity>) {
-    let Accepted { stream, peer, kind, slot, tls, drain, shared } = accepted;
-    let mut edge = Edge { shared, activity, kind, peer: peer.ip(), drain };
-    edge.shared.metrics.accepted.count(kind);
-    let mut stream = Taken::new(stream, Arc::clone(&edge.activity));
-    if edge.is_behind_a_proxy() {
-        match Box::pin(edge.client_of_header(&mut stream)).await {
-            Some(client) => edge.peer = client,
+async fn connect(accepted: Accepted) {
+    let Accepted { stream, peer, kind, mut slot, handle, tls, drain, shared } = accepted;
+    let mut context = Context { shared, handle, kind, client: peer.ip(), drain };
+    context.shared.metrics.accepted.count(kind);
+    let mut stream = Rewind::new(stream);
+    if context.is_behind_a_proxy() {
+        match Box::pin(context.proxied_client(&mut stream)).await {
+            Some(client) => context.client = client,
             None => return,
         }
     }
-    if !edge.may_stay(slot.as_ref()) {
+    if !context.admit(slot.as_mut()) {
         return;
     }
     let Some(tls) = tls else {
-        edge.activity.became_ready();
-        return Keeper::of(&edge).keep(Http1::new(stream, edge)).await;
+        let (context, service) = context.serve(false);
+        return ConnectionDriver::new(context, Http1::new(stream, service)).run().await;
     };
-    let Some(stream) = edge.shake_hands(&tls, stream).await else { return };
-    edge.activity.became_ready();
-    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        Keeper::of(&edge).keep(Http2::new(stream, edge)).await;
+    let Some(stream) = context.accept_tls(&tls, stream).await else { return };
+    let multiplexed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let (context, service) = context.serve(multiplexed);
+    if multiplexed {
+        ConnectionDriver::new(context, Http2::new(stream, service)).run().await;
     } else {
-        Keeper::of(&edge).keep(Http1::new(stream, edge)).await;
+        ConnectionDriver::new(context, Http1::new(stream, service)).run().await;
     }
 }
 
-impl Edge {
+impl Context {
     /// Whether the connection must begin with a PROXY header.
     fn is_behind_a_proxy(&self) -> bool {
-        let listen = &self.shared.snapshot.load().settings.listen;
-        self.kind != ListenerKind::Admin && listen.proxy_protocol.contain(self.peer)
+        let listen = &self.snapshot().settings.listen;
+        self.kind != ListenerKind::Admin && listen.proxy_protocol.contain(self.client)
     }
 
     /// The client that a PROXY header names, or the proxy when it speaks for itself; `None` when
     /// the connection is over.
-    async fn client_of_header(&self, stream: &mut Taken<TcpStream>) -> Option<IpAddr> {
+    async fn proxied_client(&self, stream: &mut Rewind<TcpStream>) -> Option<IpAddr> {
+        self.handle.on(Event::ProxyHeaderExpected);
         let metrics = &self.shared.metrics;
         let header = timeout(self.handshake_left(), proxy::read_header(stream));
         match self.unless_over(header).await? {
-            Ok(Ok(client)) => Some(client.map_or(self.peer, |client| client.ip())),
+            Ok(Ok(client)) => {
+                self.handle.on(Event::ProxyHeaderRead);
+                Some(client.map_or(self.client, |client| client.ip()))
+            }
             Ok(Err(_)) => {
                 metrics.refused.count(Refusal::ProxyHeader);
-                tracing::debug!(event = "refused", reason = "proxy_header", peer = %self.peer);
+                tracing::debug!(event = "refused", reason = "proxy_header", peer = %self.client);
                 None
             }
             Err(_) => {
@@ -103,19 +126,18 @@ impl Edge {
     }
 
     /// Whether the client has no more connections than it may.
-    fn may_stay(&self, slot: Option<&Slot>) -> bool {
+    fn admit(&self, slot: Option<&mut Slot>) -> bool {
         // A proxy brings many clients under one address; its own limits are the ones that count.
-        let listen = &self.shared.snapshot.load().settings.listen;
-        let stays = listen.trusted_proxies.contain(self.peer)
-            || slot.is_none_or(|slot| slot.belongs_to(self.peer).is_ok());
-        if !stays {
-            tracing::debug!(event = "refused", reason = "address", client = %self.peer);
+        let trusted = self.snapshot().settings.listen.trusted_proxies.contain(self.client);
+        let admitted = slot.is_none_or(|slot| slot.admit(self.client, !trusted).is_ok());
+        if !admitted {
+            tracing::debug!(event = "refused", reason = "address", client = %self.client);
         }
-        stays
+        admitted
     }
 
-    /// The connection behind its handshake; `None` when there is nothing more to do.
-    async fn shake_hands<S>(&self, tls: &Acceptor, stream: S) -> Option<Box<TlsStream<S>>>
+    /// The connection after its handshake; `None` when there is nothing more to do.
+    async fn accept_tls<S>(&self, tls: &Acceptor, stream: S) -> Option<Box<TlsStream<S>>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -124,19 +146,19 @@ impl Edge {
         // largest moment, and keeps room for all that was ever moved through it. Most of its life
         // it waits.
         let accepting = tls.current().accept(stream);
-        let shaken = async { accepting.await.map(Box::new) };
-        match self.unless_over(Box::pin(timeout(self.handshake_left(), shaken))).await? {
-            // A directory has seen what it came for (RFC 8737 §3).
+        let accepting = async { accepting.await.map(Box::new) };
+        match self.unless_over(Box::pin(timeout(self.handshake_left(), accepting))).await? {
+            // The CA has seen what it came for (RFC 8737 §3).
             Ok(Ok(mut stream)) if stream.get_ref().1.alpn_protocol() == Some(ACME_TLS) => {
-                let _ = timeout(FAREWELL, stream.shutdown()).await;
+                let _ = timeout(LINGER_TIMEOUT, stream.shutdown()).await;
                 None
             }
             Ok(Ok(stream)) => {
-                metrics.handshake(self.activity.age());
+                metrics.handshake(self.handle.age());
                 Some(stream)
             }
             Ok(Err(error)) => {
-                handshake_failed(&self.shared, self.peer, &error);
+                handshake_failed(&self.shared, self.client, &error);
                 None
             }
             Err(_) => {
@@ -146,27 +168,34 @@ impl Edge {
         }
     }
 
-    /// What is left of the time for PROXY header and handshake.
-    fn handshake_left(&self) -> Duration {
-        let limit = self.shared.snapshot.load().settings.limits.handshake_timeout;
-        limit.saturating_sub(self.activity.age())
+    /// From here on requests are accepted.
+    fn serve(self, multiplexed: bool) -> (Arc<Self>, CallbackService) {
+        self.handle.on(Event::Ready { multiplexed });
+        let context = Arc::new(self);
+        (Arc::clone(&context), CallbackService::new(context))
     }
 
-    /// A step before the first request, unless the connection has to make room or is no longer
-    /// waited for.
+    /// What is left of the time for PROXY header and handshake.
+    fn handshake_left(&self) -> Duration {
+        let limit = self.snapshot().settings.limits.handshake_timeout;
+        limit.saturating_sub(self.handle.age())
+    }
+
+    /// A step before the first request, unless the connection was evicted or its listener has been
+    /// closed for a while.
     async fn unless_over<T>(&self, step: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             done = step => Some(done),
-            () = self.activity.evicted() => None,
-            () = last_call(&self.drain) => None,
+            () = self.handle.evicted() => None,
+            () = drain_window(&self.drain) => None,
         }
     }
 }
 
-/// Resolves when a connection that has not asked for anything is no longer waited for.
-async fn last_call(drain: &CancellationToken) {
+/// Resolves when a connection that has not sent a request is no longer waited for.
+async fn drain_window(drain: &CancellationToken) {
     drain.cancelled().await;
-    tokio::time::sleep(LAST_CALL).await;
+    tokio::time::sleep(DRAIN_WINDOW).await;
 }
 
 fn handshake_failed(shared: &Shared, client: IpAddr, error: &io::Error) {

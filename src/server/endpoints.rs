@@ -70,33 +70,48 @@ pub(super) fn admin(shared: &Shared, head: &Parts) -> Answer {
     }
 }
 
-/// What the self-check found, for whoever may see it: a page for a browser, else JSON.
-pub(super) async fn self_check(shared: &Shared, snapshot: &Arc<Snapshot>, head: &Parts) -> Answer {
-    if let Some(token) = &snapshot.settings.self_check.token
-        && !presents(head, token.expose_secret().as_bytes())
-    {
-        let mut answer = answer::text(StatusCode::UNAUTHORIZED, "a token is required");
-        answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        return answer;
+/// What a request for the self-check asks for, once its token was checked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SelfCheckRequest {
+    /// A browser gets a page, everything else JSON.
+    html: bool,
+}
+
+impl SelfCheckRequest {
+    /// Refuses a request without the token that the settings require.
+    pub(super) fn of(snapshot: &Snapshot, head: &Parts) -> Result<Self, Answer> {
+        if let Some(token) = &snapshot.settings.self_check.token
+            && !presents(head, token.expose_secret().as_bytes())
+        {
+            let mut answer = answer::text(StatusCode::UNAUTHORIZED, "a token is required");
+            answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            return Err(answer);
+        }
+        Ok(Self { html: wants_html(head) })
     }
-    let Some(outcome) = shared.self_check.outcome(Arc::clone(snapshot)).await else {
-        return answer::text(StatusCode::SERVICE_UNAVAILABLE, "the check came to no end");
-    };
-    let status = match outcome.verdict() {
-        Verdict::Pass | Verdict::Unconfirmed => StatusCode::OK,
-        Verdict::Fail | Verdict::Error => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    if wants_html(head) {
-        let page = report::html(&outcome.reports);
-        let mut answer = answer::typed(status, HTML, Bytes::from(page));
-        let headers = answer.headers_mut();
-        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(report::html_policy()));
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        return answer;
-    }
-    match report::json(&outcome.reports) {
-        Ok(json) => answer::typed(status, JSON, Bytes::from(json + "\n")),
-        Err(_) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode"),
+
+    /// Waits for the outcome and renders it.
+    pub(super) async fn answer(self, shared: &Shared, snapshot: &Arc<Snapshot>) -> Answer {
+        let Some(outcome) = shared.self_check.outcome(Arc::clone(snapshot)).await else {
+            return answer::text(StatusCode::SERVICE_UNAVAILABLE, "the check came to no end");
+        };
+        let status = match outcome.verdict() {
+            Verdict::Pass | Verdict::Unconfirmed => StatusCode::OK,
+            Verdict::Fail | Verdict::Error => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        if self.html {
+            let page = report::html(&outcome.reports);
+            let mut answer = answer::typed(status, HTML, Bytes::from(page));
+            let headers = answer.headers_mut();
+            let policy = HeaderValue::from_static(report::html_policy());
+            headers.insert(CONTENT_SECURITY_POLICY, policy);
+            headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            return answer;
+        }
+        match report::json(&outcome.reports) {
+            Ok(json) => answer::typed(status, JSON, Bytes::from(json + "\n")),
+            Err(_) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode"),
+        }
     }
 }
 

@@ -1,53 +1,69 @@
 //! An HTTP/1 connection that owns no buffers while it waits.
 //!
-//! hyper holds 16 KiB for as long as a connection lives, and most of its life it waits. One that
-//! has waited for a while is taken apart, and put together again when something comes.
+//! hyper holds 16 KiB for as long as a connection lives, and most of its life it waits. A connection
+//! that hibernates is taken apart, and put together again when something comes.
 
-use super::guard::Watched;
-use super::service::Edge;
+use super::driver::Protocol;
+use super::io::ConnectionIo;
+use super::service::CallbackService;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// An HTTP/1 connection, at work or at rest: one of the two is there.
-pub(super) struct Http1<S: AsyncRead + AsyncWrite + Unpin> {
-    working: Option<Pin<Box<Working<S>>>>,
-    resting: Option<Box<(Watched<S>, Edge)>>,
+/// The fields that hyper parses without an allocation.
+const FIELDS_ON_THE_STACK: usize = 100;
+
+/// An HTTP/1 connection.
+pub(super) enum Http1<S: AsyncRead + AsyncWrite + Unpin> {
+    Active(Pin<Box<Connection<S>>>),
+    Hibernating(Box<(ConnectionIo<S>, CallbackService)>),
+    /// Was hibernating, and closes without buffers.
+    Closing(Box<ConnectionIo<S>>),
+    /// Is being changed into another.
+    Vacant,
 }
 
-type Working<S> = http1::Connection<TokioIo<Watched<S>>, Edge>;
+type Connection<S> = http1::Connection<TokioIo<ConnectionIo<S>>, CallbackService>;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
-    pub(super) fn new(stream: S, edge: Edge) -> Self {
-        let watched = Watched::http1(stream, Arc::clone(&edge.activity));
-        Self { working: Some(working(watched, edge)), resting: None }
+    pub(super) fn new(stream: S, service: CallbackService) -> Self {
+        let io = ConnectionIo::http1(stream, service.handle());
+        Self::Active(connect(io, service))
     }
+}
 
-    /// Gives its buffers back until something comes. For when no request is arriving or being
-    /// answered, and the client has taken all answers; what it has sent beyond them is kept.
-    pub(super) fn rest(&mut self) {
-        if let Some(connection) = self.working.take() {
-            let parts = Pin::into_inner(connection).into_parts();
-            let mut watched = parts.io.into_inner();
-            watched.put_back(&parts.read_buf);
-            self.resting = Some(Box::new((watched, parts.service)));
+impl<S: AsyncRead + AsyncWrite + Unpin> Protocol for Http1<S> {
+    /// HTTP/1 announces it with the next response.
+    fn announce_last(&mut self) {}
+
+    fn shutdown(&mut self) {
+        match std::mem::replace(self, Self::Vacant) {
+            Self::Active(mut connection) => {
+                connection.as_mut().graceful_shutdown();
+                *self = Self::Active(connection);
+            }
+            Self::Hibernating(hibernating) => *self = Self::Closing(Box::new(hibernating.0)),
+            other => *self = other,
         }
     }
 
-    pub(super) fn is_resting(&self) -> bool {
-        self.resting.is_some()
-    }
-
-    /// hyper's connection; one that rested is put together again.
-    pub(super) fn woken(&mut self) -> Option<Pin<&mut Working<S>>> {
-        if let Some(rested) = self.resting.take() {
-            let (watched, edge) = *rested;
-            self.working = Some(working(watched, edge));
+    fn hibernate(&mut self) {
+        match std::mem::replace(self, Self::Vacant) {
+            Self::Active(connection) => {
+                let parts = Pin::into_inner(connection).into_parts();
+                let io = parts.io.into_inner();
+                // Nothing is buffered where nothing of a request was read (see `state`). If it were,
+                // it could not be read again, and the connection ends.
+                *self = if parts.read_buf.is_empty() {
+                    Self::Hibernating(Box::new((io, parts.service)))
+                } else {
+                    Self::Closing(Box::new(io))
+                };
+            }
+            other => *self = other,
         }
-        self.working.as_mut().map(Pin::as_mut)
     }
 }
 
@@ -55,24 +71,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Http1<S> {
     type Output = hyper::Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        if let Some(rested) = &mut self.resting {
-            ready!(rested.0.poll_stir(cx));
+        if let Self::Hibernating(hibernating) = &mut *self {
+            ready!(hibernating.0.poll_readable(cx));
+            if let Self::Hibernating(hibernating) = std::mem::replace(&mut *self, Self::Vacant) {
+                let (io, service) = *hibernating;
+                *self = Self::Active(connect(io, service));
+            }
         }
-        self.woken().map_or(Poll::Ready(Ok(())), |connection| connection.poll(cx))
+        match &mut *self {
+            Self::Active(connection) => connection.as_mut().poll(cx),
+            Self::Closing(io) => Pin::new(io).poll_shutdown(cx).map(|_| Ok(())),
+            Self::Hibernating(_) | Self::Vacant => Poll::Ready(Ok(())),
+        }
     }
 }
 
-fn working<S: AsyncRead + AsyncWrite + Unpin>(
-    watched: Watched<S>,
-    edge: Edge,
-) -> Pin<Box<Working<S>>> {
-    let header_bytes = edge.shared.snapshot.load().settings.limits.header_bytes;
-    let connection = http1::Builder::new()
-        // Deadlines are kept by `Keeper`, for every stage; hyper's would be a second timer.
+fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+    io: ConnectionIo<S>,
+    service: CallbackService,
+) -> Pin<Box<Connection<S>>> {
+    let (header_bytes, header_fields) = service.head_limits();
+    let mut builder = http1::Builder::new();
+    builder
+        // The driver enforces the deadline of every stage; hyper's would be a second timer.
         .header_read_timeout(None)
         .half_close(true)
         .max_buf_size(header_bytes.max(8192))
-        .max_header_size(header_bytes)
-        .serve_connection(TokioIo::new(watched), edge);
-    Box::pin(connection)
+        .max_header_size(header_bytes);
+    if header_fields != FIELDS_ON_THE_STACK {
+        builder.max_headers(header_fields);
+    }
+    Box::pin(builder.serve_connection(TokioIo::new(io), service))
 }

@@ -1,51 +1,86 @@
-//! An HTTP/2 connection that answers what came together with one write.
+//! An HTTP/2 connection that answers what arrived together with one write.
 //!
 //! hyper would spawn a task for each stream, and every one that ends makes a write of its own. Here
-//! streams wait until the connection has taken all that arrived, and are then run where they are:
-//! mostly an answer is there at once.
+//! streams wait until the connection has taken all that arrived, and run in the connection's task:
+//! mostly a response is there at once.
 
-use super::guard::Watched;
-use super::service::Edge;
+use super::driver::Protocol;
+use super::io::ConnectionIo;
+use super::service::CallbackService;
+use futures_util::stream::{FuturesUnordered, Stream as _};
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper_util::rt::TokioIo;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-// For answers without bodies: a fraction of hyper's defaults serves any browser.
+// For responses without bodies: a fraction of hyper's defaults serves any browser.
 const STREAMS: u32 = 64;
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 128 * 1024;
 const SEND_BUFFER: usize = 32 * 1024;
 
+/// What a field costs in a header list beside its name and value (RFC 9113 §6.5.2).
+const FIELD_OVERHEAD: usize = 32;
+
 /// An HTTP/2 connection and its streams.
 pub(super) struct Http2<S: AsyncRead + AsyncWrite + Unpin> {
     connection: Pin<Box<Connection<S>>>,
-    begun: Begun,
+    started: StreamExecutor,
+    /// Streams whose responses are not complete yet.
+    pending: FuturesUnordered<Stream>,
 }
 
-type Connection<S> = http2::Connection<TokioIo<Watched<S>>, Edge, Begun>;
+type Connection<S> = http2::Connection<TokioIo<ConnectionIo<S>>, CallbackService, StreamExecutor>;
+
+type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Http2<S> {
-    pub(super) fn new(stream: S, edge: Edge) -> Self {
-        let header_bytes = edge.shared.snapshot.load().settings.limits.header_bytes;
-        let io = TokioIo::new(Watched::http2(stream, Arc::clone(&edge.activity)));
-        let begun = Begun::default();
-        let connection = http2::Builder::new(begun.clone())
+    pub(super) fn new(stream: S, service: CallbackService) -> Self {
+        let (header_bytes, header_fields) = service.head_limits();
+        let header_list = header_bytes + header_fields * FIELD_OVERHEAD;
+        let io = TokioIo::new(ConnectionIo::http2(stream, service.handle()));
+        let started = StreamExecutor::default();
+        let connection = http2::Builder::new(started.clone())
             .max_concurrent_streams(STREAMS)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
-            .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
-            .serve_connection(io, edge);
-        Self { connection: Box::pin(connection), begun }
+            .max_header_list_size(u32::try_from(header_list).unwrap_or(u32::MAX))
+            .serve_connection(io, service);
+        Self { connection: Box::pin(connection), started, pending: FuturesUnordered::new() }
     }
 
-    pub(super) fn graceful_shutdown(&mut self) {
+    /// Runs the streams as far as they go. Returns whether any may have something to write.
+    fn run_streams(&mut self, cx: &mut Context<'_>) -> bool {
+        let started = self.started.take();
+        let mut progress = !started.is_empty();
+        for mut stream in started {
+            if stream.as_mut().poll(cx).is_pending() {
+                self.pending.push(stream);
+            }
+        }
+        while let Poll::Ready(Some(())) = Pin::new(&mut self.pending).poll_next(cx) {
+            progress = true;
+        }
+        progress
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Protocol for Http2<S> {
+    /// HTTP/2 says which requests it still answers (RFC 9113 §6.8).
+    fn announce_last(&mut self) {
         self.connection.as_mut().graceful_shutdown();
     }
+
+    fn shutdown(&mut self) {
+        self.connection.as_mut().graceful_shutdown();
+    }
+
+    /// Its state does not hibernate.
+    fn hibernate(&mut self) {}
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Future for Http2<S> {
@@ -56,33 +91,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Future for Http2<S> {
             if let Poll::Ready(ended) = self.connection.as_mut().poll(cx) {
                 return Poll::Ready(ended);
             }
-            let begun = self.begun.take();
-            if begun.is_empty() {
+            if !self.run_streams(cx) {
                 return Poll::Pending;
-            }
-            for mut stream in begun {
-                // One that takes time gets a task, which asks again and is woken then.
-                if stream.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-                    tokio::spawn(stream);
-                }
             }
         }
     }
 }
 
-/// Streams that have begun since the connection was last looked after.
+/// Collects the streams that have started since the connection was last polled.
 #[derive(Clone, Default)]
-struct Begun(Arc<Mutex<Vec<Stream>>>);
+struct StreamExecutor(Arc<Mutex<Vec<Stream>>>);
 
-type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-impl Begun {
+impl StreamExecutor {
     fn take(&self) -> Vec<Stream> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Begun {
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamExecutor {
     fn execute(&self, stream: F) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Box::pin(stream));
     }

@@ -1,11 +1,13 @@
 //! Listeners: bound, accepting, closing.
 
 use super::connection::{self, Accepted};
+use super::handle::Handle;
 use super::origin::Addresses;
 use super::shared::Shared;
 use crate::config::{Listen, Problem};
 use crate::observe::{Label, Limit, ListenerKind};
 use crate::tls::Acceptor;
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::HashMap;
 use std::io;
@@ -24,8 +26,10 @@ const BACKLOG: i32 = 4096;
 const ADMIN_CONNECTIONS: usize = 64;
 /// Unacknowledged data ends a connection after this, whatever its state.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long to wait when the process is out of files: somebody has to close one.
-const OUT_OF_FILES: Duration = Duration::from_millis(200);
+/// How long to wait before a listener tries again after an error that may last.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
+/// So many errors in a row last, whatever they are about.
+const SPIN_LIMIT: u32 = 64;
 
 /// Cannot listen on an address.
 #[derive(Debug)]
@@ -239,6 +243,7 @@ impl Listener {
     /// Accepts until the listener is closed. No error ends it, and none makes it spin.
     async fn run(self, socket: TcpListener) {
         let admin = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
+        let mut errors = 0;
         loop {
             // Room first: a connection that cannot be served stays in the kernel's queue, where
             // it costs nothing and another process may take it.
@@ -251,8 +256,14 @@ impl Listener {
                 () = self.drain.cancelled() => break,
             };
             match accepted {
-                Ok((stream, peer)) => self.spawn(stream, peer, admission),
-                Err(error) => self.cope(&error).await,
+                Ok((stream, peer)) => {
+                    errors = 0;
+                    self.spawn(stream, peer, admission);
+                }
+                Err(error) => {
+                    self.handle_error(&error, errors).await;
+                    errors += 1;
+                }
             }
         }
         if !self.inherited {
@@ -263,14 +274,17 @@ impl Listener {
     /// Serves what the kernel has accepted already; closing the socket would reset it.
     async fn empty(&self, socket: TcpListener, admin: &Arc<Semaphore>) {
         let Ok(socket) = socket.into_std() else { return };
+        let mut errors = 0;
         loop {
             let (stream, peer) = match socket.accept() {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => {
-                    self.cope(&error).await;
+                Err(error) if errors < SPIN_LIMIT => {
+                    self.handle_error(&error, errors).await;
+                    errors += 1;
                     continue;
                 }
+                Err(_) => return,
             };
             let admission = self.admission(admin).await;
             if stream.set_nonblocking(true).is_ok()
@@ -283,7 +297,7 @@ impl Listener {
 
     async fn admission(&self, admin: &Arc<Semaphore>) -> Admission {
         if self.kind != ListenerKind::Admin {
-            self.shared.slots.room().await;
+            self.shared.slots.available().await;
             return Admission::Public;
         }
         match Arc::clone(admin).acquire_owned().await {
@@ -294,8 +308,9 @@ impl Listener {
     }
 
     fn spawn(&self, stream: tokio::net::TcpStream, peer: SocketAddr, admission: Admission) {
+        let handle = Arc::new(Handle::new());
         let (slot, permit) = match admission {
-            Admission::Public => (Some(self.shared.slots.take()), None),
+            Admission::Public => (Some(self.shared.slots.take(peer.ip(), &handle)), None),
             Admission::Admin(permit) => (None, Some(permit)),
         };
         let accepted = Accepted {
@@ -303,6 +318,7 @@ impl Listener {
             peer,
             kind: self.kind,
             slot,
+            handle,
             tls: self.tls.clone(),
             drain: self.drain.clone(),
             shared: Arc::clone(&self.shared),
@@ -313,23 +329,72 @@ impl Listener {
         });
     }
 
-    async fn cope(&self, error: &io::Error) {
-        // accept(2): these last until something is freed; everything else is about the one
-        // connection that is gone.
-        const ENOMEM: i32 = 12;
-        const ENFILE: i32 = 23;
-        const EMFILE: i32 = 24;
-        const ENOBUFS: i32 = 105;
-        if matches!(error.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE | ENOBUFS)) {
-            self.shared.metrics.limits.count(Limit::OpenFiles);
-            tracing::error!(
-                event = "out_of_files",
-                listener = self.kind.value(),
-                address = %self.local,
-                cause = %error,
-                hint = "raise the limit of open files (LimitNOFILE, ulimit -n) or lower `limits.connections`",
-            );
-            tokio::time::sleep(OUT_OF_FILES).await;
+    /// Waits as long as an error of accept(2) demands; `in_a_row` counts those without a connection
+    /// between them.
+    async fn handle_error(&self, error: &io::Error, in_a_row: u32) {
+        match AcceptError::of(error) {
+            // The connection that was to be accepted is gone; the next may be there.
+            AcceptError::Connection if in_a_row < SPIN_LIMIT => {}
+            AcceptError::OutOfFiles => {
+                self.shared.metrics.limits.count(Limit::OpenFiles);
+                self.shared.slots.evict();
+                tracing::error!(
+                    event = "out_of_files",
+                    listener = self.kind.value(),
+                    address = %self.local,
+                    cause = %error,
+                    hint = "raise the limit of open files (LimitNOFILE, ulimit -n) or lower `limits.connections`",
+                );
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+            }
+            AcceptError::Connection | AcceptError::Other => {
+                if in_a_row == 0 || in_a_row % SPIN_LIMIT == 0 {
+                    tracing::error!(
+                        event = "accept_failed",
+                        listener = self.kind.value(),
+                        address = %self.local,
+                        cause = %error,
+                        hint = "the listener tries again; if the error lasts, restart the process",
+                    );
+                }
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+}
+
+/// What an error of accept(2) is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AcceptError {
+    /// The one connection that was to be accepted.
+    Connection,
+    /// The process or the machine has no more files or memory.
+    OutOfFiles,
+    /// The listener, or something unknown.
+    Other,
+}
+
+impl AcceptError {
+    fn of(error: &io::Error) -> Self {
+        let Some(errno) = Errno::from_io_error(error) else { return Self::Other };
+        match errno {
+            Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => Self::OutOfFiles,
+            // accept(2), "Error handling": network errors of the new socket; EPERM comes from a
+            // firewall.
+            Errno::CONNABORTED
+            | Errno::CONNRESET
+            | Errno::INTR
+            | Errno::PERM
+            | Errno::PROTO
+            | Errno::NOPROTOOPT
+            | Errno::NETDOWN
+            | Errno::NETUNREACH
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::NONET
+            | Errno::OPNOTSUPP
+            | Errno::TIMEDOUT => Self::Connection,
+            _ => Self::Other,
         }
     }
 }
@@ -354,22 +419,31 @@ mod tests {
     use crate::observe::Metrics;
     use crate::server::slots::Slots;
 
-    /// Of tokio it is known that a panic ends its task; the place and the drain are ours.
+    /// Of tokio it is known that a panic ends its task; the slot and the drain are ours.
     #[tokio::test]
-    async fn a_connection_that_panics_gives_its_place_back_and_holds_no_end_up() {
+    async fn a_connection_that_panics_frees_its_slot_and_does_not_block_a_drain() {
         let slots = Slots::new(1, 1, Arc::new(Metrics::new()));
         let tasks = TaskTracker::new();
-        let room = || tokio::time::timeout(Duration::from_secs(5), slots.room());
+        let available = || tokio::time::timeout(Duration::from_secs(5), slots.available());
         for _ in 0..3 {
-            room().await.expect("the place is lost");
-            let slot = slots.take();
+            available().await.expect("the slot is lost");
+            let slot = slots.take([192, 0, 2, 1].into(), &Arc::new(Handle::new()));
             spawn(Some(&tasks), async move {
                 let _slot = slot;
-                panic!("in the midst of a connection");
+                panic!("in a connection");
             });
         }
-        room().await.expect("the place is lost");
+        available().await.expect("the slot is lost");
         tasks.close();
         tasks.wait().await;
+    }
+
+    #[test]
+    fn an_unknown_error_of_accept_is_not_taken_for_one_of_a_connection() {
+        let of = |errno: Errno| AcceptError::of(&errno.into());
+        assert_eq!(of(Errno::CONNABORTED), AcceptError::Connection);
+        assert_eq!(of(Errno::MFILE), AcceptError::OutOfFiles);
+        assert_eq!(of(Errno::INVAL), AcceptError::Other);
+        assert_eq!(AcceptError::of(&io::Error::other("unknown")), AcceptError::Other);
     }
 }

@@ -12,28 +12,30 @@
 //!
 //! `/.well-known/acme-challenge/` is answered on the plain listeners while ACME is on.
 
-mod activity;
 mod announce;
 mod answer;
 mod client;
 mod connection;
+mod driver;
 mod endpoints;
-mod guard;
+mod handle;
 mod http1;
 mod http2;
-mod keeper;
+mod io;
 mod lifecycle;
 mod listen;
 mod origin;
 mod process;
 mod proxy;
+mod scan;
 mod self_check;
 mod service;
 mod shared;
 mod slots;
 mod snapshot;
+mod state;
 
 pub use lifecycle::{Ended, serve};
 pub use origin::callbacks;
 pub use process::{Source, Startup};
-pub use proxy::read_header as read_proxy_header;
+pub use proxy::parse_header as parse_proxy_header;

@@ -145,7 +145,7 @@ impl Process {
         let addresses = self.listeners.addresses(&settings.listen, &bound);
         let new = Arc::new(Snapshot::new(settings, addresses, &shared.metrics));
         let old = shared.snapshot.swap(Arc::clone(&new));
-        shared.slots.look_again();
+        shared.slots.wake_all();
         if old.settings.log.format != new.settings.log.format {
             tracing::warn!(
                 event = "restart_needed",

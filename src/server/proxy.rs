@@ -1,88 +1,217 @@
+//! The PROXY protocol header in front of a connection, version 1 or 2.
+
 use proxy_header::{ParseConfig, ProxyHeader};
 use std::io;
 use std::net::SocketAddr;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 /// The twelve bytes that start a version 2 header (PROXY protocol, section 2.2).
 const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+/// Signature, version, family and length of a version 2 header.
+const V2_FIXED: usize = 16;
+/// What starts a version 1 header (section 2.1).
+const V1_SIGNATURE: &[u8] = b"PROXY ";
 /// The longest version 1 header, line end included (section 2.1).
 const V1_LONGEST: usize = 107;
-/// The longest version 2 header that is taken; real ones with TLVs stay far below.
+/// The longest version 2 header that is accepted; real ones with TLVs stay far below.
 const V2_LONGEST: usize = 4096;
 
-/// Reads a PROXY protocol header, version 1 or 2, and not a byte more. Tells the client's
-/// address; `None` when the proxy speaks for itself (`LOCAL`, `UNKNOWN`).
-pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
-    let mut header = vec![0; V2_SIGNATURE.len()];
-    stream.read_exact(&mut header).await?;
-    if header == V2_SIGNATURE {
-        let mut rest = [0; 4];
-        stream.read_exact(&mut rest).await?;
-        header.extend_from_slice(&rest);
-        let [_, _, high, low] = rest;
+/// Reads a PROXY header and rewinds to the byte after it. Returns the client's address; `None` when
+/// the proxy speaks for itself (`LOCAL`, `UNKNOWN`).
+pub(super) async fn read_header<S: AsyncRead + Unpin>(
+    stream: &mut Rewind<S>,
+) -> io::Result<Option<SocketAddr>> {
+    let mut bytes = Vec::with_capacity(V1_LONGEST);
+    loop {
+        if stream.read_buf(&mut bytes).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some((length, client)) = parse_header(&bytes)? {
+            stream.ahead = bytes.split_off(length);
+            return Ok(client);
+        }
+    }
+}
+
+/// The PROXY header that starts these bytes: its length, and the client's address, if the proxy does
+/// not speak for itself. `None` when a part of it is missing.
+pub fn parse_header(bytes: &[u8]) -> io::Result<Option<(usize, Option<SocketAddr>)>> {
+    let Some(length) = header_length(bytes)? else { return Ok(None) };
+    let header = bytes.get(..length).unwrap_or_default();
+    let (parsed, _) = ProxyHeader::parse(header, ParseConfig::default())
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    Ok(Some((length, parsed.proxied_address().map(|address| address.source))))
+}
+
+/// How long the header is that starts these bytes; `None` when more of it is needed to know, or some
+/// of it is missing.
+fn header_length(bytes: &[u8]) -> io::Result<Option<usize>> {
+    let invalid = Err(io::ErrorKind::InvalidData.into());
+    let starts_with = |signature: &[u8]| bytes.iter().zip(signature).all(|(a, b)| a == b);
+    if starts_with(V2_SIGNATURE) {
+        let Some(&[high, low]) = bytes.get(V2_FIXED - 2..V2_FIXED) else { return Ok(None) };
         let length = usize::from(u16::from_be_bytes([high, low]));
         if length > V2_LONGEST {
-            return Err(io::ErrorKind::InvalidData.into());
+            return invalid;
         }
-        let start = header.len();
-        header.resize(start + length, 0);
-        if let Some(rest) = header.get_mut(start..) {
-            stream.read_exact(rest).await?;
-        }
-    } else if header.starts_with(b"PROXY ") {
-        // Byte by byte: what follows the line end belongs to the client.
-        while !header.ends_with(b"\r\n") {
-            if header.len() >= V1_LONGEST {
-                return Err(io::ErrorKind::InvalidData.into());
-            }
-            header.push(stream.read_u8().await?);
-        }
-    } else {
-        return Err(io::ErrorKind::InvalidData.into());
+        return Ok((bytes.len() >= V2_FIXED + length).then_some(V2_FIXED + length));
     }
-    let (parsed, _) = ProxyHeader::parse(&header, ParseConfig::default())
-        .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-    Ok(parsed.proxied_address().map(|address| address.source))
+    if starts_with(V1_SIGNATURE) {
+        let line = bytes.get(..V1_LONGEST).unwrap_or(bytes);
+        return match memchr::memmem::find(line, b"\r\n") {
+            Some(end) => Ok(Some(end + 2)),
+            None if bytes.len() >= V1_LONGEST => invalid,
+            None => Ok(None),
+        };
+    }
+    invalid
+}
+
+/// A stream that remembers what was read too far.
+#[derive(Debug)]
+pub(super) struct Rewind<S> {
+    stream: S,
+    /// What was read too far, and is read next.
+    ahead: Vec<u8>,
+}
+
+impl<S> Rewind<S> {
+    /// A stream from which nothing was read.
+    pub(super) fn new(stream: S) -> Self {
+        Self { stream, ahead: Vec::new() }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.ahead.is_empty() {
+            return Pin::new(&mut this.stream).poll_read(cx, buffer);
+        }
+        let rest = this.ahead.split_off(this.ahead.len().min(buffer.remaining()));
+        buffer.put_slice(&this.ahead);
+        this.ahead = rest;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
 
-    async fn read(bytes: &[u8]) -> (io::Result<Option<SocketAddr>>, usize) {
-        let mut rest = bytes;
-        let result = read_header(&mut rest).await;
-        (result, rest.len())
+    /// A stream whose reads end where the pieces do.
+    struct Pieces(VecDeque<Vec<u8>>);
+
+    impl AsyncRead for Pieces {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if let Some(mut piece) = self.0.pop_front() {
+                let rest = piece.split_off(piece.len().min(buffer.remaining()));
+                buffer.put_slice(&piece);
+                if !rest.is_empty() {
+                    self.0.push_front(rest);
+                }
+            }
+            Poll::Ready(Ok(()))
+        }
     }
 
-    #[tokio::test]
-    async fn both_versions_are_read_and_not_a_byte_more() {
-        let v1 = b"PROXY TCP4 192.0.2.1 192.0.2.2 1234 443\r\nGET";
-        let (address, rest) = read(v1).await;
-        assert_eq!(address.unwrap(), Some("192.0.2.1:1234".parse().unwrap()));
-        assert_eq!(rest, 3);
-
-        let mut v2 = V2_SIGNATURE.to_vec();
-        v2.extend_from_slice(&[0x21, 0x11, 0, 12, 192, 0, 2, 1, 192, 0, 2, 2, 4, 210, 1, 187]);
-        v2.extend_from_slice(b"GET");
-        let (address, rest) = read(&v2).await;
-        assert_eq!(address.unwrap(), Some("192.0.2.1:1234".parse().unwrap()));
-        assert_eq!(rest, 3);
-
-        let mut local = V2_SIGNATURE.to_vec();
-        local.extend_from_slice(&[0x20, 0x00, 0, 0]);
-        assert_eq!(read(&local).await.0.unwrap(), None);
-        assert_eq!(read(b"PROXY UNKNOWN\r\n").await.0.unwrap(), None);
+    /// The client in a header that arrives in pieces of this length, and what is read after it.
+    fn read(bytes: &[u8], piece: usize) -> (io::Result<Option<SocketAddr>>, Vec<u8>) {
+        let pieces = bytes.chunks(piece).map(<[u8]>::to_vec).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut stream = Rewind::new(Pieces(pieces));
+            let client = read_header(&mut stream).await;
+            let mut rest = Vec::new();
+            stream.read_to_end(&mut rest).await.unwrap();
+            (client, rest)
+        })
     }
 
-    #[tokio::test]
-    async fn what_is_no_header_is_refused() {
+    fn v2(kind: u8, family: u8, rest: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(rest.len()).unwrap().to_be_bytes();
+        [V2_SIGNATURE, &[kind, family][..], &length, rest].concat()
+    }
+
+    proptest! {
+        #[test]
+        fn both_versions_are_read_and_what_follows_stays(
+            after in prop::collection::vec(any::<u8>(), 0..300),
+            piece in 1_usize..200,
+        ) {
+            let client = Some("192.0.2.1:1234".parse().unwrap());
+            let address = [192, 0, 2, 1, 192, 0, 2, 2, 4, 210, 1, 187];
+            for (header, expected) in [
+                (b"PROXY TCP4 192.0.2.1 192.0.2.2 1234 443\r\n".to_vec(), client),
+                (v2(0x21, 0x11, &address), client),
+                (v2(0x20, 0x00, &[]), None),
+                (b"PROXY UNKNOWN\r\n".to_vec(), None),
+            ] {
+                let (client, rest) = read(&[header, after.clone()].concat(), piece);
+                prop_assert_eq!(client.unwrap(), expected);
+                prop_assert_eq!(&rest, &after);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_header_is_refused() {
         let long = [b"PROXY TCP4 ".as_slice(), &[b'1'; 200]].concat();
-        let mut huge = V2_SIGNATURE.to_vec();
-        huge.extend_from_slice(&[0x21, 0x11, 0xff, 0xff]);
-        for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"PROXY TCP4 a b c d\r\n", b"", &long, &huge]
-        {
-            assert!(read(bytes).await.0.is_err(), "{bytes:?}");
+        let huge = [V2_SIGNATURE.as_slice(), &[0x21, 0x11, 0xff, 0xff]].concat();
+        for bytes in [
+            &b"GET / HTTP/1.1\r\n\r\n"[..],
+            b"PROXY TCP4 a b c d\r\n",
+            b"PROXY",
+            b"",
+            b"\r\n\r\n\0\r\nQUIX\n",
+            &long,
+            &huge,
+        ] {
+            for piece in [1, 5, 500] {
+                assert!(read(bytes, piece).0.is_err(), "{bytes:?}");
+            }
         }
     }
 }

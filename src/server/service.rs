@@ -1,18 +1,20 @@
-//! From a request to its answer.
+//! From a request to its response.
 
-use super::activity::Activity;
-use super::answer::{self, Answer, InFlight};
-use super::endpoints::{SELF_CHECK, is_challenge, is_self_check};
-use super::shared::Shared;
+use super::answer::{self, Answer, BodyGuard};
+use super::connection::Context as Connection;
+use super::endpoints::{SELF_CHECK, SelfCheckRequest, is_challenge, is_self_check};
+use super::handle::Handle;
 use super::snapshot::{Snapshot, name};
+use super::state::{Action, Event, Pending, arrival_timeout};
 use super::{client, endpoints, origin};
+use crate::config::Limits;
 use crate::observe::{Deadline, Label, Limit, ListenerKind, Status, micros};
 use crate::redirect::{self, Decision, Form, Outcome};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, StatusCode, Version};
-use http_body_util::{BodyExt, Limited};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use std::convert::Infallible;
@@ -21,75 +23,181 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio::time::timeout_at;
 
 /// Answers the requests of one connection.
 #[derive(Clone, Debug)]
-pub(super) struct Edge {
-    pub(super) shared: Arc<Shared>,
-    pub(super) activity: Arc<Activity>,
-    pub(super) kind: ListenerKind,
-    pub(super) peer: IpAddr,
-    /// Cancelled when the connection takes no further requests.
-    pub(super) drain: CancellationToken,
+pub(super) struct CallbackService {
+    connection: Arc<Connection>,
 }
 
-impl Service<Request<Incoming>> for Edge {
+/// What is kept of a request until its response is ready: nothing that the client can make large.
+#[derive(Clone, Copy, Debug)]
+struct Exchange {
+    started: Instant,
+    method: &'static str,
+    version: Version,
+    /// The client's address as the log shows it.
+    client: IpAddr,
+    /// HTTP/1: the connection ends after this response.
+    ends: bool,
+}
+
+/// Where a redirect leads: the route's position, and what the parameter names say.
+type Redirected = Option<(usize, Outcome)>;
+
+/// What a request's head leads to.
+enum Handling {
+    Answer(Answer, Redirected),
+    Form(Form),
+    SelfCheck(SelfCheckRequest),
+}
+
+impl Service<Request<Incoming>> for CallbackService {
     type Response = Answer;
     type Error = Infallible;
-    type Future = Answering;
+    type Future = Responding;
 
-    fn call(&self, request: Request<Incoming>) -> Answering {
-        let started = Instant::now();
-        self.activity.arrived();
-        let snapshot = self.shared.snapshot.load();
+    fn call(&self, request: Request<Incoming>) -> Responding {
+        let connection = &*self.connection;
+        if connection.handle.on(Event::Request) == Action::Refuse {
+            return Responding::Never;
+        }
+        let snapshot = connection.snapshot();
         let (head, body) = request.into_parts();
-        let (answer, redirected) = match self.decide(&snapshot, &head) {
-            Handling::Answer(answer) => (answer, None),
-            Handling::Redirect(answer, position, outcome) => (answer, Some((position, outcome))),
-            Handling::SelfCheck => {
-                let in_flight = InFlight::self_timed(&self.activity);
-                let edge = self.clone();
+        let exchange = connection.exchange(&snapshot, &head, &body);
+        let (answer, redirected) = match connection.decide(&snapshot, &head) {
+            Handling::Answer(answer, redirected) => (answer, redirected),
+            Handling::Form(form) => {
+                let Some(pending) = self.pending(Pending::Form) else {
+                    return connection.respond(&snapshot, &exchange, too_many_pending(), None);
+                };
                 let snapshot = Arc::clone(&snapshot);
-                return Answering::Later(Box::pin(async move {
-                    let answer = endpoints::self_check(&edge.shared, &snapshot, &head).await;
-                    drop(in_flight);
-                    edge.finish(&snapshot, &head, answer, None, !has_body(&head), started)
+                return Responding::Later(Box::pin(async move {
+                    let connection = Arc::clone(&pending.connection);
+                    let (answer, redirected) = connection.convert(&snapshot, form, body).await;
+                    pending.finish(&snapshot, &exchange, answer, redirected)
                 }));
             }
-            Handling::Form => {
-                let in_flight = InFlight::self_timed(&self.activity);
-                let edge = self.clone();
+            Handling::SelfCheck(request) => {
+                let Some(pending) = self.pending(Pending::SelfCheck) else {
+                    return connection.respond(&snapshot, &exchange, too_many_pending(), None);
+                };
                 let snapshot = Arc::clone(&snapshot);
-                return Answering::Later(Box::pin(async move {
-                    let (answer, redirected) = edge.convert(&snapshot, &head, body).await;
-                    drop(in_flight);
-                    edge.finish(&snapshot, &head, answer, redirected, true, started)
+                return Responding::Later(Box::pin(async move {
+                    let answer = request.answer(&pending.connection.shared, &snapshot).await;
+                    pending.finish(&snapshot, &exchange, answer, None)
                 }));
             }
         };
-        let unread = !body.is_end_stream() || has_body(&head);
-        Answering::Now(Some(self.finish(&snapshot, &head, answer, redirected, !unread, started)))
+        connection.respond(&snapshot, &exchange, answer, redirected)
     }
 }
 
-/// What a request's head leads to. The position is the route's.
-enum Handling {
-    Answer(Answer),
-    Redirect(Answer, usize, Outcome),
-    Form,
-    SelfCheck,
+impl CallbackService {
+    pub(super) fn new(connection: Arc<Connection>) -> Self {
+        Self { connection }
+    }
+
+    pub(super) fn handle(&self) -> Arc<Handle> {
+        Arc::clone(&self.connection.handle)
+    }
+
+    /// What the protocol accepts of a head: bytes and fields.
+    pub(super) fn head_limits(&self) -> (usize, usize) {
+        let limits = &self.connection.snapshot().settings.limits;
+        (limits.header_bytes, limits.header_fields)
+    }
+
+    /// A response that takes time, unless the connection awaits too many already.
+    fn pending(&self, kind: Pending) -> Option<PendingResponse> {
+        if self.connection.handle.on(Event::Pending(kind)) == Action::Refuse {
+            self.connection.shared.metrics.limits.count(Limit::PendingRequests);
+            return None;
+        }
+        Some(PendingResponse { connection: Arc::clone(&self.connection), kind, last: false })
+    }
 }
 
-impl Edge {
+/// A response that takes time. Dropping it ends it, also when the client has taken its request back.
+struct PendingResponse {
+    connection: Arc<Connection>,
+    kind: Pending,
+    last: bool,
+}
+
+impl PendingResponse {
+    fn finish(
+        mut self,
+        snapshot: &Snapshot,
+        exchange: &Exchange,
+        answer: Answer,
+        redirected: Redirected,
+    ) -> Answer {
+        let (answer, last) = self.connection.finish(snapshot, exchange, answer, redirected);
+        self.last = last;
+        answer
+    }
+}
+
+impl Drop for PendingResponse {
+    fn drop(&mut self) {
+        self.connection.handle.on(Event::Completed(self.kind));
+        self.connection.handle.on(Event::Responded { last: self.last });
+    }
+}
+
+fn too_many_pending() -> Answer {
+    answer::text(StatusCode::SERVICE_UNAVAILABLE, "too many requests at the same time")
+}
+
+impl Connection {
+    fn exchange(&self, snapshot: &Snapshot, head: &Parts, body: &Incoming) -> Exchange {
+        // What is left of a body must not be taken for the next request, and a body that was read may
+        // have had a second framing: hyper drops a `Content-Length` beside `Transfer-Encoding`
+        // (RFC 9112 §6.3). See also `scan::HeadScanner`.
+        let ends = head.version < Version::HTTP_2
+            && (!body.is_end_stream() || has_body(head) || asks_to_close(head));
+        let client = if snapshot.logs_requests() {
+            client::address(self.client, &snapshot.settings.listen, &head.headers)
+        } else {
+            self.client
+        };
+        Exchange {
+            started: Instant::now(),
+            method: method(&head.method),
+            version: head.version,
+            client,
+            ends,
+        }
+    }
+
+    fn respond(
+        &self,
+        snapshot: &Snapshot,
+        exchange: &Exchange,
+        answer: Answer,
+        redirected: Redirected,
+    ) -> Responding {
+        let (answer, last) = self.finish(snapshot, exchange, answer, redirected);
+        self.handle.on(Event::Responded { last });
+        Responding::Now(Some(answer))
+    }
+
     fn decide(&self, snapshot: &Snapshot, head: &Parts) -> Handling {
+        // HTTP/1 counts the fields while it parses them, HTTP/2 only their bytes.
+        if head.headers.len() > snapshot.settings.limits.header_fields {
+            self.shared.metrics.limits.count(Limit::HeaderBytes);
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            return answered(answer::text(status, "too many header fields"));
+        }
         match self.kind {
-            ListenerKind::Admin if is_self_check(head) => Handling::SelfCheck,
-            ListenerKind::Admin => Handling::Answer(endpoints::admin(&self.shared, head)),
+            ListenerKind::Admin if is_self_check(head) => self_check(snapshot, head),
+            ListenerKind::Admin => answered(endpoints::admin(&self.shared, head)),
             ListenerKind::Http if is_challenge(snapshot, head) => {
-                Handling::Answer(endpoints::challenge(&self.shared, head))
+                answered(endpoints::challenge(&self.shared, head))
             }
-            ListenerKind::Http if snapshot.http_leads_to_https() => Handling::Answer(
+            ListenerKind::Http if snapshot.http_leads_to_https() => answered(
                 endpoints::health(&self.shared, snapshot, head)
                     .unwrap_or_else(|| self.to_https(snapshot, head)),
             ),
@@ -99,14 +207,14 @@ impl Edge {
 
     fn public(&self, snapshot: &Snapshot, head: &Parts) -> Handling {
         let settings = &snapshot.settings;
-        Handling::Answer(
+        answered(
             match redirect::decide(&settings.routes, settings.limits.query_bytes, head) {
                 Decision::Redirect(redirect) => {
                     let outcome = Outcome::of(head.uri.query().unwrap_or_default());
                     let position = redirect.position;
-                    return Handling::Redirect(answer::redirect(redirect), position, outcome);
+                    return Handling::Answer(answer::redirect(redirect), Some((position, outcome)));
                 }
-                Decision::ReadForm(_) => return Handling::Form,
+                Decision::ReadForm(form) => return Handling::Form(form),
                 Decision::MethodNotAllowed(allow) => {
                     answer::allow(StatusCode::METHOD_NOT_ALLOWED, allow)
                 }
@@ -119,7 +227,7 @@ impl Edge {
                 Decision::UnknownPath | Decision::UnknownHost
                     if is_self_check(head) && !snapshot.has_admin() =>
                 {
-                    return Handling::SelfCheck;
+                    return self_check(snapshot, head);
                 }
                 Decision::UnknownPath => self.elsewhere(snapshot, head, StatusCode::NOT_FOUND),
                 Decision::UnknownHost => {
@@ -179,29 +287,41 @@ impl Edge {
     async fn convert(
         &self,
         snapshot: &Snapshot,
-        head: &Parts,
+        form: Form,
         body: Incoming,
-    ) -> (Answer, Option<(usize, Outcome)>) {
-        let settings = &snapshot.settings;
-        let Decision::ReadForm(form) =
-            redirect::decide(&settings.routes, settings.limits.query_bytes, head)
-        else {
-            return (answer::text(StatusCode::BAD_REQUEST, "bad request"), None);
-        };
-        let limit = settings.limits.form_bytes;
-        if body.size_hint().lower() > limit as u64 {
-            return (self.form_too_large(), None);
+    ) -> (Answer, Redirected) {
+        match self.read_form(&snapshot.settings.limits, body).await {
+            Ok(body) => redirect_form(snapshot, form, &body),
+            Err(answer) => (answer, None),
         }
-        let read = Limited::new(body, limit).collect();
-        match tokio::time::timeout(settings.limits.request_timeout, read).await {
-            Ok(Ok(form_body)) => redirect_form(form, &form_body.to_bytes()),
-            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-                (self.form_too_large(), None)
-            }
-            Ok(Err(_)) => (answer::text(StatusCode::BAD_REQUEST, "bad request"), None),
-            Err(_) => {
-                self.shared.metrics.deadlines.count(Deadline::Body);
-                (answer::text(StatusCode::REQUEST_TIMEOUT, "the form did not arrive"), None)
+    }
+
+    async fn read_form(&self, limits: &Limits, mut body: Incoming) -> Result<Vec<u8>, Answer> {
+        let limit = limits.form_bytes;
+        if body.size_hint().lower() > limit as u64 {
+            return Err(self.form_too_large());
+        }
+        let started = Instant::now();
+        let mut form = Vec::new();
+        loop {
+            let deadline = started + arrival_timeout(form.len(), limits);
+            match timeout_at(deadline.into(), body.frame()).await {
+                Ok(None) => return Ok(form),
+                Ok(Some(Ok(frame))) => {
+                    let data = frame.into_data().unwrap_or_default();
+                    if data.len() > limit - form.len() {
+                        return Err(self.form_too_large());
+                    }
+                    form.extend_from_slice(&data);
+                }
+                Ok(Some(Err(_))) => {
+                    return Err(answer::text(StatusCode::BAD_REQUEST, "bad request"));
+                }
+                Err(_) => {
+                    self.shared.metrics.deadlines.count(Deadline::Body);
+                    let status = StatusCode::REQUEST_TIMEOUT;
+                    return Err(answer::text(status, "the form did not arrive in time"));
+                }
             }
         }
     }
@@ -211,65 +331,69 @@ impl Edge {
         answer::text(StatusCode::PAYLOAD_TOO_LARGE, "the form is too large")
     }
 
-    /// What every answer gets: HSTS, the end of the connection, its count and its log line.
+    /// What every response gets: HSTS, the end of the connection, its count and its log line. Also
+    /// returns whether it is the last of the connection.
     fn finish(
         &self,
         snapshot: &Snapshot,
-        head: &Parts,
+        exchange: &Exchange,
         mut answer: Answer,
-        redirected: Option<(usize, Outcome)>,
-        body_read: bool,
-        started: Instant,
-    ) -> Answer {
+        redirected: Redirected,
+    ) -> (Answer, bool) {
         if let (ListenerKind::Https, Some(hsts)) = (self.kind, &snapshot.hsts) {
             answer.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
-        // What is left of a body must not be taken for the next request; see `guard::HeadScan`.
-        // A form that was refused counts as left, and so does a chunked one: hyper drops a
-        // `Content-Length` beside `Transfer-Encoding`, so a second framing (RFC 9112 §6.3) cannot
-        // be ruled out.
-        let clean = body_read
-            && (redirected.is_some() || !has_body(head))
-            && !head.headers.contains_key(TRANSFER_ENCODING);
-        let last = self.drain.is_cancelled() || self.activity.is_last();
-        if head.version < Version::HTTP_2 && (!clean || last) {
+        let last = exchange.version < Version::HTTP_2
+            && (exchange.ends || self.drain.is_cancelled() || self.handle.is_draining());
+        if last {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if !answer.body().is_empty() {
-            answer.body_mut().hold(InFlight::new(&self.activity));
+            answer.body_mut().hold(BodyGuard::new(&self.handle));
         }
         let status = answer.status();
         self.shared.metrics.requests.count(Status::from(status));
         if let Some((position, outcome)) = redirected {
             snapshot.redirected(position, outcome);
         }
-        if snapshot.settings.log.requests && tracing::enabled!(tracing::Level::INFO) {
+        if snapshot.logs_requests() {
             let route = redirected
                 .and_then(|(position, _)| snapshot.settings.routes.items().get(position))
                 .map(name);
             tracing::info!(
                 event = "request",
                 listener = self.kind.value(),
-                client = %client::address(self.peer, &snapshot.settings.listen.trusted_proxies, &head.headers),
-                method = method(&head.method),
-                protocol = protocol(head.version),
+                client = %exchange.client,
+                method = exchange.method,
+                protocol = protocol(exchange.version),
                 route = route.as_deref(),
                 outcome = redirected.map(|(_, outcome)| outcome.name()),
                 status = status.as_u16(),
-                duration_us = micros(started.elapsed()),
+                duration_us = micros(exchange.started.elapsed()),
             );
         }
-        answer
+        (answer, last)
+    }
+}
+
+fn answered(answer: Answer) -> Handling {
+    Handling::Answer(answer, None)
+}
+
+fn self_check(snapshot: &Snapshot, head: &Parts) -> Handling {
+    match SelfCheckRequest::of(snapshot, head) {
+        Ok(request) => Handling::SelfCheck(request),
+        Err(answer) => answered(answer),
     }
 }
 
 /// Turns a form that was read into a redirect.
-fn redirect_form(form: Form<'_>, body: &[u8]) -> (Answer, Option<(usize, Outcome)>) {
+fn redirect_form(snapshot: &Snapshot, form: Form, body: &[u8]) -> (Answer, Redirected) {
     let outcome = match Outcome::of(form.query().unwrap_or_default()) {
         Outcome::Other => Outcome::of(std::str::from_utf8(body).unwrap_or_default()),
-        told => told,
+        known => known,
     };
-    match form.redirect(body) {
+    match form.redirect(&snapshot.settings.routes, body) {
         Ok(redirect) => {
             let position = redirect.position;
             (answer::redirect(redirect), Some((position, outcome)))
@@ -284,7 +408,22 @@ fn has_body(head: &Parts) -> bool {
         || head.headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
 }
 
-/// The method in logs: a name of ours, never the client's text.
+/// Whether the client ends the connection with this request (RFC 9112 §9.3, §9.6).
+fn asks_to_close(head: &Parts) -> bool {
+    match head.version {
+        Version::HTTP_11 => connection_has(&head.headers, b"close"),
+        _ => !connection_has(&head.headers, b"keep-alive"),
+    }
+}
+
+fn connection_has(headers: &HeaderMap, option: &[u8]) -> bool {
+    headers.get_all(CONNECTION).iter().any(|value| {
+        let mut options = value.as_bytes().split(|&byte| byte == b',');
+        options.any(|one| one.trim_ascii().eq_ignore_ascii_case(option))
+    })
+}
+
+/// The method in logs: one of these names, never the client's text.
 fn method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -308,22 +447,24 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-/// The answer, mostly there at once.
-pub(super) enum Answering {
+/// The response, mostly there at once.
+pub(super) enum Responding {
     Now(Option<Answer>),
     Later(Pin<Box<dyn Future<Output = Answer> + Send>>),
+    /// The connection has sent its last response.
+    Never,
 }
 
-impl Future for Answering {
+impl Future for Responding {
     type Output = Result<Answer, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
-            // Polled again after it was ready: nobody does.
             Self::Now(answer) => {
                 answer.take().map_or(Poll::Pending, |answer| Poll::Ready(Ok(answer)))
             }
             Self::Later(answer) => answer.as_mut().poll(cx).map(Ok),
+            Self::Never => Poll::Pending,
         }
     }
 }

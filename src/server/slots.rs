@@ -1,148 +1,184 @@
-use super::activity::Activity;
+//! The slots that connections take: so many in all, so many for one address. Where they are short, the
+//! network that holds the most gives one back.
+//!
+//! An attacker fills slots from a few networks, a visitor holds one slot for less than a second. So the
+//! victim is found in the network that holds the most slots, and not where a connection is old: a
+//! client that opens connections all the time evicts its own, and not the slow one of a visitor.
+//!
+//! Networks are nested. IPv4: /24, /32; IPv6: /48, /56, /64, which are what a site, a customer and one
+//! link are given (RFC 6177). No step looks at more than [`SAMPLE`] connections, however many are open.
+
+use super::handle::Handle;
+use super::state::Stage;
 use crate::observe::{ConnectionState, Label, Limit, Metrics, Refusal};
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use indexmap::{IndexMap, IndexSet};
+use slab::Slab;
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// One in so many connections is asked to leave at once when room is short, and no more than
-/// [`MAKE_ROOM`]: where there are many, a look through all of them is paid once for several
-/// newcomers; where there are few, nobody leaves for nothing.
-const MAKE_ROOM_OF: usize = 256;
-const MAKE_ROOM: usize = 32;
+/// How many addresses and how many connections are looked at to find a victim.
+const SAMPLE: usize = 64;
 
-/// A connection that has been quiet for less is not idle: its request may be on its way.
-const IDLE_AFTER: Duration = Duration::from_secs(1);
+/// A connection that made progress within this time is evicted only from a network that holds
+/// [`MANY`].
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
-/// The places that connections take: so many in all, so many for one address.
+/// A network with so many slots has more than visitors take.
+const MANY: usize = 8;
+
+/// How many evicted connections may still be closing while new ones are accepted.
+const CLOSING: usize = 64;
+
+/// How often to look for a connection that has settled.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// How many connections are looked at under one lock where all of them are.
+const BATCH: usize = 256;
+
+/// The slots of the public listeners.
 #[derive(Debug)]
 pub(super) struct Slots {
-    inner: Mutex<Inner>,
+    table: Mutex<Table>,
     freed: Notify,
     metrics: Arc<Metrics>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct Table {
     limit: usize,
     limit_per_address: usize,
-    taken: usize,
-    by_address: HashMap<IpAddr, usize>,
-    open: HashMap<u64, Open>,
-    next_id: u64,
+    entries: Slab<Entry>,
+    networks: Networks,
+    /// Evicted connections that have not closed yet.
+    closing: usize,
+    /// Changes which connections are looked at.
+    turn: usize,
 }
 
 #[derive(Debug)]
-struct Open {
-    address: Option<IpAddr>,
-    activity: Arc<Activity>,
+struct Entry {
+    handle: Arc<Handle>,
+    client: IpAddr,
+    /// Whether the address is a client's: known, and not that of a proxy.
+    is_client: bool,
+    evicted: bool,
 }
 
 impl Slots {
     pub(super) fn new(limit: usize, limit_per_address: usize, metrics: Arc<Metrics>) -> Arc<Self> {
-        let inner = Inner {
+        let table = Table {
             limit,
             limit_per_address,
-            taken: 0,
-            by_address: HashMap::new(),
-            open: HashMap::new(),
-            next_id: 0,
+            entries: Slab::new(),
+            networks: Networks::default(),
+            closing: 0,
+            turn: 0,
         };
-        Arc::new(Self { inner: Mutex::new(inner), freed: Notify::new(), metrics })
+        Arc::new(Self { table: Mutex::new(table), freed: Notify::new(), metrics })
     }
 
     /// Sets other limits; connections that are open stay open.
     pub(super) fn set_limits(&self, limit: usize, limit_per_address: usize) {
-        let mut inner = self.lock();
-        inner.limit = limit;
-        inner.limit_per_address = limit_per_address;
-        drop(inner);
+        let mut table = self.lock();
+        table.limit = limit;
+        table.limit_per_address = limit_per_address;
+        drop(table);
         self.freed.notify_waiters();
     }
 
-    /// Makes every connection look at its deadlines, which may be others now.
-    pub(super) fn look_again(&self) {
-        for open in self.lock().open.values() {
-            open.activity.wake.notify_one();
-        }
-    }
-
-    /// Waits until there is a place for a connection that is yet to be accepted. With none left,
-    /// the longest idle connections are asked to leave, and the wait is for the first that does.
-    ///
-    /// Nothing is taken yet, so that a listener that nobody comes to keeps no place from another:
-    /// each further listener can exceed the limit by one.
-    pub(super) async fn room(&self) {
-        let mut waited = false;
-        loop {
-            let freed = self.freed.notified();
-            tokio::pin!(freed);
-            freed.as_mut().enable();
-            {
-                let inner = self.lock();
-                if inner.taken < inner.limit {
-                    return;
-                }
-                if !waited {
-                    self.metrics.limits.count(Limit::Connections);
-                    waited = true;
-                }
-                let most = (inner.limit / MAKE_ROOM_OF).clamp(1, MAKE_ROOM);
-                self.make_room(&inner, |_| true, most);
-            }
-            // Connections become idle by themselves, and nobody tells.
-            let _ = tokio::time::timeout(IDLE_AFTER, freed).await;
-        }
-    }
-
-    /// Takes a place.
-    pub(super) fn take(self: &Arc<Self>) -> Slot {
-        self.lock().taken += 1;
-        Slot { slots: Arc::clone(self), id: None }
+    /// Makes every connection look at its deadlines, which may have changed.
+    pub(super) fn wake_all(&self) {
+        self.for_each(Handle::wake);
     }
 
     /// How many connections are in each state.
     pub(super) fn by_state(&self) -> [usize; 3] {
         let mut counts = [0; 3];
-        for open in self.lock().open.values() {
-            if let Some(count) = counts.get_mut(open.activity.state().index()) {
+        self.for_each(|handle| {
+            if let Some(count) = counts.get_mut(handle.state().index()) {
                 *count += 1;
             }
-        }
+        });
         counts
     }
 
-    fn make_room(&self, inner: &Inner, of: impl Fn(&Open) -> bool, most: usize) -> usize {
-        let now = Instant::now();
-        let mut idle: Vec<_> = inner
-            .open
-            .values()
-            .filter(|open| of(open))
-            .filter_map(|open| Some((open.activity.idle_since()?, &open.activity)))
-            .filter(|(since, _)| now.duration_since(*since) >= IDLE_AFTER)
-            .collect();
-        idle.sort_unstable_by_key(|(since, _)| *since);
-        idle.truncate(most);
-        for (_, activity) in &idle {
-            activity.make_room();
-            self.metrics.evicted.inc();
+    fn for_each(&self, mut each: impl FnMut(&Handle)) {
+        let mut at = 0;
+        loop {
+            let table = self.lock();
+            if at >= table.entries.capacity() {
+                return;
+            }
+            let batch = at..at + BATCH;
+            batch.clone().filter_map(|id| table.entries.get(id)).for_each(|it| each(&it.handle));
+            at = batch.end;
         }
-        idle.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    /// Waits until there is a slot for a connection that is yet to be accepted. Where none is free,
+    /// one connection is evicted.
+    ///
+    /// Nothing is taken yet, so that a listener without connections keeps no slot from another: each
+    /// further listener can exceed the limit by one.
+    pub(super) async fn available(&self) {
+        let mut counted = false;
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            {
+                let mut table = self.lock();
+                if table.is_available() {
+                    return;
+                }
+                if !counted {
+                    self.metrics.limits.count(Limit::Connections);
+                    counted = true;
+                }
+                if self.evict_from(&mut table) {
+                    continue;
+                }
+            }
+            let _ = tokio::time::timeout(RETRY, freed).await;
+        }
+    }
+
+    /// Evicts one connection, if one may be: for when files are short.
+    pub(super) fn evict(&self) -> bool {
+        self.evict_from(&mut self.lock())
+    }
+
+    fn evict_from(&self, table: &mut Table) -> bool {
+        let victim =
+            if table.closing < CLOSING { table.victim(Instant::now()) } else { None };
+        if let Some(id) = victim {
+            table.evict(id);
+            self.metrics.evicted.inc();
+        }
+        victim.is_some()
+    }
+
+    /// Takes a slot for a connection from this address.
+    pub(super) fn take(self: &Arc<Self>, peer: IpAddr, handle: &Arc<Handle>) -> Slot {
+        let id = self.lock().insert(peer, Arc::clone(handle));
+        Slot { slots: Arc::clone(self), id }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
         // Nothing under the lock can panic half-way; if it did, the counts are still the best
         // there is.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A place taken; dropping it gives it back.
+/// A slot that is taken; dropping it gives it back.
 #[derive(Debug)]
 pub(super) struct Slot {
     slots: Arc<Slots>,
-    id: Option<u64>,
+    id: usize,
 }
 
 /// The address has as many connections as it may.
@@ -150,65 +186,226 @@ pub(super) struct Slot {
 pub(super) struct TooMany;
 
 impl Slot {
-    /// Enters the connection, so that it is counted and can be asked to make room.
-    pub(super) fn enter(&mut self, activity: &Arc<Activity>) {
-        let mut inner = self.slots.lock();
-        let id = inner.next_id;
-        inner.next_id += 1;
-        inner.open.insert(id, Open { address: None, activity: Arc::clone(activity) });
-        drop(inner);
-        self.id = Some(id);
-    }
-
-    /// Counts the connection for its client. At the limit the client's longest idle connection
-    /// is asked to leave for it.
-    pub(super) fn belongs_to(&self, client: IpAddr) -> Result<(), TooMany> {
-        let key = network_of(client);
-        let Some(id) = self.id else { return Ok(()) };
-        let mut inner = self.slots.lock();
-        let limit = inner.limit_per_address;
-        let count = inner.by_address.get(&key).copied().unwrap_or_default();
-        if count >= limit {
-            self.slots.metrics.limits.count(Limit::ConnectionsPerAddress);
-            let made = self.slots.make_room(&inner, |open| open.address == Some(key), 1);
-            if made == 0 {
-                self.slots.metrics.refused.count(Refusal::Address);
+    /// Counts the connection for its client. At the limit of the address, one of its connections is
+    /// evicted that makes no progress. A proxy is not `limited`: it brings many clients.
+    pub(super) fn admit(&mut self, client: IpAddr, limited: bool) -> Result<(), TooMany> {
+        let mut table = self.slots.lock();
+        let metrics = &self.slots.metrics;
+        if limited && table.networks.of(client, self.id) >= table.limit_per_address {
+            metrics.limits.count(Limit::ConnectionsPerAddress);
+            let Some(victim) = table.victim_of(client, self.id, Instant::now()) else {
+                metrics.refused.count(Refusal::Address);
                 return Err(TooMany);
-            }
+            };
+            table.evict(victim);
+            metrics.evicted.inc();
         }
-        inner.by_address.insert(key, count + 1);
-        if let Some(open) = inner.open.get_mut(&id) {
-            open.address = Some(key);
-        }
+        table.identify(self.id, client, limited);
         Ok(())
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut inner = self.slots.lock();
-        inner.taken -= 1;
-        let address = self.id.and_then(|id| inner.open.remove(&id)).and_then(|open| open.address);
-        if let Some(address) = address
-            && let Some(count) = inner.by_address.get_mut(&address)
-        {
-            *count -= 1;
-            if *count == 0 {
-                inner.by_address.remove(&address);
-            }
-        }
-        drop(inner);
+        self.slots.lock().remove(self.id);
         self.slots.freed.notify_waiters();
     }
 }
 
-/// What counts as one client: an IPv4 address, or the /64 that an IPv6 client is given whole.
-fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
+impl Table {
+    fn is_available(&self) -> bool {
+        self.entries.len() - self.closing < self.limit && self.closing <= CLOSING
+    }
+
+    fn insert(&mut self, client: IpAddr, handle: Arc<Handle>) -> usize {
+        let id = self.entries.insert(Entry { handle, client, is_client: false, evicted: false });
+        self.networks.insert(client, id);
+        id
+    }
+
+    fn identify(&mut self, id: usize, client: IpAddr, is_client: bool) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        if entry.client != client && !entry.evicted {
+            self.networks.remove(entry.client, id);
+            self.networks.insert(client, id);
         }
+        entry.client = client;
+        entry.is_client = is_client;
+    }
+
+    fn remove(&mut self, id: usize) {
+        if let Some(entry) = self.entries.try_remove(id) {
+            if entry.evicted {
+                self.closing -= 1;
+            } else {
+                self.networks.remove(entry.client, id);
+            }
+        }
+    }
+
+    /// From here on the connection counts for no network.
+    fn evict(&mut self, id: usize) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        if !entry.evicted {
+            entry.evicted = true;
+            entry.handle.evict();
+            self.networks.remove(entry.client, id);
+            self.closing += 1;
+        }
+    }
+
+    /// The connection that has to make room for another, if one has to.
+    fn victim(&mut self, now: Instant) -> Option<usize> {
+        self.turn = self.turn.wrapping_add(1);
+        let (slots, ids) = self.networks.heaviest(self.turn)?;
+        let candidates = sample(ids.len(), self.turn).filter_map(|at| ids.get_index(at).copied());
+        let heaviest = self.best(candidates, slots >= MANY, now);
+        // Where no network holds many, any connection that makes no progress will do.
+        heaviest.or_else(|| {
+            let all = sample(self.entries.capacity(), self.turn);
+            self.best(all, false, now)
+        })
+    }
+
+    /// The same among the connections of one address, but for the one that is there already.
+    fn victim_of(&mut self, client: IpAddr, but: usize, now: Instant) -> Option<usize> {
+        self.turn = self.turn.wrapping_add(1);
+        let ids = self.networks.ids(client)?;
+        let candidates = sample(ids.len(), self.turn).filter_map(|at| ids.get_index(at).copied());
+        self.best(candidates.filter(|id| *id != but), false, now)
+    }
+
+    /// The candidate that is needed least: settled before busy, what waits before what works, and the
+    /// longest without progress first. One that is not settled only of clients, and only where that is
+    /// `allowed`.
+    fn best(
+        &self,
+        candidates: impl Iterator<Item = usize>,
+        unsettled_allowed: bool,
+        now: Instant,
+    ) -> Option<usize> {
+        candidates
+            .filter_map(|id| {
+                let entry = self.entries.get(id).filter(|entry| !entry.evicted)?;
+                let (stage, since) = entry.handle.progress();
+                let unsettled = now.saturating_duration_since(since) < SETTLED_AFTER;
+                (!unsettled || unsettled_allowed && entry.is_client)
+                    .then_some((unsettled, need(stage), since, id))
+            })
+            .min()
+            .map(|(.., id)| id)
+    }
+}
+
+/// How much a connection in this stage is needed by its client.
+fn need(stage: Stage) -> u8 {
+    match stage {
+        Stage::Closing | Stage::Lingering | Stage::Closed => 0,
+        Stage::Idle | Stage::Hibernating => 1,
+        Stage::ProxyHeader | Stage::Handshake | Stage::AwaitingRequest => 2,
+        Stage::ReadingHead | Stage::Responding => 3,
+    }
+}
+
+/// Positions below `length`, at most [`SAMPLE`] of them, others at each turn.
+fn sample(length: usize, turn: usize) -> impl Iterator<Item = usize> {
+    let start = turn.wrapping_mul(SAMPLE);
+    (0..length.min(SAMPLE)).map(move |step| start.wrapping_add(step) % length)
+}
+
+/// Which connections each network holds.
+#[derive(Debug, Default)]
+struct Networks {
+    sites: HashMap<IpAddr, Site>,
+    /// The sites by the number of their slots.
+    by_slots: BTreeSet<(usize, IpAddr)>,
+    /// The slots of each customer of an IPv6 site.
+    customers: HashMap<IpAddr, usize>,
+}
+
+/// An IPv4 /24 or an IPv6 /48.
+#[derive(Debug, Default)]
+struct Site {
+    slots: usize,
+    /// The connections of each address: IPv4 /32, IPv6 /64.
+    addresses: IndexMap<IpAddr, IndexSet<usize>>,
+}
+
+impl Networks {
+    fn insert(&mut self, client: IpAddr, id: usize) {
+        let [site_key, customer, address] = networks_of(client);
+        let site = self.sites.entry(site_key).or_default();
+        site.addresses.entry(address).or_default().insert(id);
+        self.by_slots.remove(&(site.slots, site_key));
+        site.slots += 1;
+        self.by_slots.insert((site.slots, site_key));
+        if client.to_canonical().is_ipv6() {
+            *self.customers.entry(customer).or_default() += 1;
+        }
+    }
+
+    fn remove(&mut self, client: IpAddr, id: usize) {
+        let [site_key, customer, address] = networks_of(client);
+        let Some(site) = self.sites.get_mut(&site_key) else { return };
+        if let Some(ids) = site.addresses.get_mut(&address) {
+            ids.swap_remove(&id);
+            if ids.is_empty() {
+                site.addresses.swap_remove(&address);
+            }
+        }
+        self.by_slots.remove(&(site.slots, site_key));
+        site.slots -= 1;
+        if site.slots == 0 {
+            self.sites.remove(&site_key);
+        } else {
+            self.by_slots.insert((site.slots, site_key));
+        }
+        if let Some(slots) = self.customers.get_mut(&customer) {
+            *slots -= 1;
+            if *slots == 0 {
+                self.customers.remove(&customer);
+            }
+        }
+    }
+
+    /// The connections of an address.
+    fn ids(&self, client: IpAddr) -> Option<&IndexSet<usize>> {
+        let [site, _, address] = networks_of(client);
+        self.sites.get(&site)?.addresses.get(&address)
+    }
+
+    /// How many connections an address has beside this one.
+    fn of(&self, client: IpAddr, but: usize) -> usize {
+        self.ids(client).map_or(0, |ids| ids.len() - usize::from(ids.contains(&but)))
+    }
+
+    /// The site that holds the most slots: how many, and the connections of the heaviest address of
+    /// its heaviest customer.
+    fn heaviest(&self, turn: usize) -> Option<(usize, &IndexSet<usize>)> {
+        let (slots, site) = self.by_slots.last()?;
+        let addresses = &self.sites.get(site)?.addresses;
+        let candidates =
+            sample(addresses.len(), turn).filter_map(|at| addresses.get_index(at));
+        let weight = |address: IpAddr, ids: &IndexSet<usize>| {
+            let [_, customer, _] = networks_of(address);
+            (self.customers.get(&customer).copied(), ids.len())
+        };
+        let heaviest = candidates.max_by_key(|(address, ids)| weight(**address, ids))?;
+        Some((*slots, heaviest.1))
+    }
+}
+
+/// The site, the customer and the address to which a client belongs. An IPv4 address is its own
+/// customer.
+fn networks_of(client: IpAddr) -> [IpAddr; 3] {
+    match client.to_canonical() {
+        IpAddr::V4(address) => {
+            let site = Ipv4Addr::from_bits(address.to_bits() & (u32::MAX << 8));
+            [site.into(), address.into(), address.into()]
+        }
+        IpAddr::V6(address) => [48, 56, 64].map(|length| {
+            Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << (128 - length))).into()
+        }),
     }
 }
 
@@ -217,20 +414,39 @@ const _: () = assert!(ConnectionState::ALL.len() == 3);
 
 #[cfg(test)]
 mod tests {
+    use super::super::state::Event;
     use super::*;
+    use proptest::prelude::*;
 
     fn slots(limit: usize, per_address: usize) -> Arc<Slots> {
         Slots::new(limit, per_address, Arc::new(Metrics::new()))
     }
 
+    fn admitted(slots: &Arc<Slots>, client: &str) -> Result<Slot, TooMany> {
+        let client = client.parse().unwrap();
+        let mut slot = slots.take(client, &Arc::new(Handle::new()));
+        slot.admit(client, true).map(|()| slot)
+    }
+
+    /// A time at which every connection of the test has settled.
+    fn later() -> Instant {
+        Instant::now() + 2 * SETTLED_AFTER
+    }
+
+    fn victim(slots: &Slots, now: Instant) -> Option<IpAddr> {
+        let mut table = slots.lock();
+        let id = table.victim(now)?;
+        table.entries.get(id).map(|entry| entry.client)
+    }
+
     #[tokio::test]
-    async fn a_freed_place_is_for_who_waits() {
+    async fn a_freed_slot_ends_the_wait() {
         let slots = slots(1, 1);
-        slots.room().await;
-        let first = slots.take();
+        slots.available().await;
+        let first = admitted(&slots, "192.0.2.1").unwrap();
         let waiting = tokio::spawn({
             let slots = Arc::clone(&slots);
-            async move { slots.room().await }
+            async move { slots.available().await }
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
@@ -241,18 +457,172 @@ mod tests {
     #[test]
     fn an_ipv6_client_is_its_network() {
         let slots = slots(10, 1);
-        let activity = || Arc::new(Activity::new());
-        let enter = |address: &str| {
-            let mut slot = slots.take();
-            slot.enter(&activity());
-            slot.belongs_to(address.parse().unwrap()).map(|()| slot)
-        };
-        let first = enter("2001:db8::1").unwrap();
-        assert!(enter("2001:db8::ffff").is_err());
-        let other = enter("2001:db8:0:1::1").unwrap();
-        let mapped = enter("::ffff:192.0.2.1").unwrap();
-        assert!(enter("192.0.2.1").is_err());
+        let first = admitted(&slots, "2001:db8::1").unwrap();
+        assert!(admitted(&slots, "2001:db8::ffff").is_err());
+        let other = admitted(&slots, "2001:db8:0:1::1").unwrap();
+        let mapped = admitted(&slots, "::ffff:192.0.2.1").unwrap();
+        assert!(admitted(&slots, "192.0.2.1").is_err());
         drop((first, other, mapped));
-        assert!(enter("2001:db8::ffff").is_ok());
+        assert!(admitted(&slots, "2001:db8::ffff").is_ok());
+    }
+
+    #[test]
+    fn the_network_with_the_most_slots_gives_one_back() {
+        let slots = slots(1000, 1000);
+        let add = |client: String| admitted(&slots, &client).unwrap();
+        // One link of one customer among others, in a site that holds more than any other.
+        let mut held: Vec<Slot> = (0..20).map(|n| add(format!("2001:db8:1:{n:02x}00::1"))).collect();
+        held.extend((0..30).map(|n| add(format!("2001:db8:1:ff{n:02x}::1"))));
+        held.extend((0..20).map(|_| add("2001:db8:1:ff07::1".into())));
+        held.extend((0..60).map(|_| add("192.0.2.1".into())));
+        assert_eq!(victim(&slots, Instant::now()), Some("2001:db8:1:ff07::1".parse().unwrap()));
+        drop(held);
+        assert_eq!(victim(&slots, later()), None);
+    }
+
+    #[test]
+    fn where_no_network_holds_many_only_what_has_settled_makes_room() {
+        let slots = slots(1000, 1000);
+        let held: Vec<Slot> =
+            (0..100).map(|n| admitted(&slots, &format!("192.0.{n}.1")).unwrap()).collect();
+        assert_eq!(victim(&slots, Instant::now()), None);
+        assert!(victim(&slots, later()).is_some());
+        drop(held);
+    }
+
+    #[test]
+    fn the_connections_of_a_proxy_make_room_only_when_they_have_settled() {
+        let slots = slots(1000, 1);
+        let proxy = "192.0.2.1".parse().unwrap();
+        let mut held = Vec::new();
+        for _ in 0..2 * MANY {
+            let mut slot = slots.take(proxy, &Arc::new(Handle::new()));
+            slot.admit(proxy, false).unwrap();
+            held.push(slot);
+        }
+        assert_eq!(victim(&slots, Instant::now()), None);
+        assert_eq!(victim(&slots, later()), Some(proxy));
+    }
+
+    #[test]
+    fn what_waits_makes_room_before_what_works() {
+        let slots = slots(1000, 1000);
+        let client = "192.0.2.1".parse().unwrap();
+        let connection = |events: &[Event]| {
+            let handle = Arc::new(Handle::new());
+            for event in events {
+                handle.on(*event);
+            }
+            let mut slot = slots.take(client, &handle);
+            slot.admit(client, true).unwrap();
+            slot
+        };
+        let ready = Event::Ready { multiplexed: false };
+        let answered = [ready, Event::Request, Event::Responded { last: false }];
+        let responding = connection(&[ready, Event::Request]);
+        let reading = connection(&[ready, Event::Read { heads: 0, partial: 3 }]);
+        let waiting = connection(&[ready]);
+        let idle = connection(&answered);
+        let closing = connection(&[ready, Event::Request, Event::Responded { last: true }]);
+        let mut order = Vec::new();
+        while let Some(id) = { slots.lock().victim(later()) } {
+            slots.lock().evict(id);
+            order.push(id);
+        }
+        let expected = [&closing, &idle, &waiting, &responding, &reading].map(|slot| slot.id);
+        assert_eq!(order, expected);
+    }
+
+    #[test]
+    fn evicted_connections_that_do_not_close_bound_what_is_accepted() {
+        let slots = slots(100, 1000);
+        let held: Vec<Slot> = (0..100).map(|_| admitted(&slots, "192.0.2.1").unwrap()).collect();
+        let evicted = (0..100).filter(|_| slots.evict()).count();
+        assert_eq!(evicted, CLOSING);
+        assert!(slots.lock().is_available());
+        drop(held);
+        assert_eq!(slots.lock().closing, 0);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Open(IpAddr),
+        /// The connection turns out to come from another client.
+        Identify(usize, IpAddr),
+        Close(usize),
+        Evict,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let address = prop_oneof![
+            (0_u8..4, 0_u8..4).prop_map(|(site, host)| IpAddr::from([10, 0, site, host])),
+            (0_u16..3, 0_u16..3, 0_u16..3).prop_map(|(site, customer, link)| {
+                IpAddr::from([0x2001, 0xdb8, site, customer << 8 | link, 0, 0, 0, 1])
+            }),
+        ];
+        prop_oneof![
+            6 => address.clone().prop_map(Step::Open),
+            2 => (any::<usize>(), address).prop_map(|(at, address)| Step::Identify(at, address)),
+            2 => any::<usize>().prop_map(Step::Close),
+            2 => Just(Step::Evict),
+        ]
+    }
+
+    proptest! {
+        /// Against a list of open connections: what is counted is what is there, and a victim is of
+        /// a site that no other holds more slots than.
+        #[test]
+        fn the_table_counts_what_is_open(steps in prop::collection::vec(step(), 0..120)) {
+            let slots = slots(10_000, 10_000);
+            let mut open: Vec<(Slot, IpAddr, bool)> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Open(client) => {
+                        let slot = slots.take(client, &Arc::new(Handle::new()));
+                        open.push((slot, client, false));
+                    }
+                    Step::Identify(at, client) if !open.is_empty() => {
+                        let at = at % open.len();
+                        let (slot, address, _) = &mut open[at];
+                        prop_assert!(slot.admit(client, true).is_ok());
+                        *address = client;
+                    }
+                    Step::Close(at) if !open.is_empty() => {
+                        let at = at % open.len();
+                        drop(open.swap_remove(at));
+                    }
+                    Step::Evict => {
+                        let victim = slots.lock().victim(later());
+                        let counted = open.iter().filter(|(.., evicted)| !evicted);
+                        let mut sites: HashMap<IpAddr, usize> = HashMap::new();
+                        for (_, client, _) in counted {
+                            *sites.entry(networks_of(*client)[0]).or_default() += 1;
+                        }
+                        let most = sites.values().max().copied();
+                        prop_assert_eq!(victim.is_some(), most.is_some());
+                        if let Some(id) = victim {
+                            let it = open.iter_mut().find(|(slot, ..)| slot.id == id).unwrap();
+                            prop_assert!(!it.2);
+                            it.2 = true;
+                            prop_assert_eq!(sites.get(&networks_of(it.1)[0]).copied(), most);
+                            slots.lock().evict(id);
+                        }
+                    }
+                    _ => {}
+                }
+                let table = slots.lock();
+                prop_assert_eq!(table.entries.len(), open.len());
+                let evicted = open.iter().filter(|(.., evicted)| *evicted).count();
+                prop_assert_eq!(table.closing, evicted);
+                let counted: usize = table.networks.sites.values().map(|site| site.slots).sum();
+                prop_assert_eq!(counted, open.len() - evicted);
+                let listed = table.networks.sites.values().flat_map(|site| site.addresses.values());
+                prop_assert_eq!(listed.map(IndexSet::len).sum::<usize>(), counted);
+            }
+            drop(open);
+            let table = slots.lock();
+            prop_assert!(table.networks.sites.is_empty() && table.networks.by_slots.is_empty());
+            prop_assert!(table.networks.customers.is_empty());
+        }
     }
 }

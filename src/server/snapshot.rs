@@ -43,6 +43,11 @@ impl Snapshot {
         }
     }
 
+    /// Whether requests are logged.
+    pub(super) fn logs_requests(&self) -> bool {
+        self.settings.log.requests && tracing::enabled!(tracing::Level::INFO)
+    }
+
     /// Whether the plain listeners only send browsers on to https.
     pub(super) fn http_leads_to_https(&self) -> bool {
         !self.settings.listen.https.is_empty()

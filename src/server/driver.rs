@@ -1,0 +1,196 @@
+//! Drives one connection after its handshake: polls its protocol, and does what its state demands.
+
+use super::connection::Context as Connection;
+use super::state::{Action, Event};
+use crate::observe::{ConnectionError, Deadline, Label, Limit, Status};
+use std::error::Error as _;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+use tokio::time::{Sleep, timeout};
+
+/// How long a deadline waits for bytes that may have arrived before it expired.
+const LATE_BYTES: Duration = Duration::from_millis(5);
+
+/// A connection in either version.
+pub(super) trait Protocol: Future<Output = hyper::Result<()>> + Unpin {
+    /// Announces that no further request is accepted, where that loses none.
+    fn announce_last(&mut self);
+    /// Closes in order, as soon as what was accepted is answered.
+    fn shutdown(&mut self);
+    /// Gives back what is not needed to wait.
+    fn hibernate(&mut self);
+}
+
+/// Owns a connection to its end.
+pub(super) struct ConnectionDriver<P> {
+    context: Arc<Connection>,
+    protocol: P,
+    draining: bool,
+}
+
+/// Why the driver has to act.
+enum Wakeup {
+    Deadline,
+    /// Evicted, or the settings changed.
+    Woken,
+    Drain,
+    Ended(hyper::Result<()>),
+}
+
+impl<P: Protocol> ConnectionDriver<P> {
+    pub(super) fn new(context: Arc<Connection>, protocol: P) -> Self {
+        Self { context, protocol, draining: false }
+    }
+
+    pub(super) async fn run(mut self) {
+        let context = Arc::clone(&self.context);
+        let mut timer = pin!(tokio::time::sleep_until(self.deadline().into()));
+        let mut drain = pin!(context.drain.cancelled());
+        let mut woken = pin!(context.handle.woken());
+        loop {
+            let wakeup = poll_fn(|cx| {
+                // The protocol last: a flood that never lets it rest would use up the task's budget
+                // each time, and the deadline would never be looked at.
+                if timer.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Wakeup::Deadline);
+                }
+                if woken.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Wakeup::Woken);
+                }
+                if !self.draining && drain.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Wakeup::Drain);
+                }
+                if let Poll::Ready(ended) = Pin::new(&mut self.protocol).poll(cx) {
+                    return Poll::Ready(Wakeup::Ended(ended));
+                }
+                // A later deadline is noticed when the earlier one has passed.
+                let deadline = self.deadline().into();
+                if deadline < timer.deadline() {
+                    timer.as_mut().reset(deadline);
+                    if timer.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(Wakeup::Deadline);
+                    }
+                }
+                Poll::Pending
+            })
+            .await;
+            let goes_on = match wakeup {
+                Wakeup::Ended(ended) => return self.ended(ended),
+                Wakeup::Deadline => match self.late_bytes().await {
+                    Some(ended) => return self.ended(ended),
+                    None => self.deadline_passed(),
+                },
+                Wakeup::Woken if self.context.handle.is_evicted() => {
+                    // What can be said at once is said; the slot is needed.
+                    self.context.handle.on(Event::Evict);
+                    self.protocol.shutdown();
+                    let _ = timeout(Duration::ZERO, &mut self.protocol).await;
+                    return;
+                }
+                Wakeup::Woken => {
+                    woken.set(context.handle.woken());
+                    true
+                }
+                Wakeup::Drain => {
+                    self.draining = true;
+                    let grace = self.context.snapshot().settings.shutdown.grace;
+                    let action = self.context.handle.on(Event::Drain { grace });
+                    self.perform(action)
+                }
+            };
+            if !goes_on {
+                return;
+            }
+            rearm(timer.as_mut(), self.deadline());
+        }
+    }
+
+    /// What arrived while the process was stopped or the machine was busy was in time, and counts
+    /// first. Timers may fire before sockets are read; a second one does not.
+    async fn late_bytes(&mut self) -> Option<hyper::Result<()>> {
+        if self.deadline() > Instant::now() {
+            return None;
+        }
+        timeout(LATE_BYTES, &mut self.protocol).await.ok()
+    }
+
+    /// Does what is due. Returns whether the connection goes on.
+    fn deadline_passed(&mut self) -> bool {
+        let (action, expired) = {
+            let snapshot = self.context.snapshot();
+            self.context.handle.on_timer(&snapshot.settings.limits)
+        };
+        if let Some(deadline) = expired {
+            self.count(deadline);
+        }
+        self.perform(action)
+    }
+
+    fn perform(&mut self, action: Action) -> bool {
+        match action {
+            Action::Hibernate => self.protocol.hibernate(),
+            Action::AnnounceLast => self.protocol.announce_last(),
+            Action::Shutdown => self.protocol.shutdown(),
+            Action::Drop => return false,
+            Action::Continue | Action::Discard | Action::Refuse => {}
+        }
+        true
+    }
+
+    fn deadline(&self) -> Instant {
+        self.context.handle.deadline(&self.context.snapshot().settings.limits)
+    }
+
+    fn count(&self, stage: Deadline) {
+        self.context.shared.metrics.deadlines.count(stage);
+        tracing::debug!(event = "deadline", stage = stage.value(), client = %self.context.client);
+    }
+
+    /// Counts what hyper answered by itself.
+    fn ended(&self, ended: hyper::Result<()>) {
+        let Err(error) = ended else { return };
+        let metrics = &self.context.shared.metrics;
+        if error.is_parse_too_large() {
+            metrics.limits.count(Limit::HeaderBytes);
+            metrics.requests.count(Status::HeaderFieldsTooLarge);
+        } else if error.is_parse() {
+            metrics.requests.count(Status::BadRequest);
+        }
+        let reason = reason(&error);
+        metrics.connection_errors.count(reason);
+        tracing::debug!(
+            event = "connection_error",
+            reason = reason.value(),
+            client = %self.context.client,
+        );
+    }
+}
+
+fn rearm(timer: Pin<&mut Sleep>, deadline: Instant) {
+    timer.reset(deadline.into());
+}
+
+/// One value of an enum: hyper's own text may quote the request.
+fn reason(error: &hyper::Error) -> ConnectionError {
+    let source = error.source();
+    let h2 = source.and_then(|source| source.downcast_ref::<h2::Error>());
+    let io = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+    if error.is_parse_too_large() {
+        ConnectionError::HeadTooLarge
+    } else if error.is_parse() {
+        ConnectionError::Malformed
+    } else if error.is_incomplete_message() {
+        ConnectionError::Incomplete
+    } else if h2.is_some_and(|error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+        || io.is_some_and(|error| error.kind() == std::io::ErrorKind::QuotaExceeded)
+    {
+        ConnectionError::Flood
+    } else if h2.is_some_and(|error| !error.is_io()) {
+        ConnectionError::Protocol
+    } else {
+        ConnectionError::Io
+    }
+}

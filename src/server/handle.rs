@@ -1,0 +1,96 @@
+//! What a connection shares with its protocol, its service and the slot table.
+
+use super::state::{Action, Event, Lifecycle, Stage};
+use crate::config::Limits;
+use crate::observe::{ConnectionState, Deadline};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// The state of one connection, with the clock. All events come from the connection's own task,
+/// so that the lock is free but for a look from the slot table.
+#[derive(Debug)]
+pub(super) struct Handle {
+    lifecycle: Mutex<Lifecycle>,
+    evicted: AtomicBool,
+    wake: Notify,
+}
+
+impl Handle {
+    /// A connection that is accepted now.
+    pub(super) fn new() -> Self {
+        Self {
+            lifecycle: Mutex::new(Lifecycle::new(Instant::now())),
+            evicted: AtomicBool::new(false),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Reports an event.
+    pub(super) fn on(&self, event: Event) -> Action {
+        self.lock().on(event, Instant::now())
+    }
+
+    /// Does what is due. Also returns the deadline that expired, if one did.
+    pub(super) fn on_timer(&self, limits: &Limits) -> (Action, Option<Deadline>) {
+        self.lock().on_timer(Instant::now(), limits)
+    }
+
+    /// When something is due next.
+    pub(super) fn deadline(&self, limits: &Limits) -> Instant {
+        self.lock().deadline(limits)
+    }
+
+    /// Whether the next response has to announce that it is the last (HTTP/1).
+    pub(super) fn is_draining(&self) -> bool {
+        self.lock().is_draining()
+    }
+
+    /// How long ago the connection was accepted.
+    pub(super) fn age(&self) -> Duration {
+        self.lock().age(Instant::now())
+    }
+
+    /// What `/metrics` shows.
+    pub(super) fn state(&self) -> ConnectionState {
+        self.lock().state()
+    }
+
+    /// The stage, and since when it has made no progress in it.
+    pub(super) fn progress(&self) -> (Stage, Instant) {
+        self.lock().progress()
+    }
+
+    /// Ends the connection, since another one needs its slot.
+    pub(super) fn evict(&self) {
+        self.evicted.store(true, Relaxed);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn is_evicted(&self) -> bool {
+        self.evicted.load(Relaxed)
+    }
+
+    /// Makes the connection look at its deadlines, which may have changed.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Resolves when the connection was evicted or its deadlines may have changed.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Resolves when the connection was evicted.
+    pub(super) async fn evicted(&self) {
+        while !self.is_evicted() {
+            self.woken().await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lifecycle> {
+        // A transition cannot panic half-way.
+        self.lifecycle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

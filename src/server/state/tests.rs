@@ -1,0 +1,470 @@
+//! The laws of [`super::Lifecycle`], over random connections at random times.
+//!
+//! The connections come from a model of what hyper and the I/O do: HTTP/1 parses one buffered head at a
+//! time and none after the last response, a write may stall, and timers fire late.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::VecDeque;
+
+fn limits() -> Limits {
+    Limits {
+        connections: 10,
+        connections_per_address: 10,
+        handshake_timeout: Duration::from_secs(10),
+        request_timeout: Duration::from_secs(15),
+        idle_timeout: Duration::from_secs(30),
+        connection_age: Duration::from_mins(10),
+        header_bytes: 65_536,
+        header_fields: 100,
+        query_bytes: 32_768,
+        form_bytes: 32_768,
+    }
+}
+
+/// What the outside does next.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Time passes, and all deadlines in it are kept.
+    Wait(u64),
+    /// Bytes arrive: so many heads, so many bytes of a further one, each head asking to close or not.
+    Read { heads: Vec<bool>, partial: usize },
+    /// hyper polls its connection.
+    Poll,
+    /// The pending response, if there is one, is ready.
+    Complete,
+    Stall,
+    Flush,
+    Drain,
+    Evict,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => prop_oneof![0_u64..400, 0_u64..40_000].prop_map(Step::Wait),
+        4 => (prop::collection::vec(prop::bool::weighted(0.2), 0..3), 0_usize..200)
+            .prop_filter("some bytes", |(heads, partial)| !heads.is_empty() || *partial > 0)
+            .prop_map(|(heads, partial)| Step::Read { heads, partial }),
+        6 => Just(Step::Poll),
+        2 => Just(Step::Complete),
+        1 => Just(Step::Stall),
+        2 => Just(Step::Flush),
+        1 => Just(Step::Drain),
+        1 => prop::bool::weighted(0.1).prop_map(|evict| if evict { Step::Evict } else { Step::Poll }),
+    ]
+}
+
+/// An HTTP/1 connection with its hyper and its driver.
+struct Model {
+    life: Lifecycle,
+    now: Instant,
+    /// Heads that hyper has in its buffer, and whether each asks to close.
+    buffered: VecDeque<bool>,
+    partial: usize,
+    /// hyper has a response that is not ready.
+    pending: Option<bool>,
+    /// The last response was handed over.
+    last_sent: bool,
+    stalled: bool,
+    hibernating: bool,
+    over: bool,
+}
+
+impl Model {
+    fn new() -> Self {
+        let now = Instant::now();
+        let mut life = Lifecycle::new(now);
+        life.on(Event::Ready { multiplexed: false }, now);
+        Self {
+            life,
+            now,
+            buffered: VecDeque::new(),
+            partial: 0,
+            pending: None,
+            last_sent: false,
+            stalled: false,
+            hibernating: false,
+            over: false,
+        }
+    }
+
+    fn on(&mut self, event: Event) -> Action {
+        self.life.on(event, self.now)
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Wait(ms) => self.wait(Duration::from_millis(ms)),
+            Step::Read { heads, partial } => {
+                // A head that was begun is completed first.
+                let count = u32::try_from(heads.len()).unwrap();
+                let partial = if heads.is_empty() { self.partial + partial } else { partial };
+                match self.on(Event::Read { heads: count, partial }) {
+                    Action::Discard => {}
+                    _ => {
+                        assert!(!self.last_sent, "bytes are given to hyper after the last response");
+                        self.hibernating = false;
+                        self.buffered.extend(heads);
+                        self.partial = partial;
+                    }
+                }
+            }
+            Step::Poll => self.poll(),
+            Step::Complete => {
+                if let Some(close) = self.pending.take() {
+                    self.on(Event::Completed(Pending::Form));
+                    self.respond(close);
+                    self.poll();
+                }
+            }
+            Step::Stall => {
+                self.stalled = true;
+                self.on(Event::WriteStalled);
+            }
+            Step::Flush => {
+                self.stalled = false;
+                self.on(Event::WriteFlushed);
+                self.poll();
+            }
+            Step::Drain => {
+                self.on(Event::Drain { grace: Duration::from_secs(30) });
+            }
+            Step::Evict => self.over |= self.on(Event::Evict) == Action::Drop,
+        }
+        self.laws();
+    }
+
+    /// hyper parses what it has; every third request takes time.
+    fn poll(&mut self) {
+        while !self.over && self.pending.is_none() && !self.stalled && !self.last_sent {
+            let Some(close) = self.buffered.pop_front() else { break };
+            if self.on(Event::Request) == Action::Refuse {
+                self.over = true;
+                return;
+            }
+            if self.buffered.len() % 3 == 2 {
+                assert_eq!(self.on(Event::Pending(Pending::Form)), Action::Continue);
+                self.pending = Some(close);
+            } else {
+                self.respond(close);
+            }
+        }
+        if self.last_sent && !self.stalled && self.life.stage < Stage::Lingering {
+            self.on(Event::ShutdownStarted);
+            self.on(Event::ShutdownSent);
+        }
+    }
+
+    fn respond(&mut self, close: bool) {
+        let last = close || self.life.is_draining();
+        self.on(Event::Responded { last });
+        self.last_sent |= last;
+    }
+
+    /// Lets time pass and keeps every deadline in it.
+    fn wait(&mut self, duration: Duration) {
+        let until = self.now + duration;
+        for turn in 0.. {
+            let at = self.life.deadline(&limits());
+            if at > until || self.over {
+                break;
+            }
+            assert!(turn < 100, "a deadline that does nothing: {:?}", self.life);
+            self.now = self.now.max(at);
+            match self.life.on_timer(self.now, &limits()).0 {
+                Action::Drop => self.over = true,
+                Action::Hibernate => {
+                    assert!(self.buffered.is_empty() && self.partial == 0, "a byte is lost");
+                    assert!(!self.last_sent && self.pending.is_none() && !self.stalled);
+                    self.hibernating = true;
+                }
+                Action::Shutdown => {
+                    // hyper closes once it has nothing in hand.
+                    assert!(self.pending.is_none(), "a request is cut off");
+                    self.hibernating = false;
+                    self.last_sent = true;
+                    self.poll();
+                }
+                _ => {}
+            }
+            self.laws();
+        }
+        self.now = until;
+    }
+
+    fn laws(&mut self) {
+        let stage = self.life.stage;
+        if self.over {
+            return;
+        }
+        // Idle means that no byte of a further request was read.
+        if matches!(stage, Stage::Idle | Stage::Hibernating) {
+            assert!(self.buffered.is_empty() && self.partial == 0, "{stage:?} with bytes");
+            assert!(self.pending.is_none());
+        }
+        assert_eq!(self.hibernating, stage == Stage::Hibernating);
+        // Nothing is accepted after the last response.
+        if self.last_sent {
+            assert!(stage >= Stage::Closing, "{stage:?} after the last response");
+            let mut copy = self.life.clone();
+            assert_eq!(copy.on(Event::Request, self.now), Action::Refuse);
+            let read = Event::Read { heads: 1, partial: 0 };
+            assert_eq!(copy.on(read, self.now), Action::Discard);
+        }
+        // Every state has a deadline, and none is far.
+        let far = limits().connection_age + Duration::from_mins(2);
+        assert!(self.life.deadline(&limits()) <= self.now + far);
+    }
+
+    /// Without any further event but the end of what is pending, the deadlines end it.
+    fn ends(mut self) {
+        for _ in 0..100 {
+            if self.over {
+                return;
+            }
+            let next = self.life.deadline(&limits());
+            self.wait(next.saturating_duration_since(self.now));
+        }
+        panic!("it does not end: {:?}", self.life);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_laws_hold_over_http1(steps in prop::collection::vec(step(), 0..40)) {
+        let mut model = Model::new();
+        for step in steps {
+            if model.over {
+                return Ok(());
+            }
+            model.step(step);
+        }
+        model.ends();
+    }
+
+    /// HTTP/2: any number of streams, taken back or answered in any order.
+    #[test]
+    fn the_laws_hold_over_http2(steps in prop::collection::vec((0_u8..9, 0_u64..20_000), 0..60)) {
+        let mut now = Instant::now();
+        let mut life = Lifecycle::new(now);
+        life.on(Event::Ready { multiplexed: true }, now);
+        let (mut forms, mut checks) = (0_u32, 0_u32);
+        for (kind, ms) in steps {
+            match kind {
+                0 | 1 => {
+                    if life.on(Event::Request, now) == Action::Continue {
+                        life.on(Event::Responded { last: false }, now);
+                    }
+                }
+                2 | 3 => {
+                    let pending = if kind == 2 { Pending::Form } else { Pending::SelfCheck };
+                    if life.on(Event::Request, now) == Action::Continue {
+                        let count = if kind == 2 { &mut forms } else { &mut checks };
+                        let few = if kind == 2 { PENDING_FORMS } else { PENDING_SELF_CHECKS };
+                        let accepted = life.on(Event::Pending(pending), now) == Action::Continue;
+                        prop_assert_eq!(accepted, *count < few);
+                        if accepted {
+                            *count += 1;
+                        } else {
+                            life.on(Event::Responded { last: false }, now);
+                        }
+                    }
+                }
+                4 if forms > 0 => {
+                    forms -= 1;
+                    life.on(Event::Completed(Pending::Form), now);
+                    life.on(Event::Responded { last: false }, now);
+                }
+                5 if checks > 0 => {
+                    checks -= 1;
+                    life.on(Event::Completed(Pending::SelfCheck), now);
+                    life.on(Event::Responded { last: false }, now);
+                }
+                6 => {
+                    life.on(Event::Drain { grace: Duration::from_secs(30) }, now);
+                }
+                _ => {}
+            }
+            now += Duration::from_millis(ms);
+            let (action, _) = life.on_timer(now, &limits());
+            prop_assert_ne!(action, Action::Hibernate);
+            if action == Action::Drop {
+                return Ok(());
+            }
+            if matches!(life.stage, Stage::Idle) {
+                prop_assert_eq!((forms, checks, life.in_flight), (0, 0, 0));
+            }
+        }
+        for _ in 0..100 {
+            now = now.max(life.deadline(&limits()));
+            if life.on_timer(now, &limits()).0 == Action::Drop {
+                return Ok(());
+            }
+        }
+        prop_assert!(false, "it does not end: {:?}", life);
+    }
+}
+
+/// A connection that is ready now, and that time.
+fn ready(multiplexed: bool) -> (Lifecycle, Instant) {
+    let now = Instant::now();
+    let mut life = Lifecycle::new(now);
+    life.on(Event::Ready { multiplexed }, now);
+    (life, now)
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What the next deadline is, how long after `now`, and what it does.
+fn due(life: &Lifecycle, now: Instant) -> (Duration, Action, Option<Deadline>) {
+    let at = life.deadline(&limits());
+    let mut life = life.clone();
+    assert_eq!(life.on_timer(at - Duration::from_nanos(1), &limits()), (Action::Continue, None));
+    let (action, deadline) = life.on_timer(at, &limits());
+    (at - now, action, deadline)
+}
+
+#[test]
+fn every_stage_has_its_deadline() {
+    let (life, now) = ready(false);
+    let first = Some(Deadline::FirstRequest);
+    assert_eq!(due(&life, now), (15 * SECOND, Action::Drop, first));
+
+    let mut life = Lifecycle::new(now);
+    assert_eq!(due(&life, now), (10 * SECOND, Action::Drop, Some(Deadline::Handshake)));
+    life.on(Event::ProxyHeaderExpected, now + SECOND);
+    assert_eq!(due(&life, now), (10 * SECOND, Action::Drop, Some(Deadline::ProxyHeader)));
+    life.on(Event::ProxyHeaderRead, now + 2 * SECOND);
+    assert_eq!(due(&life, now), (10 * SECOND, Action::Drop, Some(Deadline::Handshake)));
+
+    let (mut life, now) = ready(false);
+    life.on(Event::Read { heads: 0, partial: 1 }, now + SECOND);
+    let (after, action, deadline) = due(&life, now + SECOND);
+    assert_eq!((action, deadline), (Action::Drop, first));
+    assert_eq!(after, SLOW_START + Duration::from_millis(2), "one byte at 500 a second");
+    life.on(Event::Read { heads: 0, partial: 5000 }, now + 2 * SECOND);
+    assert_eq!(due(&life, now + SECOND), (15 * SECOND, Action::Drop, first));
+    life.on(Event::Read { heads: 1, partial: 0 }, now + 3 * SECOND);
+    life.on(Event::Request, now + 3 * SECOND);
+    let response = Some(Deadline::Response);
+    assert_eq!(due(&life, now + 3 * SECOND), (15 * SECOND, Action::Drop, response));
+    life.on(Event::Responded { last: false }, now + 4 * SECOND);
+    assert_eq!(due(&life, now + 4 * SECOND), (HIBERNATE_AFTER, Action::Hibernate, None));
+    life.on_timer(now + 5 * SECOND, &limits());
+    let idle = Some(Deadline::Idle);
+    assert_eq!(due(&life, now + 4 * SECOND), (30 * SECOND, Action::Shutdown, idle));
+    life.on(Event::Read { heads: 0, partial: 1 }, now + 6 * SECOND);
+    assert_eq!(due(&life, now).2, Some(Deadline::Request));
+}
+
+#[test]
+fn a_partial_request_behind_another_has_the_deadline_of_a_request() {
+    let (mut life, now) = ready(false);
+    life.on(Event::Read { heads: 1, partial: 10 }, now);
+    life.on(Event::Request, now);
+    life.on(Event::Responded { last: false }, now);
+    let (after, action, deadline) = due(&life, now);
+    assert_eq!((action, deadline), (Action::Drop, Some(Deadline::Request)));
+    assert!(after < 6 * SECOND);
+    assert_eq!(life.state(), ConnectionState::Active);
+}
+
+#[test]
+fn an_idle_connection_over_http2_keeps_its_buffers() {
+    let (mut life, now) = ready(true);
+    life.on(Event::Request, now);
+    life.on(Event::Responded { last: false }, now);
+    assert_eq!(due(&life, now), (30 * SECOND, Action::Shutdown, Some(Deadline::Idle)));
+}
+
+#[test]
+fn further_requests_are_no_progress_of_those_whose_responses_are_not_taken() {
+    let (mut life, now) = ready(true);
+    life.on(Event::Request, now);
+    life.on(Event::BodyStarted, now);
+    life.on(Event::Responded { last: false }, now);
+    life.on(Event::Request, now + 10 * SECOND);
+    let response = Some(Deadline::Response);
+    assert_eq!(due(&life, now), (15 * SECOND, Action::Drop, response));
+    life.on(Event::BodyTaken, now + 12 * SECOND);
+    assert_eq!(due(&life, now), (27 * SECOND, Action::Drop, response));
+}
+
+#[test]
+fn a_stalled_write_ends_any_stage() {
+    let (mut life, now) = ready(false);
+    life.on(Event::Request, now);
+    life.on(Event::Responded { last: false }, now);
+    life.on(Event::WriteStalled, now);
+    life.on(Event::WriteStalled, now + 5 * SECOND);
+    let response = Some(Deadline::Response);
+    assert_eq!(due(&life, now), (15 * SECOND, Action::Drop, response));
+    life.on(Event::WriteFlushed, now);
+    assert_eq!(due(&life, now).1, Action::Hibernate);
+}
+
+#[test]
+fn what_is_pending_keeps_its_own_deadline_and_a_response_does_not() {
+    let (mut life, now) = ready(true);
+    life.on(Event::Request, now);
+    life.on(Event::Pending(Pending::SelfCheck), now);
+    let age = limits().connection_age;
+    assert_eq!(due(&life, now), (age, Action::AnnounceLast, Some(Deadline::Age)));
+    life.on(Event::Request, now);
+    assert_eq!(due(&life, now), (15 * SECOND, Action::Drop, Some(Deadline::Response)));
+}
+
+#[test]
+fn a_drain_gives_a_window_and_then_the_grace_period() {
+    let grace = Duration::from_secs(7);
+    let (mut idle, now) = ready(false);
+    assert!(!idle.is_draining());
+    assert_eq!(idle.on(Event::Drain { grace }, now), Action::AnnounceLast);
+    assert_eq!(idle.on(Event::Drain { grace }, now + SECOND), Action::Continue);
+    assert!(idle.is_draining());
+    assert_eq!(due(&idle, now), (DRAIN_WINDOW, Action::Shutdown, None));
+    let (mut busy, now) = ready(false);
+    busy.on(Event::Request, now);
+    busy.on(Event::Pending(Pending::Form), now);
+    busy.on(Event::Drain { grace }, now);
+    assert_eq!(due(&busy, now), (DRAIN_WINDOW + grace, Action::Drop, None));
+}
+
+#[test]
+fn the_last_response_closes_within_the_time_to_linger() {
+    let (mut life, now) = ready(false);
+    life.on(Event::Request, now);
+    life.on(Event::BodyStarted, now);
+    life.on(Event::Responded { last: true }, now);
+    assert_eq!(due(&life, now), (15 * SECOND, Action::Drop, None));
+    life.on(Event::BodyTaken, now + SECOND);
+    assert_eq!(due(&life, now), (SECOND + LINGER_TIMEOUT, Action::Drop, None));
+    life.on(Event::WriteStalled, now + SECOND);
+    assert_eq!(due(&life, now), (16 * SECOND, Action::Drop, None));
+    life.on(Event::WriteFlushed, now + 2 * SECOND);
+    life.on(Event::ShutdownStarted, now + 2 * SECOND);
+    life.on(Event::ShutdownSent, now + 2 * SECOND);
+    assert_eq!(due(&life, now + 2 * SECOND), (LINGER_TIMEOUT, Action::Drop, None));
+    assert_eq!(life.state(), ConnectionState::Idle);
+}
+
+#[test]
+fn http2_answers_what_was_sent_before_goaway_arrived() {
+    let (mut life, now) = ready(true);
+    life.on(Event::Drain { grace: SECOND }, now);
+    life.on_timer(now + DRAIN_WINDOW, &limits());
+    assert_eq!(life.stage, Stage::Closing);
+    assert_eq!(life.on(Event::Request, now + DRAIN_WINDOW), Action::Continue);
+    life.on(Event::ShutdownSent, now + DRAIN_WINDOW);
+    assert_eq!(life.on(Event::Request, now + DRAIN_WINDOW), Action::Refuse);
+}
+
+#[test]
+fn slow_arrivals_have_the_less_time_the_less_arrives() {
+    let limits = limits();
+    assert_eq!(arrival_timeout(0, &limits), SLOW_START);
+    assert_eq!(arrival_timeout(500, &limits), SLOW_START + SECOND);
+    assert_eq!(arrival_timeout(usize::MAX, &limits), limits.request_timeout);
+}

@@ -14,8 +14,9 @@
 //! | 2 | [`config`] | settings: sources, types, every problem with its place | redirect, outbound |
 //! | 1 | [`outbound`] | the one way out: dialer, TLS client, HTTP client | – |
 //! | 1 | [`redirect`] | **the heart, pure**: a request head in, a decision with a ready `Location` out | – |
-//! | 1 | [`report`] | checks and verdicts; text, JSON and HTML from the same report | – |
+//! | 1 | [`report`] | checks and verdicts; text, JSON and HTML from the same report | explain |
 //! | 1 | [`observe`] | log set-up, panics without payloads, every metric | – |
+//! | 0 | [`explain`] | the reference sections of `docs/`, by id; for terminals and HTML | – |
 //!
 //! A request walks `server::listen` → `server::connection` → `server::keeper`, which holds it to its
 //! deadlines → `server::service` → [`redirect`], and comes back as a response. Settings walk [`config`]
@@ -28,6 +29,7 @@
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod explain;
 pub mod observe;
 pub mod outbound;
 pub mod preflight;

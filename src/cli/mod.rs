@@ -4,6 +4,7 @@ mod check;
 mod completions;
 mod config;
 mod exit;
+mod explain;
 mod format;
 mod health;
 mod hmac;
@@ -49,6 +50,7 @@ enum Verb {
     Serve(serve::Serve),
     Check(Box<check::Args>),
     Preflight(Box<preflight::Args>),
+    Explain(explain::Args),
     Hmac(hmac::Args),
     Health(health::Health),
     Config(config::Config),
@@ -73,6 +75,7 @@ pub fn run() -> ExitCode {
         Some(Verb::Serve(serve)) => serve::run(&serve, file),
         Some(Verb::Check(args)) => check::run(&args, file),
         Some(Verb::Preflight(args)) => preflight::run(&args, file),
+        Some(Verb::Explain(args)) => explain::run(&args),
         Some(Verb::Hmac(args)) => hmac::run(&args),
         Some(Verb::Health(health)) => health::run(&health, file),
         Some(Verb::Config(config)) => config::run(&config, file),

@@ -178,7 +178,14 @@ fn row(check: &Check) -> Markup {
                     p class="detail" { (line) }
                 }
                 @if let Some(hint) = &check.hint {
-                    p class="hint" { b { "What to do: " } (hint) " — " (check.docs()) }
+                    p class="hint" { b { "What to do: " } (hint) }
+                }
+                @if let Some(explanation) = check.explanation() && check.status.needs_eyes() {
+                    details class="explanation" {
+                        summary { "Explanation of " code { (explanation.id) } }
+                        // From the documents, not from a report.
+                        (PreEscaped(explanation.html()))
+                    }
                 }
             }
         }
@@ -242,6 +249,25 @@ mod tests {
         let page = html(&[report]);
         assert!(!page.contains("<script"), "{page}");
         assert!(page.contains("&lt;script&gt;"), "{page}");
+    }
+
+    #[test]
+    fn only_what_needs_attention_is_explained_on_the_page() {
+        let page = |check| {
+            html(&[Report {
+                broken: None,
+                callback: "https://a.example/cb".to_owned(),
+                target: "https://b.example/cb".to_owned(),
+                started_at: jiff::Timestamp::UNIX_EPOCH,
+                duration: Duration::ZERO,
+                checks: vec![check],
+                switch: None,
+            }])
+        };
+        let failed = page(Check::new("redirect.cache", "").fail("no"));
+        assert!(failed.contains("<details class=\"explanation\">"), "{failed}");
+        assert!(failed.contains("<strong>Why:</strong> Browsers may store a 308"), "{failed}");
+        assert!(!page(Check::new("redirect.cache", "")).contains("class=\"explanation\""));
     }
 
     #[test]

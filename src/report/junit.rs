@@ -50,7 +50,7 @@ fn case(check: &Check) -> Markup {
 
 /// All that stands below the summary.
 fn more(check: &Check) -> String {
-    let hint = check.hint.as_ref().map(|hint| format!("hint: {hint} — {}", check.docs()));
+    let hint = check.hint_line();
     let lines =
         [(!check.subject.is_empty()).then(|| check.subject.clone()), check.detail.clone(), hint];
     lines.into_iter().flatten().collect::<Vec<_>>().join("\n")

@@ -1,7 +1,7 @@
 //! Checks and verdicts: what a prober found, in a shape that text, JSON, HTML, JUnit and Markdown
 //! are made from.
 //!
-//! A [`Check`] has a stable id; the id names the section of the README that explains it. No text
+//! A [`Check`] has a stable id; [`crate::explain`] has a section for each. No text
 //! in here holds a query value, code, state or token: whoever writes a check sees to that, and
 //! [`printable`] sees to it that nothing a server said can drive a terminal.
 
@@ -19,6 +19,7 @@ pub use markdown::markdown;
 pub use switch::SwitchPlan;
 pub use text::text;
 
+use crate::explain::{self, Explanation};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;
@@ -275,11 +276,28 @@ impl Check {
         self
     }
 
-    /// Where the check is explained.
+    /// The id to pass to `callback-edge explain`: that of the provider state, where there is one.
+    pub fn explain_id(&self) -> Cow<'_, str> {
+        match self.state {
+            Some(state) => format!("state.{state}").into(),
+            None => Cow::Borrowed(&*self.id),
+        }
+    }
+
+    /// The hint, and where to read more.
+    fn hint_line(&self) -> Option<String> {
+        let hint = self.hint.as_ref()?;
+        Some(format!("hint: {hint} (callback-edge explain {})", self.explain_id()))
+    }
+
+    /// The section of the documents that explains the check.
+    fn explanation(&self) -> Option<&'static Explanation> {
+        explain::find(&self.explain_id())
+    }
+
+    /// The file and the anchor of that section.
     pub fn docs(&self) -> String {
-        // `integration.<key>` is one section for all keys.
-        let section = if self.id.starts_with("integration.") { "integration" } else { &self.id };
-        format!("README.md#{}", section.replace('.', "-"))
+        self.explanation().map_or("docs/checks.md".to_owned(), Explanation::link)
     }
 
     /// What stands before the first dot of the id.
@@ -383,10 +401,13 @@ mod tests {
 
     #[test]
     fn a_section_explains_each_id() {
-        assert_eq!(Check::new("redirect.query", "").docs(), "README.md#redirect-query");
+        assert_eq!(Check::new("redirect.query", "").docs(), "docs/checks.md#redirectquery");
         let integration = Check::new(format!("integration.{}", "my.key"), "");
-        assert_eq!(integration.docs(), "README.md#integration");
+        assert_eq!(integration.docs(), "docs/checks.md#integrationkey");
         assert_eq!(integration.category(), "integration");
+        let undecidable = integration.state("undecidable");
+        assert_eq!(undecidable.docs(), "docs/checks.md#stateundecidable");
+        assert_eq!(undecidable.explain_id(), "state.undecidable");
     }
 
     #[test]

@@ -103,8 +103,8 @@ fn write_check(check: &Check, widths: Widths, out: &mut String) -> fmt::Result {
     for line in check.detail.iter().flat_map(|detail| detail.lines()) {
         write_lines(INDENT, line, room, out)?;
     }
-    if let Some(hint) = &check.hint {
-        write_lines(INDENT, &format!("hint: {hint} — {}", check.docs()), room, out)?;
+    if let Some(hint) = check.hint_line() {
+        write_lines(INDENT, &hint, room, out)?;
     }
     Ok(())
 }
@@ -173,8 +173,10 @@ mod tests {
                 "https://auth.example.com/oauth/callback",
                 "is long",
                 "hint: send",
-                "`no-store` —",
-                "README.md#redirect-cache",
+                "`no-store`",
+                "(callback-edge",
+                "explain",
+                "redirect.cache)",
             ]
         );
         assert_eq!(indented(None).len(), 3);

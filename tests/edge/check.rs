@@ -64,7 +64,7 @@ async fn json_is_as_the_contract_says() {
     for check in checks {
         assert_eq!(keys(check), set("detail docs duration_ms hint id status subject summary"));
         let id = check["id"].as_str().unwrap();
-        assert_eq!(check["docs"], format!("README.md#{}", id.replace('.', "-")));
+        assert_eq!(check["docs"], format!("docs/checks.md#{}", id.replace('.', "")));
     }
 }
 

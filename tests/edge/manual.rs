@@ -1,5 +1,4 @@
-//! What helps at the command line: completions, manual pages, the README's table. All of them know
-//! every command that `--help` knows.
+//! Completions, manual pages, help texts and the README's table contain every command.
 
 use crate::support::command;
 use callback_edge::cli::Cli;
@@ -10,11 +9,11 @@ use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
 
-/// Asked as a shell asks: the words so far, and which of them is being written.
+/// Calls the completion function as bash does: with the words so far and the index of the current one.
 #[test]
 fn bash_completes_every_command() {
     let dir = TempDir::new().unwrap();
-    let script = told(dir.path(), &["completions", "bash"]);
+    let script = stdout_of(dir.path(), &["completions", "bash"]);
     fs::write(dir.path().join("script"), script).unwrap();
     let complete = "
         set -e
@@ -40,29 +39,29 @@ fn bash_completes_every_command() {
 }
 
 #[test]
-fn every_shell_that_is_offered_gets_something() {
+fn every_offered_shell_gets_a_script() {
     let dir = TempDir::new().unwrap();
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
-        assert!(told(dir.path(), &["completions", shell]).contains("preflight"), "{shell}");
+        assert!(stdout_of(dir.path(), &["completions", shell]).contains("preflight"), "{shell}");
     }
 }
 
 #[test]
-fn pages_that_cannot_be_written_are_told_with_the_folder() {
+fn manual_pages_that_cannot_be_written_are_an_error_with_the_directory() {
     let dir = TempDir::new().unwrap();
-    let output = command(dir.path()).args(["man", "--into", "no/such/folder"]).output().unwrap();
+    let output = command(dir.path()).args(["man", "--into", "no/such/directory"]).output().unwrap();
     assert_eq!(output.status.code(), Some(3));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("into `no/such/folder`") && said.contains("hint: "), "{said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("into `no/such/directory`") && stderr.contains("hint: "), "{stderr}");
 }
 
 #[test]
-fn the_manual_has_a_page_for_every_command_and_the_first_names_them_all() {
+fn the_manual_has_a_page_for_every_command_and_the_first_lists_them() {
     let dir = TempDir::new().unwrap();
-    told(dir.path(), &["man", "--into", "."]);
+    stdout_of(dir.path(), &["man", "--into", "."]);
     let page = |name: &str| fs::read_to_string(dir.path().join(format!("{name}.1"))).unwrap();
     let first = page("callback-edge");
-    assert_eq!(first, told(dir.path(), &["man"]));
+    assert_eq!(first, stdout_of(dir.path(), &["man"]));
     for name in commands(&[]) {
         assert!(first.contains(&format!(r"callback\-edge\-{name}(1)")), "{name}:\n{first}");
         assert!(page(&format!("callback-edge-{name}")).contains("Example:"), "{name}");
@@ -72,15 +71,15 @@ fn the_manual_has_a_page_for_every_command_and_the_first_names_them_all() {
     }
 }
 
-/// Variables before them and pipes behind them are the shell's.
+/// The variables before a command and the pipe after it belong to the shell.
 #[test]
-fn every_help_ends_in_examples_that_the_command_line_understands() {
+fn every_help_ends_with_examples_that_parse() {
     let mut paths: Vec<Vec<String>> = vec![vec![], vec!["config".into()]];
     paths.extend(commands(&[]).into_iter().map(|name| vec![name]));
     paths.extend(commands(&["config"]).into_iter().map(|name| vec!["config".into(), name]));
     for path in paths {
         let words: Vec<&str> = path.iter().map(String::as_str).chain(["--help"]).collect();
-        let help = told(Path::new("/"), &words);
+        let help = stdout_of(Path::new("/"), &words);
         let (_, examples) = help.split_once("\nExample:\n").unwrap_or_else(|| panic!("{help}"));
         assert!(examples.lines().count() > 0, "{help}");
         for example in examples.lines() {
@@ -96,7 +95,7 @@ fn every_help_ends_in_examples_that_the_command_line_understands() {
 }
 
 #[test]
-fn the_readme_tells_every_command() {
+fn the_readme_lists_every_command() {
     let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
     let (_, section) = readme.split_once("\n## Commands\n").unwrap();
     let section = section.split("\n## ").next().unwrap();
@@ -105,16 +104,16 @@ fn the_readme_tells_every_command() {
             let shown = line.strip_prefix("| `callback-edge ").unwrap_or_default();
             shown.trim_start_matches('[').starts_with(&name)
         };
-        assert!(section.lines().any(row), "the README leaves out `{name}`");
+        assert!(section.lines().any(row), "the README has no `{name}`");
     }
 }
 
-/// The commands below these, as `--help` lists them.
+/// The subcommands of a command, as `--help` lists them.
 fn commands(path: &[&str]) -> Vec<String> {
-    let help = told(Path::new("/"), &[path, &["--help"]].concat());
+    let help = stdout_of(Path::new("/"), &[path, &["--help"]].concat());
     let (_, list) = help.split_once("Commands:\n").unwrap();
     let list = list.split("\n\n").next().unwrap();
-    // What is told of a long one goes on in the next line, further in.
+    // Long descriptions continue in the next line, with more indentation.
     let names = list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
     let names = names.filter(|name| !["", "help"].contains(name));
     let names: Vec<_> = names.map(ToOwned::to_owned).collect();
@@ -122,7 +121,7 @@ fn commands(path: &[&str]) -> Vec<String> {
     names
 }
 
-fn told(dir: &Path, arguments: &[&str]) -> String {
+fn stdout_of(dir: &Path, arguments: &[&str]) -> String {
     let output = command(dir).args(arguments).output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()

@@ -1,4 +1,4 @@
-//! The pictures in `.github/pictures` show what the program says.
+//! The pictures in `.github/pictures` show the output of the program.
 
 use crate::stand_in::{Act, Authority, Reply, Wish, behaviour, nango, plain, right, tls};
 use crate::support::{command, kept, on_a_terminal, picture};
@@ -6,9 +6,9 @@ use crate::support::{command, kept, on_a_terminal, picture};
 const CALLBACK: &str = "auth.example.com";
 const NANGO: &str = "api.nango.dev";
 
-/// A server that decodes the query and builds it anew, as many do.
+/// A server that decodes the query and rebuilds it, as many do.
 #[tokio::test]
-async fn a_check_that_fails_is_as_pictured() {
+async fn a_failing_check_is_as_pictured() {
     let authority = Authority::new("ours");
     let config = |name: &str| {
         let names = vec![name.to_owned()];
@@ -35,12 +35,13 @@ async fn a_check_that_fails_is_as_pictured() {
     let typed =
         format!("callback-edge check --only redirect,nango https://{CALLBACK}/oauth/callback");
     let mut check = command(dir.path());
-    // What leads to the stand-ins is not for the reader.
+    // The options that lead to the stand-ins are not part of the picture.
     check.args(typed.split(' ').skip(1)).args(["--ca", "ca.pem"]);
     for (name, port, place) in places {
         check.args(["--connect-to", &format!("{name}:{port}:{place}")]);
     }
-    let (status, said) = tokio::task::spawn_blocking(|| on_a_terminal(check, 96)).await.unwrap();
-    assert_eq!(status.code(), Some(1), "{said}");
-    kept(".github/pictures/check.svg", &picture(&typed, &said)).unwrap_or_else(|it| panic!("{it}"));
+    let (status, output) = tokio::task::spawn_blocking(|| on_a_terminal(check, 96)).await.unwrap();
+    assert_eq!(status.code(), Some(1), "{output}");
+    kept(".github/pictures/check.svg", &picture(&typed, &output))
+        .unwrap_or_else(|it| panic!("{it}"));
 }

@@ -1,4 +1,4 @@
-//! What SECURITY.md promises is tested: every test and target that it names exists.
+//! Every test and every fuzz target that SECURITY.md names exists.
 
 use crate::support::files_below;
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ fn named(page: &str) -> BTreeSet<(String, String)> {
         .collect()
 }
 
-/// Whether a file of this module, or of a part of it, holds this function.
+/// Whether a file of this module or of a submodule has this function.
 fn exists(files: &[PathBuf], module: &str, name: &str) -> bool {
     let is_of = |file: &Path| {
         let file = file.strip_prefix(ROOT).unwrap().with_extension("");
@@ -34,19 +34,19 @@ fn exists(files: &[PathBuf], module: &str, name: &str) -> bool {
 }
 
 #[test]
-fn every_test_that_the_page_names_exists() {
+fn every_test_in_the_page_exists() {
     let root = Path::new(ROOT);
     let page = fs::read_to_string(root.join("SECURITY.md")).unwrap();
-    // What `setup` installs beside the second suite is others'.
-    let of_others =
+    // `tests/peers/setup` installs the programs of others there.
+    let is_foreign =
         |file: &Path| file.iter().any(|place| place == "node_modules" || place == ".tools");
     let files: Vec<PathBuf> = ["src", "tests/edge", "tests/peers"]
         .iter()
-        .flat_map(|folder| files_below(&root.join(folder)))
-        .filter(|file| file.extension().is_some_and(|it| it == "rs") && !of_others(file))
+        .flat_map(|directory| files_below(&root.join(directory)))
+        .filter(|file| file.extension().is_some_and(|it| it == "rs") && !is_foreign(file))
         .collect();
     let named = named(&page);
-    assert!(named.len() > 40, "the reader reads nothing");
+    assert!(named.len() > 40, "nothing was read");
     for (module, name) in &named {
         let found = match module.as_str() {
             "fuzz" => root.join(format!("fuzz/fuzz_targets/{name}.rs")).exists(),
@@ -54,7 +54,7 @@ fn every_test_that_the_page_names_exists() {
         };
         assert!(found, "SECURITY.md names `{module}::{name}`, which does not exist");
     }
-    // And each target is built, run in CI and told.
+    // Each target is built, run in CI and documented.
     let (manifest, run) = (root.join("fuzz/Cargo.toml"), root.join("fuzz/run"));
     let (manifest, run) = (fs::read_to_string(manifest).unwrap(), fs::read_to_string(run).unwrap());
     for file in files_below(&root.join("fuzz/fuzz_targets")) {
@@ -62,6 +62,6 @@ fn every_test_that_the_page_names_exists() {
         assert!(manifest.contains(&format!("name = \"{name}\"")), "{name} is not built");
         assert!(run.contains(&name), "{name} is not run");
         assert!(root.join("fuzz/seeds").join(&name).is_dir(), "{name} has no seeds");
-        assert!(named.contains(&("fuzz".to_owned(), name.clone())), "{name} is not told");
+        assert!(named.contains(&("fuzz".to_owned(), name.clone())), "{name} is not documented");
     }
 }

@@ -16,6 +16,7 @@ mod systemd;
 use crate::peer::program;
 use crate::support::{connect, files_below};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::net::SocketAddr;
@@ -28,7 +29,7 @@ const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
 const NOBODY: &str = "http://127.0.0.1:1";
 
 #[test]
-fn the_table_names_every_file_and_every_test() {
+fn the_readme_lists_every_file_and_contributing_every_test() {
     let readme = text("README.md");
     for file in files_below(&place("")) {
         let name = file.strip_prefix(place("")).unwrap().to_str().unwrap();
@@ -36,15 +37,23 @@ fn the_table_names_every_file_and_every_test() {
         let file = name.rsplit('/').next().unwrap();
         // The files of a kustomization are one thing.
         let named = if folder == "kubernetes" { "kubernetes/" } else { file };
-        assert!(readme.contains(named) || name == "README.md", "the README leaves out {name}");
+        assert!(readme.contains(named) || name == "README.md", "the README has no {name}");
     }
     let tests = files_below(&Path::new(PROJECT).join("tests/peers/deploy"));
     let tests: String = tests.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
-    for row in readme.lines().filter(|line| line.starts_with("| ") && line.contains("](")) {
-        let verified = row.rsplit('|').nth(1).unwrap().trim();
-        for name in verified.split('`').filter(|word| word.contains('_') && !word.contains('.')) {
-            assert!(tests.contains(&format!("fn {name}(")), "there is no test `{name}`");
-        }
+    let contributing = fs::read_to_string(Path::new(PROJECT).join("CONTRIBUTING.md")).unwrap();
+    let (_, section) = contributing.split_once("\n## Tests of deploy\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let listed: BTreeSet<&str> = section.split('`').skip(1).step_by(2).collect();
+    for name in listed.iter().filter(|word| word.contains('_') && !word.contains(['.', ':'])) {
+        assert!(tests.contains(&format!("fn {name}(")), "there is no test `{name}`");
+    }
+    let names = tests
+        .split("test]\n")
+        .skip(1)
+        .filter_map(|rest| rest.split_once("fn ").and_then(|(_, rest)| rest.split('(').next()));
+    for name in names {
+        assert!(listed.contains(name), "CONTRIBUTING.md has no `{name}`");
     }
 }
 

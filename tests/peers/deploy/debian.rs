@@ -31,6 +31,7 @@ fn the_debian_package_is_installed_upgraded_and_leaves_nothing() {
         "/usr/share/man/man1/callback-edge.1.gz",
         "/usr/share/man/man1/callback-edge-config-check.1.gz",
         "/usr/share/doc/callback-edge/README.md",
+        "/usr/share/doc/callback-edge/docs/checks.md",
         "/usr/share/doc/callback-edge/copyright",
     ] {
         assert!(brought.contains(place), "{place} is not in {brought:?}");

@@ -14,7 +14,7 @@ fn whoever_follows_the_readme_with_systemd_passes_the_check() {
     let mut steps = steps("## With systemd");
     // With a certificate of one's own: nobody is there to order one from.
     let other =
-        commands(section("## With systemd").split_once("With a certificate of yours").unwrap().1);
+        commands(section("## With systemd").split_once("With your own certificate").unwrap().1);
     steps[2] = vec![other[0].clone()];
     steps[4] = vec![other[1].clone()];
     new.follow(&steps, &authority);
@@ -33,7 +33,7 @@ fn whoever_follows_the_readme_behind_nginx_passes_the_check() {
 #[test]
 fn whoever_follows_the_readme_without_an_engine_passes_the_check() {
     let new = Newcomer::with_the_project();
-    new.follow(&steps("### Without an engine"), &Authority::new());
+    new.follow(&steps("### Without a container engine"), &Authority::new());
 }
 
 /// Somebody with a fresh machine, the project, and its static binary; what is theirs, a domain and

@@ -91,16 +91,17 @@ fn registered<'a>(
 }
 
 #[test]
-fn the_readme_names_the_providers_that_were_seen_to_look_before_the_login() {
+fn the_documents_list_the_providers_whose_replies_before_login_are_recorded() {
     let names = shapes().into_iter().map(|(template, ..)| {
         let name = Provider::of(template).name;
         assert_ne!(name, Provider::of("").name, "{template} is no template of one in `PROVIDERS`");
         name
     });
     let names: Vec<_> = names.collect();
-    let sentence = format!("by what they were seen to answer: {}.", names.join(", "));
-    let readme = include_str!("../../../../README.md");
-    assert!(readme.contains(&sentence), "README.md, \"What `unknown` means\", lacks: {sentence}");
+    let sentence =
+        format!("Providers whose replies before login are recorded: {}.", names.join(", "));
+    let document = include_str!("../../../../docs/checks.md");
+    assert!(document.contains(&sentence), "docs/checks.md does not contain: {sentence}");
 }
 
 /// Nothing else in a recorded refusal tells of it, and no answer to a registered callback says it.

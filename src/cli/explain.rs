@@ -1,0 +1,102 @@
+//! `callback-edge explain [ID]`: the reference section of an id, without network access.
+
+use super::{Exit, printed, usage};
+use crate::config::Problem;
+use crate::explain::{self, Explanation};
+use anstyle::{AnsiColor, Style};
+use std::io::{self, Write as _};
+use terminal_size::terminal_size_of;
+
+/// Describe a check, a provider state, an ACME failure reason, an alert or a log event
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit codes: 0 printed, 64 unknown id
+
+Example:
+  callback-edge explain redirect.query
+  callback-edge explain state.not_registered")]
+pub(super) struct Args {
+    /// The id, as in reports and logs: a check id, or `state.`, `acme.`, `alert.` or `event.` and a
+    /// name [default: list all ids]
+    id: Option<String>,
+}
+
+/// Lines are not longer, however wide the terminal is.
+const WIDEST: usize = 100;
+
+/// Exit: 0 printed, 64 unknown id.
+pub(super) fn run(args: &Args) -> Exit {
+    let columns = terminal_size_of(io::stdout()).map_or(WIDEST, |(width, _)| width.0.into());
+    let columns = columns.min(WIDEST);
+    let text = match args.id.as_deref() {
+        None => list(columns),
+        Some(id) => match explain::find(id) {
+            Some(explanation) => section(explanation, columns),
+            None => return usage(&unknown(id)),
+        },
+    };
+    let mut stdout = anstream::stdout().lock();
+    printed(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()), Exit::Done)
+}
+
+fn section(explanation: &Explanation, columns: usize) -> String {
+    let dim = Style::new().dimmed();
+    format!("{}\n{dim}{}{dim:#}\n", explanation.terminal(columns), explanation.link())
+}
+
+/// Every id with its title, in groups.
+fn list(columns: usize) -> String {
+    let (bold, colour) = (Style::new().bold(), AnsiColor::Cyan.on_default());
+    let mut lines = Vec::new();
+    for group in explain::all().chunk_by(|one, next| one.group == next.group) {
+        let width = group.iter().map(|explanation| explanation.id.len()).max().unwrap_or_default();
+        let heading = group.first().map_or("", |explanation| explanation.group);
+        lines.push(format!("{bold}{heading}{bold:#}"));
+        for Explanation { id, title, .. } in group {
+            let first = format!("  {colour}{id}{colour:#}{:1$}  ", "", width - id.len());
+            let title = title.replace('\n', " ").replace('`', "");
+            lines.push(explain::wrap(&first, title.trim_end_matches('.'), columns));
+        }
+        lines.push(String::new());
+    }
+    lines.join("\n")
+}
+
+fn unknown(id: &str) -> Problem {
+    let suggested: Vec<_> = similar(id).iter().map(|id| format!("`{id}`")).collect();
+    Problem::error(format!("unknown id `{id}`")).hint(match suggested.as_slice() {
+        [] => "`callback-edge explain` lists all ids".to_owned(),
+        suggested => format!("did you mean {}?", suggested.join(" or ")),
+    })
+}
+
+/// The ids that are most similar, with or without their prefix; at most three.
+fn similar(given: &str) -> Vec<&'static str> {
+    const SIMILAR: f64 = 0.85;
+    let given = given.to_lowercase();
+    let similarity = |id: &str| {
+        let id = id.to_lowercase();
+        let name = id.split_once('.').map_or(&*id, |(_, name)| name);
+        strsim::jaro_winkler(&id, &given).max(strsim::jaro_winkler(name, &given))
+    };
+    let scored =
+        explain::all().iter().map(|explanation| (similarity(explanation.id), explanation.id));
+    let mut scored: Vec<_> = scored.filter(|(score, _)| *score >= SIMILAR).collect();
+    scored.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+    let best = scored.first().map_or(0.0, |(score, _)| *score);
+    scored.into_iter().filter(|(score, _)| best - score < 0.05).map(|(_, id)| id).take(3).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misspelled_and_shortened_ids_are_suggested() {
+        assert_eq!(similar("redirect.qurey"), ["redirect.query"]);
+        assert!(similar("not_registered").contains(&"state.not_registered"));
+        assert!(similar("acme_failed").contains(&"event.acme_failed"));
+        assert!(similar("callbackedgenotready").contains(&"alert.CallbackEdgeNotReady"));
+        assert_eq!(similar("zzzz"), [""; 0]);
+    }
+}

@@ -104,6 +104,14 @@ pub(super) fn host(text: &str) -> Leaf<Host> {
     Host::parse(&normal.to_string()).map_err(|_| bad())
 }
 
+/// A host under which the admin listener responds.
+pub(super) fn admin_host(text: &str) -> Leaf<Host> {
+    if text.contains('*') {
+        return Err(Bad::new(format!("`{text}` is a wildcard")).hint("list each host"));
+    }
+    host(text)
+}
+
 /// A name or address to have a certificate for.
 pub(super) fn domain(text: &str) -> Leaf<Host> {
     if text.contains('*') {

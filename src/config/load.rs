@@ -181,6 +181,7 @@ mod tests {
         assert!(it.pages.items().is_empty() && it.tls.is_none());
         assert_eq!(it.listen.http, ["127.0.0.1:8080".parse().unwrap()]);
         assert!(it.listen.https.is_empty() && it.listen.admin.is_empty());
+        assert!(it.listen.admin_hosts.is_empty());
         assert!(it.listen.proxy_protocol.is_empty() && it.listen.trusted_proxies.is_empty());
         assert_eq!((it.limits.connections, it.limits.connections_per_address), (10_000, 256));
         assert_eq!(it.limits.handshake_timeout, Duration::from_secs(10));

@@ -124,6 +124,8 @@ pub struct Listen {
     pub https: Vec<SocketAddr>,
     /// Health, self-check and metrics; plain HTTP.
     pub admin: Vec<SocketAddr>,
+    /// Further host names under which the admin listener serves metrics and the self-check.
+    pub admin_hosts: Vec<Host>,
     /// Networks that must send a PROXY header, which is believed; nobody else may.
     pub proxy_protocol: Networks,
     /// Networks of the proxies whose [`client_address`](Self::client_address) is believed.

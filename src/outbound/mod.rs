@@ -177,12 +177,10 @@ async fn within<T>(
     work: impl Future<Output = Result<T, Fault>>,
 ) -> Result<T, Fault> {
     let began = Instant::now();
-    match tokio::time::timeout(limit, work).await {
-        Ok(done) => done,
-        Err(_) => Err(Fault::new(
-            step,
-            Reason::Timeout,
-            format!("nothing within {} ms", began.elapsed().as_millis()),
-        )),
+    if let Ok(done) = tokio::time::timeout(limit, work).await {
+        return done;
     }
+    let nothing = if step == Step::Resolve { "no response from a name server" } else { "nothing" };
+    let text = format!("{nothing} within {} ms", began.elapsed().as_millis());
+    Err(Fault::new(step, Reason::Timeout, text))
 }

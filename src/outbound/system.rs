@@ -18,6 +18,10 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
+/// hickory ignores the ICMP error of a name server that does not run, and waits for the timeout. With
+/// resolv.conf(5)'s 5 s the lookup would outlast the step of a check.
+const DEFAULT_OPTIONS: &[u8] = b"options timeout:2 attempts:2\n";
+
 pub(super) async fn lookup(host: &str) -> Result<Vec<IpAddr>, Fault> {
     Box::pin(lookup_with(Path::new("/etc/hosts"), Path::new("/etc/resolv.conf"), host)).await
 }
@@ -38,10 +42,14 @@ async fn lookup_with(hosts: &Path, resolv_conf: &Path, host: &str) -> Result<Vec
         Fault::new(Step::Resolve, Reason::ResolverNotConfigured, text)
     };
     let text = tokio::fs::read(resolv_conf).await.map_err(|error| not_configured(&error))?;
-    let (config, options) = parse_resolv_conf(text).map_err(|error| match error {
+    // The file's own options come later and override these.
+    let text = [DEFAULT_OPTIONS, &text].concat();
+    let (config, mut options) = parse_resolv_conf(text).map_err(|error| match error {
         NetError::Io(error) => not_configured(&error),
         error => not_configured(&error),
     })?;
+    // hickory retries so many times, after the first attempt.
+    options.attempts = options.attempts.saturating_sub(1);
     query(config, options, host).await
 }
 
@@ -97,6 +105,8 @@ async fn query(
         });
         match merge(v4, v6) {
             Ok(addresses) => return Ok(addresses),
+            // As in glibc: a name server that does not respond is not queried for the next name.
+            Err(fault) if fault.reason == Reason::Timeout => return Err(fault),
             Err(fault) => failed = Some(failed.map_or(fault.clone(), |it| weightier(it, fault))),
         }
     }
@@ -389,6 +399,32 @@ mod tests {
     async fn a_name_server_that_does_not_run_is_reported() {
         let gone = NameServer(UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
         assert_eq!(gone.query("both.example").await.unwrap_err().0, Reason::Timeout);
+    }
+
+    /// The shortest step of a check has 5 s.
+    #[tokio::test(start_paused = true)]
+    async fn a_lookup_without_a_response_ends_within_four_seconds_unless_resolv_conf_has_options() {
+        let dir = tempfile::tempdir().unwrap();
+        let [hosts, resolv_conf] = ["hosts", "resolv.conf"].map(|name| dir.path().join(name));
+        // No name server runs at this loopback address.
+        let server = "nameserver 127.99.98.97\n";
+        for (options, host, seconds) in [
+            ("", "a.example", 4),
+            ("search one.example two.example\n", "short", 4),
+            ("options timeout:1 attempts:3\n", "a.example", 3),
+            ("options timeout:7\noptions attempts:1\n", "a.example", 7),
+        ] {
+            std::fs::write(&resolv_conf, format!("{options}{server}")).unwrap();
+            let began = tokio::time::Instant::now();
+            let fault = lookup_with(&hosts, &resolv_conf, host).await.unwrap_err();
+            assert_eq!(
+                (fault.reason, &*fault.text),
+                (Reason::Timeout, "no response from a name server"),
+                "{options}"
+            );
+            // The clock is paused: only timeouts move it.
+            assert_eq!(began.elapsed().as_secs(), seconds, "{options}");
+        }
     }
 
     #[tokio::test]

@@ -151,7 +151,8 @@ const PRIVATE_DOMAINS: &[&str] = &["localhost", "local", "home.arpa", "internal"
 /// the same origin as what it then requests: it may read the responses, sends no `Origin`, and over
 /// plain HTTP no `Sec-Fetch-Site`. `Host` alone still shows the name, which is one that its owner
 /// registered. Probes and scrapers use addresses, the names of containers and services, or no `Host`
-/// at all (HTTP/1.0).
+/// at all (HTTP/1.0). `service.namespace` of Kubernetes is not accepted: it is not distinguishable
+/// from a domain that is registered (`metrics.app`). `listen.admin_hosts` adds such names.
 fn is_private_name(snapshot: &Snapshot, head: &Parts) -> bool {
     let host = match redirect::requested_host(head.version, &head.uri, &head.headers) {
         Ok(Some(host)) => host,
@@ -167,10 +168,11 @@ fn is_private_name(snapshot: &Snapshot, head: &Parts) -> bool {
         || host.parse::<Ipv4Addr>().is_ok()
         || settings.routes.names_host(&host)
         || settings.public_url.as_ref().is_some_and(|origin| origin.host.as_str() == &*host)
+        || settings.listen.admin_hosts.iter().any(|admin_host| admin_host.as_str() == &*host)
 }
 
 fn misdirected() -> Answer {
-    let hint = "unknown host: use an IP address, or a host that the settings name";
+    let hint = "unknown host: use an IP address, or add the host to `listen.admin_hosts`";
     answer::text(StatusCode::MISDIRECTED_REQUEST, hint)
 }
 

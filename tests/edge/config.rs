@@ -128,6 +128,13 @@ fn warnings_stop_nothing() {
     let output = check("[tls]\nhsts = \"1y\"\n", &[]);
     assert_eq!(output.status.code(), Some(0));
     assert!(stderr(&output).starts_with("warning: `tls.hsts` does nothing"), "{}", stderr(&output));
+    let output = check("listen.admin_hosts = \"edge.example.com\"\n", &[]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        stderr(&output).starts_with("warning: `listen.admin_hosts` does nothing"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]

@@ -212,3 +212,27 @@ async fn the_admin_listener_answers_under_no_name_that_others_can_register() {
     let fields = "Host: localhost\r\nHost: localhost\r\n";
     assert_eq!(client.request("GET", "/metrics", fields, b"").await.unwrap().status, 421);
 }
+
+#[tokio::test]
+async fn admin_hosts_adds_exact_names_and_a_reload_changes_them() {
+    let with = |hosts: &str| settings::plain(&format!("listen.admin_hosts = {hosts}"));
+    let mut edge = Edge::start(&with("['Edge1.Corp.example.', 'callback-edge.auth']"));
+    let admin = edge.admin[0];
+    let metrics = async |host: &str| {
+        let mut client = connect(admin).await;
+        client.request("GET", "/metrics", &format!("Host: {host}\r\n"), b"").await.unwrap()
+    };
+    for host in ["edge1.corp.example:9090", "EDGE1.corp.example.", "callback-edge.auth"] {
+        assert_eq!(metrics(host).await.status, 200, "{host}");
+    }
+    for host in ["corp.example", "a.edge1.corp.example", "edge1.corp.example.evil.example"] {
+        let reply = metrics(host).await;
+        assert_eq!(reply.status, 421, "{host}");
+        assert!(String::from_utf8(reply.body).unwrap().contains("`listen.admin_hosts`"));
+    }
+    edge.rewrite(&with("'edge2.corp.example'"));
+    edge.signal(Signal::HUP);
+    edge.wait_for("\"reloaded\"");
+    assert_eq!(metrics("edge1.corp.example").await.status, 421);
+    assert_eq!(metrics("edge2.corp.example").await.status, 200);
+}

@@ -45,6 +45,7 @@ pub(super) fn settle(
             http: read.listen.http.into_iter().map(|at| at.value).collect(),
             https: read.listen.https.into_iter().map(|at| at.value).collect(),
             admin: read.listen.admin.into_iter().map(|at| at.value).collect(),
+            admin_hosts: read.listen.admin_hosts.into_iter().map(|at| at.value).collect(),
             proxy_protocol: read.listen.proxy_protocol,
             trusted_proxies: read.listen.trusted_proxies,
             client_address: read.listen.client_address,
@@ -90,6 +91,15 @@ fn listeners(read: &Read, problems: &mut Vec<Problem>) {
             }
             there.push((at.value, name));
         }
+    }
+    if listen.admin.is_empty()
+        && let Some(host) = listen.admin_hosts.first()
+    {
+        problems.push(
+            Problem::warning("`listen.admin_hosts` does nothing: `listen.admin` is off")
+                .at(&host.place)
+                .hint("set `listen.admin`, or remove `listen.admin_hosts`"),
+        );
     }
     if let Some(place) = &listen.nowhere {
         problems.push(

@@ -153,7 +153,10 @@ impl Failure {
                  would step in"
                     .into()
             }
-            Reason::Dns => format!("point the A and AAAA entries of `{name}` at this machine"),
+            Reason::Dns => format!(
+                "create A or AAAA records of `{name}` that point to this machine; if the lookup \
+                 failed, check this machine's network and resolver"
+            ),
             Reason::Unreachable => format!(
                 "let port {port} of `{name}` through to this process, in firewall, router and \
                  load balancer; if only this machine cannot reach it, set `self_check.connect_to`"

@@ -4,7 +4,7 @@ use super::challenge::{self, Challenges};
 use super::failure::Failure;
 use crate::config::Challenge;
 use crate::observe::AcmeFailure as Reason;
-use crate::outbound::{Offer, Outbound, Reason as Fault, Request, Server};
+use crate::outbound::{self, Offer, Outbound, Reason as Fault, Request, Server};
 use bytes::Bytes;
 use http::header::{HeaderMap, LOCATION};
 use http::{Method, StatusCode};
@@ -25,9 +25,7 @@ pub(super) async fn run(
         Challenge::TlsAlpn01 => 443,
         Challenge::Http01 => 80,
     };
-    let found = outbound.resolve(name, port).await.map_err(|fault| {
-        Failure::new(Reason::Dns, format_args!("`{name}` has no address: {fault}"))
-    })?;
+    let found = outbound.resolve(name, port).await.map_err(|fault| unresolved(name, &fault))?;
     let secret = secret();
     let (mut passed, mut unreachable) = (false, None);
     for address in found.addresses {
@@ -116,6 +114,15 @@ async fn request(
     }
 }
 
+fn unresolved(name: &str, fault: &outbound::Fault) -> Failure {
+    let what = match fault.reason {
+        Fault::NoSuchHost => format!("`{name}` does not exist"),
+        Fault::NoAddress => format!("`{name}` has no address"),
+        _ => format!("cannot look up `{name}`: {}", fault.text),
+    };
+    Failure::new(Reason::Dns, what)
+}
+
 fn unreachable(name: &str, address: SocketAddr, why: &str) -> Failure {
     let what = format_args!("`{name}` is {address}, and nobody answers there: {why}");
     Failure::new(Reason::Unreachable, what)
@@ -131,4 +138,32 @@ fn secret() -> String {
     // Without randomness nothing else would work either.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     data_encoding::HEXLOWER.encode(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbound::Step;
+
+    #[test]
+    fn a_failed_lookup_is_not_reported_as_a_name_without_address() {
+        for (reason, text, expected) in [
+            (Fault::NoSuchHost, "no such host", "`a.example` does not exist"),
+            (Fault::NoAddress, "the name exists and has no address", "`a.example` has no address"),
+            (
+                Fault::ResolverFailed,
+                "the name server reports an error: Server Failure",
+                "cannot look up `a.example`: the name server reports an error: Server Failure",
+            ),
+            (
+                Fault::Timeout,
+                "no response from a name server",
+                "cannot look up `a.example`: no response from a name server",
+            ),
+        ] {
+            let fault = outbound::Fault::new(Step::Resolve, reason, text);
+            let failure = unresolved("a.example", &fault);
+            assert_eq!((failure.reason, &*failure.cause), (Reason::Dns, expected));
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use callback_edge::config::{self, Place};
+use callback_edge::config::{self, Location};
 use libfuzzer_sys::fuzz_target;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -45,15 +45,15 @@ fuzz_target!(|data: &[u8]| {
                 let told = problem.to_string();
                 assert!(told.starts_with("error: ") && told == told.trim_end(), "{told:?}");
                 std::hint::black_box(problem.coloured());
-                match problem.place() {
-                    Place::File(spot) => {
-                        assert!((1..=lines).contains(&spot.line), "{told}");
-                        let line = text.split('\n').nth(spot.line - 1).unwrap_or_default();
-                        assert!(spot.column >= 1, "{told}");
-                        assert!(spot.column <= line.chars().count() + 1, "{told}");
+                match problem.location() {
+                    Location::File(position) => {
+                        assert!((1..=lines).contains(&position.line), "{told}");
+                        let line = text.split('\n').nth(position.line - 1).unwrap_or_default();
+                        assert!(position.column >= 1, "{told}");
+                        assert!(position.column <= line.chars().count() + 1, "{told}");
                     }
-                    Place::Variable(name) => assert!(set.contains(name), "{told}"),
-                    Place::Default => assert!(says_what_is_not_there(&told), "{told}"),
+                    Location::Variable(name) => assert!(set.contains(name), "{told}"),
+                    Location::Default => assert!(says_what_is_not_there(&told), "{told}"),
                 }
             }
         }

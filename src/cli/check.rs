@@ -2,7 +2,7 @@
 
 use super::format::Format;
 use super::reach::{Reach, duration};
-use super::{Exit, block_on, cannot_run, port_of_no_one, printed, progress, talk, usage};
+use super::{Exit, block_on, cannot_run, ephemeral_port_error, exit_after_print, progress, eprint_line, usage};
 use crate::check::{self, IDS, Plan, Selection};
 use crate::config::{self, Problem, Problems, Settings};
 use crate::outbound::Outbound;
@@ -71,7 +71,7 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
     let settings = match settings(args, file) {
         Ok(settings) => settings,
         Err(problems) => {
-            talk(&problems.coloured());
+            eprint_line(&problems.coloured());
             return Exit::Usage;
         }
     };
@@ -100,7 +100,7 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
     };
     let plans: Vec<_> = plans.into_iter().map(|plan| tuned(plan, args)).collect();
     match block_on(until_passed(&plans, &outbound, args.wait)) {
-        Ok(reports) => printed(format(args).print(&reports), Verdict::of(&reports).into()),
+        Ok(reports) => exit_after_print(format(args).print(&reports), Verdict::of(&reports).into()),
         Err(error) => cannot_run(&error),
     }
 }
@@ -125,7 +125,7 @@ fn plans_of_settings(settings: &Settings, target: Option<&Target>) -> Result<Vec
             let port = Url::parse(&callback).ok().and_then(|url| url.port());
             if port == Some(0) && settings.public_url.is_none() {
                 let key = if settings.listen.https.is_empty() { "http" } else { "https" };
-                return Err(port_of_no_one(key));
+                return Err(ephemeral_port_error(key));
             }
             Ok(Plan::new(callback, target.unwrap_or(&route.target).clone()))
         })

@@ -1,6 +1,6 @@
 //! `callback-edge completions SHELL`: what a shell needs to complete the command line.
 
-use super::{Cli, Exit, printed};
+use super::{Cli, Exit, exit_after_print};
 use clap::CommandFactory;
 use clap_complete::Shell;
 use std::io::{self, Write};
@@ -26,5 +26,5 @@ pub(super) fn run(args: &Args) -> Exit {
     // in two places, and so completes nothing there.
     let script =
         String::from_utf8_lossy(&script).replace("callback__subcmd__edge", "callback__edge");
-    printed(io::stdout().write_all(script.as_bytes()), Exit::Done)
+    exit_after_print(io::stdout().write_all(script.as_bytes()), Exit::Done)
 }

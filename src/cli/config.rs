@@ -1,5 +1,5 @@
-use super::{Exit, say, talk};
-use crate::config::{Loaded, Place, Problem, Problems, Shown, load};
+use super::{Exit, print_line, eprint_line};
+use crate::config::{Loaded, Location, Problem, Problems, EffectiveSetting, load};
 use crate::tls::Certificates;
 use clap::{Args, Subcommand};
 use std::path::Path;
@@ -35,18 +35,18 @@ Example:
 pub(super) fn run(config: &Config, file: Option<&Path>) -> Exit {
     let loaded = load(file, std::env::vars_os());
     let loaded = match config.what {
-        What::Check => loaded.and_then(Loaded::to_serve),
+        What::Check => loaded.and_then(Loaded::for_serving),
         What::Show => loaded,
     };
     let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(problems) => {
-            talk(&problems.coloured());
+            eprint_line(&problems.coloured());
             return Exit::Usage;
         }
     };
     if !loaded.warnings.0.is_empty() {
-        talk(&loaded.warnings.coloured());
+        eprint_line(&loaded.warnings.coloured());
     }
     match config.what {
         What::Check => {
@@ -54,23 +54,23 @@ pub(super) fn run(config: &Config, file: Option<&Path>) -> Exit {
             match Certificates::load(pairs) {
                 Err(errors) => {
                     let problems = Problems(errors.iter().map(Problem::from).collect());
-                    talk(&problems.coloured());
+                    eprint_line(&problems.coloured());
                     return Exit::Usage;
                 }
                 Ok(certificates) => warn_about_validity(&certificates),
             }
-            talk(&verdict(&loaded));
+            eprint_line(&verdict(&loaded));
             Exit::Done
         }
-        What::Show => say(anstream::stdout(), &table(&loaded), Exit::Done),
+        What::Show => print_line(anstream::stdout(), &table(&loaded), Exit::Done),
     }
 }
 
 fn warn_about_validity(certificates: &Certificates) {
     for (origin, _, problem) in certificates.invalid(SystemTime::now()) {
         let warning = Problem::warning(format!("the certificate `{origin}` {problem}"))
-            .hint("put a valid certificate in its place; a running edge picks it up");
-        talk(&warning.coloured());
+            .hint("put a valid certificate in its location; a running edge picks it up");
+        eprint_line(&warning.coloured());
     }
 }
 
@@ -79,7 +79,7 @@ fn verdict(loaded: &Loaded) -> String {
         Some(file) => format!("`{}`", file.display()),
         None => "no file, built-in defaults".into(),
     };
-    let from_variable = |shown: &&Shown| matches!(shown.source, Place::Variable(_));
+    let from_variable = |shown: &&EffectiveSetting| matches!(shown.source, Location::Variable(_));
     let variables = match loaded.shown.iter().filter(from_variable).count() {
         0 => String::new(),
         1 => " and 1 variable".into(),
@@ -92,7 +92,7 @@ fn verdict(loaded: &Loaded) -> String {
 fn table(loaded: &Loaded) -> String {
     // A long value moves its own source only.
     const WIDEST: usize = 48;
-    let value = |shown: &'_ Shown| shown.value.clone().unwrap_or_else(|| "-".into());
+    let value = |shown: &'_ EffectiveSetting| shown.value.clone().unwrap_or_else(|| "-".into());
     let widest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or_default();
     let keys = widest(&mut loaded.shown.iter().map(|shown| shown.key.len()));
     let values = widest(&mut loaded.shown.iter().map(|shown| value(shown).chars().count()));

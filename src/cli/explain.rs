@@ -1,6 +1,6 @@
 //! `callback-edge explain [ID]`: the reference section of an id, without network access.
 
-use super::{Exit, printed, usage};
+use super::{Exit, exit_after_print, usage};
 use crate::config::Problem;
 use crate::explain::{self, Explanation};
 use anstyle::{AnsiColor, Style};
@@ -36,7 +36,7 @@ pub(super) fn run(args: &Args) -> Exit {
         },
     };
     let mut stdout = anstream::stdout().lock();
-    printed(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()), Exit::Done)
+    exit_after_print(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()), Exit::Done)
 }
 
 fn section(explanation: &Explanation, columns: usize) -> String {

@@ -1,4 +1,4 @@
-use super::{Exit, block_on, port_of_no_one, talk};
+use super::{Exit, block_on, ephemeral_port_error, eprint_line};
 use crate::config::{Listen, Problem, Problems, load};
 use crate::outbound::config_without_verification;
 use rustls::pki_types::ServerName;
@@ -61,7 +61,7 @@ pub(super) fn run(health: &Health, file: Option<&Path>) -> Exit {
 }
 
 fn fail(exit: Exit, problems: &Problems) -> Exit {
-    talk(&problems.coloured());
+    eprint_line(&problems.coloured());
     exit
 }
 
@@ -83,7 +83,7 @@ impl Question {
         let (key, address) =
             admin.or(http).or(https).ok_or_else(|| Problem::error("nothing is listened on"))?;
         if address.port() == 0 {
-            return Err(port_of_no_one(key));
+            return Err(ephemeral_port_error(key));
         }
         let ip = match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -1,7 +1,7 @@
 //! `callback-edge hmac INTEGRATION [CONNECTION]`: the digest that Nango expects when a flow is started.
 
 use super::secret::secret;
-use super::{Exit, say, usage};
+use super::{Exit, print_line, usage};
 use crate::config::Problem;
 use crate::preflight::hmac_digest;
 use clap::builder::NonEmptyStringValueParser;
@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args) -> Exit {
         Err(problem) => return usage(&problem),
     };
     let digest = hmac_digest(&key, &args.integration, args.connection.as_deref());
-    say(io::stdout(), &digest, Exit::Done)
+    print_line(io::stdout(), &digest, Exit::Done)
 }
 
 /// The environment's HMAC key, as Nango's examples call it.

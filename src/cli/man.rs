@@ -1,6 +1,6 @@
 //! `callback-edge man`: the manual, made of the same words as `--help`.
 
-use super::{Cli, Exit, printed, talk};
+use super::{Cli, Exit, exit_after_print, eprint_line};
 use crate::config::Problem;
 use clap::CommandFactory;
 use clap_mangen::Man;
@@ -25,14 +25,14 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Exit {
     let edge = Cli::command().disable_help_subcommand(true);
     let Some(folder) = &args.into else {
-        return printed(Man::new(edge).render(&mut io::stdout()), Exit::Done);
+        return exit_after_print(Man::new(edge).render(&mut io::stdout()), Exit::Done);
     };
     match clap_mangen::generate_to(edge, folder) {
         Ok(()) => Exit::Done,
         Err(error) => {
             let what = format!("cannot write the pages into `{}`", folder.display());
             let problem = Problem::error(what).caused_by(&error);
-            talk(&problem.hint("name a folder that exists and that you may write to").coloured());
+            eprint_line(&problem.hint("name a folder that exists and that you may write to").coloured());
             Exit::CouldNotRun
         }
     }

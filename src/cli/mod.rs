@@ -42,11 +42,11 @@ pub struct Cli {
     config: Option<PathBuf>,
 
     #[command(subcommand)]
-    verb: Option<Verb>,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
+enum Command {
     Serve(serve::Serve),
     Check(Box<check::Args>),
     Preflight(Box<preflight::Args>),
@@ -66,35 +66,35 @@ pub fn run() -> ExitCode {
             let result = error.print();
             // Help and version are what was asked for; all else is a usage error.
             let is_usage = error.use_stderr();
-            return if is_usage { Exit::Usage } else { printed(result, Exit::Done) }.into();
+            return if is_usage { Exit::Usage } else { exit_after_print(result, Exit::Done) }.into();
         }
     };
     let file = cli.config.as_deref();
-    match cli.verb {
+    match cli.command {
         None => serve::run(&serve::Serve::default(), file),
-        Some(Verb::Serve(serve)) => serve::run(&serve, file),
-        Some(Verb::Check(args)) => check::run(&args, file),
-        Some(Verb::Preflight(args)) => preflight::run(&args, file),
-        Some(Verb::Explain(args)) => explain::run(&args),
-        Some(Verb::Hmac(args)) => hmac::run(&args),
-        Some(Verb::Health(health)) => health::run(&health, file),
-        Some(Verb::Config(config)) => config::run(&config, file),
-        Some(Verb::Completions(args)) => completions::run(&args),
-        Some(Verb::Man(args)) => man::run(&args),
+        Some(Command::Serve(serve)) => serve::run(&serve, file),
+        Some(Command::Check(args)) => check::run(&args, file),
+        Some(Command::Preflight(args)) => preflight::run(&args, file),
+        Some(Command::Explain(args)) => explain::run(&args),
+        Some(Command::Hmac(args)) => hmac::run(&args),
+        Some(Command::Health(health)) => health::run(&health, file),
+        Some(Command::Config(config)) => config::run(&config, file),
+        Some(Command::Completions(args)) => completions::run(&args),
+        Some(Command::Man(args)) => man::run(&args),
     }
     .into()
 }
 
 /// Prints a line or more, then ends as it would have without.
-fn say(mut stream: impl Write, text: &str, exit: Exit) -> Exit {
-    printed(writeln!(stream, "{text}").and_then(|()| stream.flush()), exit)
+fn print_line(mut stream: impl Write, text: &str, exit: Exit) -> Exit {
+    exit_after_print(writeln!(stream, "{text}").and_then(|()| stream.flush()), exit)
 }
 
 /// How it ends once it has printed. A reader that has seen enough (`| head`) is no failure.
-fn printed(result: io::Result<()>, exit: Exit) -> Exit {
+fn exit_after_print(result: io::Result<()>, exit: Exit) -> Exit {
     match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            talk(&format!("error: cannot write: {error}"));
+            eprint_line(&format!("error: cannot write: {error}"));
             Exit::CouldNotRun
         }
         _ => exit,
@@ -102,7 +102,7 @@ fn printed(result: io::Result<()>, exit: Exit) -> Exit {
 }
 
 /// Says something on stderr. Who closes it does not want to hear.
-fn talk(text: &str) {
+fn eprint_line(text: &str) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
@@ -113,18 +113,18 @@ fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
 
 /// The end of a command that cannot begin.
 fn cannot_run(error: &io::Error) -> Exit {
-    talk(&Problem::error("cannot start").caused_by(error).coloured());
+    eprint_line(&Problem::error("cannot start").caused_by(error).coloured());
     Exit::CouldNotRun
 }
 
 /// The end of a command that was not asked rightly.
 fn usage(problem: &Problem) -> Exit {
-    talk(&problem.coloured());
+    eprint_line(&problem.coloured());
     Exit::Usage
 }
 
 /// A listener whose address is asked for, but known to a running edge alone.
-fn port_of_no_one(key: &str) -> Problem {
+fn ephemeral_port_error(key: &str) -> Problem {
     Problem::error(format!(
         "cannot ask: `listen.{key}` has port 0, which is another port at each start"
     ))

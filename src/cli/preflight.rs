@@ -5,11 +5,11 @@ use super::hmac;
 use super::reach::{Reach, duration};
 use super::secret::secret;
 use super::watch::{Watch, until_stopped};
-use super::{Exit, block_on, cannot_run, printed, progress, talk, usage};
+use super::{Exit, block_on, cannot_run, exit_after_print, progress, eprint_line, usage};
 use crate::check;
 use crate::config::{self, Problem, Settings};
 use crate::outbound::Outbound;
-use crate::preflight::differential::Manners;
+use crate::preflight::differential::ProbePolicy;
 use crate::preflight::{self, Mode, Nango, Plan, Start};
 use crate::redirect::Target;
 use crate::report::Report;
@@ -139,7 +139,7 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
     let settings = match config::load(file, std::env::vars_os()) {
         Ok(loaded) => loaded.settings,
         Err(problems) => {
-            talk(&problems.coloured());
+            eprint_line(&problems.coloured());
             return Exit::Usage;
         }
     };
@@ -157,7 +157,7 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
     };
     let print = |report: &Report| {
         let verdict = report.verdict();
-        printed(format.print(std::slice::from_ref(report)), verdict.into())
+        exit_after_print(format.print(std::slice::from_ref(report)), verdict.into())
     };
     let done = block_on(async {
         match args.every {
@@ -220,7 +220,7 @@ fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), 
         only: args.only.clone(),
         acknowledged: args.ack.clone(),
         dry_run: args.dry_run,
-        manners: Manners { pause: args.pause, cap: args.cap, user_agent: args.user_agent.clone() },
+        policy: ProbePolicy { pause: args.pause, cap: args.cap, user_agent: args.user_agent.clone() },
         private_networks: settings.preflight.private_networks.0.clone(),
         progress: watched.then_some(progress::bar),
     };

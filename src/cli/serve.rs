@@ -1,7 +1,7 @@
 use super::{Exit, cannot_run};
 use crate::config::{self, Loaded, LogFormat, Problem, Problems};
-use crate::observe::{Format, Log, own_panics};
-use crate::server::{Ended, StartError, Startup, report, serve};
+use crate::observe::{Format, Log, log_panics};
+use crate::server::{ShutdownResult, StartError, Startup, report, serve};
 use listenfd::ListenFd;
 use std::io;
 use std::net::TcpListener;
@@ -30,7 +30,7 @@ pub(super) fn run(_: &Serve, file: Option<&Path>) -> Exit {
     let file: Option<PathBuf> = file.map(Into::into);
     let source = {
         let file = file.clone();
-        move || config::load(file.as_deref(), std::env::vars_os()).and_then(Loaded::to_serve)
+        move || config::load(file.as_deref(), std::env::vars_os()).and_then(Loaded::for_serving)
     };
     let loaded = source();
     let (format, level) = match &loaded {
@@ -38,7 +38,7 @@ pub(super) fn run(_: &Serve, file: Option<&Path>) -> Exit {
         Err(_) => (config::log_format(file.as_deref(), std::env::vars_os()), Level::INFO),
     };
     let format = match format {
-        None => Format::fitting(),
+        None => Format::detect(),
         Some(LogFormat::Text) => Format::Text,
         Some(LogFormat::Json) => Format::Json,
     };
@@ -47,7 +47,7 @@ pub(super) fn run(_: &Serve, file: Option<&Path>) -> Exit {
         Ok(log) => Arc::new(log),
         Err(error) => return cannot_run(&io::Error::other(error)),
     };
-    own_panics();
+    log_panics();
     let refuse = |problems: &Problems, exit| {
         report(&log, problems);
         exit
@@ -75,8 +75,8 @@ pub(super) fn run(_: &Serve, file: Option<&Path>) -> Exit {
     // A file system that does not answer must not keep the process from its end.
     runtime.shutdown_timeout(FILE_TIMEOUT);
     match ended {
-        Ok(Ended::Drained) => Exit::Done,
-        Ok(Ended::Forced) => Exit::Failed,
+        Ok(ShutdownResult::Drained) => Exit::Done,
+        Ok(ShutdownResult::Forced) => Exit::Failed,
         Err(StartError::Settings(problems)) => refuse(&problems, Exit::Usage),
         Err(StartError::System(problems)) => refuse(&problems, Exit::Failed),
     }

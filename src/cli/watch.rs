@@ -1,8 +1,8 @@
 //! A preflight that runs again and again, and what it tells a Prometheus.
 
-use super::{Exit, talk};
+use super::{Exit, eprint_line};
 use crate::config::Problem;
-use crate::observe::{WatchMetrics, Watched};
+use crate::observe::{WatchMetrics, PreflightRun};
 use crate::report::{Report, Status, Verdict};
 use bytes::Bytes;
 use http::{Method, Response, StatusCode, header};
@@ -37,7 +37,7 @@ impl Watch {
                 |error| Problem::error(format!("cannot listen on `{address}`")).caused_by(&error);
             let listener = TcpListener::bind(address).await.map_err(cannot)?;
             let bound = listener.local_addr().map_err(cannot)?;
-            talk(&format!("metrics on http://{bound}/metrics"));
+            eprint_line(&format!("metrics on http://{bound}/metrics"));
             tokio::spawn(serve(listener, Arc::clone(&metrics)));
         }
         Ok(Self { metrics })
@@ -46,7 +46,7 @@ impl Watch {
     pub(super) fn ran(&self, report: &Report) {
         let verdict = report.verdict();
         let switched = report.switch.as_ref().is_some_and(|switch| switch.switched);
-        let run = Watched {
+        let run = PreflightRun {
             verdict: verdict.name(),
             safe: verdict == Verdict::Pass,
             switched,
@@ -56,7 +56,7 @@ impl Watch {
             .checks
             .iter()
             .filter_map(|check| Some((check.id.strip_prefix("integration.")?, check.state?)));
-        self.metrics.ran(run, integrations);
+        self.metrics.record(run, integrations);
     }
 }
 

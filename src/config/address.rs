@@ -1,6 +1,6 @@
 //! Leaves that name places on a network: addresses, networks, hosts, paths and URLs.
 
-use super::leaf::{Bad, Leaf};
+use super::leaf::{Invalid, ParseResult};
 use super::settings::Origin;
 use crate::outbound::Override;
 use crate::redirect::{BadTarget, Host, Path, Target};
@@ -8,9 +8,9 @@ use ipnet::IpNet;
 use std::net::SocketAddr;
 use url::Url;
 
-pub(super) fn socket(text: &str) -> Leaf<SocketAddr> {
+pub(super) fn socket(text: &str) -> ParseResult<SocketAddr> {
     text.parse().map_err(|_| {
-        let bad = Bad::new(format!("`{text}` is not a socket address"));
+        let bad = Invalid::new(format!("`{text}` is not a socket address"));
         if let Ok(address) = text.trim_matches(['[', ']']).parse::<std::net::IpAddr>() {
             return bad.hint(format!("include a port, for example `{}`", SocketAddr::new(address, 443)));
         }
@@ -35,18 +35,18 @@ fn is_port(text: &str) -> bool {
 }
 
 /// A network, or a single address.
-pub(super) fn network(text: &str) -> Leaf<IpNet> {
+pub(super) fn network(text: &str) -> ParseResult<IpNet> {
     if let Ok(address) = text.parse::<std::net::IpAddr>() {
         return Ok(address.into());
     }
     let network: IpNet = text.parse().map_err(|_| {
-        Bad::new(format!("`{text}` is not a network"))
+        Invalid::new(format!("`{text}` is not a network"))
             .hint("give an address and a prefix length, for example `10.0.0.0/8`")
     })?;
     if network == network.trunc() {
         return Ok(network);
     }
-    Err(Bad::new(format!("`{text}` has bits set behind its prefix")).hint(format!(
+    Err(Invalid::new(format!("`{text}` has bits set behind its prefix")).hint(format!(
         "write `{}`, or `{}` for the one address",
         network.trunc(),
         network.addr()
@@ -54,7 +54,7 @@ pub(super) fn network(text: &str) -> Leaf<IpNet> {
 }
 
 /// A network that no stranger can own.
-pub(super) fn private_network(text: &str) -> Leaf<IpNet> {
+pub(super) fn private_network(text: &str) -> ParseResult<IpNet> {
     const PRIVATE: [&str; 9] = [
         "10.0.0.0/8",
         "172.16.0.0/12",
@@ -72,15 +72,15 @@ pub(super) fn private_network(text: &str) -> Leaf<IpNet> {
     if private.into_iter().any(|private| private.contains(&given)) {
         return Ok(given);
     }
-    Err(Bad::new(format!("`{text}` is not a private network")).hint(
+    Err(Invalid::new(format!("`{text}` is not a private network")).hint(
         "plain http is for private networks only, such as `10.0.0.0/8`, `172.16.0.0/12`, \
          `192.168.0.0/16`, `100.64.0.0/10` or `fc00::/7`; reach anything else over https",
     ))
 }
 
 /// A host without port; international names become their `xn--` form.
-pub(super) fn host(text: &str) -> Leaf<Host> {
-    let bad = || Bad::new(format!("`{text}` is not a host name or IP address"));
+pub(super) fn host(text: &str) -> ParseResult<Host> {
+    let bad = || Invalid::new(format!("`{text}` is not a host name or IP address"));
     if let Ok(url) = Url::parse(text)
         && let Some(host) = url.host_str().filter(|host| !host.is_empty())
     {
@@ -105,17 +105,17 @@ pub(super) fn host(text: &str) -> Leaf<Host> {
 }
 
 /// A host under which the admin listener responds.
-pub(super) fn admin_host(text: &str) -> Leaf<Host> {
+pub(super) fn admin_host(text: &str) -> ParseResult<Host> {
     if text.contains('*') {
-        return Err(Bad::new(format!("`{text}` is a wildcard")).hint("list each host"));
+        return Err(Invalid::new(format!("`{text}` is a wildcard")).hint("list each host"));
     }
     host(text)
 }
 
 /// A name or address to have a certificate for.
-pub(super) fn domain(text: &str) -> Leaf<Host> {
+pub(super) fn domain(text: &str) -> ParseResult<Host> {
     if text.contains('*') {
-        return Err(Bad::new(format!("`{text}` is a wildcard")).hint(
+        return Err(Invalid::new(format!("`{text}` is a wildcard")).hint(
             "its certificate needs a DNS challenge, which the edge does not do: name each host",
         ));
     }
@@ -123,25 +123,25 @@ pub(super) fn domain(text: &str) -> Leaf<Host> {
 }
 
 /// The URL of an ACME directory: the account's requests are signed, but not secret.
-pub(super) fn directory(text: &str) -> Leaf<Box<str>> {
+pub(super) fn directory(text: &str) -> ParseResult<Box<str>> {
     if has_userinfo(text) {
-        return Err(Bad::userinfo());
+        return Err(Invalid::userinfo());
     }
     match Url::parse(text) {
         Ok(url) if url.scheme() == "https" && url.has_host() && url.fragment().is_none() => {
             Ok(text.into())
         }
-        Ok(url) if url.scheme() == "http" => Err(Bad::new(format!("`{text}` is not an https URL"))
+        Ok(url) if url.scheme() == "http" => Err(Invalid::new(format!("`{text}` is not an https URL"))
             .hint("ACME is spoken over https only; `root_ca` names a private authority")),
-        _ => Err(Bad::new(format!("`{text}` is not an https URL")).hint(
+        _ => Err(Invalid::new(format!("`{text}` is not an https URL")).hint(
             "give the directory, for example `https://acme-v02.api.letsencrypt.org/directory`",
         )),
     }
 }
 
-pub(super) fn path(text: &str) -> Leaf<Path> {
+pub(super) fn path(text: &str) -> ParseResult<Path> {
     Path::parse(text).map_err(|error| {
-        let bad = Bad::new(format!("`{text}` {error}"));
+        let bad = Invalid::new(format!("`{text}` {error}"));
         match Url::parse(text) {
             Ok(url) if url.has_host() => bad.hint(format!("give the path alone: `{}`", url.path())),
             _ => bad.hint("give the path as in a request line, for example `/oauth/callback`"),
@@ -149,15 +149,15 @@ pub(super) fn path(text: &str) -> Leaf<Path> {
     })
 }
 
-pub(super) fn target(text: &str) -> Leaf<Target> {
+pub(super) fn target(text: &str) -> ParseResult<Target> {
     if has_userinfo(text) {
-        return Err(Bad::userinfo());
+        return Err(Invalid::userinfo());
     }
     Target::parse(text).map_err(|error| {
         // Its query may hold a key.
         let (base, query) = text.split_once('?').map_or((text, ""), |(base, _)| (base, "?…"));
-        let bad = Bad::new(format!("`{base}{query}` {error}"));
-        let bad = Bad { secret: !query.is_empty(), ..bad };
+        let bad = Invalid::new(format!("`{base}{query}` {error}"));
+        let bad = Invalid { secret: !query.is_empty(), ..bad };
         match (error, Url::parse(base)) {
             (BadTarget::Fragment, _) => bad.hint("remove `#` and what follows"),
             (BadTarget::NotAscii, Ok(url)) => {
@@ -169,39 +169,39 @@ pub(super) fn target(text: &str) -> Leaf<Target> {
 }
 
 /// Scheme, host and port.
-pub(super) fn origin(text: &str) -> Leaf<Origin> {
+pub(super) fn origin(text: &str) -> ParseResult<Origin> {
     if has_userinfo(text) {
-        return Err(Bad::userinfo());
+        return Err(Invalid::userinfo());
     }
     let (bad, url) = web_url(text, "https://auth.example.com")?;
     let host = url.host_str().and_then(|host| Host::parse(host).ok());
     let Some(host) = host else { return Err(bad.hint("the host is not a valid name")) };
     let origin = Origin { https: url.scheme() == "https", host, port: url.port() };
     if url.path() != "/" || text.contains(['?', '#']) {
-        return Err(Bad::new(format!("`{text}` has more than a scheme, a host and a port"))
+        return Err(Invalid::new(format!("`{text}` has more than a scheme, a host and a port"))
             .hint(format!("write `{origin}`; the paths are those of the routes")));
     }
     Ok(origin)
 }
 
 /// An `http` or `https` URL that paths can be added to; without the slash at its end.
-pub(super) fn base(text: &str) -> Leaf<Target> {
+pub(super) fn base(text: &str) -> ParseResult<Target> {
     if has_userinfo(text) {
-        return Err(Bad::userinfo());
+        return Err(Invalid::userinfo());
     }
     let (bad, _) = web_url(text, "https://api.nango.dev")?;
     if text.contains(['?', '#']) {
-        return Err(Bad::new(format!("`{text}` has a query or a fragment"))
+        return Err(Invalid::new(format!("`{text}` has a query or a fragment"))
             .hint("paths are added to this URL; remove `?` or `#` and what follows"));
     }
     let base = text.trim_end_matches('/');
     Target::parse(&format!("{base}/")).map_err(|error| bad.hint(format!("it {error}")))
 }
 
-fn web_url(text: &str, example: &str) -> Leaf<(Bad, Url)> {
-    let bad = || Bad::new(format!("`{}` is not an http or https URL", text.escape_debug()));
+fn web_url(text: &str, example: &str) -> ParseResult<(Invalid, Url)> {
+    let bad = || Invalid::new(format!("`{}` is not an http or https URL", text.escape_debug()));
     // Parsers mend what follows; what is copied from here to elsewhere would not be mended there.
-    let has = |what: &str| Bad::new(format!("`{}` has {what}", text.escape_debug()));
+    let has = |what: &str| Invalid::new(format!("`{}` has {what}", text.escape_debug()));
     if text.contains(|it: char| it.is_whitespace() || it.is_control()) {
         let clean: String = text.split(|it: char| it.is_whitespace() || it.is_control()).collect();
         return Err(has("spaces or control characters in it").hint(format!("write `{clean}`")));
@@ -241,12 +241,12 @@ fn has_userinfo(text: &str) -> bool {
 }
 
 /// `HOST:PORT:ADDRESS:PORT`
-pub(super) fn connect_to(text: &str) -> Leaf<Override> {
+pub(super) fn connect_to(text: &str) -> ParseResult<Override> {
     let found = text.parse::<Override>().ok();
     let found =
         found.and_then(|it| Some(Override { host: host(&it.host).ok()?.to_string(), ..it }));
     found.ok_or_else(|| {
-        Bad::new(format!("`{text}` is not of the form `HOST:PORT:ADDRESS:PORT`"))
+        Invalid::new(format!("`{text}` is not of the form `HOST:PORT:ADDRESS:PORT`"))
             .hint("for example `auth.example.com:443:127.0.0.1:8443`; the address is an IP address")
     })
 }

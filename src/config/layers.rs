@@ -2,7 +2,7 @@
 //! the layer of each value.
 
 use super::path::{Segment, ancestors};
-use super::place::Place;
+use super::location::Location;
 use super::problem::Problem;
 use super::source::{Document, Variable};
 use figment::value::Value;
@@ -47,18 +47,18 @@ impl<'d> Layers<'d> {
     }
 
     /// Where a value is written: figment knows the layer, the document knows the position.
-    pub(super) fn place_of(&self, path: &[Segment]) -> Place {
-        let Some(value) = self.find(path) else { return Place::Default };
-        let in_file = || self.document.and_then(|document| document.place_of(path));
+    pub(super) fn location_of(&self, path: &[Segment]) -> Location {
+        let Some(value) = self.find(path) else { return Location::Default };
+        let in_file = || self.document.and_then(|document| document.location_of(path));
         let layer = self.figment.get_metadata(value.tag());
         match layer.and_then(|layer| layer.source.as_ref()) {
             Some(Source::Custom(name)) => {
                 // figment assigns a table to the last layer that has a key in it.
                 let table = value.as_dict().and_then(|_| in_file());
-                table.unwrap_or_else(|| Place::Variable(name.clone()))
+                table.unwrap_or_else(|| Location::Variable(name.clone()))
             }
             Some(_) => in_file().unwrap_or_default(),
-            None => Place::Default,
+            None => Location::Default,
         }
     }
 }
@@ -107,10 +107,10 @@ mod tests {
             (&["r", "y"], None),
             (&["x"], None),
         ];
-        for (keys, place) in table {
+        for (keys, location) in table {
             let path: KeyPath = keys.iter().map(|key| Segment::Key((*key).to_owned())).collect();
-            let found = layers.find(&path).map(|_| layers.place_of(&path).to_string());
-            assert_eq!(found.as_deref(), place, "{keys:?}");
+            let found = layers.find(&path).map(|_| layers.location_of(&path).to_string());
+            assert_eq!(found.as_deref(), location, "{keys:?}");
         }
     }
 }

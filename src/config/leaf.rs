@@ -11,23 +11,23 @@ use std::time::Duration;
 
 /// What was written, and whether it can only be text because a variable holds it.
 #[derive(Clone, Copy)]
-pub(super) struct Raw<'v> {
+pub(super) struct RawValue<'v> {
     pub(super) value: &'v Value,
     pub(super) variable: bool,
 }
 
 /// Why it is no value of this key.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Bad {
+pub(super) struct Invalid {
     pub(super) what: String,
     pub(super) hint: Option<String>,
     /// The value must not be repeated.
     pub(super) secret: bool,
 }
 
-pub(super) type Leaf<T> = Result<T, Bad>;
+pub(super) type ParseResult<T> = Result<T, Invalid>;
 
-impl Bad {
+impl Invalid {
     pub(super) fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), hint: None, secret: false }
     }
@@ -62,9 +62,9 @@ pub(super) fn kind(value: &Value) -> &'static str {
 }
 
 /// A leaf that is written as text.
-pub(super) fn text<T>(parse: impl Fn(&str) -> Leaf<T>) -> impl Fn(Raw<'_>) -> Leaf<T> {
+pub(super) fn text<T>(parse: impl Fn(&str) -> ParseResult<T>) -> impl Fn(RawValue<'_>) -> ParseResult<T> {
     move |raw| match raw.value.as_str() {
-        Some("") => Err(Bad::new("the value is empty").hint(if raw.variable {
+        Some("") => Err(Invalid::new("the value is empty").hint(if raw.variable {
             "unset the variable, or give it a value"
         } else {
             "remove the key, or give it a value"
@@ -74,14 +74,14 @@ pub(super) fn text<T>(parse: impl Fn(&str) -> Leaf<T>) -> impl Fn(Raw<'_>) -> Le
             // Quotes may not be all that is missing: a unit, an address.
             Some(number) => parse(&number.to_string())
                 .err()
-                .unwrap_or_else(|| Bad::kind("text", raw.value).hint("put the value in quotes")),
-            None => Bad::kind("text", raw.value),
+                .unwrap_or_else(|| Invalid::kind("text", raw.value).hint("put the value in quotes")),
+            None => Invalid::kind("text", raw.value),
         }),
     }
 }
 
 /// As [`text`], or `off`.
-pub(super) fn or_off<T>(parse: impl Fn(&str) -> Leaf<T>) -> impl Fn(Raw<'_>) -> Leaf<Option<T>> {
+pub(super) fn or_off<T>(parse: impl Fn(&str) -> ParseResult<T>) -> impl Fn(RawValue<'_>) -> ParseResult<Option<T>> {
     text(move |text| if is_off(text) { Ok(None) } else { parse(text).map(Some) })
 }
 
@@ -90,53 +90,53 @@ pub(super) fn is_off(text: &str) -> bool {
     matches!(text, "off" | "none")
 }
 
-pub(super) fn flag(raw: Raw<'_>) -> Leaf<bool> {
+pub(super) fn flag(raw: RawValue<'_>) -> ParseResult<bool> {
     match raw.value {
         Value::Bool(_, flag) => Ok(*flag),
         Value::String(_, text) if raw.variable => {
-            text.parse().map_err(|_| Bad::new(format!("`{text}` is neither `true` nor `false`")))
+            text.parse().map_err(|_| Invalid::new(format!("`{text}` is neither `true` nor `false`")))
         }
         Value::String(_, text) if matches!(&**text, "true" | "false") => {
-            Err(Bad::kind("true or false", raw.value).hint("remove the quotes"))
+            Err(Invalid::kind("true or false", raw.value).hint("remove the quotes"))
         }
-        other => Err(Bad::kind("true or false", other)),
+        other => Err(Invalid::kind("true or false", other)),
     }
 }
 
 /// A whole number within a range.
-pub(super) fn count(range: RangeInclusive<usize>) -> impl Fn(Raw<'_>) -> Leaf<usize> {
+pub(super) fn count(range: RangeInclusive<usize>) -> impl Fn(RawValue<'_>) -> ParseResult<usize> {
     move |raw| {
         let number = match raw.value {
             Value::String(_, text) if raw.variable => text
                 .parse::<i128>()
-                .map_err(|_| Bad::new(format!("`{text}` is not a whole number")))?,
+                .map_err(|_| Invalid::new(format!("`{text}` is not a whole number")))?,
             Value::String(_, text) if text.parse::<i128>().is_ok() => {
-                return Err(Bad::kind("a whole number", raw.value).hint("remove the quotes"));
+                return Err(Invalid::kind("a whole number", raw.value).hint("remove the quotes"));
             }
-            other => other.to_i128().ok_or_else(|| Bad::kind("a whole number", other))?,
+            other => other.to_i128().ok_or_else(|| Invalid::kind("a whole number", other))?,
         };
         let (least, most) = (*range.start(), *range.end());
         usize::try_from(number).ok().filter(|number| range.contains(number)).ok_or_else(|| {
-            Bad::new(format!("`{number}` is out of range"))
+            Invalid::new(format!("`{number}` is out of range"))
                 .hint(format!("give a number from {least} to {most}"))
         })
     }
 }
 
 /// Bytes: a whole number, or a number with a unit.
-pub(super) fn size(range: RangeInclusive<usize>) -> impl Fn(Raw<'_>) -> Leaf<usize> {
+pub(super) fn size(range: RangeInclusive<usize>) -> impl Fn(RawValue<'_>) -> ParseResult<usize> {
     move |raw| {
         let bytes = match raw.value {
             Value::String(_, text) => bytes(text).ok_or_else(|| {
-                Bad::new(format!("`{text}` is not a size")).hint(
+                Invalid::new(format!("`{text}` is not a size")).hint(
                     "give bytes, or a number with `kB`, `KiB`, `MB` or `MiB`, for example `32KiB`",
                 )
             })?,
-            other => other.to_i128().ok_or_else(|| Bad::kind("a size such as `32KiB`", other))?,
+            other => other.to_i128().ok_or_else(|| Invalid::kind("a size such as `32KiB`", other))?,
         };
         usize::try_from(bytes).ok().filter(|bytes| range.contains(bytes)).ok_or_else(|| {
             let (least, most) = (in_units(*range.start()), in_units(*range.end()));
-            Bad::new(format!("{bytes} bytes is out of range"))
+            Invalid::new(format!("{bytes} bytes is out of range"))
                 .hint(format!("give a size from {least} to {most}"))
         })
     }
@@ -165,14 +165,14 @@ pub(super) fn in_units(bytes: usize) -> String {
 }
 
 /// A time with its unit, within a range.
-pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Leaf<Duration> {
+pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> ParseResult<Duration> {
     move |text| {
         if let Some(duration) = span(text)?.filter(|duration| range.contains(duration)) {
             return Ok(duration);
         }
         let (least, most) = (friendly(*range.start()), friendly(*range.end()));
         let range = format!("give a time from {least} to {most}");
-        Err(Bad::new(format!("`{text}` is out of range")).hint(range))
+        Err(Invalid::new(format!("`{text}` is out of range")).hint(range))
     }
 }
 
@@ -182,11 +182,11 @@ pub(super) const DAY: Duration = Duration::from_hours(24);
 pub(super) const YEAR: Duration = Duration::from_hours(365 * 24);
 
 /// `None`: a duration that is negative, or longer than can be counted.
-fn span(text: &str) -> Leaf<Option<Duration>> {
+fn span(text: &str) -> ParseResult<Option<Duration>> {
     const EXAMPLES: &str = "give a number with a unit, for example `500ms`, `10s`, `5m` or `1y`";
-    let bad = || Bad::new(format!("`{text}` is not a duration")).hint(EXAMPLES);
+    let bad = || Invalid::new(format!("`{text}` is not a duration")).hint(EXAMPLES);
     let Ok(span) = text.parse::<Span>() else {
-        // One with a small number in each place tells a large number from no duration.
+        // One with a small number in each location tells a large number from no duration.
         return if small(text).parse::<Span>().is_ok() { Ok(None) } else { Err(bad()) };
     };
     if span.get_months() != 0 {
@@ -229,24 +229,24 @@ fn friendly(duration: Duration) -> String {
 }
 
 /// HSTS counts whole seconds (RFC 6797 §6.1.1).
-pub(super) fn max_age(text: &str) -> Leaf<Duration> {
+pub(super) fn max_age(text: &str) -> ParseResult<Duration> {
     let age = duration(Duration::ZERO..=10 * YEAR)(text)?;
     if age.subsec_nanos() == 0 {
         return Ok(age);
     }
-    Err(Bad::new(format!("`{text}` is not a whole number of seconds"))
+    Err(Invalid::new(format!("`{text}` is not a whole number of seconds"))
         .hint("give whole seconds, for example `86400s`, or `1y`"))
 }
 
-pub(super) fn form_post(text: &str) -> Leaf<FormPost> {
+pub(super) fn form_post(text: &str) -> ParseResult<FormPost> {
     one_of(text, &[("convert", FormPost::Convert), ("reject", FormPost::Reject)])
 }
 
-pub(super) fn challenge(text: &str) -> Leaf<Challenge> {
+pub(super) fn challenge(text: &str) -> ParseResult<Challenge> {
     one_of(text, &[("tls-alpn-01", Challenge::TlsAlpn01), ("http-01", Challenge::Http01)])
 }
 
-pub(super) fn client_address(text: &str) -> Leaf<ClientAddress> {
+pub(super) fn client_address(text: &str) -> ParseResult<ClientAddress> {
     one_of(
         text,
         &[
@@ -258,23 +258,23 @@ pub(super) fn client_address(text: &str) -> Leaf<ClientAddress> {
 }
 
 /// An e-mail address, with or without `mailto:`; directories take no other contacts.
-pub(super) fn contact(text: &str) -> Leaf<Box<str>> {
+pub(super) fn contact(text: &str) -> ParseResult<Box<str>> {
     let address = text.strip_prefix("mailto:").unwrap_or(text);
     let plain = |part: &str| {
         !part.is_empty() && part.bytes().all(|it| it.is_ascii_graphic() && !b"@,?<>".contains(&it))
     };
     match address.split_once('@') {
         Some((name, host)) if plain(name) && plain(host) => Ok(format!("mailto:{address}").into()),
-        _ => Err(Bad::new(format!("`{}` is not an e-mail address", text.escape_debug()))
+        _ => Err(Invalid::new(format!("`{}` is not an e-mail address", text.escape_debug()))
             .hint("give one address, for example `ops@example.com`; several as a list")),
     }
 }
 
-pub(super) fn log_format(text: &str) -> Leaf<LogFormat> {
+pub(super) fn log_format(text: &str) -> ParseResult<LogFormat> {
     one_of(text, &[("text", LogFormat::Text), ("json", LogFormat::Json)])
 }
 
-pub(super) fn log_level(text: &str) -> Leaf<tracing::Level> {
+pub(super) fn log_level(text: &str) -> ParseResult<tracing::Level> {
     use tracing::Level;
     one_of(
         text,
@@ -288,21 +288,21 @@ pub(super) fn log_level(text: &str) -> Leaf<tracing::Level> {
     )
 }
 
-fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> Leaf<T> {
+fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> ParseResult<T> {
     words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
         let words: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
-        Bad::new(format!("`{text}` is not one of {}", words.join(", ")))
+        Invalid::new(format!("`{text}` is not one of {}", words.join(", ")))
     })
 }
 
 /// Any text at all.
-pub(super) fn verbatim<T: for<'t> From<&'t str>>(raw: Raw<'_>) -> Leaf<T> {
+pub(super) fn verbatim<T: for<'t> From<&'t str>>(raw: RawValue<'_>) -> ParseResult<T> {
     text(|text| Ok(text.into()))(raw)
 }
 
-pub(super) fn header(text: &str) -> Leaf<HeaderValue> {
+pub(super) fn header(text: &str) -> ParseResult<HeaderValue> {
     text.parse()
-        .map_err(|_| Bad::new(format!("`{}` cannot stand in a header", text.escape_debug())))
+        .map_err(|_| Invalid::new(format!("`{}` cannot stand in a header", text.escape_debug())))
 }
 
 #[cfg(test)]

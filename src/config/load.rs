@@ -1,9 +1,9 @@
-use super::agree::settle;
+use super::validate::validate;
 use super::file::{Unreadable, read_file};
 use super::layers::Layers;
 use super::problem::{Problem, Problems};
 use super::read::{log as read_log, read};
-use super::reader::{Reader, Shown};
+use super::reader::{Reader, EffectiveSetting};
 use super::settings::{LogFormat, Settings};
 use super::source::{Document, FILE_VARIABLE, Variable, not_text};
 use std::ffi::OsString;
@@ -25,17 +25,17 @@ pub struct Loaded {
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
     /// Each key with its value and who set it.
-    pub shown: Vec<Shown>,
+    pub shown: Vec<EffectiveSetting>,
     /// What is odd but stops nothing.
     pub warnings: Problems,
     /// Files that only who serves needs, and that cannot be used: the settings stand at something
-    /// else in their place.
+    /// else in their location.
     unusable: Problems,
 }
 
 impl Loaded {
     /// The same for who serves.
-    pub fn to_serve(self) -> Result<Self, Problems> {
+    pub fn for_serving(self) -> Result<Self, Problems> {
         if self.unusable.0.is_empty() { Ok(self) } else { Err(self.unusable) }
     }
 }
@@ -63,7 +63,7 @@ pub fn load(
     reader.note_unknown(&variables);
     problems.append(&mut reader.problems);
     let mut unusable = Vec::new();
-    let settings = settle(read, &mut problems, &mut unusable);
+    let settings = validate(read, &mut problems, &mut unusable);
 
     let (warnings, mut problems): (Vec<_>, Vec<_>) =
         problems.into_iter().partition(Problem::is_warning);

@@ -1,6 +1,6 @@
 //! Where a target leads: to this machine, to a private network, or back to the edge.
 
-use super::read::{Read, RouteRead};
+use super::read::{ParsedSettings, ParsedRoute};
 use crate::redirect::Target;
 use ipnet::IpNet;
 use std::collections::{HashMap, HashSet};
@@ -23,13 +23,13 @@ pub(super) fn is_plain_allowed(target: &Target, networks: &[IpNet]) -> bool {
 /// The routes by their places, so that thousands of targets are held against thousands of routes
 /// in no time.
 pub(super) struct Callbacks<'r> {
-    at: HashMap<(Option<&'r str>, &'r str), &'r RouteRead>,
+    at: HashMap<(Option<&'r str>, &'r str), &'r ParsedRoute>,
     hosts: HashSet<&'r str>,
-    read: &'r Read,
+    read: &'r ParsedSettings,
 }
 
 impl<'r> Callbacks<'r> {
-    pub(super) fn of(read: &'r Read) -> Self {
+    pub(super) fn of(read: &'r ParsedSettings) -> Self {
         let (mut at, mut hosts) = (HashMap::new(), HashSet::new());
         for route in &read.routes {
             let host = route.host.as_ref().map(crate::redirect::Host::as_str);
@@ -40,12 +40,12 @@ impl<'r> Callbacks<'r> {
     }
 
     /// The route of this edge that the target hits, if any: the browser would come back for ever.
-    pub(super) fn hit(&self, target: &Target) -> Option<&'r RouteRead> {
+    pub(super) fn hit(&self, target: &Target) -> Option<&'r ParsedRoute> {
         let url = Url::parse(target.as_str()).ok()?;
         let host = url.host_str()?;
         let host = host.strip_suffix('.').unwrap_or(host);
         let places = [url.path(), target.path()].map(|path| [(Some(host), path), (None, path)]);
-        let routes = places.as_flattened().iter().filter_map(|place| self.at.get(place));
+        let routes = places.as_flattened().iter().filter_map(|location| self.at.get(location));
         routes.copied().next().filter(|_| leads_here(&url, host, self))
     }
 }

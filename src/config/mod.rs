@@ -5,14 +5,14 @@
 //! are seen together). Each step notes its [`Problem`]s and goes on, so that one run tells them all.
 
 mod address;
-mod agree;
+mod validate;
 mod file;
 mod layers;
 mod leaf;
 mod load;
 mod loops;
 mod path;
-mod place;
+mod location;
 mod problem;
 mod read;
 mod reader;
@@ -22,9 +22,9 @@ mod unknown;
 
 pub use file::{Unreadable, read_file};
 pub use load::{Loaded, load, log_format};
-pub use place::{Place, Quote, Spot};
+pub use location::{Location, Quote, Position};
 pub use problem::{Problem, Problems};
-pub use reader::Shown;
+pub use reader::EffectiveSetting;
 pub use settings::*;
 
 use crate::redirect::{BadTarget, Path, Target};

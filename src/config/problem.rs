@@ -1,4 +1,4 @@
-use super::place::Place;
+use super::location::Location;
 use anstyle::{AnsiColor, Style};
 use std::error::Error;
 use std::fmt::{self, Write};
@@ -11,8 +11,8 @@ use std::fmt::{self, Write};
 pub struct Problem {
     warning: bool,
     what: String,
-    place: Place,
-    beside: Box<str>,
+    location: Location,
+    with_note: Box<str>,
     causes: Vec<String>,
     hint: Option<Box<str>>,
 }
@@ -23,8 +23,8 @@ impl Problem {
         Self {
             warning: false,
             what: what.into(),
-            place: Place::Default,
-            beside: Box::default(),
+            location: Location::Default,
+            with_note: Box::default(),
             causes: Vec::new(),
             hint: None,
         }
@@ -37,15 +37,15 @@ impl Problem {
 
     /// Where it stands written.
     #[must_use]
-    pub fn at(mut self, place: &Place) -> Self {
-        self.place = place.clone();
+    pub fn at(mut self, location: &Location) -> Self {
+        self.location = location.clone();
         self
     }
 
-    /// A few words beside the caret.
+    /// A few words with_note the caret.
     #[must_use]
-    pub fn beside(mut self, words: impl Into<String>) -> Self {
-        self.beside = words.into().into();
+    pub fn with_note(mut self, words: impl Into<String>) -> Self {
+        self.with_note = words.into().into();
         self
     }
 
@@ -79,9 +79,9 @@ impl Problem {
         &self.what
     }
 
-    /// The words beside the caret, if any.
+    /// The words with_note the caret, if any.
     pub fn note(&self) -> Option<&str> {
-        Some(&*self.beside).filter(|note| !note.is_empty())
+        Some(&*self.with_note).filter(|note| !note.is_empty())
     }
 
     /// The errors behind it, in one line.
@@ -94,9 +94,9 @@ impl Problem {
         self.hint.as_deref()
     }
 
-    /// Where it stands written; [`Place::Default`] when it is about no one place.
-    pub fn place(&self) -> &Place {
-        &self.place
+    /// Where it stands written; [`Location::Default`] when it is about no one location.
+    pub fn location(&self) -> &Location {
+        &self.location
     }
 
     /// Whether it stops nothing.
@@ -110,12 +110,12 @@ impl Problem {
         self.render(level.on_default().bold(), AnsiColor::Cyan.on_default().bold())
     }
 
-    /// Where it comes in a list: by its place in the file, then by its variable, then the rest.
+    /// Where it comes in a list: by its location in the file, then by its variable, then the rest.
     pub(super) fn order(&self) -> impl Ord + use<> {
-        match &self.place {
-            Place::File(spot) => (0, spot.line, spot.column, String::new()),
-            Place::Variable(name) => (1, 0, 0, name.clone()),
-            Place::Default => (2, 0, 0, String::new()),
+        match &self.location {
+            Location::File(position) => (0, position.line, position.column, String::new()),
+            Location::Variable(name) => (1, 0, 0, name.clone()),
+            Location::Default => (2, 0, 0, String::new()),
         }
     }
 
@@ -129,15 +129,15 @@ impl Problem {
     fn write(&self, out: &mut String, level: Style, accent: Style) -> fmt::Result {
         let word = if self.warning { "warning" } else { "error" };
         write!(out, "{level}{word}:{level:#} ")?;
-        if let Place::Variable(name) = &self.place {
+        if let Location::Variable(name) = &self.location {
             write!(out, "`{name}`: ")?;
         }
         write!(out, "{}", self.what)?;
-        if let Place::File(spot) = &self.place {
-            let number = spot.line.to_string();
+        if let Location::File(position) = &self.location {
+            let number = position.line.to_string();
             let gutter = " ".repeat(number.len());
-            write!(out, "\n --> {spot}")?;
-            if let Some(quote) = &spot.quote {
+            write!(out, "\n --> {position}")?;
+            if let Some(quote) = &position.quote {
                 // Tabs stay tabs, so that the caret lands below what it means.
                 let indent: String = quote
                     .text
@@ -148,8 +148,8 @@ impl Problem {
                 let caret = "^".repeat(quote.width);
                 write!(out, "\n{gutter} |\n{number} | {}\n{gutter} | {indent}", quote.text)?;
                 write!(out, "{level}{caret}{level:#}")?;
-                if !self.beside.is_empty() {
-                    write!(out, " {}", self.beside)?;
+                if !self.with_note.is_empty() {
+                    write!(out, " {}", self.with_note)?;
                 }
             }
         }
@@ -157,7 +157,7 @@ impl Problem {
             write!(out, "\n  caused by: {cause}")?;
         }
         if let Some(hint) = &self.hint {
-            let gap = if matches!(self.place, Place::File(_)) { "\n" } else { "" };
+            let gap = if matches!(self.location, Location::File(_)) { "\n" } else { "" };
             write!(out, "\n{gap}{accent}hint:{accent:#} {hint}")?;
         }
         Ok(())
@@ -218,12 +218,12 @@ impl Error for Problems {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::place::{Quote, Spot};
+    use crate::config::location::{Quote, Position};
     use std::path::PathBuf;
 
     #[test]
     fn a_problem_shows_the_line_and_points_at_the_word() {
-        let spot = Spot {
+        let position = Position {
             file: PathBuf::from("/etc/callback-edge/config.toml"),
             line: 14,
             column: 1,
@@ -235,8 +235,8 @@ mod tests {
             }),
         };
         let problem = Problem::error("unknown key `redirct`")
-            .at(&Place::File(Box::new(spot)))
-            .beside("expected one of `listen`, `route`, `tls`")
+            .at(&Location::File(Box::new(position)))
+            .with_note("expected one of `listen`, `route`, `tls`")
             .hint("did you mean `route`?");
         let expected = "\
 error: unknown key `redirct`

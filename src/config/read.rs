@@ -2,9 +2,9 @@
 
 use super::address;
 use super::leaf::{self, DAY, HOUR, SECOND, YEAR, or_off, text};
-use super::place::Place;
+use super::location::Location;
 use super::problem::Problem;
-use super::reader::{At, Section};
+use super::reader::{Located, Section};
 use super::settings::{
     CertificateFiles, Challenge, ClientAddress, IntegrationSettings, Limits, Log, Networks, Origin,
     Preflight, Shutdown,
@@ -20,94 +20,94 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// What the leaves say; whether they agree is for `agree` to judge.
-pub(super) struct Read {
-    pub(super) public_url: Option<At<Origin>>,
+pub(super) struct ParsedSettings {
+    pub(super) public_url: Option<Located<Origin>>,
     pub(super) plain_targets: Vec<IpNet>,
-    pub(super) nango: Option<At<Target>>,
-    pub(super) routes: Vec<RouteRead>,
+    pub(super) nango: Option<Located<Target>>,
+    pub(super) routes: Vec<ParsedRoute>,
     /// Where the list of routes stands when it is empty.
-    pub(super) no_routes: Option<Place>,
-    pub(super) pages: Vec<PageRead>,
-    pub(super) listen: ListenRead,
-    pub(super) tls: TlsRead,
-    pub(super) limits: LimitsRead,
+    pub(super) no_routes: Option<Location>,
+    pub(super) pages: Vec<ParsedPage>,
+    pub(super) listen: ParsedListen,
+    pub(super) tls: ParsedTls,
+    pub(super) limits: ParsedLimits,
     pub(super) shutdown: Shutdown,
-    pub(super) self_check: SelfCheckRead,
+    pub(super) self_check: ParsedSelfCheck,
     pub(super) log: Log,
     pub(super) preflight: Preflight,
 }
 
-pub(super) struct RouteRead {
+pub(super) struct ParsedRoute {
     pub(super) host: Option<Host>,
-    pub(super) path: At<Path>,
+    pub(super) path: Located<Path>,
     /// `nango` says where to when the route does not.
-    pub(super) target: Option<At<Target>>,
+    pub(super) target: Option<Located<Target>>,
     pub(super) form_post: FormPost,
 }
 
-pub(super) struct PageRead {
+pub(super) struct ParsedPage {
     pub(super) host: Option<Host>,
-    pub(super) path: At<Path>,
+    pub(super) path: Located<Path>,
     pub(super) body: PageBody,
     pub(super) content_type: HeaderValue,
 }
 
 pub(super) enum PageBody {
-    Text(At<String>),
-    File(At<PathBuf>),
+    Text(Located<String>),
+    File(Located<PathBuf>),
 }
 
-pub(super) struct ListenRead {
-    pub(super) http: Vec<At<SocketAddr>>,
-    pub(super) https: Vec<At<SocketAddr>>,
-    pub(super) admin: Vec<At<SocketAddr>>,
-    pub(super) admin_hosts: Vec<At<Host>>,
+pub(super) struct ParsedListen {
+    pub(super) http: Vec<Located<SocketAddr>>,
+    pub(super) https: Vec<Located<SocketAddr>>,
+    pub(super) admin: Vec<Located<SocketAddr>>,
+    pub(super) admin_hosts: Vec<Located<Host>>,
     pub(super) proxy_protocol: Networks,
     pub(super) trusted_proxies: Networks,
     pub(super) client_address: ClientAddress,
     /// Where `http` stands when neither it nor `https` has an address.
-    pub(super) nowhere: Option<Place>,
+    pub(super) nowhere: Option<Location>,
 }
 
-pub(super) struct TlsRead {
-    pub(super) certificate: Option<At<PathBuf>>,
-    pub(super) private_key: Option<At<PathBuf>>,
-    pub(super) pairs: Vec<At<CertificateFiles>>,
+pub(super) struct ParsedTls {
+    pub(super) certificate: Option<Located<PathBuf>>,
+    pub(super) private_key: Option<Located<PathBuf>>,
+    pub(super) pairs: Vec<Located<CertificateFiles>>,
     /// Some pair was meant, even if it could not be read.
     pub(super) given: bool,
-    pub(super) hsts: Option<At<Duration>>,
-    pub(super) acme: Option<AcmeRead>,
+    pub(super) hsts: Option<Located<Duration>>,
+    pub(super) acme: Option<ParsedAcme>,
 }
 
-pub(super) struct AcmeRead {
-    pub(super) place: Place,
-    pub(super) domains: Vec<At<Host>>,
-    pub(super) contact: Vec<At<Box<str>>>,
-    pub(super) directories: Vec<At<Box<str>>>,
-    pub(super) profile: Option<At<String>>,
-    pub(super) eab_key_id: Option<At<String>>,
-    pub(super) eab_hmac_key_file: Option<At<PathBuf>>,
-    pub(super) state_dir: Option<At<PathBuf>>,
-    pub(super) challenge: Option<At<Challenge>>,
-    pub(super) root_ca: Option<At<PathBuf>>,
-    pub(super) agreed: Option<At<bool>>,
+pub(super) struct ParsedAcme {
+    pub(super) location: Location,
+    pub(super) domains: Vec<Located<Host>>,
+    pub(super) contact: Vec<Located<Box<str>>>,
+    pub(super) directories: Vec<Located<Box<str>>>,
+    pub(super) profile: Option<Located<String>>,
+    pub(super) eab_key_id: Option<Located<String>>,
+    pub(super) eab_hmac_key_file: Option<Located<PathBuf>>,
+    pub(super) state_dir: Option<Located<PathBuf>>,
+    pub(super) challenge: Option<Located<Challenge>>,
+    pub(super) root_ca: Option<Located<PathBuf>>,
+    pub(super) agreed: Option<Located<bool>>,
     /// Some of these were written and could not be read.
     pub(super) broken: bool,
 }
 
-pub(super) struct SelfCheckRead {
+pub(super) struct ParsedSelfCheck {
     pub(super) every: Option<Duration>,
     pub(super) cache: Duration,
-    pub(super) token_file: Option<At<PathBuf>>,
-    pub(super) root_ca: Option<At<PathBuf>>,
+    pub(super) token_file: Option<Located<PathBuf>>,
+    pub(super) root_ca: Option<Located<PathBuf>>,
     pub(super) connect_to: Vec<Override>,
     pub(super) follow: bool,
 }
 
-pub(super) struct LimitsRead {
+pub(super) struct ParsedLimits {
     pub(super) limits: Limits,
-    pub(super) header_bytes: Option<At<usize>>,
-    pub(super) query_bytes: Option<At<usize>>,
+    pub(super) header_bytes: Option<Located<usize>>,
+    pub(super) query_bytes: Option<Located<usize>>,
 }
 
 /// The directory that is asked when none is named.
@@ -128,17 +128,17 @@ const HEADER_FIELDS: RangeInclusive<usize> = 20..=1000;
 
 /// Reads them all. A leaf that could not be read stands at a value that nobody sees, since then
 /// there are problems and no settings.
-pub(super) fn read(root: &mut Section<'_, '_>) -> Read {
+pub(super) fn read(root: &mut Section<'_, '_>) -> ParsedSettings {
     let public_url = root.value("public_url", text(address::origin));
-    if let Some(At { value, .. }) = &public_url {
+    if let Some(Located { value, .. }) = &public_url {
         root.show("public_url", value.to_string());
     }
     let plain_targets = root.list("allow_plain_targets", address::private_network);
     let nango = root.section("nango").value("url", text(address::base));
-    Read {
+    ParsedSettings {
         public_url,
         plain_targets: plain_targets.into_iter().map(|network| network.value).collect(),
-        no_routes: root.is_empty("route").then(|| root.place_of("route")),
+        no_routes: root.is_empty("route").then(|| root.location_of("route")),
         routes: root.tables("route", |table| route(table, nango.as_ref())),
         nango,
         pages: root.tables("page", page),
@@ -166,16 +166,16 @@ pub(super) fn below(nango: &Target, path: &str) -> String {
     format!("{}{path}", nango.as_str().trim_end_matches('/'))
 }
 
-fn route(table: &mut Section<'_, '_>, nango: Option<&At<Target>>) -> Option<RouteRead> {
+fn route(table: &mut Section<'_, '_>, nango: Option<&Located<Target>>) -> Option<ParsedRoute> {
     let host = table.value("host", text(address::host));
     table.derived("host", "any");
     let path = table.required("path", "/oauth/callback", text(address::path));
     let is_set = table.is_set("target");
     let mut target = table.value("target", text(address::target));
-    if let Some(At { value, place }) = &mut target {
+    if let Some(Located { value, location }) = &mut target {
         let shown = value.shown();
         if shown != value.as_str() {
-            place.hide();
+            location.hide();
         }
         table.show("target", shown);
     }
@@ -188,7 +188,7 @@ fn route(table: &mut Section<'_, '_>, nango: Option<&At<Target>>) -> Option<Rout
     if is_set && target.is_none() {
         return None;
     }
-    Some(RouteRead {
+    Some(ParsedRoute {
         host: host.map(|host| host.value),
         path,
         target,
@@ -196,7 +196,7 @@ fn route(table: &mut Section<'_, '_>, nango: Option<&At<Target>>) -> Option<Rout
     })
 }
 
-fn page(table: &mut Section<'_, '_>) -> Option<PageRead> {
+fn page(table: &mut Section<'_, '_>) -> Option<ParsedPage> {
     let host = table.value("host", text(address::host));
     table.derived("host", "any");
     let path = table.required("path", "/verification.txt", text(address::path));
@@ -212,15 +212,15 @@ fn page(table: &mut Section<'_, '_>) -> Option<PageRead> {
             Problem::error("a page has neither `body` nor `file`")
                 .hint("give the text as `body`, or name a `file` that holds it")
         };
-        let place = table.place();
-        table.note(problem.at(&place));
+        let location = table.location();
+        table.note(problem.at(&location));
     }
     let body = match (body, file) {
         (Some(body), _) => PageBody::Text(body),
         (None, Some(file)) => PageBody::File(file),
         (None, None) => return None,
     };
-    Some(PageRead {
+    Some(ParsedPage {
         host: host.map(|host| host.value),
         path: path?,
         body,
@@ -231,14 +231,14 @@ fn page(table: &mut Section<'_, '_>) -> Option<PageRead> {
     })
 }
 
-fn listen(table: &mut Section<'_, '_>) -> ListenRead {
+fn listen(table: &mut Section<'_, '_>) -> ParsedListen {
     let before = table.problems();
     let http = sockets(table, "http");
     let https = sockets(table, "https");
     let nowhere = http.is_empty() && https.is_empty() && table.problems() == before;
-    ListenRead {
+    ParsedListen {
         // A table that is none has no `http`, and was noted.
-        nowhere: (nowhere && table.is_set("http")).then(|| table.place_of("http")),
+        nowhere: (nowhere && table.is_set("http")).then(|| table.location_of("http")),
         http,
         https,
         admin: sockets(table, "admin"),
@@ -249,7 +249,7 @@ fn listen(table: &mut Section<'_, '_>) -> ListenRead {
     }
 }
 
-fn sockets(table: &mut Section<'_, '_>, key: &str) -> Vec<At<SocketAddr>> {
+fn sockets(table: &mut Section<'_, '_>, key: &str) -> Vec<Located<SocketAddr>> {
     let sockets = table.list(key, address::socket);
     if sockets.is_empty() {
         table.show(key, "off");
@@ -261,31 +261,31 @@ fn networks(table: &mut Section<'_, '_>, key: &str) -> Networks {
     Networks(table.list(key, address::network).into_iter().map(|it| it.value).collect())
 }
 
-fn tls(table: &mut Section<'_, '_>) -> TlsRead {
+fn tls(table: &mut Section<'_, '_>) -> ParsedTls {
     let certificate = table.value("certificate", leaf::verbatim);
     let private_key = table.value("private_key", leaf::verbatim);
     let mut given = certificate.is_some();
     let pairs = table.tables("pair", |pair| {
         given = true;
-        let place = pair.place();
+        let location = pair.location();
         let certificate = pair.required("certificate", "fullchain.pem", leaf::verbatim);
         let private_key = pair.required("private_key", "privkey.pem", leaf::verbatim);
         let (certificate, private_key) = (certificate?.value, private_key?.value);
-        Some(At { value: CertificateFiles { certificate, private_key }, place })
+        Some(Located { value: CertificateFiles { certificate, private_key }, location })
     });
     let hsts = table.value("hsts", or_off(leaf::max_age));
-    let hsts = hsts.and_then(|At { value, place }| Some(At { value: value?, place }));
+    let hsts = hsts.and_then(|Located { value, location }| Some(Located { value: value?, location }));
     let acme = acme(table);
-    TlsRead { certificate, private_key, pairs, given, hsts, acme }
+    ParsedTls { certificate, private_key, pairs, given, hsts, acme }
 }
 
 /// `None` without the table: it is what turns ACME on.
-fn acme(table: &mut Section<'_, '_>) -> Option<AcmeRead> {
+fn acme(table: &mut Section<'_, '_>) -> Option<ParsedAcme> {
     let given = table.is_set("acme");
     let before = table.problems();
     let mut acme = table.section("acme");
-    let mut read = AcmeRead {
-        place: acme.place(),
+    let mut read = ParsedAcme {
+        location: acme.location(),
         domains: acme.list("domains", address::domain),
         contact: acme.list("contact", leaf::contact),
         directories: acme.list("directory", address::directory),
@@ -308,7 +308,7 @@ fn acme(table: &mut Section<'_, '_>) -> Option<AcmeRead> {
     given.then_some(read)
 }
 
-fn limits(table: &mut Section<'_, '_>) -> LimitsRead {
+fn limits(table: &mut Section<'_, '_>) -> ParsedLimits {
     let connections = count(table, "connections", 1_000_000);
     let connections_per_address = count(table, "connections_per_address", 1_000_000);
     let handshake_timeout = time(table, "handshake_timeout", MILLISECOND, HOUR);
@@ -331,7 +331,7 @@ fn limits(table: &mut Section<'_, '_>) -> LimitsRead {
         query_bytes: value(query_bytes.clone()),
         form_bytes: value(form_bytes),
     };
-    LimitsRead { limits, header_bytes, query_bytes }
+    ParsedLimits { limits, header_bytes, query_bytes }
 }
 
 fn shutdown(table: &mut Section<'_, '_>) -> Shutdown {
@@ -341,13 +341,13 @@ fn shutdown(table: &mut Section<'_, '_>) -> Shutdown {
     }
 }
 
-fn self_check(table: &mut Section<'_, '_>) -> SelfCheckRead {
+fn self_check(table: &mut Section<'_, '_>) -> ParsedSelfCheck {
     let every = table.value("every", or_off(leaf::duration(SECOND..=DAY)));
     let cache = time(table, "cache", Duration::ZERO, HOUR);
     let token_file = table.value("token_file", leaf::verbatim);
     let root_ca = table.value("root_ca", leaf::verbatim);
     let connect_to = table.list("connect_to", address::connect_to);
-    SelfCheckRead {
+    ParsedSelfCheck {
         every: value(every),
         cache,
         token_file,
@@ -380,7 +380,7 @@ fn preflight(table: &mut Section<'_, '_>) -> Preflight {
 const NOT_TO_OVERRIDE: [&str; 4] = ["client_id", "redirect_uri", "response_type", "state"];
 
 fn integration(table: &mut Section<'_, '_>) -> IntegrationSettings {
-    let texts = |texts: BTreeMap<String, At<String>>| -> BTreeMap<String, String> {
+    let texts = |texts: BTreeMap<String, Located<String>>| -> BTreeMap<String, String> {
         texts.into_iter().map(|(name, text)| (name, text.value)).collect()
     };
     let params = texts(table.texts("params"));
@@ -388,7 +388,7 @@ fn integration(table: &mut Section<'_, '_>) -> IntegrationSettings {
     for (name, text) in &authorization_params {
         if NOT_TO_OVERRIDE.contains(&name.as_str()) {
             let what = format!("`{name}` would override what Nango sends");
-            table.note(Problem::error(what).at(&text.place).hint("remove the key"));
+            table.note(Problem::error(what).at(&text.location).hint("remove the key"));
         }
     }
     IntegrationSettings {
@@ -410,6 +410,6 @@ fn time(table: &mut Section<'_, '_>, key: &str, least: Duration, most: Duration)
     value(table.value(key, text(leaf::duration(least..=most))))
 }
 
-fn value<T: Default>(found: Option<At<T>>) -> T {
+fn value<T: Default>(found: Option<Located<T>>) -> T {
     found.map(|found| found.value).unwrap_or_default()
 }

@@ -1,7 +1,7 @@
 use super::layers::Layers;
-use super::leaf::{Bad, Leaf, Raw, is_off, kind};
+use super::leaf::{Invalid, ParseResult, RawValue, is_off, kind};
 use super::path::{KeyPath, Pattern, Segment, child, element, readable};
-use super::place::Place;
+use super::location::Location;
 use super::problem::Problem;
 use super::source::Document;
 use figment::value::Value;
@@ -9,34 +9,34 @@ use std::collections::BTreeMap;
 
 /// A value and where it was written.
 #[derive(Clone, Debug)]
-pub(super) struct At<T> {
+pub(super) struct Located<T> {
     pub(super) value: T,
-    pub(super) place: Place,
+    pub(super) location: Location,
 }
 
 /// A setting as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
+pub struct EffectiveSetting {
     /// `limits.header_bytes`, `route[0].path`
     pub key: String,
     /// As written; `None` when nothing sets it.
     pub value: Option<String>,
     /// Who set it.
-    pub source: Place,
+    pub source: Location,
 }
 
 /// Reads the merged layers leaf by leaf. A bad leaf is noted and the reading goes on, so that one run
-/// reports every error. What was never asked for is unknown: the code that reads is the one list of
+/// reports every error. What was never known for is unknown: the code that reads is the one list of
 /// keys.
 pub(super) struct Reader<'d> {
     pub(super) layers: &'d Layers<'d>,
-    pub(super) asked: Vec<Asked>,
-    pub(super) shown: Vec<Shown>,
+    pub(super) known: Vec<KnownKey>,
+    pub(super) shown: Vec<EffectiveSetting>,
     pub(super) problems: Vec<Problem>,
 }
 
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct KnownKey {
     pub(super) pattern: Pattern,
     pub(super) kind: Kind,
 }
@@ -58,7 +58,7 @@ pub(super) struct Section<'r, 'd> {
 
 impl<'d> Reader<'d> {
     pub(super) fn new(layers: &'d Layers<'d>) -> Self {
-        Self { layers, asked: Vec::new(), shown: Vec::new(), problems: Vec::new() }
+        Self { layers, known: Vec::new(), shown: Vec::new(), problems: Vec::new() }
     }
 
     /// The table that holds all others.
@@ -66,33 +66,33 @@ impl<'d> Reader<'d> {
         Section { reader: self, path: KeyPath::new() }
     }
 
-    /// What was asked for and does not stand in the file.
+    /// What was known for and does not stand in the file.
     #[cfg(test)]
     pub(super) fn keys_not_in_the_file(&self) -> Vec<&Pattern> {
         let written = self.layers.document.map(Document::keys).unwrap_or_default();
-        let leaves = self.asked.iter().filter(|asked| asked.kind == Kind::Leaf);
-        let leaves = leaves.map(|asked| &asked.pattern);
+        let leaves = self.known.iter().filter(|known| known.kind == Kind::Leaf);
+        let leaves = leaves.map(|known| &known.pattern);
         leaves.filter(|leaf| !written.iter().any(|(path, _)| leaf.matches(path))).collect()
     }
 
-    fn ask(&mut self, path: &[Segment], kind: Kind) -> Option<At<&'d Value>> {
+    fn look_up(&mut self, path: &[Segment], kind: Kind) -> Option<Located<&'d Value>> {
         if self.kind(path).is_none() {
             let pattern = self.pattern(path);
-            self.asked.push(Asked { pattern, kind });
+            self.known.push(KnownKey { pattern, kind });
         }
         let value = self.layers.find(path)?;
-        Some(At { value, place: self.layers.place_of(path) })
+        Some(Located { value, location: self.layers.location_of(path) })
     }
 
-    fn note(&mut self, bad: Bad, mut place: Place) {
+    fn note(&mut self, bad: Invalid, mut location: Location) {
         if bad.secret {
-            place.hide();
+            location.hide();
         }
-        self.problems.push(with_hint(Problem::error(bad.what).at(&place), bad.hint));
+        self.problems.push(with_hint(Problem::error(bad.what).at(&location), bad.hint));
     }
 
     pub(super) fn kind(&self, path: &[Segment]) -> Option<Kind> {
-        self.asked.iter().find(|asked| asked.pattern.matches(path)).map(|asked| asked.kind)
+        self.known.iter().find(|known| known.pattern.matches(path)).map(|known| known.kind)
     }
 
     fn pattern(&self, path: &[Segment]) -> Pattern {
@@ -112,24 +112,24 @@ impl<'d> Section<'_, 'd> {
     pub(super) fn value<T>(
         &mut self,
         key: &str,
-        parse: impl FnOnce(Raw<'_>) -> Leaf<T>,
-    ) -> Option<At<T>> {
+        parse: impl FnOnce(RawValue<'_>) -> ParseResult<T>,
+    ) -> Option<Located<T>> {
         let path = self.inside(key);
-        let found = self.reader.ask(&path, Kind::Leaf);
-        self.reader.shown.push(Shown {
+        let found = self.reader.look_up(&path, Kind::Leaf);
+        self.reader.shown.push(EffectiveSetting {
             key: readable(&path),
             value: found.as_ref().map(|found| in_one_line(found.value)),
-            source: found.as_ref().map_or(Place::Default, |found| found.place.clone()),
+            source: found.as_ref().map_or(Location::Default, |found| found.location.clone()),
         });
-        let At { value, place } = found?;
-        let variable = matches!(place, Place::Variable(_));
+        let Located { value, location } = found?;
+        let variable = matches!(location, Location::Variable(_));
         if variable && value.as_dict().is_some() {
             return None; // A variable for a key below this one; `note_unknown` tells of it.
         }
-        match parse(Raw { value, variable }) {
-            Ok(value) => Some(At { value, place }),
+        match parse(RawValue { value, variable }) {
+            Ok(value) => Some(Located { value, location }),
             Err(bad) => {
-                self.reader.note(bad, place);
+                self.reader.note(bad, location);
                 None
             }
         }
@@ -140,31 +140,31 @@ impl<'d> Section<'_, 'd> {
         &mut self,
         key: &str,
         example: &str,
-        parse: impl FnOnce(Raw<'_>) -> Leaf<T>,
-    ) -> Option<At<T>> {
+        parse: impl FnOnce(RawValue<'_>) -> ParseResult<T>,
+    ) -> Option<Located<T>> {
         if self.is_set(key) {
             return self.value(key, parse);
         }
-        let place = self.place();
+        let location = self.location();
         let hint = format!("add it, for example `{key} = \"{example}\"`");
-        self.note(Problem::error(format!("`{key}` is missing")).at(&place).hint(hint));
+        self.note(Problem::error(format!("`{key}` is missing")).at(&location).hint(hint));
         self.value(key, parse)
     }
 
     /// One value or a list of them. A variable separates them by commas, or holds a TOML list.
-    pub(super) fn list<T>(&mut self, key: &str, parse: impl Fn(&str) -> Leaf<T>) -> Vec<At<T>> {
+    pub(super) fn list<T>(&mut self, key: &str, parse: impl Fn(&str) -> ParseResult<T>) -> Vec<Located<T>> {
         let path = self.inside(key);
-        let Some(At { value, place }) = self.value(key, |raw| Ok(raw.value.clone())) else {
+        let Some(Located { value, location }) = self.value(key, |raw| Ok(raw.value.clone())) else {
             return Vec::new();
         };
-        if let (Some(""), Place::Variable(_)) = (value.as_str().map(str::trim), &place) {
-            let bad = Bad::new("the value is empty");
+        if let (Some(""), Location::Variable(_)) = (value.as_str().map(str::trim), &location) {
+            let bad = Invalid::new("the value is empty");
             let hint = "unset the variable, or give it a value; `off` turns it off";
-            self.reader.note(bad.hint(hint), place);
+            self.reader.note(bad.hint(hint), location);
             return Vec::new();
         }
-        let texts = match (&value, &place) {
-            (Value::String(_, text), Place::Variable(_)) => separated(text),
+        let texts = match (&value, &location) {
+            (Value::String(_, text), Location::Variable(_)) => separated(text),
             (Value::Array(_, values), _) => values.clone(),
             _ => vec![value.clone()],
         };
@@ -174,16 +174,16 @@ impl<'d> Section<'_, 'd> {
         let parse = super::leaf::text(parse);
         let mut list = Vec::new();
         for (index, text) in texts.iter().enumerate() {
-            let place = match (&value, &place) {
-                (Value::Array(..), Place::File(_)) => {
-                    self.reader.layers.place_of(&element(&path, index))
+            let location = match (&value, &location) {
+                (Value::Array(..), Location::File(_)) => {
+                    self.reader.layers.location_of(&element(&path, index))
                 }
-                _ => place.clone(),
+                _ => location.clone(),
             };
-            let variable = matches!(place, Place::Variable(_));
-            match parse(Raw { value: text, variable }) {
-                Ok(value) => list.push(At { value, place }),
-                Err(bad) => self.reader.note(bad, place),
+            let variable = matches!(location, Location::Variable(_));
+            match parse(RawValue { value: text, variable }) {
+                Ok(value) => list.push(Located { value, location }),
+                Err(bad) => self.reader.note(bad, location),
             }
         }
         list
@@ -204,20 +204,20 @@ impl<'d> Section<'_, 'd> {
 
     fn table(&mut self, key: &str, kind_of_table: Kind) -> Section<'_, 'd> {
         let path = self.inside(key);
-        // One that a variable stands in the place of is told of by `note_unknown`.
-        if let Some(At { value, place }) = self.reader.ask(&path, kind_of_table)
+        // One that a variable stands in the location of is told of by `note_unknown`.
+        if let Some(Located { value, location }) = self.reader.look_up(&path, kind_of_table)
             && value.as_dict().is_none()
-            && !matches!(place, Place::Variable(_))
+            && !matches!(location, Location::Variable(_))
         {
-            let bad = Bad::new(format!("`{key}` is a table, found {}", kind(value)));
+            let bad = Invalid::new(format!("`{key}` is a table, found {}", kind(value)));
             let hint = format!("write `[{}]`, and its keys below", readable(&path));
-            self.reader.note(bad.hint(hint), place);
+            self.reader.note(bad.hint(hint), location);
         }
         Section { reader: self.reader, path }
     }
 
     /// A table of texts whose keys are names of the user's.
-    pub(super) fn texts(&mut self, key: &str) -> BTreeMap<String, At<String>> {
+    pub(super) fn texts(&mut self, key: &str) -> BTreeMap<String, Located<String>> {
         let (mut table, names) = self.named(key);
         let texts = names
             .into_iter()
@@ -232,22 +232,22 @@ impl<'d> Section<'_, 'd> {
         mut each: impl FnMut(&mut Section<'_, 'd>) -> Option<T>,
     ) -> Vec<T> {
         let path = self.inside(key);
-        let Some(At { value, place }) = self.reader.ask(&path, Kind::Tables) else {
+        let Some(Located { value, location }) = self.reader.look_up(&path, Kind::Tables) else {
             return Vec::new();
         };
         let tables = value.as_array().filter(|list| list.iter().all(|it| it.as_dict().is_some()));
         let Some(tables) = tables else {
-            if !matches!(place, Place::Variable(_)) {
+            if !matches!(location, Location::Variable(_)) {
                 let list = readable(&path);
                 let what = format!("`{list}` is a list of tables, found {}", kind(value));
-                self.reader.note(Bad::new(what).hint(format!("write `[[{list}]]`")), place);
+                self.reader.note(Invalid::new(what).hint(format!("write `[[{list}]]`")), location);
             }
             return Vec::new();
         };
         (0..tables.len())
             .filter_map(|index| {
                 let path = element(&path, index);
-                self.reader.ask(&path, Kind::Section);
+                self.reader.look_up(&path, Kind::Section);
                 each(&mut Section { reader: self.reader, path })
             })
             .collect()
@@ -277,13 +277,13 @@ impl<'d> Section<'_, 'd> {
     }
 
     /// Where the table stands.
-    pub(super) fn place(&self) -> Place {
-        self.reader.layers.place_of(&self.path)
+    pub(super) fn location(&self) -> Location {
+        self.reader.layers.location_of(&self.path)
     }
 
     /// Where the value of a key stands.
-    pub(super) fn place_of(&self, key: &str) -> Place {
-        self.reader.layers.place_of(&self.inside(key))
+    pub(super) fn location_of(&self, key: &str) -> Location {
+        self.reader.layers.location_of(&self.inside(key))
     }
 
     /// Whether a list has nothing in it.

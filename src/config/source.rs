@@ -1,7 +1,7 @@
 //! Where settings come from: a TOML file and the environment, as layers for figment.
 
 use super::path::{KeyPath, Segment, child, element};
-use super::place::{Lines, Place};
+use super::location::{Lines, Location};
 use super::problem::Problem;
 use figment::value::{Dict, Empty, Map, Value};
 use figment::{Metadata, Profile, Provider, Source};
@@ -17,7 +17,7 @@ pub(super) const PREFIX: &str = "CALLBACK_EDGE_";
 /// Names the file; a variable, but not a setting.
 pub(super) const FILE_VARIABLE: &str = "CALLBACK_EDGE_CONFIG";
 
-/// A TOML file: a layer of values, and the place of each of them.
+/// A TOML file: a layer of values, and the location of each of them.
 ///
 /// Parsed once, by the parser that knows positions, so that values and places cannot disagree.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Document {
                 let problem = Problem::error(format!("not valid TOML: {message}"));
                 Err(match (file, error.span()) {
                     (Some(file), Some(span)) => {
-                        problem.at(&Place::File(Box::new(lines.spot(file, text, span))))
+                        problem.at(&Location::File(Box::new(lines.position(file, text, span))))
                     }
                     _ => problem,
                 })
@@ -46,8 +46,8 @@ impl Document {
         }
     }
 
-    /// The place of the value at a path; of its name when it is a table or a list of tables.
-    pub(super) fn place_of(&self, path: &[Segment]) -> Option<Place> {
+    /// The location of the value at a path; of its name when it is a table or a list of tables.
+    pub(super) fn location_of(&self, path: &[Segment]) -> Option<Location> {
         let (name, node) = self.node(path)?;
         let is_value =
             node.table().is_none() && !matches!(node, Node::Item(Item::ArrayOfTables(_)));
@@ -70,14 +70,14 @@ impl Document {
         self.node(path).map(|(_, node)| node.value())
     }
 
-    /// What is at a path, and the place of its key if it has one.
+    /// What is at a path, and the location of its key if it has one.
     fn node(&self, path: &[Segment]) -> Option<(Option<Range<usize>>, Node<'_>)> {
         let root = (None, Node::Item(self.toml.as_item()));
         path.iter().try_fold(root, |(_, node), segment| node.child(segment))
     }
 
-    /// Every key with its path and the place of its name, a table before what is in it.
-    pub(super) fn keys(&self) -> Vec<(KeyPath, Place)> {
+    /// Every key with its path and the location of its name, a table before what is in it.
+    pub(super) fn keys(&self) -> Vec<(KeyPath, Location)> {
         let mut keys = Vec::new();
         let mut open = vec![(KeyPath::new(), Node::Item(self.toml.as_item()))];
         while let Some((path, node)) = open.pop() {
@@ -98,12 +98,12 @@ impl Document {
         keys
     }
 
-    fn at(&self, span: Option<Range<usize>>) -> Place {
+    fn at(&self, span: Option<Range<usize>>) -> Location {
         match (&self.file, span) {
             (Some(file), Some(span)) => {
-                Place::File(Box::new(self.lines.spot(file, self.toml.raw(), span)))
+                Location::File(Box::new(self.lines.position(file, self.toml.raw(), span)))
             }
-            _ => Place::Default,
+            _ => Location::Default,
         }
     }
 }
@@ -149,7 +149,7 @@ impl Variable {
             match value.into_string() {
                 Ok(value) => variables.push(Self { name, path, value }),
                 Err(_) => problems
-                    .push(Problem::error("the value is not UTF-8").at(&Place::Variable(name))),
+                    .push(Problem::error("the value is not UTF-8").at(&Location::Variable(name))),
             }
         }
         variables.sort_by(|one, other| one.name.cmp(&other.name));
@@ -157,7 +157,7 @@ impl Variable {
     }
 
     /// How the variable that sets the key at the end of these is spelt.
-    pub(super) fn spelt(keys: &[&str]) -> String {
+    pub(super) fn name_for(keys: &[&str]) -> String {
         format!("{PREFIX}{}", keys.join("__").to_uppercase())
     }
 }
@@ -204,7 +204,7 @@ impl<'d> Node<'d> {
         }
     }
 
-    /// One step down, and the place of the key if the step was one.
+    /// One step down, and the location of the key if the step was one.
     fn child(self, segment: &Segment) -> Option<(Option<Range<usize>>, Self)> {
         match (segment, self) {
             (Segment::Key(key), _) => {
@@ -249,14 +249,14 @@ fn value_of(value: &toml_edit::Value) -> Value {
     }
 }
 
-/// The problem of a file that is not UTF-8, with the place of the first byte that is not.
+/// The problem of a file that is not UTF-8, with the location of the first byte that is not.
 pub(super) fn not_text(file: &Path, error: &FromUtf8Error) -> Problem {
     let start = error.utf8_error().valid_up_to();
     let text = String::from_utf8_lossy(error.as_bytes());
-    let spot = Lines::of(&text).spot(file, &text, start..start + '\u{fffd}'.len_utf8());
+    let position = Lines::of(&text).position(file, &text, start..start + '\u{fffd}'.len_utf8());
     let byte = error.as_bytes().get(start).copied().unwrap_or_default();
     Problem::error(format!("not UTF-8: the byte {byte:#04x}"))
-        .at(&Place::File(Box::new(spot)))
+        .at(&Location::File(Box::new(position)))
         .hint("save the file in the encoding UTF-8")
 }
 
@@ -264,15 +264,15 @@ pub(super) fn not_text(file: &Path, error: &FromUtf8Error) -> Problem {
 mod tests {
     use super::*;
 
-    /// The place of what is at a path: of the value at each index or key in turn.
-    fn place(text: &str, path: &[&str]) -> String {
+    /// The location of what is at a path: of the value at each index or key in turn.
+    fn location(text: &str, path: &[&str]) -> String {
         let document = Document::parse(Some(Path::new("f")), text).unwrap();
         let segment = |step: &&str| match step.parse() {
             Ok(index) => Segment::Index(index),
             Err(_) => Segment::Key((*step).to_owned()),
         };
-        match document.place_of(&path.iter().map(segment).collect::<KeyPath>()) {
-            Some(Place::File(spot)) => format!("{}:{}+{}", spot.line, spot.column, spot.width),
+        match document.location_of(&path.iter().map(segment).collect::<KeyPath>()) {
+            Some(Location::File(position)) => format!("{}:{}+{}", position.line, position.column, position.width),
             _ => "nowhere".to_owned(),
         }
     }
@@ -289,7 +289,7 @@ mod tests {
             (&["g", "2"], "nowhere"), (&["x"], "nowhere"), (&["a", "x"], "nowhere"),
         ];
         for (path, expected) in table {
-            assert_eq!(place(text, path), expected, "{path:?}");
+            assert_eq!(location(text, path), expected, "{path:?}");
         }
     }
 
@@ -301,7 +301,7 @@ mod tests {
             Variable::all(pairs.map(|(name, value)| (name.into(), value.into())));
         let [variable] = &variables[..] else { panic!("{variables:?}") };
         assert_eq!(variable.path, child(&child(&[], "listen"), "http"));
-        assert_eq!(Variable::spelt(&["listen", "http"]), "CALLBACK_EDGE_LISTEN__HTTP");
+        assert_eq!(Variable::name_for(&["listen", "http"]), "CALLBACK_EDGE_LISTEN__HTTP");
         assert!(problems.is_empty());
     }
 }

@@ -1,22 +1,22 @@
-//! Keys that nobody asked for, and what may have been meant by them.
+//! Keys that nobody known for, and what may have been meant by them.
 
 use super::path::{Pattern, Segment, ancestors, keys, readable};
-use super::place::Place;
+use super::location::Location;
 use super::problem::Problem;
 use super::reader::{Kind, Reader, with_hint};
 use super::source::{Document, Variable};
 
 impl Reader<'_> {
-    /// Notes every key of the file and every variable that nothing asked for.
+    /// Notes every key of the file and every variable that nothing known for.
     pub(super) fn note_unknown(&mut self, variables: &[Variable]) {
         let mut unknown = Vec::new();
-        for (path, place) in self.layers.document.map(Document::keys).unwrap_or_default() {
+        for (path, location) in self.layers.document.map(Document::keys).unwrap_or_default() {
             let Some((Segment::Key(key), parent)) = path.split_last() else { continue };
             // Below what is itself unknown, or no table to the reader, nothing more is told.
             let below_table = parent.is_empty() || self.kind(parent) == Some(Kind::Section);
             if below_table && self.kind(&path).is_none() {
-                let problem = Problem::error(format!("unknown key `{key}`")).at(&place);
-                let problem = problem.beside(self.expected(parent));
+                let problem = Problem::error(format!("unknown key `{key}`")).at(&location);
+                let problem = problem.with_note(self.expected(parent));
                 unknown.push(with_hint(problem, self.advice(parent, key)));
             }
         }
@@ -47,20 +47,20 @@ impl Reader<'_> {
                     Problem::error(format!("`{}` is a table", readable(path))).hint(hint)
                 }
                 (None, _, _, Some(leaf)) => {
-                    let spelt = Variable::spelt(&keys(leaf));
+                    let spelt = Variable::name_for(&keys(leaf));
                     let leaf = readable(leaf);
                     problem.hint(format!("`{leaf}` has no keys below it; use `{spelt}`"))
                 }
                 (None, ..) => with_hint(problem, self.advice_for_variable(path)),
             };
-            unknown.push(problem.at(&Place::Variable(variable.name.clone())));
+            unknown.push(problem.at(&Location::Variable(variable.name.clone())));
         }
         self.problems.append(&mut unknown);
     }
 
     fn siblings(&self, parent: &[Segment]) -> impl Iterator<Item = &str> {
-        self.asked.iter().filter_map(move |asked| {
-            let (table, key) = asked.pattern.split()?;
+        self.known.iter().filter_map(move |known| {
+            let (table, key) = known.pattern.split()?;
             table.matches(parent).then_some(key)
         })
     }
@@ -72,7 +72,7 @@ impl Reader<'_> {
 
     /// What may have been meant by an unknown key.
     fn advice(&self, parent: &[Segment], key: &str) -> Option<String> {
-        let mut elsewhere = self.asked.iter().filter_map(|asked| asked.pattern.split());
+        let mut elsewhere = self.known.iter().filter_map(|known| known.pattern.split());
         if let Some((Pattern(table), _)) = elsewhere.find(|(_, name)| *name == key) {
             let names: Vec<_> = table.iter().flatten().map(String::as_str).collect();
             let name = names.join(".");
@@ -94,24 +94,24 @@ impl Reader<'_> {
     }
 
     fn is_named(&self, keys: &[&str]) -> bool {
-        let named = self.asked.iter().filter(|asked| asked.kind == Kind::Named);
-        named.filter_map(|asked| asked.pattern.keys()).any(|other| other == keys)
+        let named = self.known.iter().filter(|known| known.kind == Kind::Named);
+        named.filter_map(|known| known.pattern.keys()).any(|other| other == keys)
     }
 
     fn advice_for_variable(&self, path: &[Segment]) -> Option<String> {
-        let leaves = self.asked.iter().filter(|asked| asked.kind == Kind::Leaf);
-        let leaves = leaves.filter_map(|asked| asked.pattern.keys());
+        let leaves = self.known.iter().filter(|known| known.kind == Kind::Leaf);
+        let leaves = leaves.filter_map(|known| known.pattern.keys());
         // `LISTEN_HTTP` is near `LISTEN__HTTP`.
         let near = nearest(&readable(path), leaves, |keys| keys.concat())?;
-        Some(format!("did you mean `{}`?", Variable::spelt(&near)))
+        Some(format!("did you mean `{}`?", Variable::name_for(&near)))
     }
 
     /// A variable for a key of the table, if it has one that takes any.
     fn example(&self, section: &[Segment]) -> Option<String> {
-        let leaves = self.asked.iter().filter(|asked| asked.kind == Kind::Leaf);
+        let leaves = self.known.iter().filter(|known| known.kind == Kind::Leaf);
         let mut leaves = leaves
-            .filter(|asked| asked.pattern.split().is_some_and(|(table, _)| table.matches(section)));
-        leaves.next()?.pattern.keys().map(|keys| Variable::spelt(&keys))
+            .filter(|known| known.pattern.split().is_some_and(|(table, _)| table.matches(section)));
+        leaves.next()?.pattern.keys().map(|keys| Variable::name_for(&keys))
     }
 }
 

@@ -1,36 +1,36 @@
-//! What `serve` says when it is up, and what is wrong with its settings.
+//! What `serve` prints or logs when it has started, and the errors and warnings of its settings.
 
-use super::origin::{Addresses, callback_url, public};
+use super::origin::{Addresses, callback_url, public_origin};
 use super::snapshot::Snapshot;
-use crate::config::{Place, Problem, Problems, Settings};
+use crate::config::{Location, Problem, Problems, Settings};
 use crate::observe::{Format, Log};
-use crate::tls::acme::Board;
+use crate::tls::acme::AcmeStatus;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// For a person: each callback with its target, what else can be asked, and every address.
-pub(super) fn text(snapshot: &Snapshot, board: &Board, file: Option<&Path>) -> String {
+/// For a person: each callback with its target, the certificates, the self-check and every address.
+pub(super) fn text(snapshot: &Snapshot, acme_status: &AcmeStatus, file: Option<&Path>) -> String {
     let (settings, bound) = (&snapshot.settings, &snapshot.bound);
     let mut text = format!("callback-edge {}\n\n", env!("CARGO_PKG_VERSION"));
     for (url, target) in callbacks(settings, bound) {
         let _ = writeln!(text, "  callback    {url}\n           →  {target}");
     }
-    for (domain, standing) in board.standings() {
+    for (domain, standing) in acme_status.certificates() {
         let _ = writeln!(text, "  certificate {domain}  {}", standing.summary());
     }
-    let _ = writeln!(text, "  self-check  {}", self_check(settings, bound));
+    let _ = writeln!(text, "  self-check  {}", self_check_url(settings, bound));
     for (kind, address) in addresses(bound) {
         let _ = writeln!(text, "  listening   {kind:<5}  {address}");
     }
     let source = file.map_or("built-in defaults".to_owned(), |file| file.display().to_string());
-    let _ = writeln!(text, "  settings    {source}\n\nready; Ctrl-C stops it");
+    let _ = writeln!(text, "  settings    {source}\n\nready; press Ctrl-C to stop");
     text
 }
 
-/// For programs: the same as events.
-pub(super) fn events(settings: &Settings, bound: &Addresses, board: &Board) {
-    for (domain, standing) in board.standings() {
+/// For programs: the same as log events.
+pub(super) fn events(settings: &Settings, bound: &Addresses, acme_status: &AcmeStatus) {
+    for (domain, standing) in acme_status.certificates() {
         tracing::info!(event = "certificate", domain = &*domain, standing = standing.summary());
     }
     for (url, target) in callbacks(settings, bound) {
@@ -49,7 +49,7 @@ pub fn report(log: &Log, problems: &Problems) {
         return;
     }
     if log.format() == Format::Text {
-        return log.say(&(problems.coloured() + "\n"));
+        return log.print(&(problems.coloured() + "\n"));
     }
     let (reported, more) = problems.reported();
     reported.iter().for_each(event);
@@ -59,13 +59,13 @@ pub fn report(log: &Log, problems: &Problems) {
 }
 
 fn event(problem: &Problem) {
-    let (file, variable) = match problem.place() {
-        Place::File(spot) => (Some(&**spot), None),
-        Place::Variable(name) => (None, Some(&**name)),
-        Place::Default => (None, None),
+    let (file, variable) = match problem.location() {
+        Location::File(position) => (Some(&**position), None),
+        Location::Variable(name) => (None, Some(&**name)),
+        Location::Default => (None, None),
     };
-    let (line, column) = (file.map(|spot| spot.line), file.map(|spot| spot.column));
-    let file = file.map(|spot| spot.file.display().to_string());
+    let (line, column) = (file.map(|position| position.line), file.map(|position| position.column));
+    let file = file.map(|position| position.file.display().to_string());
     let (file, cause) = (file.as_deref(), problem.cause());
     let (cause, note, hint) = (cause.as_deref(), problem.note(), problem.advice());
     let problem_is = problem.what();
@@ -96,21 +96,21 @@ fn event(problem: &Problem) {
     }
 }
 
-/// Where a person finds the self-check.
-fn self_check(settings: &Settings, bound: &Addresses) -> String {
+/// The URL of the self-check.
+fn self_check_url(settings: &Settings, bound: &Addresses) -> String {
     match bound.admin.first() {
         Some(admin) => format!("http://{admin}/self-check"),
-        None => format!("{}/self-check", public(settings, bound)),
+        None => format!("{}/self-check", public_origin(settings, bound)),
     }
 }
 
-/// What a reload opens and closes.
-pub(super) fn changes(old: &Addresses, new: &Addresses) {
-    let among = |all: &Addresses, one| addresses(all).any(|other| other == one);
-    for (kind, address) in addresses(new).filter(|&one| !among(old, one)) {
+/// Logs which listeners a reload opens and closes.
+pub(super) fn listener_changes(old: &Addresses, new: &Addresses) {
+    let contains = |all: &Addresses, one| addresses(all).any(|other| other == one);
+    for (kind, address) in addresses(new).filter(|&one| !contains(old, one)) {
         tracing::info!(event = "listening", listener = kind, %address);
     }
-    for (kind, address) in addresses(old).filter(|&one| !among(new, one)) {
+    for (kind, address) in addresses(old).filter(|&one| !contains(new, one)) {
         tracing::info!(event = "closing", listener = kind, %address);
     }
 }

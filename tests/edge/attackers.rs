@@ -6,7 +6,7 @@ mod http1;
 mod http2;
 mod slots;
 
-use crate::support::{Authority, Bystander, Edge, MACHINE, Metrics, connect_tls, soon, until};
+use crate::support::{Authority, Bystander, Edge, MACHINE, Metrics, connect_tls, with_timeout, until};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -118,7 +118,7 @@ fn error(reason: &str) -> String {
 /// Reads to the end, whatever comes.
 async fn closed(stream: &mut (impl AsyncRead + Unpin)) {
     let mut waste = vec![0; 16 * 1024];
-    while !matches!(soon(stream.read(&mut waste)).await, Ok(0) | Err(_)) {}
+    while !matches!(with_timeout(stream.read(&mut waste)).await, Ok(0) | Err(_)) {}
 }
 
 /// Sends the same again and again, with pauses, until the peer has closed.
@@ -144,7 +144,7 @@ async fn repeat(stream: impl AsyncRead + AsyncWrite, bytes: &[u8], pause: Option
             }
         }
     };
-    soon(async {
+    with_timeout(async {
         tokio::select! {
             () = closed(&mut reader) => {}
             () = write => {}
@@ -161,7 +161,7 @@ async fn never_reads(
 ) -> Duration {
     let mut stuck = Instant::now();
     let mut at = 0;
-    soon(async {
+    with_timeout(async {
         loop {
             let write = async {
                 let count = stream.write(&requests[at..]).await?;

@@ -1,6 +1,6 @@
 //! Many at once: connections, and files.
 
-use crate::support::{Edge, Http1, MACHINE, Metrics, certified, connect, settings, soon, until};
+use crate::support::{Edge, Http1, MACHINE, Metrics, certified, connect, settings, with_timeout, until};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ async fn silent(address: SocketAddr, count: usize) -> Vec<TcpStream> {
         tasks.spawn(async move {
             let mut open = Vec::with_capacity(share);
             for _ in 0..share {
-                open.push(soon(TcpStream::connect(address)).await.unwrap());
+                open.push(with_timeout(TcpStream::connect(address)).await.unwrap());
             }
             open
         });

@@ -1,7 +1,7 @@
 //! The end: nobody who has asked goes without an answer, and nobody who has not holds it up.
 
 use crate::support::{
-    Authority, Edge, Http1, Http2, Metrics, connect, connect_tls, handshake, soon, until,
+    Authority, Edge, Http1, Http2, Metrics, connect, connect_tls, handshake, with_timeout, until,
 };
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
@@ -55,7 +55,7 @@ async fn what_was_asked_is_answered_and_told_that_it_is_the_last() {
     let mut kept = tls(&edge, &authority).await;
     assert_eq!(kept.get("/oauth/callback?a").await.unwrap().text("connection"), "");
     let mut silent = tls(&edge, &authority).await;
-    let plain = soon(TcpStream::connect(address)).await.unwrap();
+    let plain = with_timeout(TcpStream::connect(address)).await.unwrap();
     let mut h2 = Http2::connect(&authority, address, "localhost").await;
     assert_eq!(h2.get("/oauth/callback?a").await.unwrap().status, 308);
     let mut form = tls(&edge, &authority).await;

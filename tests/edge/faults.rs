@@ -1,7 +1,7 @@
 //! What the machine and the world may do to it: it serves on, and says so.
 
 use crate::manager::HAND_OVER;
-use crate::support::{Edge, Http1, connect, settings, soon, until};
+use crate::support::{Edge, Http1, connect, settings, with_timeout, until};
 use rustix::process::Signal;
 use std::fs::OpenOptions;
 use std::net::TcpListener;
@@ -128,7 +128,7 @@ async fn without_nango_and_without_dns_it_redirects_and_tells_within_its_time() 
     assert_eq!(reply.location(), "https://127.0.0.1:1/oauth/callback?code=1");
     let mut admin = connect(edge.admin[0]).await;
     assert_eq!(admin.get("/readyz").await.unwrap().status, 200);
-    let check = soon(admin.get("/self-check")).await.unwrap();
+    let check = with_timeout(admin.get("/self-check")).await.unwrap();
     let text = String::from_utf8(check.body).unwrap();
     assert!(check.status == 503 && text.contains("dns.resolves"), "{} {text}", check.status);
     assert!(redirects(&mut client).await);

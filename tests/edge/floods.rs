@@ -5,7 +5,7 @@ use crate::crowds::cpu_seconds;
 use crate::support::frames::{self, frame};
 use crate::support::heads::{HeldHeads, STREAMS, acknowledged, indexed, peak, request, resident};
 use crate::support::{
-    Authority, Edge, Http1, Http2, MACHINE, certified, connect, connect_tls, settings, soon, until,
+    Authority, Edge, Http1, Http2, MACHINE, certified, connect, connect_tls, settings, with_timeout, until,
 };
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -376,7 +376,7 @@ async fn control_frames_beside_requests_are_no_flood() {
     let whole = request(2001, frames::END_STREAM, &frames::get("/oauth/callback?code=1"));
     stream.write_all(&whole).await.unwrap();
     let mut head = [0; 9];
-    soon(stream.read_exact(&mut head)).await.expect("it was closed");
+    with_timeout(stream.read_exact(&mut head)).await.expect("it was closed");
     assert_ne!(head[3], frames::GOAWAY);
     edge.finish();
 }

@@ -5,7 +5,7 @@
 use crate::crowds::cpu_seconds;
 use crate::malformed::ambiguous_framings;
 use crate::support::{
-    Authority, Edge, Http1, Http2, MACHINE, Metrics, connect_tls, frames, requests, soon, until,
+    Authority, Edge, Http1, Http2, MACHINE, Metrics, connect_tls, frames, requests, with_timeout, until,
 };
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ async fn open(edge: &Edge, over: Option<&Authority>) -> Http1<Box<dyn Stream>> {
     let stream: Box<dyn Stream> = if let Some(authority) = over {
         Box::new(connect_tls(authority, edge.https[0], "localhost", &[]).await.unwrap())
     } else {
-        let stream = soon(TcpStream::connect(edge.http[0])).await.unwrap();
+        let stream = with_timeout(TcpStream::connect(edge.http[0])).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Box::new(stream)
     };
@@ -483,12 +483,12 @@ async fn a_partial_request_is_not_parsed_again_and_again() {
 #[tokio::test]
 async fn what_is_sent_after_the_last_response_does_not_reset_it() {
     let edge = Edge::plain("");
-    let mut stream = soon(TcpStream::connect(edge.http[0])).await.unwrap();
+    let mut stream = with_timeout(TcpStream::connect(edge.http[0])).await.unwrap();
     let first =
         "GET /oauth/callback?code=1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     stream.write_all(format!("{first}{}", SECOND.repeat(50)).as_bytes()).await.unwrap();
     let mut response = Vec::new();
-    soon(stream.read_to_end(&mut response)).await.expect("the response was reset");
+    with_timeout(stream.read_to_end(&mut response)).await.expect("the response was reset");
     let response = String::from_utf8(response).unwrap();
     assert_eq!(response.matches("HTTP/1.1 ").count(), 1, "{response}");
     drop(stream);

@@ -1,7 +1,7 @@
 //! The pictures in `.github/pictures` show the output of the program.
 
 use crate::stand_in::{Act, Authority, Reply, Wish, behaviour, nango, plain, right, tls};
-use crate::support::{command, kept, on_a_terminal, picture};
+use crate::support::{command, matches_file, on_a_terminal, picture};
 
 const CALLBACK: &str = "auth.example.com";
 const NANGO: &str = "api.nango.dev";
@@ -42,6 +42,6 @@ async fn a_failing_check_is_as_pictured() {
     }
     let (status, output) = tokio::task::spawn_blocking(|| on_a_terminal(check, 96)).await.unwrap();
     assert_eq!(status.code(), Some(1), "{output}");
-    kept(".github/pictures/check.svg", &picture(&typed, &output))
+    matches_file(".github/pictures/check.svg", &picture(&typed, &output))
         .unwrap_or_else(|it| panic!("{it}"));
 }

@@ -1,6 +1,6 @@
 //! The self-check endpoint: what it says, to whom, and that nobody can turn it on others.
 
-use crate::support::{Edge, Reply, certified, check, connect, settings, soon, until};
+use crate::support::{Edge, Reply, certified, check, connect, settings, with_timeout, until};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -190,7 +190,7 @@ async fn begin(
 ) -> (tokio::task::JoinHandle<Option<Reply>>, TcpStream) {
     let mut client = connect(edge.http[0]).await;
     let request = tokio::spawn(async move { client.get("/self-check").await });
-    let (held, _) = soon(callback.accept()).await.unwrap();
+    let (held, _) = with_timeout(callback.accept()).await.unwrap();
     (request, held)
 }
 
@@ -206,7 +206,7 @@ async fn a_run_of_the_settings_before_a_reload_answers_no_request_after_it() {
     let own = format!("http://{}/oauth/callback", edge.http[0]);
     assert_eq!((after.status, &report(&after)["callback"]), (200, &own.as_str().into()));
     // The run that is of no use any more has ended, and its request has the new result too.
-    let before = soon(before).await.unwrap().unwrap();
+    let before = with_timeout(before).await.unwrap().unwrap();
     assert_eq!(report(&before)["callback"], own.as_str());
     let (_, log) = edge.stop();
     assert_eq!(log.matches("\"event\":\"self_check\"").count(), 1, "{log}");
@@ -220,7 +220,7 @@ async fn a_self_check_in_progress_does_not_delay_the_drain() {
     let (request, _held) = begin(&edge, &callback).await;
     let started = Instant::now();
     edge.signal(Signal::TERM);
-    let reply = soon(request).await.unwrap().unwrap();
+    let reply = with_timeout(request).await.unwrap().unwrap();
     assert_eq!((reply.status, &*reply.body), (503, &b"draining\n"[..]));
     let later = get(&edge, "/self-check", "").await;
     assert_eq!((later.status, &*later.body), (503, &b"draining\n"[..]));

@@ -2,7 +2,7 @@
 
 use crate::peer::Peer;
 use crate::support::golden::updates;
-use crate::support::{Edge, certified, kept};
+use crate::support::{Edge, certified, matches_file};
 use rcgen::date_time_ymd;
 use serde_json::{Value, json};
 use std::fs;
@@ -17,45 +17,45 @@ const ROUTES: &str = "
     path = '/app-auth/connect'
 ";
 
-/// Pictures are left in the build folder, for whoever wants to look at them.
+/// The screenshots stay in the build directory.
 #[test]
-fn the_page_reads_well_wherever_it_is_opened() {
-    let right = Edge::start(ROUTES);
+fn the_page_is_accessible_at_any_width_and_colour_scheme() {
+    let working = Edge::start(ROUTES);
     let broken = Edge::start(&format!("public_url = 'https://127.0.0.1:1'{ROUTES}"));
-    let mut person = Peer::browser("page.mjs", &[]);
+    let mut browser = Peer::browser("page.mjs", &[]);
 
     let pictures = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let mut grounds = Vec::new();
+    let mut backgrounds = Vec::new();
     for (name, edge, status, heading, origin) in [
-        ("right", &right, 200, "The callback works", format!("http://{}", right.http[0])),
+        ("working", &working, 200, "The callback works", format!("http://{}", working.http[0])),
         ("broken", &broken, 503, "The callback is broken", "https://127.0.0.1:1".to_owned()),
     ] {
         for (width, scheme) in [(1280, "light"), (1280, "dark"), (360, "light"), (360, "dark")] {
             let shot = pictures.join(format!("self-check-{name}-{width}-{scheme}.png"));
             let url = format!("http://{}/self-check", edge.http[0]);
-            person.tell(&json!({ "url": url, "width": width, "scheme": scheme, "shot": shot }));
-            let seen = person.hear();
+            browser.send(&json!({ "url": url, "width": width, "scheme": scheme, "shot": shot }));
+            let seen = browser.receive();
             assert_eq!(seen["status"], status, "{seen:#}");
             assert!(seen["heading"].as_str().unwrap().ends_with(heading), "{seen:#}");
             let callback = format!("{origin}/oauth/callback");
             assert_eq!(seen["paste"], json!([callback, format!("{origin}/app-auth/connect")]));
             assert_eq!(seen["selected"].as_str().unwrap().trim(), callback, "{seen:#}");
             assert_eq!(seen["toggles"], true);
-            assert_eq!(seen["sideways"], false, "{name} at {width} scrolls sideways");
-            assert_eq!(seen["complaints"], json!([]), "{name} {width} {scheme}");
+            assert_eq!(seen["overflows"], false, "{name} at {width} scrolls horizontally");
+            assert_eq!(seen["console"], json!([]), "{name} {width} {scheme}");
             assert_eq!(seen["violations"], json!([]), "{name} {width} {scheme}");
-            let asked = seen["requests"].as_array().unwrap().iter().filter_map(Value::as_str);
-            let elsewhere: Vec<_> = asked.filter(|asked| *asked != url).collect();
-            assert!(elsewhere.iter().all(|asked| asked.ends_with("/favicon.ico")), "{elsewhere:?}");
-            grounds.push((scheme, seen["ground"].clone()));
+            let urls = seen["requests"].as_array().unwrap().iter().filter_map(Value::as_str);
+            let others: Vec<_> = urls.filter(|it| *it != url).collect();
+            assert!(others.iter().all(|it| it.ends_with("/favicon.ico")), "{others:?}");
+            backgrounds.push((scheme, seen["background"].clone()));
         }
     }
-    let of = |scheme| grounds.iter().find(|(of, _)| *of == scheme).map(|(_, ground)| ground);
+    let of = |scheme| backgrounds.iter().find(|(of, _)| *of == scheme).map(|(_, colour)| colour);
     assert_ne!(of("light"), of("dark"));
 }
 
-/// A certificate that nobody renewed. The picture is that of a page with this text and this style
-/// sheet; the same test with `UPDATE_GOLDEN=1` takes it again.
+/// An expired certificate. The picture shows a page with this text and this style sheet;
+/// `UPDATE_GOLDEN=1` takes it again.
 #[test]
 fn the_page_is_as_pictured() {
     let (authority, dir) = certified(&["auth.example.com"]);
@@ -91,21 +91,21 @@ fn the_page_is_as_pictured() {
         outside.https[0], outside.http[0]
     );
     let edge = Edge::start_in(dir, &settings, |_| {});
-    let mut person = Peer::browser("page.mjs", &[]);
-    let kept_ones = concat!(env!("CARGO_MANIFEST_DIR"), "/.github/pictures");
-    let pictures = if updates() { kept_ones } else { env!("CARGO_TARGET_TMPDIR") };
-    person.tell(&json!({
+    let mut browser = Peer::browser("page.mjs", &[]);
+    let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/.github/pictures");
+    let pictures = if updates() { committed } else { env!("CARGO_TARGET_TMPDIR") };
+    browser.send(&json!({
         "url": format!("http://{}/self-check", edge.http[0]),
         "width": 940,
         "scheme": "light",
         "shot": Path::new(pictures).join("self-check.png"),
-        "untouched": true,
+        "screenshot_only": true,
     }));
-    let seen = person.hear();
+    let seen = browser.receive();
     let (text, policy) = (seen["text"].as_str().unwrap(), seen["policy"].as_str().unwrap());
-    // When it was made, and how long it took, is another at each run.
-    let is_moment = |line: &&str| line.ends_with(" ms") && line.contains(" UTC in ");
-    let lines = text.lines().filter(|line| !is_moment(line)).chain(["", policy, ""]);
+    // Its time and its duration differ on each run.
+    let is_time = |line: &&str| line.ends_with(" ms") && line.contains(" UTC in ");
+    let lines = text.lines().filter(|line| !is_time(line)).chain(["", policy, ""]);
     let text = lines.collect::<Vec<_>>().join("\n");
-    kept(".github/pictures/self-check.txt", &text).unwrap_or_else(|it| panic!("{it}"));
+    matches_file(".github/pictures/self-check.txt", &text).unwrap_or_else(|it| panic!("{it}"));
 }

@@ -3,7 +3,7 @@
 use crate::support::certs::trusting;
 use crate::support::port::Port;
 use crate::support::process::Lines;
-use crate::support::{self, Authority, free, soon, until};
+use crate::support::{self, Authority, free, with_timeout, until};
 use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
@@ -144,9 +144,9 @@ impl Pebble {
             let request = format!(
                 "POST {path} HTTP/1.0\r\nHost: dns\r\nContent-Length: {length}\r\n\r\n{now}"
             );
-            soon(stream.write_all(request.as_bytes())).await.unwrap();
+            with_timeout(stream.write_all(request.as_bytes())).await.unwrap();
             let mut answer = String::new();
-            soon(stream.read_to_string(&mut answer)).await.unwrap();
+            with_timeout(stream.read_to_string(&mut answer)).await.unwrap();
             assert!(answer.contains(" 200 "), "{answer}");
         }
     }
@@ -239,7 +239,7 @@ pub(crate) async fn handshake(
     address: SocketAddr,
     name: &str,
 ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let stream = soon(TcpStream::connect(address)).await?;
+    let stream = with_timeout(TcpStream::connect(address)).await?;
     support::handshake(Arc::clone(client), stream, name).await
 }
 
@@ -250,8 +250,8 @@ pub(crate) async fn ask(
     path: &str,
 ) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-    soon(stream.write_all(request.as_bytes())).await.unwrap();
+    with_timeout(stream.write_all(request.as_bytes())).await.unwrap();
     let mut answer = Vec::new();
-    let _ = soon(stream.read_to_end(&mut answer)).await;
+    let _ = with_timeout(stream.read_to_end(&mut answer)).await;
     String::from_utf8_lossy(&answer).into_owned()
 }

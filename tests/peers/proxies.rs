@@ -1,18 +1,18 @@
-//! With a proxy in front: the redirect stays exact, and the log still names the client.
+//! Behind a proxy the query is unchanged, and the log has the address of the client.
 
 use crate::peer::Peer;
-use crate::support::{self, Authority, Edge, Http1, handshake, soon, until};
+use crate::support::{self, Authority, Edge, Http1, handshake, with_timeout, until};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// Where the client calls from; the proxies call from 127.0.0.1.
+/// The address of the client; the proxies connect from 127.0.0.1.
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 7));
-/// What proxies add to an answer.
-const OF_PROXIES: &[&str] = &["server"];
+/// Headers that proxies add to a response.
+const PROXY_HEADERS: &[&str] = &["server"];
 
 #[tokio::test]
-async fn haproxy_passes_tcp_on_with_either_proxy_header() {
+async fn haproxy_forwards_tcp_with_both_versions_of_the_proxy_header() {
     for version in ["send-proxy", "send-proxy-v2"] {
         let (authority, edge) = edge_behind_a_proxy_header();
         let haproxy = Peer::haproxy(
@@ -33,12 +33,12 @@ async fn haproxy_passes_tcp_on_with_either_proxy_header() {
             .replace("{https}", &edge[1].https[0].to_string())
             .replace("{send}", version),
         );
-        both_ways_stay_exact(&authority, &edge, &haproxy).await;
+        assert_unchanged_plain_and_tls(&authority, &edge, &haproxy).await;
     }
 }
 
 #[tokio::test]
-async fn nginx_passes_tcp_on_with_a_proxy_header() {
+async fn nginx_forwards_tcp_with_a_proxy_header() {
     let (authority, edge) = edge_behind_a_proxy_header();
     let nginx = Peer::nginx(
         &"
@@ -51,16 +51,16 @@ async fn nginx_passes_tcp_on_with_a_proxy_header() {
         .replace("{http}", &edge[0].http[0].to_string())
         .replace("{https}", &edge[1].https[0].to_string()),
     );
-    both_ways_stay_exact(&authority, &edge, &nginx).await;
+    assert_unchanged_plain_and_tls(&authority, &edge, &nginx).await;
 }
 
 #[tokio::test]
-async fn nginx_passes_http_on_and_names_the_client() {
+async fn nginx_forwards_http_and_the_client_address() {
     let edge = edge_behind_a_trusted_proxy();
     let nginx = Peer::nginx(
         &"
         http {
-            # The request line comes in by the first; the answer's Location, by the others.
+            # The first is for the request line; the others, for the Location of the response.
             large_client_header_buffers 4 64k;
             proxy_buffer_size 64k;
             proxy_buffers 4 64k;
@@ -77,11 +77,11 @@ async fn nginx_passes_http_on_and_names_the_client() {
         "
         .replace("{edge}", &edge.http[0].to_string()),
     );
-    http_stays_exact(&edge, nginx.address("front")).await;
+    assert_unchanged_over_http(&edge, nginx.address("front")).await;
 }
 
 #[tokio::test]
-async fn haproxy_passes_http_on_and_names_the_client() {
+async fn haproxy_forwards_http_and_the_client_address() {
     let edge = edge_behind_a_trusted_proxy();
     let haproxy = Peer::haproxy(
         &"
@@ -100,15 +100,15 @@ async fn haproxy_passes_http_on_and_names_the_client() {
         "
         .replace("{edge}", &edge.http[0].to_string()),
     );
-    http_stays_exact(&edge, haproxy.address("front")).await;
+    assert_unchanged_over_http(&edge, haproxy.address("front")).await;
 }
 
-/// Neither proxy removes the field that the edge does not read.
+/// Neither proxy removes the header that the server does not read.
 #[tokio::test]
-async fn forwarded_names_the_client_where_it_is_the_configured_field() {
+async fn forwarded_contains_the_client_address_if_it_is_the_configured_header() {
     let settings = "listen.trusted_proxies = '127.0.0.1/32'\nlisten.client_address = 'forwarded'";
     let edge = Edge::plain(settings);
-    // As the documentation of nginx has it, without the check of the client's own field.
+    // As in the documentation of nginx, without its validation of the header of the client.
     let nginx = Peer::nginx(
         &"
         http {
@@ -127,7 +127,7 @@ async fn forwarded_names_the_client_where_it_is_the_configured_field() {
         "
         .replace("{edge}", &edge.http[0].to_string()),
     );
-    http_stays_exact(&edge, nginx.address("front")).await;
+    assert_unchanged_over_http(&edge, nginx.address("front")).await;
     let edge = Edge::plain(settings);
     let haproxy = Peer::haproxy(
         &"
@@ -145,11 +145,11 @@ async fn forwarded_names_the_client_where_it_is_the_configured_field() {
         "
         .replace("{edge}", &edge.http[0].to_string()),
     );
-    http_stays_exact(&edge, haproxy.address("front")).await;
+    assert_unchanged_over_http(&edge, haproxy.address("front")).await;
 }
 
 #[tokio::test]
-async fn caddy_passes_http_on_and_names_the_client() {
+async fn caddy_forwards_http_and_the_client_address() {
     let edge = edge_behind_a_trusted_proxy();
     let caddy = Peer::caddy(
         &"http://:{port:front} {
@@ -159,10 +159,10 @@ async fn caddy_passes_http_on_and_names_the_client() {
         "
         .replace("{edge}", &edge.http[0].to_string()),
     );
-    http_stays_exact(&edge, caddy.address("front")).await;
+    assert_unchanged_over_http(&edge, caddy.address("front")).await;
 }
 
-/// One plain and one with TLS: where both are on, the plain one leads to the other.
+/// One plain server and one with TLS: if both listeners are on, the plain one redirects to the other.
 fn edge_behind_a_proxy_header() -> (Authority, [Edge; 2]) {
     let trusting = "listen.proxy_protocol = '127.0.0.1/32'";
     let (tls, authority) = Edge::over_tls(trusting);
@@ -173,30 +173,30 @@ fn edge_behind_a_trusted_proxy() -> Edge {
     Edge::plain("listen.trusted_proxies = '127.0.0.1/32'")
 }
 
-async fn both_ways_stay_exact(authority: &Authority, edges: &[Edge; 2], proxy: &Peer) {
-    let stream = connect_from_afar(proxy.address("plain")).await;
-    let plain = queries_stay_exact(&mut Http1::new(stream)).await;
-    let stream = connect_from_afar(proxy.address("tls")).await;
+async fn assert_unchanged_plain_and_tls(authority: &Authority, edges: &[Edge; 2], proxy: &Peer) {
+    let stream = connect_as_client(proxy.address("plain")).await;
+    let plain = assert_queries_unchanged(&mut Http1::new(stream)).await;
+    let stream = connect_as_client(proxy.address("tls")).await;
     let stream = handshake(authority.client(&[]), stream, "localhost").await.unwrap();
-    let tls = queries_stay_exact(&mut Http1::new(stream)).await;
+    let tls = assert_queries_unchanged(&mut Http1::new(stream)).await;
     for (edge, requests) in edges.iter().zip([plain, tls]) {
-        every_request_is_the_clients(edge, requests).await;
+        assert_log_names_the_client(edge, requests).await;
     }
 }
 
-async fn http_stays_exact(edge: &Edge, front: SocketAddr) {
-    let stream = connect_from_afar(front).await;
-    let requests = queries_stay_exact(&mut Http1::allowing(stream, OF_PROXIES)).await;
-    every_request_is_the_clients(edge, requests).await;
+async fn assert_unchanged_over_http(edge: &Edge, front: SocketAddr) {
+    let stream = connect_as_client(front).await;
+    let requests = assert_queries_unchanged(&mut Http1::allowing(stream, PROXY_HEADERS)).await;
+    assert_log_names_the_client(edge, requests).await;
 }
 
-pub(crate) async fn connect_from_afar(address: SocketAddr) -> TcpStream {
+pub(crate) async fn connect_as_client(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((CLIENT, 0).into()).unwrap();
-    soon(socket.connect(address)).await.unwrap()
+    with_timeout(socket.connect(address)).await.unwrap()
 }
 
-/// Queries that a rewriting hop would change.
+/// Queries that a proxy which rewrites them would change.
 fn queries() -> [String; 8] {
     [
         "?code=4%2F0AX4XfWh&state=9b2d&scope=https://www.googleapis.com/auth/userinfo.email%20openid",
@@ -211,7 +211,7 @@ fn queries() -> [String; 8] {
     .map(str::to_owned)
 }
 
-/// What a client says of itself, which is not believed, and stops no callback.
+/// Forged client addresses, which are ignored and stop no callback.
 const FORGED: [&[u8]; 6] = [
     b"203.0.113.9",
     b"for=203.0.113.9",
@@ -221,12 +221,12 @@ const FORGED: [&[u8]; 6] = [
     b",,;=",
 ];
 
-/// Sends callbacks with and without forged addresses of the client; tells how many.
-pub(crate) async fn queries_stay_exact<S>(client: &mut Http1<S>) -> usize
+/// Sends callbacks with and without forged addresses of the client; returns their number.
+pub(crate) async fn assert_queries_unchanged<S>(client: &mut Http1<S>) -> usize
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    // The size of the largest codes seen in the field, twice over.
+    // Twice as long as the longest known codes.
     let long = format!("?state=1&code={}", "0.AX4%2D".repeat(1500));
     let mut requests = 0;
     for query in queries().into_iter().chain([long]) {
@@ -248,7 +248,7 @@ where
     requests
 }
 
-pub(crate) async fn every_request_is_the_clients(edge: &Edge, requests: usize) {
+pub(crate) async fn assert_log_names_the_client(edge: &Edge, requests: usize) {
     let clients = || {
         let requests = support::requests(&edge.stderr());
         requests.iter().map(|line| line["client"].as_str().unwrap().to_owned()).collect::<Vec<_>>()

@@ -1,7 +1,7 @@
 //! Before the first request, and between requests.
 
 use super::{AGE, Arena, DRIP, HANDSHAKE, IDLE, LATE, PATH, REQUEST, closed, deadline, drip};
-use crate::support::{Http1, connect, soon};
+use crate::support::{Http1, connect, with_timeout};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -69,7 +69,7 @@ async fn a_client_that_never_closes_is_left() {
     let started = Instant::now();
     let mut stream = client.into_inner();
     let mut pace = tokio::time::interval(DRIP);
-    soon(async {
+    with_timeout(async {
         while stream.write_all(b"x").await.is_ok() {
             pace.tick().await;
         }

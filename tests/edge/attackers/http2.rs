@@ -5,7 +5,7 @@ use super::{
     repeat, small_window,
 };
 use crate::support::frames::{self, frame};
-use crate::support::{handshake, soon};
+use crate::support::{handshake, with_timeout};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 
@@ -35,16 +35,16 @@ async fn idle_with_pings() {
     let connection = tokio::spawn(connection);
     let request = http::Request::get(format!("https://localhost{PATH}")).body(()).unwrap();
     let (response, _) = sender.send_request(request, true).unwrap();
-    assert_eq!(soon(response).await.unwrap().status(), 308);
+    assert_eq!(with_timeout(response).await.unwrap().status(), 308);
     let started = Instant::now();
     let mut pace = tokio::time::interval(DRIP);
-    soon(async {
+    with_timeout(async {
         while pings.ping(h2::Ping::opaque()).await.is_ok() {
             pace.tick().await;
         }
     })
     .await;
-    let _ = soon(connection).await;
+    let _ = with_timeout(connection).await;
     arena.ended(started.elapsed(), IDLE, &deadline("idle")).await;
 }
 
@@ -76,7 +76,7 @@ async fn with_a_window_that_never_opens_and_ever_more_requests() {
             pace.tick().await;
         }
     };
-    soon(async {
+    with_timeout(async {
         tokio::select! { () = closed(&mut reader) => {}, () = ask => {} }
     })
     .await;

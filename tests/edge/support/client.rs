@@ -1,4 +1,4 @@
-use super::{Authority, soon};
+use super::{Authority, with_timeout};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::net::SocketAddr;
@@ -63,7 +63,7 @@ impl Reply {
 }
 
 pub(crate) async fn connect(address: SocketAddr) -> Http1<TcpStream> {
-    let stream = soon(TcpStream::connect(address)).await.unwrap();
+    let stream = with_timeout(TcpStream::connect(address)).await.unwrap();
     stream.set_nodelay(true).unwrap();
     Http1::new(stream)
 }
@@ -75,7 +75,7 @@ pub(crate) async fn connect_tls(
     name: &str,
     alpn: &[&str],
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let stream = soon(TcpStream::connect(address)).await?;
+    let stream = with_timeout(TcpStream::connect(address)).await?;
     stream.set_nodelay(true)?;
     handshake(authority.client(alpn), stream, name).await
 }
@@ -87,7 +87,7 @@ pub(crate) async fn handshake(
     name: &str,
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(name.to_owned()).unwrap();
-    soon(TlsConnector::from(client).connect(name, stream)).await
+    with_timeout(TlsConnector::from(client).connect(name, stream)).await
 }
 
 /// An HTTP/1 client that sends what it is told, byte for byte.
@@ -108,8 +108,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         // A peer that has closed already says so by what it answers.
-        let _ = soon(self.stream.get_mut().write_all(bytes)).await;
-        let _ = soon(self.stream.get_mut().flush()).await;
+        let _ = with_timeout(self.stream.get_mut().write_all(bytes)).await;
+        let _ = with_timeout(self.stream.get_mut().flush()).await;
     }
 
     /// A GET of a raw target.
@@ -148,11 +148,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
 
     /// The next answer; `None` when the connection ended instead.
     pub(crate) async fn reply(&mut self) -> Option<Reply> {
-        soon(self.read(true)).await
+        with_timeout(self.read(true)).await
     }
 
     pub(crate) async fn reply_to_head(&mut self) -> Option<Reply> {
-        soon(self.read(false)).await
+        with_timeout(self.read(false)).await
     }
 
     async fn read(&mut self, body: bool) -> Option<Reply> {
@@ -196,7 +196,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
     /// Whether the peer has closed, without another answer.
     pub(crate) async fn is_closed(&mut self) -> bool {
         let mut byte = [0];
-        matches!(soon(self.stream.read(&mut byte)).await, Ok(0) | Err(_))
+        matches!(with_timeout(self.stream.read(&mut byte)).await, Ok(0) | Err(_))
     }
 
     pub(crate) fn into_inner(self) -> S {
@@ -213,7 +213,7 @@ impl Http2 {
     pub(crate) async fn connect(authority: &Authority, address: SocketAddr, name: &str) -> Self {
         let stream = connect_tls(authority, address, name, &["h2"]).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-        let (sender, connection) = soon(h2::client::handshake(stream)).await.unwrap();
+        let (sender, connection) = with_timeout(h2::client::handshake(stream)).await.unwrap();
         tokio::spawn(connection);
         Self { sender }
     }
@@ -228,7 +228,7 @@ impl Http2 {
         request: http::Request<()>,
         body: &'static [u8],
     ) -> Result<Reply, h2::Error> {
-        soon(async {
+        with_timeout(async {
             let mut sender = self.sender.clone().ready().await?;
             let (response, mut stream) = sender.send_request(request, body.is_empty())?;
             if !body.is_empty() {

@@ -8,14 +8,14 @@ pub(crate) fn golden_dir() -> PathBuf {
     Path::new(PROJECT).join(GOLDEN)
 }
 
-/// [`kept`], in that folder.
+/// [`matches_file`], in that folder.
 pub(crate) fn golden(name: &str, text: &str) -> Result<(), String> {
-    kept(&format!("{GOLDEN}/{name}"), text)
+    matches_file(&format!("{GOLDEN}/{name}"), text)
 }
 
 /// Where the text differs from the file, and what to do. With `UPDATE_GOLDEN=1` the file is
 /// written anew instead; read it before you keep it.
-pub(crate) fn kept(name: &str, text: &str) -> Result<(), String> {
+pub(crate) fn matches_file(name: &str, text: &str) -> Result<(), String> {
     let file = Path::new(PROJECT).join(name);
     if updates() {
         fs::write(&file, text).unwrap();

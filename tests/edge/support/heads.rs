@@ -1,7 +1,7 @@
 //! HTTP/2 clients whose requests wait, so that the server holds what it has read of them.
 
 use super::frames::{self, frame};
-use super::{Authority, connect_tls, soon};
+use super::{Authority, connect_tls, with_timeout};
 use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -60,7 +60,7 @@ pub(crate) async fn acknowledged(stream: &mut (impl AsyncRead + Unpin)) {
             }
         }
     };
-    let _ = soon(read).await;
+    let _ = with_timeout(read).await;
 }
 
 /// Requests of one kind: each stream of a connection sends `block`, with `end` among its flags, and

@@ -15,7 +15,7 @@ mod terminal;
 pub(crate) use bystander::Bystander;
 pub(crate) use certs::{Authority, certified, expired};
 pub(crate) use client::{Http1, Http2, Reply, connect, connect_tls, handshake};
-pub(crate) use golden::{golden, golden_dir, kept};
+pub(crate) use golden::{golden, golden_dir, matches_file};
 pub(crate) use metrics::Metrics;
 pub(crate) use port::free;
 pub(crate) use process::{Edge, Lines, command};
@@ -30,7 +30,7 @@ use std::time::Duration;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Awaits, but not for ever.
-pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
+pub(crate) async fn with_timeout<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, what).await.expect("it takes too long")
 }
 

@@ -4,10 +4,10 @@ mod files;
 mod tls;
 
 use super::loops::{Callbacks, is_plain_allowed};
-use super::place::Place;
+use super::location::Location;
 use super::problem::Problem;
-use super::read::{PageBody, Read, RouteRead, SelfCheckRead, below, path_at_nango};
-use super::reader::At;
+use super::read::{PageBody, ParsedSettings, ParsedRoute, ParsedSelfCheck, below, path_at_nango};
+use super::reader::Located;
 use super::settings::{Listen, Origin, Page, SelfCheck, Settings};
 use crate::outbound::Roots;
 use crate::redirect::{Host, Mounted as _, Path, Route, RouteTable, Target};
@@ -24,8 +24,8 @@ const RESERVED_BELOW: &str = "/.well-known/acme-challenge/";
 
 /// Judges, and notes what does not agree; the settings are of use only if nothing was noted, and to
 /// who serves only if no file was either.
-pub(super) fn settle(
-    read: Read,
+pub(super) fn validate(
+    read: ParsedSettings,
     problems: &mut Vec<Problem>,
     unusable: &mut Vec<Problem>,
 ) -> Option<Settings> {
@@ -34,7 +34,7 @@ pub(super) fn settle(
     limits(&read, problems);
     let routes = routes(&read, problems);
     let pages = pages(&read, &routes, problems);
-    let tls = tls::settle(&read, problems, unusable);
+    let tls = tls::validate(&read, problems, unusable);
     let self_check = self_check(&read.self_check, problems, unusable);
     Some(Settings {
         public_url: read.public_url.map(|url| url.value),
@@ -59,7 +59,7 @@ pub(super) fn settle(
     })
 }
 
-fn listeners(read: &Read, problems: &mut Vec<Problem>) {
+fn listeners(read: &ParsedSettings, problems: &mut Vec<Problem>) {
     let listen = &read.listen;
     let named = [("http", &listen.http), ("https", &listen.https), ("admin", &listen.admin)];
     let mut taken: HashMap<u16, Vec<(SocketAddr, &str)>> = HashMap::new();
@@ -87,7 +87,7 @@ fn listeners(read: &Read, problems: &mut Vec<Problem>) {
                         "`listen.{first}` has `{other}` already; give one of them another port"
                     ))
                 };
-                problems.push(problem.at(&at.place));
+                problems.push(problem.at(&at.location));
             }
             there.push((at.value, name));
         }
@@ -97,14 +97,14 @@ fn listeners(read: &Read, problems: &mut Vec<Problem>) {
     {
         problems.push(
             Problem::warning("`listen.admin_hosts` does nothing: `listen.admin` is off")
-                .at(&host.place)
+                .at(&host.location)
                 .hint("set `listen.admin`, or remove `listen.admin_hosts`"),
         );
     }
-    if let Some(place) = &listen.nowhere {
+    if let Some(location) = &listen.nowhere {
         problems.push(
             Problem::error("nothing to listen on: `listen.http` and `listen.https` are both off")
-                .at(place)
+                .at(location)
                 .hint("set one of them, for example `http = \"127.0.0.1:8080\"` in `[listen]`"),
         );
     }
@@ -126,26 +126,26 @@ fn clash(one: SocketAddr, other: SocketAddr, in_one_list: bool) -> bool {
 
 /// Where `https` is on, `http` sends to the https origin: a public URL with http would lead there
 /// and back again for ever.
-fn public_url(read: &Read, problems: &mut Vec<Problem>) {
+fn public_url(read: &ParsedSettings, problems: &mut Vec<Problem>) {
     let Some(url) = read.public_url.as_ref().filter(|url| !url.value.https) else { return };
     if read.listen.https.is_empty() {
         return;
     }
     let https = Origin { https: true, port: None, ..url.value.clone() };
     problems.push(
-        Problem::error("`public_url` is plain http, and `listen.https` is on").at(&url.place).hint(
+        Problem::error("`public_url` is plain http, and `listen.https` is on").at(&url.location).hint(
             format!("write `{https}`, with the port if it is not 443; or turn `listen.https` off"),
         ),
     );
 }
 
-fn limits(read: &Read, problems: &mut Vec<Problem>) {
+fn limits(read: &ParsedSettings, problems: &mut Vec<Problem>) {
     let (Some(header), Some(query)) = (&read.limits.header_bytes, &read.limits.query_bytes) else {
         return;
     };
     if query.value > QUERY_BYTES {
         let what = format!("`limits.query_bytes` is {}, over {QUERY_BYTES}", query.value);
-        problems.push(Problem::error(what).at(&query.place).hint(format!(
+        problems.push(Problem::error(what).at(&query.location).hint(format!(
             "the longest request target is 65534 bytes, path included; give at most {QUERY_BYTES}"
         )));
     } else if query.value >= header.value {
@@ -154,14 +154,14 @@ fn limits(read: &Read, problems: &mut Vec<Problem>) {
             query.value, header.value
         );
         // Whichever was set.
-        let place = if query.place == Place::Default { &header.place } else { &query.place };
-        problems.push(Problem::error(what).at(place).hint(
+        let location = if query.location == Location::Default { &header.location } else { &query.location };
+        problems.push(Problem::error(what).at(location).hint(
             "the query is part of the request head; lower `query_bytes` or raise `header_bytes`",
         ));
     }
 }
 
-fn routes(read: &Read, problems: &mut Vec<Problem>) -> Vec<Route> {
+fn routes(read: &ParsedSettings, problems: &mut Vec<Problem>) -> Vec<Route> {
     if let Some(nango) = &read.nango {
         plain("nango.url", nango, read, problems);
     }
@@ -182,8 +182,8 @@ fn routes(read: &Read, problems: &mut Vec<Problem>) -> Vec<Route> {
             };
             problems.push(
                 Problem::error(what)
-                    .at(&target.place)
-                    .beside(format!(
+                    .at(&target.location)
+                    .with_note(format!(
                         "`{}` would redirect to `{}`",
                         route.path.value, hit.path.value
                     ))
@@ -197,10 +197,10 @@ fn routes(read: &Read, problems: &mut Vec<Problem>) -> Vec<Route> {
             form_post: route.form_post,
         });
     }
-    if let Some(place) = &read.no_routes {
+    if let Some(location) = &read.no_routes {
         problems.push(
             Problem::error("there is no route")
-                .at(place)
+                .at(location)
                 .hint("remove `route = []` for the two default routes, or add a `[[route]]`"),
         );
     }
@@ -208,27 +208,27 @@ fn routes(read: &Read, problems: &mut Vec<Problem>) -> Vec<Route> {
 }
 
 /// The target of the route, or the one that follows from `nango.url`.
-fn target(route: &RouteRead, read: &Read) -> Option<At<Target>> {
+fn target(route: &ParsedRoute, read: &ParsedSettings) -> Option<Located<Target>> {
     if route.target.is_some() {
         return route.target.clone();
     }
     let nango = read.nango.as_ref()?;
     let text = below(&nango.value, path_at_nango(&route.path.value));
-    Some(At { value: Target::parse(&text).ok()?, place: nango.place.clone() })
+    Some(Located { value: Target::parse(&text).ok()?, location: nango.location.clone() })
 }
 
 /// Codes must not cross a network of strangers in the clear.
-fn plain(key: &str, target: &At<Target>, read: &Read, problems: &mut Vec<Problem>) {
+fn plain(key: &str, target: &Located<Target>, read: &ParsedSettings, problems: &mut Vec<Problem>) {
     if target.value.scheme() == "http" && !is_plain_allowed(&target.value, &read.plain_targets) {
         let what = format!("`{key}` sends the codes in the clear to `{}`", target.value.host());
-        problems.push(Problem::error(what).at(&target.place).hint(
+        problems.push(Problem::error(what).at(&target.location).hint(
             "use https; plain http goes to this machine, and to IP addresses in the private \
              networks that `allow_plain_targets` names",
         ));
     }
 }
 
-fn pages(read: &Read, routes: &[Route], problems: &mut Vec<Problem>) -> Vec<Page> {
+fn pages(read: &ParsedSettings, routes: &[Route], problems: &mut Vec<Problem>) -> Vec<Page> {
     let mut places = Places::default();
     let mut pages = Vec::new();
     let taken: HashSet<_> = routes.iter().map(|route| (route.host(), route.path())).collect();
@@ -239,7 +239,7 @@ fn pages(read: &Read, routes: &[Route], problems: &mut Vec<Problem>) -> Vec<Page
             let what = format!("a route answers on `{}` already", page.path.value);
             problems.push(
                 Problem::error(what)
-                    .at(&page.path.place)
+                    .at(&page.path.location)
                     .hint("give the page another path, or another host"),
             );
         }
@@ -261,7 +261,7 @@ fn pages(read: &Read, routes: &[Route], problems: &mut Vec<Problem>) -> Vec<Page
 }
 
 fn self_check(
-    read: &SelfCheckRead,
+    read: &ParsedSelfCheck,
     problems: &mut Vec<Problem>,
     unusable: &mut Vec<Problem>,
 ) -> SelfCheck {
@@ -278,7 +278,7 @@ fn self_check(
 }
 
 /// The public authorities, and those in the file.
-fn roots(file: Option<&At<PathBuf>>, problems: &mut Vec<Problem>) -> Roots {
+fn roots(file: Option<&Located<PathBuf>>, problems: &mut Vec<Problem>) -> Roots {
     file.and_then(|file| noted(files::roots(file), problems)).unwrap_or_else(Roots::public)
 }
 
@@ -289,39 +289,39 @@ fn noted<T>(read: Result<T, Problem>, problems: &mut Vec<Problem>) -> Option<T> 
 
 /// Places that are taken, each with where that was written.
 #[derive(Default)]
-struct Places(HashMap<(Option<Host>, Path), Place>);
+struct Places(HashMap<(Option<Host>, Path), Location>);
 
 impl Places {
     fn take(
         &mut self,
         thing: &str,
         host: Option<&Host>,
-        path: &At<Path>,
+        path: &Located<Path>,
         problems: &mut Vec<Problem>,
     ) {
         let key = (host.cloned(), path.value.clone());
         if let Some(first) = self.0.get(&key) {
             let on = host.map_or("any host".into(), |host| format!("`{host}`"));
             let what = format!("a second {thing} for `{}` on {on}", path.value);
-            let problem = Problem::error(what).at(&path.place);
+            let problem = Problem::error(what).at(&path.location);
             problems.push(match first {
-                Place::File(spot) => {
-                    problem.hint(format!("the first is on line {}; remove one", spot.line))
+                Location::File(position) => {
+                    problem.hint(format!("the first is on line {}; remove one", position.line))
                 }
                 _ => problem,
             });
             return;
         }
-        self.0.insert(key, path.place.clone());
+        self.0.insert(key, path.location.clone());
     }
 }
 
-fn free(path: &At<Path>, problems: &mut Vec<Problem>) {
+fn free(path: &Located<Path>, problems: &mut Vec<Problem>) {
     let text = path.value.as_str();
     if RESERVED.contains(&text) || text.starts_with(RESERVED_BELOW) {
         problems.push(
             Problem::error(format!("the edge itself answers on `{text}`"))
-                .at(&path.place)
+                .at(&path.location)
                 .hint("choose another path"),
         );
     }

@@ -1,16 +1,16 @@
 //! Whether certificates and listeners agree, and what there is to have certificates for.
 
 use super::{files, noted, roots};
-use crate::config::place::Place;
+use crate::config::location::Location;
 use crate::config::problem::Problem;
-use crate::config::read::{AcmeRead, LETS_ENCRYPT, Read, STATE_DIR, TlsRead};
-use crate::config::reader::At;
+use crate::config::read::{ParsedAcme, LETS_ENCRYPT, ParsedSettings, STATE_DIR, ParsedTls};
+use crate::config::reader::Located;
 use crate::config::settings::{Acme, CertificateFiles, Challenge, Eab, Tls};
 use crate::redirect::Host;
 use std::path::PathBuf;
 
-pub(super) fn settle(
-    read: &Read,
+pub(super) fn validate(
+    read: &ParsedSettings,
     problems: &mut Vec<Problem>,
     unusable: &mut Vec<Problem>,
 ) -> Option<Tls> {
@@ -20,15 +20,15 @@ pub(super) fn settle(
     if let (Some(https), false) = (read.listen.https.first(), given) {
         problems.push(
             Problem::error("`listen.https` needs a certificate, and `[tls]` names none")
-                .at(&https.place)
+                .at(&https.location)
                 .hint(
                     "set `certificate` and `private_key` in `[tls]`, or let `[tls.acme]` obtain \
                      one, or turn `listen.https` off",
                 ),
         );
     }
-    let pair = tls.pairs.first().map(|pair| &pair.place);
-    let certificate = tls.certificate.as_ref().map(|certificate| &certificate.place).or(pair);
+    let pair = tls.pairs.first().map(|pair| &pair.location);
+    let certificate = tls.certificate.as_ref().map(|certificate| &certificate.location).or(pair);
     if let (Some(certificate), true) = (certificate, read.listen.https.is_empty()) {
         problems.push(
             Problem::warning("the certificate is not used: `listen.https` is off")
@@ -39,7 +39,7 @@ pub(super) fn settle(
     if let (Some(hsts), false) = (&tls.hsts, given) {
         problems.push(
             Problem::warning("`tls.hsts` does nothing without a certificate")
-                .at(&hsts.place)
+                .at(&hsts.location)
                 .hint("let whatever terminates TLS send Strict-Transport-Security"),
         );
     }
@@ -49,8 +49,8 @@ pub(super) fn settle(
 }
 
 fn acme(
-    acme: &AcmeRead,
-    read: &Read,
+    acme: &ParsedAcme,
+    read: &ParsedSettings,
     problems: &mut Vec<Problem>,
     unusable: &mut Vec<Problem>,
 ) -> Option<Acme> {
@@ -59,8 +59,8 @@ fn acme(
     let challenge = challenge(acme, read, problems);
     let eab = eab(acme, problems, unusable);
     let domains = domains(acme, read, problems);
-    let text = |at: &At<String>| at.value.as_str().into();
-    let path = |at: &At<PathBuf>| at.value.clone();
+    let text = |at: &Located<String>| at.value.as_str().into();
+    let path = |at: &Located<PathBuf>| at.value.clone();
     let mut directories: Vec<_> = acme.directories.iter().map(|it| it.value.clone()).collect();
     if directories.is_empty() {
         directories.push(LETS_ENCRYPT.into());
@@ -77,24 +77,24 @@ fn acme(
     })
 }
 
-fn consent(acme: &AcmeRead, problems: &mut Vec<Problem>) {
+fn consent(acme: &ParsedAcme, problems: &mut Vec<Problem>) {
     let agreed = acme.agreed.as_ref();
     if !agreed.is_some_and(|agreed| agreed.value) && !acme.broken {
         problems.push(
             Problem::error("`[tls.acme]` needs your consent to the authority's terms of service")
-                .at(agreed.map_or(&acme.place, |agreed| &agreed.place))
+                .at(agreed.map_or(&acme.location, |agreed| &agreed.location))
                 .hint("read them, and set `agree_to_terms = true`"),
         );
     }
 }
 
 /// The challenge, and whether there are listeners to answer it and to use what comes of it.
-fn challenge(acme: &AcmeRead, read: &Read, problems: &mut Vec<Problem>) -> Challenge {
+fn challenge(acme: &ParsedAcme, read: &ParsedSettings, problems: &mut Vec<Problem>) -> Challenge {
     let challenge = acme.challenge.as_ref().map_or(Challenge::TlsAlpn01, |it| it.value);
     if read.listen.https.is_empty() {
         problems.push(
             Problem::error("`[tls.acme]` obtains certificates, and `listen.https` is off")
-                .at(&acme.place)
+                .at(&acme.location)
                 .hint("set it, for example `https = \"0.0.0.0:443\"` in `[listen]`"),
         );
     }
@@ -103,21 +103,21 @@ fn challenge(acme: &AcmeRead, read: &Read, problems: &mut Vec<Problem>) -> Chall
     {
         problems.push(
             Problem::error("the challenge `http-01` is answered on `listen.http`, which is off")
-                .at(&at.place)
+                .at(&at.location)
                 .hint("set it, for example `http = \"0.0.0.0:80\"`, or use `tls-alpn-01`"),
         );
     }
     challenge
 }
 
-fn eab(acme: &AcmeRead, problems: &mut Vec<Problem>, unusable: &mut Vec<Problem>) -> Option<Eab> {
+fn eab(acme: &ParsedAcme, problems: &mut Vec<Problem>, unusable: &mut Vec<Problem>) -> Option<Eab> {
     let half = match (&acme.eab_key_id, &acme.eab_hmac_key_file) {
         (Some(id), Some(file)) => {
             let hmac_key = noted(files::hmac_key(file), unusable)?;
             return Some(Eab { key_id: id.value.as_str().into(), hmac_key });
         }
-        (Some(id), None) => half("tls.acme", "eab_key_id", "eab_hmac_key_file", &id.place),
-        (None, Some(file)) => half("tls.acme", "eab_hmac_key_file", "eab_key_id", &file.place),
+        (Some(id), None) => half("tls.acme", "eab_key_id", "eab_hmac_key_file", &id.location),
+        (None, Some(file)) => half("tls.acme", "eab_hmac_key_file", "eab_key_id", &file.location),
         (None, None) => return None,
     };
     if !acme.broken {
@@ -127,12 +127,12 @@ fn eab(acme: &AcmeRead, problems: &mut Vec<Problem>, unusable: &mut Vec<Problem>
 }
 
 /// Those that are named, else the hosts of the routes, else that of the public URL.
-fn domains(acme: &AcmeRead, read: &Read, problems: &mut Vec<Problem>) -> Vec<Host> {
+fn domains(acme: &ParsedAcme, read: &ParsedSettings, problems: &mut Vec<Problem>) -> Vec<Host> {
     let mut domains: Vec<Host> = Vec::new();
     for at in &acme.domains {
         if domains.contains(&at.value) {
             let what = format!("`{}` stands in `tls.acme.domains` twice", at.value);
-            problems.push(Problem::error(what).at(&at.place).hint("remove one of them"));
+            problems.push(Problem::error(what).at(&at.location).hint("remove one of them"));
         } else {
             domains.push(at.value.clone());
         }
@@ -150,7 +150,7 @@ fn domains(acme: &AcmeRead, read: &Read, problems: &mut Vec<Problem>) -> Vec<Hos
     if domains.is_empty() && !acme.broken {
         problems.push(
             Problem::error("nothing says which domain the certificate is for")
-                .at(&acme.place)
+                .at(&acme.location)
                 .hint("name it as `domains` in `[tls.acme]`, as `host` of a route, or in `public_url`"),
         );
     }
@@ -158,7 +158,7 @@ fn domains(acme: &AcmeRead, read: &Read, problems: &mut Vec<Problem>) -> Vec<Hos
     if acme.directories.is_empty() {
         for host in domains.iter().filter(|host| !is_public(host)) {
             let what = format!("no public authority certifies `{host}`");
-            problems.push(Problem::error(what).at(&acme.place).hint(
+            problems.push(Problem::error(what).at(&acme.location).hint(
                 "name a public host, or a private authority as `directory` with its `root_ca`",
             ));
         }
@@ -172,7 +172,7 @@ fn is_public(host: &Host) -> bool {
     (name.contains('.') || name.starts_with('[')) && !name.ends_with(".localhost")
 }
 
-fn pairs(tls: &TlsRead, problems: &mut Vec<Problem>) -> Vec<CertificateFiles> {
+fn pairs(tls: &ParsedTls, problems: &mut Vec<Problem>) -> Vec<CertificateFiles> {
     let mut pairs: Vec<_> = tls.pairs.iter().map(|pair| pair.value.clone()).collect();
     match (&tls.certificate, &tls.private_key) {
         (Some(certificate), Some(private_key)) => {
@@ -181,7 +181,7 @@ fn pairs(tls: &TlsRead, problems: &mut Vec<Problem>) -> Vec<CertificateFiles> {
                     Problem::error(
                         "certificates are given both as `tls.certificate` and as `[[tls.pair]]`",
                     )
-                    .at(&pair.place)
+                    .at(&pair.location)
                     .hint(
                         "move `certificate` and `private_key` into a `[[tls.pair]]` of their own",
                     ),
@@ -193,11 +193,11 @@ fn pairs(tls: &TlsRead, problems: &mut Vec<Problem>) -> Vec<CertificateFiles> {
             });
         }
         (Some(certificate), None) => problems.push(
-            half("tls", "certificate", "private_key", &certificate.place)
+            half("tls", "certificate", "private_key", &certificate.location)
                 .hint("name the PEM file as `private_key`"),
         ),
         (None, Some(private_key)) => problems.push(
-            half("tls", "private_key", "certificate", &private_key.place)
+            half("tls", "private_key", "certificate", &private_key.location)
                 .hint("name the PEM file as `certificate`"),
         ),
         (None, None) => {}
@@ -206,6 +206,6 @@ fn pairs(tls: &TlsRead, problems: &mut Vec<Problem>) -> Vec<CertificateFiles> {
 }
 
 /// One of two settings that go together.
-fn half(table: &str, has: &str, lacks: &str, place: &Place) -> Problem {
-    Problem::error(format!("`{table}.{has}` is set, and `{table}.{lacks}` is not")).at(place)
+fn half(table: &str, has: &str, lacks: &str, location: &Location) -> Problem {
+    Problem::error(format!("`{table}.{has}` is set, and `{table}.{lacks}` is not")).at(location)
 }

@@ -6,30 +6,30 @@ use std::path::{Path, PathBuf};
 
 /// Where a value was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Place {
-    /// Nowhere: it is built in, or there is no one place.
+pub enum Location {
+    /// Nowhere: it is built in, or there is no one location.
     #[default]
     Default,
     /// In the file.
-    File(Box<Spot>),
+    File(Box<Position>),
     /// In the environment variable of this name.
     Variable(String),
 }
 
-impl Place {
+impl Location {
     /// Leaves out the line itself: it holds something that must not be repeated.
     pub(super) fn hide(&mut self) {
-        if let Self::File(spot) = self {
-            spot.quote = None;
+        if let Self::File(position) = self {
+            position.quote = None;
         }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            Self::File(spot) => spot.fmt(f),
+            Self::File(position) => position.fmt(f),
             Self::Variable(name) => f.write_str(name),
         }
     }
@@ -37,7 +37,7 @@ impl fmt::Display for Place {
 
 /// A few characters in a line of a file; line and column count characters from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spot {
+pub struct Position {
     /// The file, as it was named.
     pub file: PathBuf,
     /// The line.
@@ -55,19 +55,19 @@ pub struct Spot {
 pub struct Quote {
     /// The text.
     pub text: String,
-    /// How many of its characters come before the spot.
+    /// How many of its characters come before the position.
     pub before: usize,
-    /// How many belong to the spot.
+    /// How many belong to the position.
     pub width: usize,
 }
 
-impl fmt::Display for Spot {
+impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.file.display(), self.line, self.column)
     }
 }
 
-/// Where each line of a text starts, so that a spot is found without reading all before it.
+/// Where each line of a text starts, so that a position is found without reading all before it.
 #[derive(Debug)]
 pub(super) struct Lines(Vec<usize>);
 
@@ -77,8 +77,8 @@ impl Lines {
         Self(std::iter::once(0).chain(behind).collect())
     }
 
-    /// The spot that a span of bytes covers, as far as the end of its first line.
-    pub(super) fn spot(&self, file: &Path, text: &str, span: Range<usize>) -> Spot {
+    /// The position that a span of bytes covers, as far as the end of its first line.
+    pub(super) fn position(&self, file: &Path, text: &str, span: Range<usize>) -> Position {
         let line = self.0.partition_point(|start| *start <= span.start);
         let start = line.checked_sub(1).and_then(|line| self.0.get(line)).copied();
         let start = start.unwrap_or_default();
@@ -88,7 +88,7 @@ impl Lines {
         let (before, rest) = source.split_at_checked(span.start - start).unwrap_or((source, ""));
         let covered = rest.get(..span.len()).unwrap_or(rest);
         let width = covered.chars().count().max(1);
-        Spot {
+        Position {
             file: file.to_owned(),
             line,
             column: before.chars().count() + 1,
@@ -99,7 +99,7 @@ impl Lines {
 }
 
 impl Quote {
-    /// The longest text that is quoted on either side of where the spot begins, in characters.
+    /// The longest text that is quoted on either side of where the position begins, in characters.
     const SIDE: usize = 100;
 
     fn of(before: &str, rest: &str, width: usize) -> Self {

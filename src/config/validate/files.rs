@@ -1,9 +1,9 @@
 //! The files that settings name, read once.
 
 use crate::config::file::{Unreadable, read_file};
-use crate::config::place::Place;
+use crate::config::location::Location;
 use crate::config::problem::Problem;
-use crate::config::reader::At;
+use crate::config::reader::Located;
 use crate::outbound::Roots;
 use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD;
@@ -19,34 +19,34 @@ const TOKEN_BYTES: usize = 4 << 10;
 /// The longest list of authorities.
 const ROOT_CA_BYTES: usize = 1 << 20;
 
-pub(super) fn page_body(text: &At<String>) -> Result<Bytes, Problem> {
+pub(super) fn page_body(text: &Located<String>) -> Result<Bytes, Problem> {
     if text.value.len() > PAGE_BYTES {
-        return Err(too_long("the body of the page", &text.place));
+        return Err(too_long("the body of the page", &text.location));
     }
     Ok(Bytes::from(text.value.clone()))
 }
 
-pub(super) fn page(file: &At<PathBuf>) -> Result<Bytes, Problem> {
+pub(super) fn page(file: &Located<PathBuf>) -> Result<Bytes, Problem> {
     read_file(&file.value, PAGE_BYTES).map(Bytes::from).map_err(|why| {
         let name = format!("page `{}`", file.value.display());
         match why {
-            Unreadable::TooLong(_) => too_long(&name, &file.place),
+            Unreadable::TooLong(_) => too_long(&name, &file.location),
             why => unreadable(&name, file, &why, "verification.html"),
         }
     })
 }
 
-fn too_long(what: &str, place: &Place) -> Problem {
+fn too_long(what: &str, location: &Location) -> Problem {
     Problem::error(format!("{what} is over {}KiB", PAGE_BYTES >> 10))
-        .at(place)
+        .at(location)
         .hint("pages are for verification files; serve anything larger elsewhere")
 }
 
 /// A word that clients present.
-pub(super) fn token(file: &At<PathBuf>) -> Result<SecretString, Problem> {
+pub(super) fn token(file: &Located<PathBuf>) -> Result<SecretString, Problem> {
     let name = format!("the token file `{}`", file.value.display());
     let unfit =
-        |why: &str, hint: &str| Problem::error(format!("{name} {why}")).at(&file.place).hint(hint);
+        |why: &str, hint: &str| Problem::error(format!("{name} {why}")).at(&file.location).hint(hint);
     let token = read_file(&file.value, TOKEN_BYTES)
         .map_err(|why| unreadable(&name, file, &why, "self-check-token"))?;
     let token = token.trim_ascii();
@@ -63,19 +63,19 @@ pub(super) fn token(file: &At<PathBuf>) -> Result<SecretString, Problem> {
 }
 
 /// The public authorities and those in the file.
-pub(super) fn roots(file: &At<PathBuf>) -> Result<Roots, Problem> {
+pub(super) fn roots(file: &Located<PathBuf>) -> Result<Roots, Problem> {
     let name = format!("`{}`", file.value.display());
     let pem = read_file(&file.value, ROOT_CA_BYTES)
         .map_err(|why| unreadable(&name, file, &why, "ca.pem"))?;
     Roots::public().and_pem(&pem).map_err(|error| {
-        Problem::error(format!("{name} {error}")).at(&file.place).hint(
+        Problem::error(format!("{name} {error}")).at(&file.location).hint(
             "name a file with the authorities' certificates, each from `-----BEGIN CERTIFICATE-----` on",
         )
     })
 }
 
 /// A key in base64url, as authorities hand it out.
-pub(super) fn hmac_key(file: &At<PathBuf>) -> Result<SecretSlice<u8>, Problem> {
+pub(super) fn hmac_key(file: &Located<PathBuf>) -> Result<SecretSlice<u8>, Problem> {
     let name = format!("the key file `{}`", file.value.display());
     let text = read_file(&file.value, TOKEN_BYTES)
         .map_err(|why| unreadable(&name, file, &why, "eab.key"))?;
@@ -88,15 +88,15 @@ pub(super) fn hmac_key(file: &At<PathBuf>) -> Result<SecretSlice<u8>, Problem> {
         Err(_) => "is not base64url",
     };
     Err(Problem::error(format!("{name} {unfit}"))
-        .at(&file.place)
+        .at(&file.location)
         .hint("write the key into it as the authority hands it out"))
 }
 
 /// A file that a setting names cannot be read.
-fn unreadable(name: &str, file: &At<PathBuf>, why: &Unreadable, example: &str) -> Problem {
+fn unreadable(name: &str, file: &Located<PathBuf>, why: &Unreadable, example: &str) -> Problem {
     let hint = why.hint(&file.value, example);
     Problem::error(format!("cannot read {name}"))
-        .at(&file.place)
+        .at(&file.location)
         .caused_by(why)
         .hint(hint.unwrap_or_else(|| "relative paths start at the working directory".into()))
 }

@@ -66,7 +66,7 @@ fuzz_target!(|data: &[u8]| {
             }
             None => assert!(uri.path() != "/cb" || !HOSTS.contains(&plainly(&said).as_str())),
         }
-        assert_eq!(TABLE.knows_host(Some(host)), HOSTS.contains(&&**host));
+        assert_eq!(TABLE.serves_host(Some(host)), HOSTS.contains(&&**host));
     }
 
     // What settings may name is what a request can name.

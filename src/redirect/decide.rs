@@ -2,27 +2,27 @@ use super::{FormPost, Route, RouteTable, requested_host};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
-/// What to do with a request, decided from its head alone.
+/// What to do with a request, decided by its head only.
 #[derive(Debug)]
 pub enum Decision<'t> {
-    /// Send the browser on.
+    /// Redirect the browser.
     Redirect(Redirect<'t>),
     /// Read the body, at most the form limit, and hand it to [`Form::redirect`].
     ReadForm(Form),
-    /// The method is not one of the route's; carries the value of `Allow`.
+    /// The route does not allow the method; contains the value of `Allow`.
     MethodNotAllowed(&'static str),
-    /// OPTIONS; carries the value of `Allow`.
+    /// OPTIONS; contains the value of `Allow`.
     Options(&'static str),
-    /// A browser tries the callback before the user is there; answering would burn the code.
+    /// A browser prefetches the callback; a redirect would use up the code.
     Prefetch,
     /// The query is over the limit.
     QueryTooLong,
-    /// No route answers on this path.
+    /// No route matches this path.
     UnknownPath,
-    /// Every route names a host, and the request's is none of them (RFC 9110 §15.5.20).
+    /// Every route has a host, and the request is for another (RFC 9110 §15.5.20).
     UnknownHost,
     /// No single valid host, a target that is not in origin form, or a query that no `Location`
-    /// can carry unchanged.
+    /// can forward unchanged.
     Malformed,
 }
 
@@ -31,21 +31,21 @@ pub enum Decision<'t> {
 pub struct Redirect<'t> {
     /// 308 for GET and HEAD (RFC 9110 §15.4.9), 303 for a form (RFC 9110 §15.4.4).
     pub status: StatusCode,
-    /// The target with the parameters received, byte for byte.
+    /// The target with the received parameters, byte for byte.
     pub location: HeaderValue,
-    /// The route that was hit.
+    /// The route that matched.
     pub route: &'t Route,
     /// Its position in the table.
     pub position: usize,
 }
 
-/// Decides. `query_bytes` is the longest query that is carried over.
+/// Decides. `query_bytes` is the longest query that is forwarded.
 pub fn decide<'t>(table: &'t RouteTable, query_bytes: usize, head: &Parts) -> Decision<'t> {
     let Ok(host) = requested_host(head.version, &head.uri, &head.headers) else {
         return Decision::Malformed;
     };
     let Some((position, route)) = table.find(host.as_deref(), head.uri.path()) else {
-        return if table.knows_host(host.as_deref()) {
+        return if table.serves_host(host.as_deref()) {
             Decision::UnknownPath
         } else {
             Decision::UnknownHost
@@ -77,12 +77,12 @@ pub fn decide<'t>(table: &'t RouteTable, query_bytes: usize, head: &Parts) -> De
 /// A form post (OAuth 2.0 Form Post Response Mode) whose body is still to be read.
 #[derive(Debug)]
 pub struct Form {
-    /// The position of the route that was hit.
+    /// The position of the route that matched.
     pub position: usize,
     query: Option<Box<str>>,
 }
 
-/// A form holds a byte that no form encoder emits and no query can hold.
+/// A form has a byte that no form encoder emits and no query can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadForm;
 
@@ -90,8 +90,8 @@ impl Form {
     /// The 303 that turns the form into a GET: the query, then the body's bytes, joined with `&`.
     /// `table` is the one that decided.
     pub fn redirect<'t>(self, table: &'t RouteTable, body: &[u8]) -> Result<Redirect<'t>, BadForm> {
-        // `application/x-www-form-urlencoded` and a query share their alphabet. What lies outside
-        // (`#`, quotes, spaces, line ends) would be cut or changed on its way.
+        // `application/x-www-form-urlencoded` and a query share their alphabet. Other bytes
+        // (`#`, quotes, spaces, line ends) would be cut or changed by clients and proxies.
         let whole = body
             .iter()
             .all(|&byte| matches!(byte, b'!' | b'$'..=b';' | b'=' | b'?'..=b'~') || byte >= 0x80);
@@ -115,8 +115,8 @@ impl Form {
 static SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
 static PURPOSE: HeaderName = HeaderName::from_static("purpose");
 
-/// Whether a browser asks ahead of its user: `Sec-Purpose: prefetch` (also
-/// `prefetch;prerender`), and the `Purpose` that came before it.
+/// Whether a browser requests this before its user does: `Sec-Purpose: prefetch` (also
+/// `prefetch;prerender`), and the older `Purpose`.
 fn is_prefetch(headers: &HeaderMap) -> bool {
     [&SEC_PURPOSE, &PURPOSE].into_iter().flat_map(|name| headers.get_all(name)).any(|value| {
         value.as_bytes().split(|byte| matches!(byte, b';' | b',')).map(<[u8]>::trim_ascii).any(
@@ -127,7 +127,7 @@ fn is_prefetch(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Whether the content type is `application/x-www-form-urlencoded`, parameters aside.
+/// Whether the content type is `application/x-www-form-urlencoded`, with any parameters.
 fn is_form(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| {
         value.as_bytes().split(|&byte| byte == b';').next().is_some_and(|essence| {

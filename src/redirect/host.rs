@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Host(Box<str>);
 
 impl Host {
-    /// Reads a host as it stands in a URL: a name (internationalised ones in their `xn--` form),
+    /// Parses a host as in a URL: a name (internationalised ones in their `xn--` form),
     /// an IPv4 address, or an IPv6 address in brackets.
     pub fn parse(text: &str) -> Result<Self, BadHost> {
         // An address has no final dot.
@@ -44,7 +44,7 @@ impl fmt::Display for Host {
     }
 }
 
-/// A text is not a host, or a request names none where it must, or more than one.
+/// A text is not a host, or a request has no host where it must, or more than one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadHost;
 
@@ -59,9 +59,9 @@ impl std::error::Error for BadHost {}
 /// The host that a request is for, lower case and without port; `None` for HTTP/1.0 without
 /// `Host`.
 ///
-/// HTTP/1.1 wants exactly one valid `Host` (RFC 9112 §3.2); HTTP/2 has `:authority` and refuses a
-/// `Host` that differs from it (RFC 9113 §8.3.1). The absolute form that HTTP/1.1 keeps for
-/// proxies is refused: nobody but a proxy's client sends it, and the edge is no proxy.
+/// HTTP/1.1 requires exactly one valid `Host` (RFC 9112 §3.2); HTTP/2 has `:authority` and refuses a
+/// `Host` that differs from it (RFC 9113 §8.3.1). The absolute form, which
+/// HTTP/1.1 has for requests to proxies, is refused: this server is not a proxy.
 pub fn requested_host<'r>(
     version: Version,
     uri: &'r Uri,
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_are_lower_case_and_carry_no_port() {
+    fn hosts_are_lower_case_without_port() {
         #[rustfmt::skip]
         let table = [
             ("auth.example.com", Ok("auth.example.com")),

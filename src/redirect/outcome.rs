@@ -1,11 +1,11 @@
-/// What a callback brings, told by parameter **names** alone: no value is looked at.
+/// The outcome of an authorization, determined by parameter **names** only; values are not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// The provider granted something: an authorization code or what it calls so.
+    /// The provider granted access: an authorization code or its equivalent.
     Code,
     /// The provider or the user declined (RFC 6749 §4.1.2.1).
     Error,
-    /// Neither is named.
+    /// Neither parameter is present.
     Other,
 }
 
@@ -13,7 +13,7 @@ impl Outcome {
     /// Every outcome.
     pub const ALL: [Self; 3] = [Self::Code, Self::Error, Self::Other];
 
-    /// Reads the names in a raw query (or form), the first telling one decides.
+    /// Reads the names in a raw query (or form); the first that matches decides.
     pub fn of(query: &str) -> Self {
         query
             .split('&')
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outcome_is_told_by_names_alone() {
+    fn only_parameter_names_determine_the_outcome() {
         let table = [
             ("", Outcome::Other),
             ("state=code", Outcome::Other),

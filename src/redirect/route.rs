@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Path(Box<str>);
 
 impl Path {
-    /// Reads a path as it stands in a request line: starts with `/`, no query, no fragment.
+    /// Parses a path as in a request line: it starts with `/`, no query, no fragment.
     pub fn parse(text: &str) -> Result<Self, BadPath> {
         if !text.starts_with('/') {
             return Err(BadPath::NoSlash);
@@ -50,15 +50,15 @@ impl fmt::Display for BadPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoSlash => "does not start with `/`",
-            Self::NotOnlyAPath => "has a query or a fragment, and only a path is matched",
-            Self::Character => "has a character that no request path can hold unencoded",
+            Self::NotOnlyAPath => "has a query or a fragment, but only paths are matched",
+            Self::Character => "has a character that must be percent-encoded in a path",
         })
     }
 }
 
 impl std::error::Error for BadPath {}
 
-/// What a route does with `response_mode=form_post` answers, which Nango refuses with 415.
+/// What a route does with `response_mode=form_post` responses, which Nango refuses with 415.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FormPost {
     /// 303 to a GET with the fields in the query.
@@ -68,14 +68,14 @@ pub enum FormPost {
     Reject,
 }
 
-/// One callback and where it goes.
+/// A callback and its target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The host it answers on; `None` for any.
+    /// The host that it matches; `None` for any.
     pub host: Option<Host>,
-    /// The path it answers on.
+    /// The path that it matches.
     pub path: Path,
-    /// Where it redirects to.
+    /// The URL that it redirects to.
     pub target: Target,
     /// Whether forms are converted.
     pub form_post: FormPost,
@@ -91,7 +91,7 @@ impl Route {
     }
 }
 
-/// Where something answers: a host, or any, and a path.
+/// Something that is served at a path of one host or of any.
 pub trait Mounted {
     /// The host; `None` for any.
     fn host(&self) -> Option<&Host>;
@@ -108,8 +108,8 @@ impl Mounted for Route {
     }
 }
 
-/// Things found by host and path in a time that does not depend on how many there are.
-/// A thing that names the host wins over one for any host.
+/// Items by host and path. The time of a lookup does not depend on the number of items.
+/// An item for the requested host takes precedence over one for any host.
 #[derive(Clone, Debug)]
 pub struct RouteTable<T = Route> {
     items: Vec<T>,
@@ -124,17 +124,17 @@ struct AtPath {
     by_host: HashMap<Box<str>, usize>,
 }
 
-/// Two things answer at the same place; their positions in the list.
+/// Two items have the same host and path; their positions in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Duplicate {
-    /// The one that came first.
+    /// The first one.
     pub first: usize,
     /// The one that repeats it.
     pub second: usize,
 }
 
 impl<T: Mounted> RouteTable<T> {
-    /// Indexes the things; two at the same place are refused.
+    /// Indexes the items; two with the same host and path are refused.
     pub fn new(items: Vec<T>) -> Result<Self, Duplicate> {
         let mut by_path: HashMap<Box<str>, AtPath> = HashMap::new();
         let mut hosts = std::collections::HashSet::new();
@@ -158,12 +158,12 @@ impl<T: Mounted> RouteTable<T> {
         Ok(Self { items, by_path, hosts, any_host })
     }
 
-    /// Everything, in the order given.
+    /// All items, in their order.
     pub fn items(&self) -> &[T] {
         &self.items
     }
 
-    /// What answers at this place, and its position among [`RouteTable::items`].
+    /// The item for this host and path, and its position among [`RouteTable::items`].
     pub fn find(&self, host: Option<&str>, path: &str) -> Option<(usize, &T)> {
         let at_path = self.by_path.get(path)?;
         let named = host.and_then(|host| at_path.by_host.get(host));
@@ -171,13 +171,13 @@ impl<T: Mounted> RouteTable<T> {
         Some((position, self.items.get(position)?))
     }
 
-    /// Whether anything here answers on this host, whatever the path.
-    pub fn knows_host(&self, host: Option<&str>) -> bool {
+    /// Whether any item matches this host, whatever its path.
+    pub fn serves_host(&self, host: Option<&str>) -> bool {
         self.any_host || host.is_some_and(|host| self.hosts.contains(host))
     }
 
-    /// Whether a setting names this host.
-    pub fn names_host(&self, host: &str) -> bool {
+    /// Whether an item is configured for this host.
+    pub fn has_host(&self, host: &str) -> bool {
         self.hosts.contains(host)
     }
 }
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_route_that_names_the_host_wins() {
+    fn a_route_with_the_requested_host_takes_precedence() {
         let table = RouteTable::new(vec![
             route(None, "/cb"),
             route(Some("a.example"), "/cb"),
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn two_routes_at_one_place_are_refused() {
+    fn two_routes_with_the_same_host_and_path_are_refused() {
         let twice = RouteTable::new(vec![
             route(Some("a.example"), "/cb"),
             route(None, "/cb"),
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_path_is_refused_by_name() {
+    fn an_invalid_path_is_refused_with_its_reason() {
         let table = [
             ("", BadPath::NoSlash),
             ("oauth", BadPath::NoSlash),

@@ -3,19 +3,19 @@ use http::header::InvalidHeaderValue;
 use http::{HeaderValue, Uri};
 use std::fmt;
 
-/// Where a route sends the browser: an absolute `http` or `https` URL, kept byte for byte as it
-/// was configured. It may carry a query of its own; a fragment or userinfo cannot occur
+/// The URL that a route redirects to: an absolute `http` or `https` URL, byte for byte as
+/// configured. It may have a query of its own; a fragment or userinfo cannot occur
 /// (RFC 6749 §3.1.2, RFC 9110 §4.2.4).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Target {
     text: Box<str>,
     uri: Uri,
-    joiner: Joiner,
+    separator: Separator,
 }
 
-/// What stands between the target and the query that is carried over.
+/// What separates the target from the query that is forwarded.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Joiner {
+enum Separator {
     /// The target has no query: `?`, also when the query received is empty.
     Question,
     /// The target has a query of its own: `&`.
@@ -25,7 +25,7 @@ enum Joiner {
 }
 
 impl Target {
-    /// Reads an absolute URL.
+    /// Parses an absolute URL.
     pub fn parse(text: &str) -> Result<Self, BadTarget> {
         if text.contains('#') {
             return Err(BadTarget::Fragment);
@@ -45,28 +45,28 @@ impl Target {
         if authority.host().is_empty() {
             return Err(BadTarget::NotAUrl);
         }
-        // `Uri` reports "/" for a missing path; the text tells, and "https://host?x" would move
-        // the query into what some clients read as the host.
+        // `Uri` reports "/" for a missing path, so the text is searched: some clients would read the
+        // query of "https://host?x" as a part of the host.
         let after_authority = text.split_once("://").and_then(|(_, rest)| {
             rest.strip_prefix(authority.as_str()).map(|path| path.starts_with('/'))
         });
         if after_authority != Some(true) {
             return Err(BadTarget::NoPath);
         }
-        let joiner = match text.split_once('?') {
-            None => Joiner::Question,
-            Some((_, own)) if own.is_empty() || own.ends_with('&') => Joiner::Nothing,
-            Some(_) => Joiner::Ampersand,
+        let separator = match text.split_once('?') {
+            None => Separator::Question,
+            Some((_, own)) if own.is_empty() || own.ends_with('&') => Separator::Nothing,
+            Some(_) => Separator::Ampersand,
         };
-        Ok(Self { text: text.into(), uri, joiner })
+        Ok(Self { text: text.into(), uri, separator })
     }
 
-    /// The URL as it was configured.
+    /// The URL as configured.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The URL for logs and reports: the names in its query, but not their values.
+    /// The URL for logs and reports: the parameter names in its query, without their values.
     pub fn shown(&self) -> String {
         let Some((base, query)) = self.text.split_once('?') else { return self.text.to_string() };
         let names = query.split('&').map(|parameter| match parameter.split_once('=') {
@@ -96,42 +96,42 @@ impl Target {
         self.uri.path()
     }
 
-    /// The query that the target carries itself.
+    /// The target's own query.
     pub fn query(&self) -> Option<&str> {
         self.uri.query()
     }
 
-    /// The `Location` that carries `query` over, byte for byte (RFC 9110 §10.2.2).
+    /// The `Location` that forwards `query`, byte for byte (RFC 9110 §10.2.2).
     ///
     /// `None` means that the request had no `?` at all; an empty query keeps its bare `?`.
-    /// Fails only when the query holds a byte that no header value may hold.
+    /// Fails only when the query has a byte that is not allowed in header values.
     pub fn location(&self, query: Option<&str>) -> Result<HeaderValue, InvalidHeaderValue> {
         self.join(query.map(str::as_bytes), None)
     }
 
-    /// As [`Target::location`], with a second run of parameters joined behind the first.
+    /// The same as [`Target::location`], with a form appended to the query.
     pub(super) fn join(
         &self,
         query: Option<&[u8]>,
         form: Option<&[u8]>,
     ) -> Result<HeaderValue, InvalidHeaderValue> {
-        // An empty run adds a joiner only where it is a bare `?` to be kept.
+        // An empty query or form adds a separator only for a bare `?` that must be forwarded.
         let form = form.filter(|form| !form.is_empty());
         let query = query.filter(|query| !query.is_empty() || form.is_none());
-        let mut joiner = self.joiner;
+        let mut separator = self.separator;
         let mut location = Vec::with_capacity(
             self.text.len() + 2 + query.map_or(0, <[u8]>::len) + form.map_or(0, <[u8]>::len),
         );
         location.extend_from_slice(self.text.as_bytes());
-        for run in [query, form].into_iter().flatten() {
-            match joiner {
-                Joiner::Question => location.push(b'?'),
-                Joiner::Ampersand if run.is_empty() => {}
-                Joiner::Ampersand => location.push(b'&'),
-                Joiner::Nothing => {}
+        for part in [query, form].into_iter().flatten() {
+            match separator {
+                Separator::Question => location.push(b'?'),
+                Separator::Ampersand if part.is_empty() => {}
+                Separator::Ampersand => location.push(b'&'),
+                Separator::Nothing => {}
             }
-            location.extend_from_slice(run);
-            joiner = Joiner::Ampersand;
+            location.extend_from_slice(part);
+            separator = Separator::Ampersand;
         }
         HeaderValue::from_maybe_shared(Bytes::from(location))
     }
@@ -156,13 +156,13 @@ pub enum BadTarget {
     NotAUrl,
     /// The scheme is neither `http` nor `https`.
     Scheme,
-    /// It holds a fragment, which would swallow the parameters.
+    /// It has a fragment; the parameters would become part of it.
     Fragment,
-    /// It holds a user name or password.
+    /// It has a user name or password.
     Userinfo,
-    /// Nothing stands between the host and the query.
+    /// It has no path.
     NoPath,
-    /// It holds a space, a control or a byte outside ASCII.
+    /// It has a space, a control character or a byte outside ASCII.
     NotAscii,
 }
 
@@ -171,10 +171,10 @@ impl fmt::Display for BadTarget {
         f.write_str(match self {
             Self::NotAUrl => "is not an absolute URL",
             Self::Scheme => "is neither an http nor an https URL",
-            Self::Fragment => "has a fragment, and the parameters would end up behind it",
-            Self::Userinfo => "has a user name or password in it",
+            Self::Fragment => "has a fragment; the parameters would become part of it",
+            Self::Userinfo => "has a user name or password",
             Self::NoPath => "has no path",
-            Self::NotAscii => "has a space, a control or a non-ASCII character in it",
+            Self::NotAscii => "has a space, a control character or a non-ASCII character",
         })
     }
 }
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn location_is_target_joiner_and_the_bytes_received() {
+    fn location_is_the_target_a_separator_and_the_bytes_received() {
         #[rustfmt::skip]
         let table = [
             ("https://t/cb", None, "https://t/cb"),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_joins_behind_the_query() {
+    fn a_form_is_appended_to_the_query() {
         #[rustfmt::skip]
         let table: [(&str, Option<&str>, &str, &str); 6] = [
             ("https://t/cb", None, "code=1", "https://t/cb?code=1"),
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_a_target_are_not_shown() {
+    fn query_values_of_a_target_are_redacted() {
         for (target, shown) in [
             ("https://t/cb", "https://t/cb"),
             ("https://t/cb?key=secret&flag&b=", "https://t/cb?key=…&flag&b=…"),
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_target_is_refused_by_name() {
+    fn an_invalid_target_is_refused_with_its_reason() {
         let table = [
             ("", BadTarget::NotAUrl),
             ("/oauth/callback", BadTarget::Scheme),

@@ -4,12 +4,11 @@ use http::header::FORWARDED;
 use std::net::IpAddr;
 
 /// The client's address: the peer of the connection, or, when the peer is a trusted proxy, the
-/// address in the one header field that `listen.client_address` names.
+/// address in the one header field that `listen.client_address` selects.
 ///
 /// The field is a list to which each proxy appends the address that it sees. It is read from the
-/// right, past all trusted proxies. What is further left was written by the client or by proxies
-/// that are not trusted, and is never read: nothing that a client writes can hide or change what
-/// the proxy appended.
+/// right, past all trusted proxies. Elements further left were written by the client or by proxies
+/// that are not trusted, and are never read: a client cannot hide or change what the proxy appended.
 pub(super) fn address(peer: IpAddr, listen: &Listen, headers: &HeaderMap) -> IpAddr {
     match listen.client_address {
         _ if !listen.trusted_proxies.contain(peer) => peer,
@@ -26,8 +25,8 @@ pub(super) fn address(peer: IpAddr, listen: &Listen, headers: &HeaderMap) -> IpA
 }
 
 /// The rightmost address that is not trusted, or the last one before an element without an address.
-/// An empty element has none either: no proxy appends one, so it is not skipped as RFC 9110 §5.6.1
-/// would have it.
+/// An empty element has none either: no proxy appends one, so it is not skipped, although RFC 9110
+/// §5.6.1 allows that.
 fn nearest<'h>(
     peer: IpAddr,
     listen: &Listen,
@@ -90,12 +89,12 @@ fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
         let pair = rest.iter().position(|byte| !b"; \t".contains(byte));
         let Some(pair) = pair.and_then(|start| rest.get(start..)) else { return node(&found?) };
         let (name, value) = pair.split_at_checked(pair.iter().position(|byte| *byte == b'=')?)?;
-        let (value, behind) = parameter_value(value.get(1..)?)?;
+        let (value, after) = parameter_value(value.get(1..)?)?;
         // A parameter occurs once in an element.
         if name.eq_ignore_ascii_case(b"for") && found.replace(value).is_some() {
             return None;
         }
-        rest = behind.trim_ascii_start();
+        rest = after.trim_ascii_start();
         if !rest.is_empty() && !rest.starts_with(b";") {
             return None;
         }
@@ -107,9 +106,9 @@ fn parameter_value(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let Some(quoted) = text.strip_prefix(b"\"") else {
         // Some proxies leave the quotes of an IPv6 address or a port out; it stays unambiguous.
         let is_end = |byte: &u8| b"; \t\"\\".contains(byte);
-        let (value, behind) =
+        let (value, after) =
             text.split_at_checked(text.iter().position(is_end).unwrap_or(text.len()))?;
-        return Some((value.to_vec(), behind));
+        return Some((value.to_vec(), after));
     };
     let mut value = Vec::new();
     let mut bytes = quoted.iter();
@@ -342,9 +341,9 @@ mod tests {
             }
         }
 
-        /// Compared with a reading from the left that knows nothing of ports.
+        /// Compared with a reader from the left that ignores ports.
         #[test]
-        fn the_client_is_the_peer_or_stands_to_the_left_of_trusted_addresses_only(
+        fn the_client_is_the_peer_or_left_of_trusted_addresses_only(
             client in prop::collection::vec(client_bytes(), 0..4),
         ) {
             let named = named("x-forwarded-for", &lines(&client));
@@ -361,15 +360,15 @@ mod tests {
         }
 
         #[test]
-        fn forwarded_of_a_client_names_the_peer_or_an_address_that_is_in_it(
+        fn the_client_in_forwarded_is_the_peer_or_an_address_in_the_field(
             client in prop::collection::vec(client_bytes(), 0..4),
         ) {
             let named = named("forwarded", &lines(&client));
             let whole = client.join(&b","[..]);
             let unescaped: Vec<u8> = whole.iter().copied().filter(|byte| *byte != b'\\').collect();
             let text = String::from_utf8_lossy(&unescaped);
-            let stands = |address: &str| text.contains(address);
-            prop_assert!(named == PEER || stands(&named), "{}", named);
+            let contains = |address: &str| text.contains(address);
+            prop_assert!(named == PEER || contains(&named), "{}", named);
         }
     }
 }

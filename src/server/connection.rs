@@ -82,8 +82,8 @@ impl Context {
         self.kind != ListenerKind::Admin && listen.proxy_protocol.contain(self.client)
     }
 
-    /// The client that a PROXY header names, or the proxy when it speaks for itself; `None` when
-    /// the connection is over.
+    /// The client in the PROXY header, or the proxy when it connects for itself; `None` when the
+    /// connection is over.
     async fn proxied_client(&self, stream: &mut Rewind<TcpStream>) -> Option<IpAddr> {
         self.handle.on(Event::ProxyHeaderExpected);
         let metrics = &self.shared.metrics;
@@ -105,9 +105,9 @@ impl Context {
         }
     }
 
-    /// Whether the client has no more connections than it may.
+    /// Whether the client's number of connections is within its limit.
     fn admit(&self, slot: Option<&mut Slot>) -> bool {
-        // A proxy brings many clients under one address; its own limits are the ones that count.
+        // A proxy forwards many clients from one address; it has limits of its own.
         let trusted = self.snapshot().settings.listen.trusted_proxies.contain(self.client);
         let admitted = slot.is_none_or(|slot| slot.admit(self.client, !trusted).is_ok());
         if !admitted {
@@ -122,19 +122,18 @@ impl Context {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let metrics = &self.shared.metrics;
-        // In boxes, the handshake and its stream, as the header before: a task is as large as its
-        // largest moment, and keeps room for all that was ever moved through it. Most of its life
-        // it waits.
+        // The handshake and its stream are boxed, as the header before: a task is as large as its
+        // largest state, also while it only waits.
         let accepting = tls.current().accept(stream);
         let accepting = async { accepting.await.map(Box::new) };
         match self.unless_over(Box::pin(timeout(self.handshake_left(), accepting))).await? {
-            // The CA has seen what it came for (RFC 8737 §3).
+            // The CA needs no more than the handshake (RFC 8737 §3).
             Ok(Ok(mut stream)) if stream.get_ref().1.alpn_protocol() == Some(ACME_TLS) => {
                 let _ = timeout(LINGER_TIMEOUT, stream.shutdown()).await;
                 None
             }
             Ok(Ok(stream)) => {
-                metrics.handshake(self.handle.age());
+                metrics.record_handshake(self.handle.age());
                 Some(stream)
             }
             Ok(Err(error)) => {
@@ -155,7 +154,7 @@ impl Context {
         (Arc::clone(&context), CallbackService::new(context))
     }
 
-    /// What is left of the time for PROXY header and handshake.
+    /// How much of the time for PROXY header and handshake is left.
     fn handshake_left(&self) -> Duration {
         let limit = self.snapshot().settings.limits.handshake_timeout;
         limit.saturating_sub(self.handle.age())

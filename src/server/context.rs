@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// What holds for a connection as long as it lives.
+/// What stays the same for a connection as long as it is open.
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) shared: Arc<Shared>,

@@ -18,7 +18,7 @@ const LATE_BYTES: Duration = Duration::from_millis(5);
 pub(super) trait Protocol: Future<Output = hyper::Result<()>> + Unpin {
     /// Announces that no further request is accepted, where that loses none.
     fn announce_last(&mut self);
-    /// Closes in order, as soon as what was accepted is answered.
+    /// Closes gracefully, after the responses to all accepted requests.
     fn shutdown(&mut self);
     /// Gives back what is not needed to wait.
     fn hibernate(&mut self);
@@ -52,8 +52,8 @@ impl<P: Protocol> ConnectionDriver<P> {
         let mut woken = pin!(context.handle.woken());
         loop {
             let wakeup = poll_fn(|cx| {
-                // The protocol last: a flood that never lets it rest would use up the task's budget
-                // each time, and the deadline would never be looked at.
+                // The protocol last: under a flood it would use up the task's budget each time, and
+                // the deadline would never be polled.
                 if timer.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Wakeup::Deadline);
                 }
@@ -77,14 +77,14 @@ impl<P: Protocol> ConnectionDriver<P> {
                 Poll::Pending
             })
             .await;
-            let goes_on = match wakeup {
+            let continues = match wakeup {
                 Wakeup::Ended(ended) => return self.ended(ended),
                 Wakeup::Deadline => match self.late_bytes().await {
                     Some(ended) => return self.ended(ended),
                     None => self.deadline_passed(),
                 },
                 Wakeup::Woken if self.context.handle.is_evicted() => {
-                    // What can be said at once is said; the slot is needed.
+                    // Writes only what can be written at once: the slot is needed.
                     self.context.handle.on(Event::Evict);
                     self.protocol.shutdown();
                     let _ = timeout(Duration::ZERO, &mut self.protocol).await;
@@ -101,15 +101,15 @@ impl<P: Protocol> ConnectionDriver<P> {
                     self.perform(action)
                 }
             };
-            if !goes_on {
+            if !continues {
                 return;
             }
             rearm(timer.as_mut(), self.deadline());
         }
     }
 
-    /// What arrived while the process was stopped or the machine was busy was in time, and counts
-    /// first. Timers may fire before sockets are read; a second one does not.
+    /// Reads what arrived in time while the process was stopped or the machine was busy. Timers may fire
+    /// before sockets are read; a second one does not.
     async fn late_bytes(&mut self) -> Option<hyper::Result<()>> {
         if self.deadline() > Instant::now() {
             return None;
@@ -117,7 +117,7 @@ impl<P: Protocol> ConnectionDriver<P> {
         timeout(LATE_BYTES, &mut self.protocol).await.ok()
     }
 
-    /// Does what is due. Returns whether the connection goes on.
+    /// Does what is due. Returns whether the connection continues.
     fn deadline_passed(&mut self) -> bool {
         let (action, expired) = {
             let snapshot = self.context.snapshot();
@@ -149,7 +149,7 @@ impl<P: Protocol> ConnectionDriver<P> {
         tracing::debug!(event = "deadline", stage = stage.value(), client = %self.context.client);
     }
 
-    /// Counts what hyper answered by itself.
+    /// Counts the responses that hyper sends without the service.
     fn ended(&self, ended: hyper::Result<()>) {
         let Err(error) = ended else { return };
         let metrics = &self.context.shared.metrics;

@@ -1,6 +1,6 @@
-//! What is asked of the edge itself: health, metrics, the self-check, the answers to challenges.
+//! The endpoints of the server itself: health, metrics, the self-check, ACME challenges.
 
-use super::answer::{self, Answer};
+use super::response::{self, Response};
 use super::self_check::NoOutcome;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
@@ -25,88 +25,91 @@ const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream")
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// The body that a directory looks for (RFC 8555 §8.3).
-pub(super) fn challenge(shared: &Shared, head: &Parts) -> Answer {
+/// The response that a CA requests (RFC 8555 §8.3).
+pub(super) fn challenge(shared: &Shared, head: &Parts) -> Response {
     let token = head.uri.path().strip_prefix(CHALLENGE_PATH).unwrap_or_default();
-    match shared.board.challenges.body(token) {
-        Some(body) => answer::reading(head, || answer::typed(StatusCode::OK, OCTETS, body)),
-        None => answer::text(StatusCode::NOT_FOUND, "not found"),
+    match shared.acme_status.challenges.body(token) {
+        Some(body) => response::read_only(head, || response::typed(StatusCode::OK, OCTETS, body)),
+        None => response::text(StatusCode::NOT_FOUND, "not found"),
     }
 }
 
-/// The health endpoints, unless they moved to the admin listener.
-pub(super) fn health(shared: &Shared, snapshot: &Snapshot, head: &Parts) -> Option<Answer> {
+/// The health endpoints on a public listener, when there is no admin listener.
+pub(super) fn health(shared: &Shared, snapshot: &Snapshot, head: &Parts) -> Option<Response> {
     if snapshot.has_admin() { None } else { health_at(shared, head) }
 }
 
-fn health_at(shared: &Shared, head: &Parts) -> Option<Answer> {
+fn health_at(shared: &Shared, head: &Parts) -> Option<Response> {
     match head.uri.path() {
-        "/healthz" => Some(answer::reading(head, || answer::text(StatusCode::OK, "ok"))),
-        "/readyz" => Some(answer::reading(head, || match shared.not_ready() {
-            None => answer::text(StatusCode::OK, "ready"),
-            Some(why) => answer::text(StatusCode::SERVICE_UNAVAILABLE, why),
+        "/healthz" => Some(response::read_only(head, || response::text(StatusCode::OK, "ok"))),
+        "/readyz" => Some(response::read_only(head, || match shared.not_ready() {
+            None => response::text(StatusCode::OK, "ready"),
+            Some(why) => response::text(StatusCode::SERVICE_UNAVAILABLE, why),
         })),
         _ => None,
     }
 }
 
-/// What the admin listener answers, the self-check aside.
-pub(super) fn admin(shared: &Shared, head: &Parts) -> Answer {
-    if let Some(answer) = health_at(shared, head) {
-        return answer;
+/// The endpoints of the admin listener, except the self-check.
+pub(super) fn admin(shared: &Shared, head: &Parts) -> Response {
+    if let Some(response) = health_at(shared, head) {
+        return response;
     }
     if !is_private_name(&shared.snapshot.load(), head) {
         return misdirected();
     }
     match head.uri.path() {
-        "/metrics" => answer::reading(head, || {
+        "/metrics" => response::read_only(head, || {
             let text = shared.metrics.text(&Sampled {
                 connections: shared.slots.by_state(),
                 ready: shared.not_ready().is_none(),
                 lines_dropped: shared.log.dropped_lines(),
             });
             match text {
-                Ok(text) => answer::typed(StatusCode::OK, OPEN_METRICS, Bytes::from(text)),
-                Err(_) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode"),
+                Ok(text) => response::typed(StatusCode::OK, OPEN_METRICS, Bytes::from(text)),
+                Err(_) => response::text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode"),
             }
         }),
-        SELF_CHECK => answer::allow(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD"),
-        _ => answer::text(StatusCode::NOT_FOUND, "not found"),
+        SELF_CHECK => response::allow(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD"),
+        _ => response::text(StatusCode::NOT_FOUND, "not found"),
     }
 }
 
-/// What a request for the self-check asks for, once its name and its token were checked.
+/// A request for the self-check whose host and token were checked.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SelfCheckRequest {
-    /// A browser gets a page, everything else JSON.
+    /// A browser gets a page, other clients JSON.
     html: bool,
 }
 
 impl SelfCheckRequest {
-    /// Refuses a request under a public name, or without the token that the settings require.
-    pub(super) fn of(snapshot: &Snapshot, head: &Parts) -> Result<Self, Box<Answer>> {
+    /// Refuses a request for a public host, or without the token that the settings require.
+    pub(super) fn of(snapshot: &Snapshot, head: &Parts) -> Result<Self, Box<Response>> {
         if snapshot.has_admin() && !is_private_name(snapshot, head) {
             return Err(misdirected().into());
         }
         if let Some(token) = &snapshot.settings.self_check.token
-            && !presents(head, token.expose_secret().as_bytes())
+            && !has_token(head, token.expose_secret().as_bytes())
         {
-            let mut answer = answer::text(StatusCode::UNAUTHORIZED, "a token is required");
-            answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            return Err(answer.into());
+            let mut response = response::text(StatusCode::UNAUTHORIZED, "bearer token required");
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            return Err(response.into());
         }
         Ok(Self { html: wants_html(head) })
     }
 
     /// Waits for the outcome and renders it.
-    pub(super) async fn answer(self, shared: &Shared) -> Answer {
+    pub(super) async fn respond(self, shared: &Shared) -> Response {
         let outcome = match shared.self_check.outcome(&shared.snapshot).await {
             Ok(outcome) => outcome,
             Err(NoOutcome::Draining) => {
-                return answer::text(StatusCode::SERVICE_UNAVAILABLE, "draining");
+                return response::text(StatusCode::SERVICE_UNAVAILABLE, "draining");
             }
             Err(NoOutcome::Panicked) => {
-                return answer::text(StatusCode::SERVICE_UNAVAILABLE, "the check did not finish");
+                return response::text(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "the self-check did not finish",
+                );
             }
         };
         let status = match outcome.verdict() {
@@ -115,42 +118,41 @@ impl SelfCheckRequest {
         };
         if self.html {
             let page = report::html(&outcome.reports);
-            let mut answer = answer::typed(status, HTML, Bytes::from(page));
-            let headers = answer.headers_mut();
+            let mut response = response::typed(status, HTML, Bytes::from(page));
+            let headers = response.headers_mut();
             let policy = HeaderValue::from_static(report::html_policy());
             headers.insert(CONTENT_SECURITY_POLICY, policy);
             headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-            return answer;
+            return response;
         }
         match report::json(&outcome.reports) {
-            Ok(json) => answer::typed(status, JSON, Bytes::from(json + "\n")),
-            Err(_) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode"),
+            Ok(json) => response::typed(status, JSON, Bytes::from(json + "\n")),
+            Err(_) => response::text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode"),
         }
     }
 }
 
-/// Whether the answer to an ACME challenge is asked for, of an edge that has some.
+/// Whether the request is an ACME challenge, and ACME is on.
 pub(super) fn is_challenge(snapshot: &Snapshot, head: &Parts) -> bool {
     head.uri.path().starts_with(CHALLENGE_PATH)
         && snapshot.settings.tls.as_ref().is_some_and(|tls| tls.acme.is_some())
 }
 
-/// Whether the self-check is asked for.
+/// Whether the self-check is requested.
 pub(super) fn is_self_check(head: &Parts) -> bool {
     head.uri.path() == SELF_CHECK && matches!(head.method, Method::GET | Method::HEAD)
 }
 
-/// Domains in which no one can register a name: RFC 6761, RFC 6762, RFC 8375, ICANN's reservation of
+/// Domains in which names cannot be registered: RFC 6761, RFC 6762, RFC 8375, ICANN's reservation of
 /// `.internal`, and the services of Kubernetes.
 const PRIVATE_DOMAINS: &[&str] = &["localhost", "local", "home.arpa", "internal", "svc"];
 
-/// Whether the `Host` of a request to the admin listener is one that a web page of others cannot
-/// have: an address, a name without a dot, a name in a private domain, or a host of the settings.
+/// Whether the `Host` of a request to the admin listener is one that a foreign web page cannot have: an
+/// address, a name without a dot, a name in a private domain, or a host in the settings.
 ///
-/// A page whose name resolves to this machine a moment after it was loaded (DNS rebinding) is of
-/// the same origin as what it then requests: it may read the responses, sends no `Origin`, and over
-/// plain HTTP no `Sec-Fetch-Site`. `Host` alone still shows the name, which is one that its owner
-/// registered. Probes and scrapers use addresses, the names of containers and services, or no `Host`
+/// A page whose name resolves to this machine after it was loaded (DNS rebinding) has the same origin
+/// as its later requests: it may read the responses, sends no `Origin`, and over plain HTTP no
+/// `Sec-Fetch-Site`. Only `Host` still shows the name, which its owner registered. Probes and scrapers use addresses, the names of containers and services, or no `Host`
 /// at all (HTTP/1.0). `service.namespace` of Kubernetes is not accepted: it is not distinguishable
 /// from a domain that is registered (`metrics.app`). `listen.admin_hosts` adds such names.
 fn is_private_name(snapshot: &Snapshot, head: &Parts) -> bool {
@@ -166,18 +168,18 @@ fn is_private_name(snapshot: &Snapshot, head: &Parts) -> bool {
     top || !host.contains('.')
         || host.starts_with('[')
         || host.parse::<Ipv4Addr>().is_ok()
-        || settings.routes.names_host(&host)
+        || settings.routes.has_host(&host)
         || settings.public_url.as_ref().is_some_and(|origin| origin.host.as_str() == &*host)
         || settings.listen.admin_hosts.iter().any(|admin_host| admin_host.as_str() == &*host)
 }
 
-fn misdirected() -> Answer {
+fn misdirected() -> Response {
     let hint = "unknown host: use an IP address, or add the host to `listen.admin_hosts`";
-    answer::text(StatusCode::MISDIRECTED_REQUEST, hint)
+    response::text(StatusCode::MISDIRECTED_REQUEST, hint)
 }
 
-/// Whether the request carries the bearer token (RFC 6750 §2.1). An empty token opens nothing.
-fn presents(head: &Parts, token: &[u8]) -> bool {
+/// Whether the request has the bearer token (RFC 6750 §2.1). No request has an empty token.
+fn has_token(head: &Parts, token: &[u8]) -> bool {
     let presented = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
     let presented = presented.and_then(|value| {
         let (scheme, rest) = value.split_at_checked(b"Bearer ".len())?;
@@ -189,7 +191,7 @@ fn presents(head: &Parts, token: &[u8]) -> bool {
         })
 }
 
-/// Whether a browser asks: it names HTML, programs name JSON or anything.
+/// Whether the client is a browser: it accepts HTML. Programs accept JSON or anything.
 fn wants_html(head: &Parts) -> bool {
     head.headers.get_all(ACCEPT).iter().any(|value| {
         value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains("text/html"))

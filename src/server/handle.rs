@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// The state of one connection, with the clock. All events come from the connection's own task,
-/// so that the lock is free but for a look from the slot table.
+/// so that only the slot table contends for the lock.
 #[derive(Debug)]
 pub(super) struct Handle {
     lifecycle: Mutex<Lifecycle>,
@@ -72,7 +72,7 @@ impl Handle {
         self.evicted.load(Relaxed)
     }
 
-    /// Makes the connection look at its deadlines, which may have changed.
+    /// Makes the connection check its deadlines, which may have changed.
     pub(super) fn wake(&self) {
         self.wake.notify_one();
     }

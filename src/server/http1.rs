@@ -1,7 +1,7 @@
 //! An HTTP/1 connection that owns no buffers while it waits.
 //!
-//! hyper holds 16 KiB for as long as a connection lives, and most of its life it waits. A connection
-//! that hibernates is taken apart, and put together again when something comes.
+//! hyper allocates 16 KiB for the lifetime of a connection, which mostly waits. A connection that
+//! hibernates drops hyper's state, and gets a new one when bytes arrive.
 
 use super::driver::Protocol;
 use super::io::ConnectionIo;

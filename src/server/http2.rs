@@ -1,8 +1,8 @@
-//! An HTTP/2 connection that answers what arrived together with one write.
+//! An HTTP/2 connection that responds to requests that arrived together with one write.
 //!
-//! hyper would spawn a task for each stream, and every one that ends makes a write of its own. Here
-//! streams wait until the connection has taken all that arrived, and run in the connection's task:
-//! mostly a response is there at once.
+//! hyper would spawn a task for each stream, and each would cause a write of its own. Here
+//! streams wait until the connection has read all that arrived, and run in the connection's task:
+//! mostly a response is ready at once.
 
 use super::driver::Protocol;
 use super::io::ConnectionIo;
@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 // For responses without bodies: a fraction of hyper's defaults serves any browser.
 
-/// `h2` decodes all heads that have arrived before the first is answered, and a head may take three
+/// `h2` decodes all heads that have arrived before the first gets its response, and a head may take three
 /// times its bytes in memory. A browser has one or two requests for a callback, and a proxy gets its
 /// responses at once.
 const STREAMS: u32 = 16;
@@ -26,7 +26,7 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 128 * 1024;
 const SEND_BUFFER: usize = 32 * 1024;
 
-/// What a field costs in a header list beside its name and value (RFC 9113 §6.5.2).
+/// What a field costs in a header list in addition to its name and value (RFC 9113 §6.5.2).
 const FIELD_OVERHEAD: usize = 32;
 
 /// An HTTP/2 connection and its streams.
@@ -74,7 +74,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Http2<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Protocol for Http2<S> {
-    /// HTTP/2 says which requests it still answers (RFC 9113 §6.8).
+    /// HTTP/2 announces which requests still get a response (RFC 9113 §6.8).
     fn announce_last(&mut self) {
         self.connection.as_mut().graceful_shutdown();
     }

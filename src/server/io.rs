@@ -1,4 +1,4 @@
-//! The bytes of a connection on their way to its protocol and back.
+//! The stream of a connection, between the socket or TLS and the protocol.
 
 use super::handle::Handle;
 use super::scan::{FrameScanner, HeadScanner};
@@ -73,8 +73,8 @@ impl<S> ConnectionIo<S> {
         }
     }
 
-    /// Reports whether the client takes what is written. TLS takes bytes into a buffer of its own, so
-    /// that only a flush says that all of them were taken.
+    /// Reports whether the client takes what is written. TLS buffers bytes, so that only a
+    /// flush means that the client has taken them all.
     fn written<T>(&mut self, result: Poll<io::Result<T>>, flushed: bool) -> Poll<io::Result<T>> {
         if result.is_pending() && !self.stalled {
             self.stalled = true;

@@ -1,9 +1,9 @@
-//! The life of the process, from signal to signal: serve, reload, rotate, drain, end.
+//! The lifecycle of the process: serve, reload, renew certificates, drain, exit. Signals drive it.
 
 use super::process::{Process, StartError, Startup, cannot_start};
 use super::shared::Shared;
 use crate::observe::millis;
-use crate::tls::Refreshed;
+use crate::tls::CertificateChanges;
 use sd_notify::NotifyState;
 use std::convert::Infallible;
 use std::io;
@@ -14,44 +14,44 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
-/// How often certificate files are looked at. Kubernetes swaps a symlink and sends no signal.
-const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
+/// How often certificate files are polled. Kubernetes swaps a symlink and sends no signal.
+const CERTIFICATE_POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How it ended.
+/// How the shutdown went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// Every request was answered.
+pub enum ShutdownResult {
+    /// Every request got its response.
     Drained,
-    /// A second signal or the end of the grace period cut connections off.
+    /// A second signal or the end of the grace period closed connections that were in use.
     Forced,
 }
 
 /// Serves until a signal ends it.
-pub async fn serve(startup: Startup) -> Result<Ended, StartError> {
-    // Before the first answer, so that no signal is missed after it.
+pub async fn serve(startup: Startup) -> Result<ShutdownResult, StartError> {
+    // Before the first response, so that no signal is missed after it.
     let mut signals = Signals::new().map_err(|error| cannot_start(&error))?;
     let mut process = Process::start(startup)?;
     notify(&[NotifyState::Ready]);
-    let life = async {
+    let lifecycle = async {
         let signal = run(&mut process, &mut signals).await;
-        leave(&mut process, &mut signals, signal).await
+        shut_down(&mut process, &mut signals, signal).await
     };
-    // In the same task, so that a life that hangs starves the watchdog.
+    // In the same task, so that the watchdog expires when the lifecycle hangs.
     tokio::select! {
-        ended = life => Ok(ended),
+        ended = lifecycle => Ok(ended),
         never = feed_watchdog() => match never {},
     }
 }
 
-/// Serves, reloads and rotates until it is asked to end; tells by which signal.
+/// Serves, reloads and renews certificates until a signal requests the shutdown; returns its name.
 async fn run(process: &mut Process, signals: &mut Signals) -> &'static str {
     let mut files = CertificatePoll::new();
-    let mut check = CheckRound::begin();
+    let mut check = PeriodicSelfCheck::new();
     loop {
         tokio::select! {
-            asked = signals.next() => match asked {
-                Asked::ToEnd(signal) => return signal,
-                Asked::ToReload => {
+            command = signals.next() => match command {
+                Command::ShutDown(signal) => return signal,
+                Command::Reload => {
                     // sd_notify(3): RELOADING=1 comes with the time at which it began.
                     let began = NotifyState::monotonic_usec_now().ok();
                     notify(&[Some(NotifyState::Reloading), began].into_iter().flatten().collect::<Vec<_>>());
@@ -61,62 +61,63 @@ async fn run(process: &mut Process, signals: &mut Signals) -> &'static str {
                 }
             },
             () = check.due(&process.shared) => check.start(&process.shared),
-            refreshed = files.changed(&process.shared) => process.take_certificates(refreshed),
+            refreshed = files.changed(&process.shared) => process.use_refreshed(refreshed),
         }
     }
 }
 
-/// Polls the certificate files on a thread that may block: a network file system may take long, and
-/// meanwhile signals are answered.
+/// Polls the certificate files on a thread that may block: a network file system may be slow, and
+/// signals must be handled meanwhile.
 struct CertificatePoll {
     interval: Interval,
-    reading: Option<JoinHandle<Option<Refreshed>>>,
+    reading: Option<JoinHandle<Option<CertificateChanges>>>,
 }
 
 impl CertificatePoll {
     fn new() -> Self {
-        let mut interval = interval(CERTIFICATE_LOOK);
+        let mut interval = interval(CERTIFICATE_POLL_INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { interval, reading: None }
     }
 
-    /// Waits until files differ from what is in use. Cancel safe.
-    async fn changed(&mut self, shared: &Shared) -> Refreshed {
+    /// Waits until the files differ from the certificates in use. Cancel safe.
+    async fn changed(&mut self, shared: &Shared) -> CertificateChanges {
         loop {
             let reading = match &mut self.reading {
                 Some(reading) => reading,
                 none => {
                     self.interval.tick().await;
                     let current = shared.store.current();
-                    none.insert(spawn_blocking(move || current.refreshed()))
+                    none.insert(spawn_blocking(move || current.reread()))
                 }
             };
             let read = reading.await;
             self.reading = None;
-            // A panic is in the log already.
+            // A panic was logged already.
             if let Ok(Some(refreshed)) = read {
                 return refreshed;
             }
         }
     }
 
-    /// Forgets what is being read: it was compared with certificates that are in use no more.
+    /// Drops the result of a read in progress: it was compared with certificates that are no longer
+    /// in use.
     fn discard(&mut self) {
         self.reading = None;
     }
 }
 
-/// The self-checks that run by themselves.
-struct CheckRound {
+/// The self-checks that run every `self_check.every`.
+struct PeriodicSelfCheck {
     last: Instant,
 }
 
-impl CheckRound {
-    fn begin() -> Self {
+impl PeriodicSelfCheck {
+    fn new() -> Self {
         Self { last: Instant::now() }
     }
 
-    /// Waits for the next one; for ever when there is none.
+    /// Waits until the next one is due; for ever when none is configured.
     async fn due(&self, shared: &Shared) {
         match shared.snapshot.load().settings.self_check.every {
             Some(every) => tokio::time::sleep_until((self.last + every).into()).await,
@@ -131,11 +132,16 @@ impl CheckRound {
     }
 }
 
-/// Readiness fails, the delay passes, listeners close, connections finish, the rest is dropped.
-async fn leave(process: &mut Process, signals: &mut Signals, signal: &'static str) -> Ended {
+/// Shuts down: readiness fails, the delay passes, listeners close, connections finish, and those that
+/// did not are dropped.
+async fn shut_down(
+    process: &mut Process,
+    signals: &mut Signals,
+    signal: &'static str,
+) -> ShutdownResult {
     let shared = Arc::clone(&process.shared);
     let shutdown = shared.snapshot.load().settings.shutdown.clone();
-    shared.leaving.store(true, Relaxed);
+    shared.draining.store(true, Relaxed);
     // Its requests would wait longer than `grace` allows.
     shared.self_check.stop();
     notify(&[NotifyState::Stopping]);
@@ -149,21 +155,21 @@ async fn leave(process: &mut Process, signals: &mut Signals, signal: &'static st
         tokio::time::sleep(shutdown.delay).await;
         timeout(shutdown.grace, process.listeners.drain()).await.is_ok()
     };
-    let (drained, why) = tokio::select! {
+    let (drained, forced_by) = tokio::select! {
         drained = drain => (drained, "grace"),
         signal = signals.end() => (false, signal),
     };
     if drained {
         tracing::info!(event = "stopped", result = "drained");
-        return Ended::Drained;
+        return ShutdownResult::Drained;
     }
     let open = shared.slots.by_state().iter().sum::<usize>();
-    tracing::warn!(event = "stopped", result = "forced", by = why, connections = open);
+    tracing::warn!(event = "stopped", result = "forced", by = forced_by, connections = open);
     shared.kill.cancel();
-    Ended::Forced
+    ShutdownResult::Forced
 }
 
-/// The signals that the process answers.
+/// The signals that the process handles.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -179,36 +185,37 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Asked {
+    async fn next(&mut self) -> Command {
         tokio::select! {
-            _ = self.terminate.recv() => Asked::ToEnd("SIGTERM"),
-            _ = self.interrupt.recv() => Asked::ToEnd("SIGINT"),
-            _ = self.hangup.recv() => Asked::ToReload,
+            _ = self.terminate.recv() => Command::ShutDown("SIGTERM"),
+            _ = self.interrupt.recv() => Command::ShutDown("SIGINT"),
+            _ = self.hangup.recv() => Command::Reload,
         }
     }
 
-    /// The next signal that asks for the end.
+    /// The next signal that requests the shutdown.
     async fn end(&mut self) -> &'static str {
         loop {
-            if let Asked::ToEnd(signal) = self.next().await {
+            if let Command::ShutDown(signal) = self.next().await {
                 return signal;
             }
         }
     }
 }
 
-/// What a signal asks for.
-enum Asked {
-    ToEnd(&'static str),
-    ToReload,
+/// What a signal requests.
+enum Command {
+    /// With the name of the signal.
+    ShutDown(&'static str),
+    Reload,
 }
 
-/// Tells the service manager that the process is alive, also while it ends.
+/// Notifies the service manager that the process is alive, also during the shutdown.
 async fn feed_watchdog() -> Infallible {
     let Some(allowed) = sd_notify::watchdog_enabled().filter(|allowed| !allowed.is_zero()) else {
         return std::future::pending().await;
     };
-    // Twice in the time that the manager allows, as sd_watchdog_enabled(3) asks.
+    // Twice in the time that the manager allows, as sd_watchdog_enabled(3) recommends.
     let mut alive = interval(allowed / 2);
     alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -217,13 +224,13 @@ async fn feed_watchdog() -> Infallible {
     }
 }
 
-/// Tells the service manager; without one it is nothing.
+/// Notifies the service manager, if there is one.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(
             event = "notify_failed",
             cause = %error,
-            hint = "the service manager does not hear of this process: see whether `$NOTIFY_SOCKET` can be reached",
+            hint = "the service manager does not learn the state of this process: check that `$NOTIFY_SOCKET` is reachable",
         );
     }
 }

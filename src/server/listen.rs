@@ -1,4 +1,4 @@
-//! Listeners: bound, accepting, closing.
+//! Listeners: bind, accept, close.
 
 use super::connection::{self, Accepted};
 use super::handle::Handle;
@@ -19,16 +19,16 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Connections that the kernel holds while all places are taken.
+/// Connections that the kernel queues while all slots are taken.
 const BACKLOG: i32 = 4096;
-/// Open connections on an admin listener. It has no part in the public limits, so that it can be
-/// asked when those are reached.
+/// Open connections on an admin listener. The public limits do not include them, so that the listener
+/// responds when those are reached.
 const ADMIN_CONNECTIONS: usize = 64;
 /// Unacknowledged data ends a connection after this, whatever its state.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait before a listener tries again after an error that may last.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
-/// So many errors in a row last, whatever they are about.
+/// After this many errors in a row, the listener waits before it retries, whatever the error.
 const SPIN_LIMIT: u32 = 64;
 
 /// Cannot listen on an address.
@@ -48,18 +48,18 @@ impl From<&BindError> for Problem {
             .caused_by(&error.cause);
         match error.cause.kind() {
             io::ErrorKind::AddrInUse if error.own => problem.hint(
-                "this edge has the port already, with another address or kind: \
-                 a restart changes that, a reload cannot",
+                "this process already listens on the port, with another address or kind: \
+                 restart it, since a reload cannot change that",
             ),
             io::ErrorKind::AddrInUse => problem.hint(
-                "another program listens there, perhaps another edge: stop it, or choose another port",
+                "another process listens there, perhaps another callback-edge: stop it, or choose another port",
             ),
             io::ErrorKind::PermissionDenied => problem.hint(
-                "ports below 1024 need a privilege: grant CAP_NET_BIND_SERVICE, \
-                 use socket activation, or choose a port from 1024 up",
+                "ports below 1024 require a privilege: grant CAP_NET_BIND_SERVICE, \
+                 use socket activation, or choose a port above 1023",
             ),
             io::ErrorKind::AddrNotAvailable => problem.hint(
-                "no interface of this machine has the address: `0.0.0.0` or `[::]` listens on all",
+                "no interface of this machine has the address: use `0.0.0.0` or `[::]` to listen on all",
             ),
             _ => problem,
         }
@@ -69,32 +69,32 @@ impl From<&BindError> for Problem {
 /// Which listener: kind and address as configured.
 pub(super) type Key = (ListenerKind, SocketAddr);
 
-/// A bound socket that nobody accepts from yet.
+/// A bound socket without a running listener.
 pub(super) struct Bound {
     socket: StdListener,
     local: SocketAddr,
-    /// Handed over by a service manager, which keeps it open when this process closes it.
+    /// Passed by a service manager, which keeps it open when this process closes it.
     inherited: bool,
 }
 
 /// The listeners of the process.
 pub(super) struct Listeners {
     running: HashMap<Key, (SocketAddr, CancellationToken)>,
-    /// Kept also while a listener accepts from them, and when it has closed: nobody could bind
-    /// their addresses again.
+    /// Kept open while a listener accepts from them and after it has closed: their addresses could not
+    /// be bound again.
     inherited: Vec<StdListener>,
     /// Listeners and connections that a drain waits for.
     public: TaskTracker,
 }
 
 impl Listeners {
-    /// None yet. Sockets that were handed over serve the addresses that they are bound to.
+    /// No listener yet. Inherited sockets serve the addresses that they are bound to.
     pub(super) fn new(inherited: Vec<StdListener>) -> Self {
         Self { running: HashMap::new(), inherited, public: TaskTracker::new() }
     }
 
-    /// Binds what the settings want and what is not running yet; accepts nothing so far. All that
-    /// cannot be bound is told.
+    /// Binds the addresses in the settings that no listener has yet, without accepting from them.
+    /// Returns all errors.
     pub(super) fn bind(&self, wanted: &Listen) -> Result<HashMap<Key, Bound>, Vec<BindError>> {
         let mut bound = HashMap::new();
         let mut errors = Vec::new();
@@ -117,12 +117,12 @@ impl Listeners {
     }
 
     fn bind_one(&self, address: SocketAddr, wanted: &Listen) -> io::Result<Bound> {
-        let handed = self
+        let existing = self
             .inherited
             .iter()
             .find(|socket| socket.local_addr().is_ok_and(|local| local == address));
-        let (socket, inherited) = if let Some(handed) = handed {
-            (Socket::from(handed.try_clone()?), true)
+        let (socket, inherited) = if let Some(existing) = existing {
+            (Socket::from(existing.try_clone()?), true)
         } else {
             let socket =
                 Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -163,7 +163,7 @@ impl Listeners {
         addresses
     }
 
-    /// Accepts on what was bound, and closes what the settings no longer want.
+    /// Starts listeners on what was bound, and closes those that are not in the settings.
     pub(super) fn apply(
         &mut self,
         wanted: &Listen,
@@ -199,7 +199,7 @@ impl Listeners {
     }
 
     /// Closes the public listeners and waits for their connections to finish. The admin listener
-    /// answers to the end.
+    /// responds until the end.
     pub(super) async fn drain(&mut self) {
         for ((kind, _), (_, drain)) in &self.running {
             if *kind != ListenerKind::Admin {
@@ -210,7 +210,7 @@ impl Listeners {
         self.public.wait().await;
     }
 
-    /// Sockets that were handed over and that no setting names.
+    /// Inherited sockets whose addresses are not in the settings.
     pub(super) fn unclaimed(&self) -> impl Iterator<Item = SocketAddr> {
         let addresses = self.inherited.iter().filter_map(|socket| socket.local_addr().ok());
         addresses.filter(|address| !self.running.values().any(|(local, _)| local == address))
@@ -227,7 +227,7 @@ fn keys(listen: &Listen) -> impl Iterator<Item = Key> {
         .chain(of(ListenerKind::Admin, &listen.admin))
 }
 
-/// One listener at work.
+/// A running listener.
 struct Listener {
     kind: ListenerKind,
     local: SocketAddr,
@@ -245,8 +245,8 @@ impl Listener {
         let admin = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
         let mut errors = 0;
         loop {
-            // Room first: a connection that cannot be served stays in the kernel's queue, where
-            // it costs nothing and another process may take it.
+            // The slot first: a connection that cannot be served stays in the kernel's queue, where it
+            // costs nothing and another process may accept it.
             let admission = tokio::select! {
                 admission = self.admission(&admin) => admission,
                 () = self.drain.cancelled() => break,
@@ -267,12 +267,12 @@ impl Listener {
             }
         }
         if !self.inherited {
-            self.empty(socket, &admin).await;
+            self.drain_queue(socket, &admin).await;
         }
     }
 
     /// Serves what the kernel has accepted already; closing the socket would reset it.
-    async fn empty(&self, socket: TcpListener, admin: &Arc<Semaphore>) {
+    async fn drain_queue(&self, socket: TcpListener, admin: &Arc<Semaphore>) {
         let Ok(socket) = socket.into_std() else { return };
         let mut errors = 0;
         loop {
@@ -329,11 +329,11 @@ impl Listener {
         });
     }
 
-    /// Waits as long as an error of accept(2) demands; `in_a_row` counts those without a connection
-    /// between them.
+    /// Waits as long as an error of accept(2) requires; `in_a_row` counts errors since the last
+    /// connection.
     async fn handle_error(&self, error: &io::Error, in_a_row: u32) {
         match AcceptError::of(error) {
-            // The connection that was to be accepted is gone; the next may be there.
+            // The connection to accept is gone; the next may be in the queue.
             AcceptError::Connection if in_a_row < SPIN_LIMIT => {}
             AcceptError::OutOfFiles => {
                 self.shared.metrics.limits.count(Limit::OpenFiles);
@@ -354,7 +354,7 @@ impl Listener {
                         listener = self.kind.value(),
                         address = %self.local,
                         cause = %error,
-                        hint = "the listener tries again; if the error lasts, restart the process",
+                        hint = "the listener retries; if the error persists, restart the process",
                     );
                 }
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
@@ -363,10 +363,10 @@ impl Listener {
     }
 }
 
-/// What an error of accept(2) is about.
+/// What an error of accept(2) affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AcceptError {
-    /// The one connection that was to be accepted.
+    /// Only the connection to accept.
     Connection,
     /// The process or the machine has no more files or memory.
     OutOfFiles,
@@ -406,9 +406,9 @@ fn spawn(tasks: Option<&TaskTracker>, task: impl Future<Output = ()> + Send + 's
     }
 }
 
-/// Where the next connection goes.
+/// The permission to accept a connection.
 enum Admission {
-    /// There is room; the connection takes its slot when it is there.
+    /// A slot is available; the connection takes it when it is accepted.
     Public,
     Admin(tokio::sync::OwnedSemaphorePermit),
 }
@@ -419,7 +419,7 @@ mod tests {
     use crate::observe::Metrics;
     use crate::server::slots::Slots;
 
-    /// Of tokio it is known that a panic ends its task; the slot and the drain are ours.
+    /// tokio confines a panic to its task; this is about the slot and the drain.
     #[tokio::test]
     async fn a_connection_that_panics_frees_its_slot_and_does_not_block_a_drain() {
         let slots = Slots::new(1, 1, Arc::new(Metrics::new()));

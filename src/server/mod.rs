@@ -1,19 +1,18 @@
-//! The edge at work: listeners, connections, the HTTP service, and the life of the process.
+//! The server: listeners, connections, the HTTP service, and the lifecycle of the process.
 //!
-//! On the public listeners it answers the routes and the pages; on the admin listener, or on the
-//! public ones when there is none:
+//! The public listeners serve the routes and the pages. The admin listener, or the public ones when
+//! there is none, serve:
 //!
-//! | Endpoint | Answer |
+//! | Endpoint | Response |
 //! |---|---|
-//! | `GET /healthz` | 200 while the process can answer |
+//! | `GET /healthz` | 200 while the process can respond |
 //! | `GET /readyz` | 200 ready, 503 starting, draining, or without a certificate |
 //! | `GET /self-check` | the check of every route through its public URL; JSON, or a page for a browser |
 //! | `GET /metrics` | `OpenMetrics` text; admin listener only |
 //!
-//! `/.well-known/acme-challenge/` is answered on the plain listeners while ACME is on.
+//! The plain listeners serve `/.well-known/acme-challenge/` while ACME is on.
 
 mod announce;
-mod answer;
 mod client;
 mod connection;
 mod context;
@@ -28,6 +27,7 @@ mod listen;
 mod origin;
 mod process;
 mod proxy;
+mod response;
 mod scan;
 mod self_check;
 mod service;
@@ -37,7 +37,7 @@ mod snapshot;
 mod state;
 
 pub use announce::report;
-pub use lifecycle::{Ended, serve};
+pub use lifecycle::{ShutdownResult, serve};
 pub use origin::callbacks;
 pub use process::{Source, StartError, Startup};
 pub use proxy::parse_header as parse_proxy_header;

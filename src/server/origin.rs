@@ -1,11 +1,11 @@
-//! The URLs under which browsers reach the edge.
+//! The URLs at which browsers reach the server.
 
 use crate::config::{Origin, Settings};
 use crate::redirect::{Host, Route};
 use std::net::{IpAddr, SocketAddr};
 
-/// Every callback as the settings tell it, with its route. Before a listener is bound, port 0 is
-/// still port 0.
+/// Every callback according to the settings, with its route. Port 0 stays port 0, since no listener is
+/// bound.
 pub fn callbacks(settings: &Settings) -> impl Iterator<Item = (String, &Route)> {
     let listen = &settings.listen;
     let configured = Addresses {
@@ -17,49 +17,48 @@ pub fn callbacks(settings: &Settings) -> impl Iterator<Item = (String, &Route)> 
     routes.map(move |route| (callback_url(route, settings, &configured), route))
 }
 
-/// Where a route is reached, as it is pasted into Nango's and the providers' settings.
+/// The callback URL of a route, as it is pasted into Nango's and the providers' settings.
 pub(super) fn callback_url(route: &Route, settings: &Settings, bound: &Addresses) -> String {
     let origin = match &route.host {
-        Some(host) => of_host(host, settings),
-        None => public(settings, bound),
+        Some(host) => host_origin(host, settings),
+        None => public_origin(settings, bound),
     };
     format!("{origin}{}", route.path)
 }
 
-/// Where the edge itself is reached: `public_url`, else the first host that a route names, else
-/// the first listener.
-pub(super) fn public(settings: &Settings, bound: &Addresses) -> Origin {
+/// The origin of the server itself: `public_url`, else the first host of a route, else the first
+/// listener.
+pub(super) fn public_origin(settings: &Settings, bound: &Addresses) -> Origin {
     if let Some(origin) = &settings.public_url {
         return origin.clone();
     }
     if let Some(host) = settings.routes.items().iter().find_map(|route| route.host.as_ref()) {
-        return of_host(host, settings);
+        return host_origin(host, settings);
     }
     let first = bound.https.first().map(|address| (true, address));
     let first = first.or_else(|| bound.http.first().map(|address| (false, address)));
     let (https, address) = first.map_or((false, None), |(https, address)| (https, Some(address)));
     Origin {
         https,
-        host: host_of(address.map(SocketAddr::ip)),
+        host: listener_host(address.map(SocketAddr::ip)),
         port: address.map(SocketAddr::port),
     }
 }
 
-/// The https origin that a plain request for `host` is sent to. `None` when no setting names the
-/// host and none says where else to go.
+/// The https origin to which a plain request for `host` is redirected. `None` when the host is not in
+/// the settings and `public_url` is not set.
 pub(super) fn https_for(
     host: Option<&str>,
     settings: &Settings,
     bound: &Addresses,
 ) -> Option<Origin> {
     if let Some(host) = host.and_then(|host| Host::parse(host).ok()) {
-        if settings.routes.names_host(host.as_str()) || settings.pages.names_host(host.as_str()) {
-            return Some(secure(of_host(&host, settings)));
+        if settings.routes.has_host(host.as_str()) || settings.pages.has_host(host.as_str()) {
+            return Some(secure(host_origin(&host, settings)));
         }
-        let listener = bound
-            .https
-            .iter()
-            .find(|address| !address.ip().is_unspecified() && host_of(Some(address.ip())) == host);
+        let listener = bound.https.iter().find(|address| {
+            !address.ip().is_unspecified() && listener_host(Some(address.ip())) == host
+        });
         if let (None, Some(address)) = (&settings.public_url, listener) {
             return Some(Origin { https: true, host, port: Some(address.port()) });
         }
@@ -67,22 +66,22 @@ pub(super) fn https_for(
     settings.public_url.clone().map(secure)
 }
 
-/// The same over https, whatever was said about plain http: what leads there must not lead back.
+/// The same over https, even if `public_url` is plain http: a redirect to https must not lead back.
 fn secure(origin: Origin) -> Origin {
     if origin.https { origin } else { Origin { https: true, port: None, ..origin } }
 }
 
-/// The origin of a host that a setting names. The port is the one of `public_url`, if any: it is
-/// the one place that says how browsers get through to the listener.
-fn of_host(host: &Host, settings: &Settings) -> Origin {
+/// The origin of a host in the settings. The port is that of `public_url`, if any: no other setting
+/// determines how browsers reach the listener.
+fn host_origin(host: &Host, settings: &Settings) -> Origin {
     match &settings.public_url {
         Some(origin) => Origin { host: host.clone(), ..origin.clone() },
         None => Origin { https: true, host: host.clone(), port: None },
     }
 }
 
-/// A listener's address as a host that a browser on this machine reaches it by.
-fn host_of(address: Option<IpAddr>) -> Host {
+/// A listener's address as a host at which a browser on this machine reaches it.
+fn listener_host(address: Option<IpAddr>) -> Host {
     let text = match address {
         Some(IpAddr::V4(address)) if !address.is_unspecified() => address.to_string(),
         Some(IpAddr::V6(address)) if !address.is_unspecified() => format!("[{address}]"),
@@ -91,7 +90,7 @@ fn host_of(address: Option<IpAddr>) -> Host {
     Host::parse(&text).unwrap_or_else(|_| Host::localhost())
 }
 
-/// The addresses that are really bound; port 0 has become a port.
+/// The addresses that are bound; port 0 is replaced by the real port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Addresses {
     pub(super) http: Vec<SocketAddr>,

@@ -1,5 +1,5 @@
-//! What serves, and how it changes: everything new is built whole, then swapped in; whatever fails
-//! keeps the old.
+//! The running server and its reload: everything new is built completely, then swapped in. Where that
+//! fails, the old stays in use.
 
 use super::announce;
 use super::listen::{Bound, Key, Listeners};
@@ -9,8 +9,8 @@ use super::slots::Slots;
 use super::snapshot::Snapshot;
 use crate::config::{Loaded, Problem, Problems, Settings};
 use crate::observe::{Format, Log, Metrics, ReloadResult};
-use crate::tls::acme::{self, Board, Running};
-use crate::tls::{Acceptor, Certificates, Refreshed, Store};
+use crate::tls::acme::{self, AcmeStatus, Running};
+use crate::tls::{Acceptor, CertificateChanges, Certificates, Store};
 use arc_swap::ArcSwap;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::collections::HashMap;
@@ -21,20 +21,20 @@ use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 use tokio_util::sync::CancellationToken;
 
-/// Files that the process needs beside its public connections: those of the admin listener, and
-/// its own.
+/// Files that the process needs in addition to its public connections: those of the admin listener,
+/// and its own.
 const OTHER_FILES: u64 = 128;
 
 /// Reads the settings again, for a reload.
 pub type Source = Box<dyn Fn() -> Result<Loaded, Problems> + Send>;
 
-/// What it takes to start.
+/// What the server needs to start.
 pub struct Startup {
     /// The settings.
     pub settings: Settings,
-    /// The file they came from.
+    /// The file that they were read from.
     pub file: Option<PathBuf>,
-    /// Where to read them again.
+    /// Reads them again.
     pub source: Source,
     /// The log.
     pub log: Arc<Log>,
@@ -45,7 +45,7 @@ pub struct Startup {
 /// Why the server does not start.
 #[derive(Debug)]
 pub enum StartError {
-    /// The settings, or the certificates that they name, cannot be used.
+    /// The settings, or the certificates in them, cannot be used.
     Settings(Problems),
     /// An address cannot be bound, or the system refuses something else.
     System(Problems),
@@ -59,7 +59,7 @@ impl From<StartError> for Problems {
     }
 }
 
-/// The process at work.
+/// The running server.
 pub(super) struct Process {
     pub(super) shared: Arc<Shared>,
     pub(super) listeners: Listeners,
@@ -69,14 +69,14 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Reads the certificates, listens, and says so.
+    /// Reads the certificates, listens, and reports it.
     pub(super) fn start(startup: Startup) -> Result<Self, StartError> {
         let Startup { settings, file, source, log, inherited } = startup;
         raise_file_limit(settings.limits.connections);
         let metrics = Arc::new(Metrics::new());
         let store = Arc::new(Store::default());
-        let board = Arc::new(Board::default());
-        let acceptor = Acceptor::new(Arc::clone(&store), Arc::clone(&board.challenges))
+        let acme_status = Arc::new(AcmeStatus::default());
+        let acceptor = Acceptor::new(Arc::clone(&store), Arc::clone(&acme_status.challenges))
             .map_err(|error| cannot_start(&error))?;
         let mut listeners = Listeners::new(inherited);
         let (certificates, bound) = prepare(&settings, &listeners)?;
@@ -86,49 +86,49 @@ impl Process {
             Slots::new(limits.connections, limits.connections_per_address, Arc::clone(&metrics));
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(Snapshot::new(settings, addresses, &metrics)),
-            self_check: SelfCheck::new(Arc::clone(&board), Arc::clone(&metrics)),
+            self_check: SelfCheck::new(Arc::clone(&acme_status), Arc::clone(&metrics)),
             log,
             metrics,
             slots,
             store,
-            board,
-            leaving: AtomicBool::new(false),
+            acme_status,
+            draining: AtomicBool::new(false),
             kill: CancellationToken::new(),
         });
         use_certificates(&shared, &certificates);
         let snapshot = shared.snapshot.load_full();
-        let acme = follow_acme(&shared, &snapshot.settings, None);
+        let acme = apply_acme(&shared, &snapshot.settings, None);
         listeners
             .apply(&snapshot.settings.listen, bound, &shared, &acceptor)
             .map_err(|error| cannot_start(&error))?;
         if shared.log.format() == Format::Text {
-            shared.log.say(&announce::text(&snapshot, &shared.board, file.as_deref()));
+            shared.log.print(&announce::text(&snapshot, &shared.acme_status, file.as_deref()));
         } else {
-            announce::events(&snapshot.settings, &snapshot.bound, &shared.board);
+            announce::events(&snapshot.settings, &snapshot.bound, &shared.acme_status);
         }
         for address in listeners.unclaimed() {
             tracing::warn!(
                 event = "socket_unclaimed",
                 %address,
-                hint = "the service manager hands this socket over: name its address in `[listen]`, or take it out of the unit",
+                hint = "the service manager passes this socket: add its address to `[listen]`, or remove it from the unit",
             );
         }
         Ok(Self { shared, listeners, acceptor, source, acme })
     }
 
-    /// Reads the settings again and puts them in force, or says why it keeps the old ones.
+    /// Reads the settings again and applies them, or reports why it keeps the old ones.
     pub(super) fn reload(&mut self) {
         match self.try_reload() {
             Ok(()) => {
-                self.shared.metrics.reloaded(ReloadResult::Success);
+                self.shared.metrics.record_reload(ReloadResult::Success);
                 tracing::info!(event = "reloaded");
             }
             Err(problems) => {
-                self.shared.metrics.reloaded(ReloadResult::Failure);
+                self.shared.metrics.record_reload(ReloadResult::Failure);
                 announce::report(&self.shared.log, &problems);
                 tracing::error!(
                     event = "reload_failed",
-                    hint = "the old settings stay in force; `callback-edge config check` shows the problems",
+                    hint = "the old settings stay in use; run `callback-edge config check` to print the problems",
                 );
             }
         }
@@ -139,8 +139,8 @@ impl Process {
         let shared = &self.shared;
         announce::report(&shared.log, &warnings);
         let (certificates, bound) = prepare(&settings, &self.listeners)?;
-        // From here on nothing can fail but the runtime itself.
-        self.acme = follow_acme(shared, &settings, self.acme.take());
+        // From here on only the runtime itself can fail.
+        self.acme = apply_acme(shared, &settings, self.acme.take());
         use_certificates(shared, &certificates);
         let limits = &settings.limits;
         shared.slots.set_limits(limits.connections, limits.connections_per_address);
@@ -154,35 +154,35 @@ impl Process {
             tracing::warn!(
                 event = "restart_needed",
                 setting = "log.format",
-                hint = "restart to use it"
+                hint = "restart to apply it"
             );
         }
-        announce::changes(&old.bound, &new.bound);
+        announce::listener_changes(&old.bound, &new.bound);
         let listen = &new.settings.listen;
         self.listeners.apply(listen, bound, shared, &self.acceptor).map_err(|error| {
             Problem::error("cannot accept on a new listener").caused_by(&error).into()
         })
     }
 
-    /// Takes certificates that changed on disk; one that cannot be used keeps the one before it.
-    pub(super) fn take_certificates(&self, refreshed: Refreshed) {
-        // Before it is told: whoever reads of it finds it so.
-        use_certificates(&self.shared, &refreshed.certificates);
-        for problem in refreshed.kept {
+    /// Uses certificates that changed on disk. Where one is not usable, the previous one stays in use.
+    pub(super) fn use_refreshed(&self, changes: CertificateChanges) {
+        // Before the log event: its readers find the certificates in use.
+        use_certificates(&self.shared, &changes.certificates);
+        for problem in changes.rejected {
             tracing::error!(
                 event = "certificate_kept",
                 certificate = %problem.files.certificate.display(),
                 cause = problem.cause,
-                hint = "the certificate before it stays in use; mend the files, no restart is needed",
+                hint = "still serving the previous certificate: fix the files; they are read again without a restart",
             );
         }
-        for certificate in refreshed.taken {
+        for certificate in changes.replaced {
             tracing::info!(event = "certificate_loaded", certificate = %certificate.display());
         }
     }
 }
 
-/// Reads the certificates and binds the addresses that the settings name; all that fails is told.
+/// Reads the certificates and binds the addresses in the settings; returns all errors.
 fn prepare(
     settings: &Settings,
     listeners: &Listeners,
@@ -200,7 +200,7 @@ fn prepare(
     }
 }
 
-/// Puts certificates in use, and says loudly which of them browsers refuse.
+/// Uses certificates, and logs an error for each that browsers refuse.
 fn use_certificates(shared: &Shared, certificates: &Certificates) {
     for (origin, certificate, cause) in certificates.invalid(SystemTime::now()) {
         tracing::error!(
@@ -208,31 +208,30 @@ fn use_certificates(shared: &Shared, certificates: &Certificates) {
             certificate = %origin,
             not_after = %jiff::Timestamp::from_second(certificate.not_after).unwrap_or_default(),
             cause,
-            hint = "put a valid certificate in its place; it is picked up without a restart",
+            hint = "replace it with a valid certificate; it is loaded without a restart",
         );
     }
     shared.store.replace(certificates);
-    shared.store.tell(&shared.metrics);
+    shared.store.update_metrics(&shared.metrics);
 }
 
-/// Lets ACME run as the settings want it, if they do. What runs already with the same settings
-/// goes on.
-fn follow_acme(shared: &Shared, settings: &Settings, running: Option<Running>) -> Option<Running> {
-    let Shared { board, store, metrics, .. } = shared;
+/// Starts, keeps or stops ACME as the settings require. A renewal with the same settings continues.
+fn apply_acme(shared: &Shared, settings: &Settings, running: Option<Running>) -> Option<Running> {
+    let Shared { acme_status, store, metrics, .. } = shared;
     let Some(acme) = settings.tls.as_ref().and_then(|tls| tls.acme.as_ref()) else {
         if running.is_some() {
             drop(running);
-            acme::end(board, store, metrics);
+            acme::end(acme_status, store, metrics);
         }
         return None;
     };
     let overrides = &settings.self_check.connect_to;
     let same = running.filter(|running| running.is(acme, overrides));
-    same.or_else(|| Some(acme::start(acme, overrides, board, store, metrics)))
+    same.or_else(|| Some(acme::start(acme, overrides, acme_status, store, metrics)))
 }
 
-/// Every connection is a file. The soft limit is a default for programs that use `select`; this
-/// one does not.
+/// Raises the limit of open files, since every connection is one. The soft limit is a default for
+/// programs that use `select`; this one does not.
 fn raise_file_limit(connections: usize) {
     let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
     let mut limit = getrlimit(Resource::Nofile);

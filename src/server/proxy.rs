@@ -19,7 +19,7 @@ const V1_LONGEST: usize = 107;
 const V2_LONGEST: usize = 4096;
 
 /// Reads a PROXY header and rewinds to the byte after it. Returns the client's address; `None` when
-/// the proxy speaks for itself (`LOCAL`, `UNKNOWN`).
+/// the proxy connects for itself (`LOCAL`, `UNKNOWN`).
 pub(super) async fn read_header<S: AsyncRead + Unpin>(
     stream: &mut Rewind<S>,
 ) -> io::Result<Option<SocketAddr>> {
@@ -36,7 +36,7 @@ pub(super) async fn read_header<S: AsyncRead + Unpin>(
 }
 
 /// The PROXY header that starts these bytes: its length, and the client's address, if the proxy does
-/// not speak for itself. `None` when a part of it is missing.
+/// not connect for itself. `None` when a part of it is missing.
 pub fn parse_header(bytes: &[u8]) -> io::Result<Option<(usize, Option<SocketAddr>)>> {
     let Some(length) = header_length(bytes)? else { return Ok(None) };
     let header = bytes.get(..length).unwrap_or_default();
@@ -45,8 +45,7 @@ pub fn parse_header(bytes: &[u8]) -> io::Result<Option<(usize, Option<SocketAddr
     Ok(Some((length, parsed.proxied_address().map(|address| address.source))))
 }
 
-/// How long the header is that starts these bytes; `None` when more of it is needed to know, or some
-/// of it is missing.
+/// The length of the header that starts these bytes; `None` when a part of it is missing.
 fn header_length(bytes: &[u8]) -> io::Result<Option<usize>> {
     let invalid = Err(io::ErrorKind::InvalidData.into());
     let starts_with = |signature: &[u8]| bytes.iter().zip(signature).all(|(a, b)| a == b);
@@ -69,11 +68,11 @@ fn header_length(bytes: &[u8]) -> io::Result<Option<usize>> {
     invalid
 }
 
-/// A stream that remembers what was read too far.
+/// A stream that buffers what was read after the header.
 #[derive(Debug)]
 pub(super) struct Rewind<S> {
     stream: S,
-    /// What was read too far, and is read next.
+    /// What was read after the header, and is read next.
     ahead: Vec<u8>,
 }
 

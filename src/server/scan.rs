@@ -1,4 +1,4 @@
-//! What the bytes of a connection say before the protocol has read them.
+//! Scanners of the bytes of a connection, before the protocol reads them.
 
 /// Follows the request heads of an HTTP/1 connection, and makes a `#` in a request line a byte that
 /// hyper refuses.
@@ -73,9 +73,9 @@ fn is_one_plain_head(bytes: &[u8]) -> bool {
         })
 }
 
-/// Counts the frames of an HTTP/2 connection that cost little to send and carry no request.
+/// Counts the frames of an HTTP/2 connection that cost little to send and contain no request.
 ///
-/// `h2` bounds `CONTINUATION`, `RST_STREAM` and empty `DATA` frames, but answers any number of
+/// `h2` bounds `CONTINUATION`, `RST_STREAM` and empty `DATA` frames, but responds to any number of
 /// `SETTINGS` and `PING`, and accepts any number of `PRIORITY` and `WINDOW_UPDATE`.
 #[derive(Debug)]
 pub(super) struct FrameScanner {

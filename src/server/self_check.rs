@@ -1,17 +1,17 @@
-//! The self-check: the prober against the edge's own callbacks, from outside.
+//! The self-check: probes the server's own callbacks through their public URLs.
 //!
-//! One run at a time, however many requests ask for one; its outcome is reused for a while. A run
-//! belongs to the settings in force when it starts: a run for newer settings replaces it, and its
-//! requests get the newer outcome. No run outlives the start of the drain, whose grace period is for
-//! callbacks. Nothing in a request determines what is contacted: the plans come from the settings.
+//! One run at a time, however many requests wait for it; its outcome is cached. A run belongs to the
+//! settings in use when it starts: a run for newer settings replaces it, and its requests get the newer
+//! outcome. The start of a drain ends the run, since the grace period is for callbacks. Nothing in a
+//! request determines what is contacted: the plans come from the settings.
 
 use super::origin;
-use super::snapshot::{Snapshot, name};
+use super::snapshot::{Snapshot, route_name};
 use crate::check::{self, Plan};
 use crate::observe::{Metrics, millis};
 use crate::outbound::{Limits, Outbound, Resolver};
 use crate::report::{Check, Report, Status, Verdict};
-use crate::tls::acme::Board;
+use crate::tls::acme::AcmeStatus;
 use arc_swap::ArcSwap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,11 +23,11 @@ const STEP: Duration = Duration::from_secs(5);
 /// How long the check of one callback may take.
 const TOTAL: Duration = Duration::from_secs(30);
 
-/// Runs the check, and keeps the last outcome.
+/// Runs the check, and caches the last outcome.
 #[derive(Debug)]
 pub(super) struct SelfCheck {
     state: Mutex<State>,
-    board: Arc<Board>,
+    acme_status: Arc<AcmeStatus>,
     metrics: Arc<Metrics>,
 }
 
@@ -67,8 +67,8 @@ pub(super) enum NoOutcome {
 }
 
 impl SelfCheck {
-    pub(super) fn new(board: Arc<Board>, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), board, metrics })
+    pub(super) fn new(acme_status: Arc<AcmeStatus>, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), acme_status, metrics })
     }
 
     /// The outcome for the current settings: the last one while it is fresh, else that of the run in
@@ -109,14 +109,14 @@ impl SelfCheck {
         }
     }
 
-    /// Ends the run in progress and starts none any more: the process drains.
+    /// Ends the run in progress and starts no other: the process drains.
     pub(super) fn stop(&self) {
         let mut state = self.lock();
         state.stopped = true;
         state.run = None;
     }
 
-    /// A task of its own: it goes on when the client that requested it has gone.
+    /// Starts a run in a task of its own: it continues when the client that requested it disconnects.
     fn start(self: &Arc<Self>, snapshot: Arc<Snapshot>) -> Run {
         let (sender, outcome) = watch::channel(None);
         let run = Arc::clone(self).run(Arc::clone(&snapshot), sender);
@@ -129,21 +129,21 @@ impl SelfCheck {
         sender: watch::Sender<Option<Arc<Outcome>>>,
     ) {
         let mut reports = probe(&snapshot).await;
-        tell_of_certificates(&self.board, &mut reports);
+        add_certificate_checks(&self.acme_status, &mut reports);
         self.record(&snapshot, &reports);
         let outcome = Arc::new(Outcome { reports, ended: Instant::now(), snapshot });
         self.lock().last = Some(Arc::clone(&outcome));
         let _ = sender.send(Some(outcome));
     }
 
-    /// Tells the metrics and the log.
+    /// Updates the metrics and the log.
     fn record(&self, snapshot: &Snapshot, reports: &[Report]) {
         let routes = snapshot.settings.routes.items();
         let results = routes.iter().zip(reports).flat_map(|(route, report)| {
             let ran = report.checks.iter().filter(|check| check.status != Status::Skip);
-            ran.map(move |check| (name(route), &*check.id, check.status == Status::Fail))
+            ran.map(move |check| (route_name(route), &*check.id, check.status == Status::Fail))
         });
-        self.metrics.self_checked(Verdict::of(reports) == Verdict::Pass, results);
+        self.metrics.record_self_check(Verdict::of(reports) == Verdict::Pass, results);
         for report in reports {
             let failed: Vec<&str> = report
                 .checks
@@ -161,7 +161,7 @@ impl SelfCheck {
                     failed = failed.join(" "),
                     cause = report.broken,
                     duration_ms = took,
-                    hint = "GET /self-check tells the reasons",
+                    hint = "request `/self-check` for the reasons",
                 );
             } else {
                 tracing::info!(
@@ -175,7 +175,7 @@ impl SelfCheck {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing under the lock can leave it half-way.
+        // Nothing under the lock can leave the state inconsistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -205,23 +205,23 @@ async fn probe(snapshot: &Snapshot) -> Vec<Report> {
     let outbound = Outbound::new(resolver, settings.roots.clone(), limits);
     let mut reports = Vec::new();
     for plan in plans(snapshot) {
-        // On the heap: it is too large to be handed from hand to hand on a worker's stack.
+        // On the heap: the future is too large for a worker's stack.
         reports.push(Box::pin(check::run(&plan, &outbound)).await);
     }
     reports
 }
 
-/// How it stands with the certificates that the edge obtains by itself, in the report about their
-/// host, else in the first.
-fn tell_of_certificates(board: &Board, reports: &mut [Report]) {
-    for (domain, standing) in board.standings() {
-        let check = Check::new("tls.acme", "the certificate is obtained and renewed by ACME");
-        let mut check = match (&standing.trouble, standing.is_valid()) {
+/// Adds a check for each certificate that ACME obtains to the report about its host, else to the first
+/// report.
+fn add_certificate_checks(acme_status: &AcmeStatus, reports: &mut [Report]) {
+    for (domain, standing) in acme_status.certificates() {
+        let check = Check::new("tls.acme", "ACME obtains and renews the certificate");
+        let mut check = match (&standing.last_failure, standing.is_valid()) {
             (None, true) => check.pass(standing.summary()),
             (Some(_), true) => check.warn(standing.summary()),
             (_, false) => check.fail(standing.summary()),
         };
-        if let Some((cause, hint)) = &standing.trouble {
+        if let Some((cause, hint)) = &standing.last_failure {
             check = check.detail(cause).hint(hint);
         }
         check.subject = domain.to_string();
@@ -237,7 +237,7 @@ fn tell_of_certificates(board: &Board, reports: &mut [Report]) {
     }
 }
 
-/// What is checked: every route at its callback URL.
+/// A plan for every route, at its callback URL.
 fn plans(snapshot: &Snapshot) -> impl Iterator<Item = Plan> {
     snapshot.settings.routes.items().iter().map(|route| {
         let callback = origin::callback_url(route, &snapshot.settings, &snapshot.bound);

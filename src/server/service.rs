@@ -1,10 +1,10 @@
 //! From a request to its response.
 
-use super::answer::{self, Answer, BodyGuard};
 use super::context::Context as Connection;
 use super::endpoints::{SELF_CHECK, SelfCheckRequest, is_challenge, is_self_check};
 use super::handle::Handle;
-use super::snapshot::{Snapshot, name};
+use super::response::{self, BodyGuard, Response};
+use super::snapshot::{Snapshot, route_name};
 use super::state::{Action, Event, Pending, arrival_timeout};
 use super::{client, endpoints, origin};
 use crate::config::Limits;
@@ -25,13 +25,13 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 use tokio::time::timeout_at;
 
-/// Answers the requests of one connection.
+/// Responds to the requests of one connection.
 #[derive(Clone, Debug)]
 pub(super) struct CallbackService {
     connection: Arc<Connection>,
 }
 
-/// What is kept of a request until its response is ready: nothing that the client can make large.
+/// What is stored of a request until its response is ready: nothing that the client can make large.
 #[derive(Clone, Copy, Debug)]
 struct Exchange {
     started: Instant,
@@ -43,18 +43,18 @@ struct Exchange {
     ends: bool,
 }
 
-/// Where a redirect leads: the route's position, and what the parameter names say.
+/// For the metrics and the log: the position of the route, and the outcome by parameter names.
 type Redirected = Option<(usize, Outcome)>;
 
-/// What a request's head leads to.
+/// How to respond to a request, decided by its head.
 enum Handling {
-    Answer(Answer, Redirected),
+    Response(Response, Redirected),
     Form(Form),
     SelfCheck(SelfCheckRequest),
 }
 
 impl Service<Request<Incoming>> for CallbackService {
-    type Response = Answer;
+    type Response = Response;
     type Error = Infallible;
     type Future = Responding;
 
@@ -66,8 +66,8 @@ impl Service<Request<Incoming>> for CallbackService {
         let snapshot = connection.snapshot();
         let (head, body) = request.into_parts();
         let exchange = connection.exchange(&snapshot, &head, &body);
-        let (answer, redirected) = match connection.decide(&snapshot, &head) {
-            Handling::Answer(answer, redirected) => (answer, redirected),
+        let (response, redirected) = match connection.decide(&snapshot, &head) {
+            Handling::Response(response, redirected) => (response, redirected),
             Handling::Form(form) => {
                 let query = form.query().map_or(0, str::len);
                 let announced = body.size_hint().upper().unwrap_or(u64::MAX);
@@ -79,8 +79,8 @@ impl Service<Request<Incoming>> for CallbackService {
                 let snapshot = Arc::clone(&snapshot);
                 return Responding::Later(Box::pin(async move {
                     let connection = Arc::clone(&pending.connection);
-                    let (answer, redirected) = connection.convert(&snapshot, form, body).await;
-                    pending.finish(&snapshot, &exchange, answer, redirected)
+                    let (response, redirected) = connection.convert(&snapshot, form, body).await;
+                    pending.finish(&snapshot, &exchange, response, redirected)
                 }));
             }
             Handling::SelfCheck(request) => {
@@ -89,12 +89,12 @@ impl Service<Request<Incoming>> for CallbackService {
                 };
                 let snapshot = Arc::clone(&snapshot);
                 return Responding::Later(Box::pin(async move {
-                    let answer = request.answer(&pending.connection.shared).await;
-                    pending.finish(&snapshot, &exchange, answer, None)
+                    let response = request.respond(&pending.connection.shared).await;
+                    pending.finish(&snapshot, &exchange, response, None)
                 }));
             }
         };
-        connection.respond(&snapshot, &exchange, answer, redirected)
+        connection.respond(&snapshot, &exchange, response, redirected)
     }
 }
 
@@ -123,7 +123,7 @@ impl CallbackService {
     }
 }
 
-/// A response that takes time. Dropping it ends it, also when the client has taken its request back.
+/// A response that takes time. Dropping it ends it, also when the client cancels its request.
 struct PendingResponse {
     connection: Arc<Connection>,
     kind: Pending,
@@ -135,12 +135,12 @@ impl PendingResponse {
         mut self,
         snapshot: &Snapshot,
         exchange: &Exchange,
-        answer: Answer,
+        response: Response,
         redirected: Redirected,
-    ) -> Answer {
-        let (answer, last) = self.connection.finish(snapshot, exchange, answer, redirected);
+    ) -> Response {
+        let (response, last) = self.connection.finish(snapshot, exchange, response, redirected);
         self.last = last;
-        answer
+        response
     }
 }
 
@@ -151,17 +151,17 @@ impl Drop for PendingResponse {
     }
 }
 
-fn too_many_pending() -> Answer {
-    answer::text(StatusCode::SERVICE_UNAVAILABLE, "too many requests at the same time")
+fn too_many_pending() -> Response {
+    response::text(StatusCode::SERVICE_UNAVAILABLE, "too many requests at the same time")
 }
 
 impl Connection {
     fn exchange(&self, snapshot: &Snapshot, head: &Parts, body: &Incoming) -> Exchange {
         // What is left of a body must not be taken for the next request, and a body that was read may
-        // have had a second framing: hyper drops a `Content-Length` beside `Transfer-Encoding`
+        // have had a second framing: hyper drops a `Content-Length` next to `Transfer-Encoding`
         // (RFC 9112 §6.3). See also `scan::HeadScanner`.
         let ends = head.version < Version::HTTP_2
-            && (!body.is_end_stream() || has_body(head) || asks_to_close(head));
+            && (!body.is_end_stream() || has_body(head) || requests_close(head));
         let client = if snapshot.logs_requests() {
             client::address(self.client, &snapshot.settings.listen, &head.headers)
         } else {
@@ -180,12 +180,12 @@ impl Connection {
         &self,
         snapshot: &Snapshot,
         exchange: &Exchange,
-        answer: Answer,
+        response: Response,
         redirected: Redirected,
     ) -> Responding {
-        let (answer, last) = self.finish(snapshot, exchange, answer, redirected);
+        let (response, last) = self.finish(snapshot, exchange, response, redirected);
         self.handle.on(Event::Responded { last });
-        Responding::Now(Some(answer))
+        Responding::Now(Some(response))
     }
 
     fn decide(&self, snapshot: &Snapshot, head: &Parts) -> Handling {
@@ -193,15 +193,15 @@ impl Connection {
         if head.headers.len() > snapshot.settings.limits.header_fields {
             self.shared.metrics.limits.count(Limit::HeaderBytes);
             let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-            return answered(answer::text(status, "too many header fields"));
+            return respond_with(response::text(status, "too many header fields"));
         }
         match self.kind {
             ListenerKind::Admin if is_self_check(head) => self_check(snapshot, head),
-            ListenerKind::Admin => answered(endpoints::admin(&self.shared, head)),
+            ListenerKind::Admin => respond_with(endpoints::admin(&self.shared, head)),
             ListenerKind::Http if is_challenge(snapshot, head) => {
-                answered(endpoints::challenge(&self.shared, head))
+                respond_with(endpoints::challenge(&self.shared, head))
             }
-            ListenerKind::Http if snapshot.http_leads_to_https() => answered(
+            ListenerKind::Http if snapshot.redirects_http_to_https() => respond_with(
                 endpoints::health(&self.shared, snapshot, head)
                     .unwrap_or_else(|| self.to_https(snapshot, head)),
             ),
@@ -211,78 +211,78 @@ impl Connection {
 
     fn public(&self, snapshot: &Snapshot, head: &Parts) -> Handling {
         let settings = &snapshot.settings;
-        answered(match redirect::decide(&settings.routes, settings.limits.query_bytes, head) {
+        respond_with(match redirect::decide(&settings.routes, settings.limits.query_bytes, head) {
             Decision::Redirect(redirect) => {
                 let outcome = Outcome::of(head.uri.query().unwrap_or_default());
                 let position = redirect.position;
-                return Handling::Answer(answer::redirect(redirect), Some((position, outcome)));
+                return Handling::Response(response::redirect(redirect), Some((position, outcome)));
             }
             Decision::ReadForm(form) => return Handling::Form(form),
             Decision::MethodNotAllowed(allow) => {
-                answer::allow(StatusCode::METHOD_NOT_ALLOWED, allow)
+                response::allow(StatusCode::METHOD_NOT_ALLOWED, allow)
             }
-            Decision::Options(allow) => answer::allow(StatusCode::NO_CONTENT, allow),
+            Decision::Options(allow) => response::allow(StatusCode::NO_CONTENT, allow),
             Decision::Prefetch => {
-                answer::text(StatusCode::SERVICE_UNAVAILABLE, "not before the user is here")
+                response::text(StatusCode::SERVICE_UNAVAILABLE, "prefetch refused")
             }
             Decision::QueryTooLong => self.query_too_long(),
-            Decision::Malformed => answer::text(StatusCode::BAD_REQUEST, "bad request"),
+            Decision::Malformed => response::text(StatusCode::BAD_REQUEST, "bad request"),
             Decision::UnknownPath | Decision::UnknownHost
                 if is_self_check(head) && !snapshot.has_admin() =>
             {
                 return self_check(snapshot, head);
             }
-            Decision::UnknownPath => self.elsewhere(snapshot, head, StatusCode::NOT_FOUND),
+            Decision::UnknownPath => self.without_route(snapshot, head, StatusCode::NOT_FOUND),
             Decision::UnknownHost => {
-                self.elsewhere(snapshot, head, StatusCode::MISDIRECTED_REQUEST)
+                self.without_route(snapshot, head, StatusCode::MISDIRECTED_REQUEST)
             }
         })
     }
 
-    /// Where no route answers: a page, an endpoint, or nothing.
-    fn elsewhere(&self, snapshot: &Snapshot, head: &Parts, nothing: StatusCode) -> Answer {
+    /// Where no route matches: a page, an endpoint, or this status.
+    fn without_route(&self, snapshot: &Snapshot, head: &Parts, otherwise: StatusCode) -> Response {
         let host = redirect::requested_host(head.version, &head.uri, &head.headers);
         let host = host.ok().flatten();
         if let Some((_, page)) = snapshot.settings.pages.find(host.as_deref(), head.uri.path()) {
-            return answer::reading(head, || {
-                answer::typed(StatusCode::OK, page.content_type.clone(), page.body.clone())
+            return response::read_only(head, || {
+                response::typed(StatusCode::OK, page.content_type.clone(), page.body.clone())
             });
         }
         if head.uri.path() == SELF_CHECK && !snapshot.has_admin() {
-            return answer::allow(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD");
+            return response::allow(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD");
         }
         endpoints::health(&self.shared, snapshot, head).unwrap_or_else(|| {
-            answer::text(
-                nothing,
-                if nothing == StatusCode::NOT_FOUND { "not found" } else { "not a host of ours" },
+            response::text(
+                otherwise,
+                if otherwise == StatusCode::NOT_FOUND { "not found" } else { "unknown host" },
             )
         })
     }
 
-    /// Sends a plain request to the same path on the https origin, query byte for byte.
-    fn to_https(&self, snapshot: &Snapshot, head: &Parts) -> Answer {
+    /// Redirects a plain request to the same path on the https origin, with its query byte for byte.
+    fn to_https(&self, snapshot: &Snapshot, head: &Parts) -> Response {
         let Ok(host) = redirect::requested_host(head.version, &head.uri, &head.headers) else {
-            return answer::text(StatusCode::BAD_REQUEST, "bad request");
+            return response::text(StatusCode::BAD_REQUEST, "bad request");
         };
         if head.uri.query().map_or(0, str::len) > snapshot.settings.limits.query_bytes {
             return self.query_too_long();
         }
         let Some(origin) = origin::https_for(host.as_deref(), &snapshot.settings, &snapshot.bound)
         else {
-            return answer::text(StatusCode::MISDIRECTED_REQUEST, "not a host of ours");
+            return response::text(StatusCode::MISDIRECTED_REQUEST, "unknown host");
         };
         let rest = head.uri.path_and_query().map_or("/", |rest| rest.as_str());
         match HeaderValue::from_maybe_shared(Bytes::from(format!("{origin}{rest}"))) {
             Ok(location) if rest.starts_with('/') => {
-                answer::located(StatusCode::PERMANENT_REDIRECT, location)
+                response::redirect_to(StatusCode::PERMANENT_REDIRECT, location)
             }
-            _ => answer::text(StatusCode::BAD_REQUEST, "bad request"),
+            _ => response::text(StatusCode::BAD_REQUEST, "bad request"),
         }
     }
 
-    fn query_too_long(&self) -> Answer {
+    fn query_too_long(&self) -> Response {
         self.shared.metrics.limits.count(Limit::QueryBytes);
-        answer::text(StatusCode::URI_TOO_LONG, "the query is too long")
+        response::text(StatusCode::URI_TOO_LONG, "the query is too long")
     }
 
     /// Reads a form and turns it into a redirect.
@@ -291,14 +291,14 @@ impl Connection {
         snapshot: &Snapshot,
         form: Form,
         body: Incoming,
-    ) -> (Answer, Redirected) {
+    ) -> (Response, Redirected) {
         match self.read_form(&snapshot.settings.limits, body).await {
             Ok(body) => redirect_form(snapshot, form, &body),
-            Err(answer) => (answer, None),
+            Err(response) => (response, None),
         }
     }
 
-    async fn read_form(&self, limits: &Limits, mut body: Incoming) -> Result<Vec<u8>, Answer> {
+    async fn read_form(&self, limits: &Limits, mut body: Incoming) -> Result<Vec<u8>, Response> {
         let limit = limits.form_bytes;
         if body.size_hint().lower() > limit as u64 {
             return Err(self.form_too_large());
@@ -317,51 +317,51 @@ impl Connection {
                     form.extend_from_slice(&data);
                 }
                 Ok(Some(Err(_))) => {
-                    return Err(answer::text(StatusCode::BAD_REQUEST, "bad request"));
+                    return Err(response::text(StatusCode::BAD_REQUEST, "bad request"));
                 }
                 Err(_) => {
                     self.shared.metrics.deadlines.count(Deadline::Body);
                     let status = StatusCode::REQUEST_TIMEOUT;
-                    return Err(answer::text(status, "the form did not arrive in time"));
+                    return Err(response::text(status, "timed out waiting for the form"));
                 }
             }
         }
     }
 
-    fn form_too_large(&self) -> Answer {
+    fn form_too_large(&self) -> Response {
         self.shared.metrics.limits.count(Limit::FormBytes);
-        answer::text(StatusCode::PAYLOAD_TOO_LARGE, "the form is too large")
+        response::text(StatusCode::PAYLOAD_TOO_LARGE, "the form is too large")
     }
 
-    /// What every response gets: HSTS, the end of the connection, its count and its log line. Also
-    /// returns whether it is the last of the connection.
+    /// Completes a response: HSTS, the end of the connection, its count and its log line. Also returns
+    /// whether it is the last of the connection.
     fn finish(
         &self,
         snapshot: &Snapshot,
         exchange: &Exchange,
-        mut answer: Answer,
+        mut response: Response,
         redirected: Redirected,
-    ) -> (Answer, bool) {
+    ) -> (Response, bool) {
         if let (ListenerKind::Https, Some(hsts)) = (self.kind, &snapshot.hsts) {
-            answer.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+            response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
         let last = exchange.version < Version::HTTP_2
             && (exchange.ends || self.drain.is_cancelled() || self.handle.is_draining());
         if last {
-            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        if !answer.body().is_empty() {
-            answer.body_mut().hold(BodyGuard::new(&self.handle));
+        if !response.body().is_empty() {
+            response.body_mut().set_guard(BodyGuard::new(&self.handle));
         }
-        let status = answer.status();
+        let status = response.status();
         self.shared.metrics.requests.count(Status::from(status));
         if let Some((position, outcome)) = redirected {
-            snapshot.redirected(position, outcome);
+            snapshot.count_redirect(position, outcome);
         }
         if snapshot.logs_requests() {
             let route = redirected
                 .and_then(|(position, _)| snapshot.settings.routes.items().get(position))
-                .map(name);
+                .map(route_name);
             tracing::info!(
                 event = "request",
                 listener = self.kind.value(),
@@ -374,23 +374,23 @@ impl Connection {
                 duration_us = micros(exchange.started.elapsed()),
             );
         }
-        (answer, last)
+        (response, last)
     }
 }
 
-fn answered(answer: Answer) -> Handling {
-    Handling::Answer(answer, None)
+fn respond_with(response: Response) -> Handling {
+    Handling::Response(response, None)
 }
 
 fn self_check(snapshot: &Snapshot, head: &Parts) -> Handling {
     match SelfCheckRequest::of(snapshot, head) {
         Ok(request) => Handling::SelfCheck(request),
-        Err(answer) => answered(*answer),
+        Err(response) => respond_with(*response),
     }
 }
 
 /// Turns a form that was read into a redirect.
-fn redirect_form(snapshot: &Snapshot, form: Form, body: &[u8]) -> (Answer, Redirected) {
+fn redirect_form(snapshot: &Snapshot, form: Form, body: &[u8]) -> (Response, Redirected) {
     let outcome = match Outcome::of(form.query().unwrap_or_default()) {
         Outcome::Other => Outcome::of(std::str::from_utf8(body).unwrap_or_default()),
         known => known,
@@ -398,9 +398,9 @@ fn redirect_form(snapshot: &Snapshot, form: Form, body: &[u8]) -> (Answer, Redir
     match form.redirect(&snapshot.settings.routes, body) {
         Ok(redirect) => {
             let position = redirect.position;
-            (answer::redirect(redirect), Some((position, outcome)))
+            (response::redirect(redirect), Some((position, outcome)))
         }
-        Err(_) => (answer::text(StatusCode::BAD_REQUEST, "not a form"), None),
+        Err(_) => (response::text(StatusCode::BAD_REQUEST, "malformed form"), None),
     }
 }
 
@@ -411,7 +411,7 @@ fn has_body(head: &Parts) -> bool {
 }
 
 /// Whether the client ends the connection with this request (RFC 9112 §9.3, §9.6).
-fn asks_to_close(head: &Parts) -> bool {
+fn requests_close(head: &Parts) -> bool {
     match head.version {
         Version::HTTP_11 => connection_has(&head.headers, b"close"),
         _ => !connection_has(&head.headers, b"keep-alive"),
@@ -449,23 +449,23 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-/// The response, mostly there at once.
+/// The response, mostly ready at once.
 pub(super) enum Responding {
-    Now(Option<Answer>),
-    Later(Pin<Box<dyn Future<Output = Answer> + Send>>),
+    Now(Option<Response>),
+    Later(Pin<Box<dyn Future<Output = Response> + Send>>),
     /// The connection has sent its last response.
     Never,
 }
 
 impl Future for Responding {
-    type Output = Result<Answer, Infallible>;
+    type Output = Result<Response, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
-            Self::Now(answer) => {
-                answer.take().map_or(Poll::Pending, |answer| Poll::Ready(Ok(answer)))
+            Self::Now(response) => {
+                response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response)))
             }
-            Self::Later(answer) => answer.as_mut().poll(cx).map(Ok),
+            Self::Later(response) => response.as_mut().poll(cx).map(Ok),
             Self::Never => Poll::Pending,
         }
     }

@@ -3,7 +3,7 @@ use super::slots::Slots;
 use super::snapshot::Snapshot;
 use crate::observe::{Log, Metrics};
 use crate::tls::Store;
-use crate::tls::acme::Board;
+use crate::tls::acme::AcmeStatus;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -16,22 +16,22 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) slots: Arc<Slots>,
     pub(super) store: Arc<Store>,
-    pub(super) board: Arc<Board>,
+    pub(super) acme_status: Arc<AcmeStatus>,
     pub(super) self_check: Arc<SelfCheck>,
     pub(super) log: Arc<Log>,
-    /// Set when the process is asked to end; readiness fails from then on.
-    pub(super) leaving: AtomicBool,
+    /// Set when the shutdown is requested; readiness fails from then on.
+    pub(super) draining: AtomicBool,
     /// Cancelled when connections are dropped, finished or not.
     pub(super) kill: CancellationToken,
 }
 
 impl Shared {
-    /// Why the edge is not ready; `None` when it is.
+    /// Why the server is not ready; `None` when it is.
     pub(super) fn not_ready(&self) -> Option<&'static str> {
-        if self.leaving.load(Relaxed) {
+        if self.draining.load(Relaxed) {
             Some("draining")
         } else if self.snapshot.load().settings.tls.is_some() && self.store.current().is_empty() {
-            // An expired certificate does not count as none: the clock that is wrong may be ours.
+            // An expired certificate counts as one: it may be the clock of this machine that is wrong.
             Some("no certificate")
         } else {
             None

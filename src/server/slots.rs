@@ -1,12 +1,12 @@
-//! The slots that connections take: so many in all, so many for one address. Where they are short, the
-//! network that holds the most gives one back.
+//! The slots that connections take, limited in total and for each address. When all are taken, the
+//! network that holds the most loses one.
 //!
 //! An attacker fills slots from a few networks, a visitor holds one slot for less than a second. So the
-//! victim is found in the network that holds the most slots, and not where a connection is old: a
+//! victim is taken from the network that holds the most slots, and is not the oldest connection: a
 //! client that opens connections all the time evicts its own, and not the slow one of a visitor.
 //!
 //! Networks are nested. IPv4: /24, /32; IPv6: /48, /56, /64, which are what a site, a customer and one
-//! link are given (RFC 6177). No step looks at more than [`SAMPLE`] connections, however many are open.
+//! link are given (RFC 6177). No step inspects more than [`SAMPLE`] connections, however many are open.
 
 use super::handle::Handle;
 use super::state::{SLOW_START, Stage};
@@ -19,15 +19,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// How many addresses and how many connections are looked at to find a victim.
+/// How many addresses and how many connections are inspected to find a victim.
 const SAMPLE: usize = 64;
 
 /// How long a connection without a request must have waited to be evicted from a network that does not
-/// hold [`MANY`]: the request may be on its way.
+/// hold [`MANY`]: the request may be in transit.
 const WAITING_SETTLES: Duration = Duration::from_secs(1);
 
-/// The same for a connection that receives a request or answers one. A visitor on a slow line needs as
-/// long.
+/// The same for a connection that receives a request or responds to one. A visitor on a slow line needs
+/// as long.
 const BUSY_SETTLES: Duration = SLOW_START;
 
 /// A network with so many slots has more than visitors take.
@@ -39,7 +39,7 @@ const CLOSING: usize = 64;
 /// How often to look for a connection that has settled.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// How many connections are looked at under one lock where all of them are.
+/// How many connections are inspected under one lock where all of them are.
 const BATCH: usize = 256;
 
 /// The slots of the public listeners.
@@ -58,7 +58,7 @@ struct Table {
     networks: Networks,
     /// Evicted connections that have not closed yet.
     closing: usize,
-    /// Changes which connections are looked at.
+    /// Changes which connections are inspected.
     turn: usize,
 }
 
@@ -93,7 +93,7 @@ impl Slots {
         self.freed.notify_waiters();
     }
 
-    /// Makes every connection look at its deadlines, which may have changed.
+    /// Makes every connection check its deadlines, which may have changed.
     pub(super) fn wake_all(&self) {
         self.for_each(Handle::wake);
     }
@@ -150,7 +150,7 @@ impl Slots {
         }
     }
 
-    /// Evicts one connection, if one may be: for when files are short.
+    /// Evicts one connection, if one may be: when the process is out of files.
     pub(super) fn evict(&self) -> bool {
         self.evict_from(&mut self.lock())
     }
@@ -171,8 +171,8 @@ impl Slots {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        // Nothing under the lock can panic half-way; if it did, the counts are still the best
-        // there is.
+        // Nothing under the lock can panic half-way; if it did, the counts would still be the best
+        // available.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -190,7 +190,7 @@ pub(super) struct TooMany;
 
 impl Slot {
     /// Counts the connection for its client. At the limit of the address, one of its connections is
-    /// evicted that makes no progress. A proxy is not `limited`: it brings many clients.
+    /// evicted that makes no progress. A proxy is not `limited`: it forwards many clients.
     pub(super) fn admit(&mut self, client: IpAddr, limited: bool) -> Result<(), TooMany> {
         let mut table = self.slots.lock();
         let metrics = &self.slots.metrics;
@@ -257,7 +257,7 @@ impl Table {
         }
     }
 
-    /// The connection that has to make room for another, if one has to.
+    /// The connection to evict for another, if any.
     fn victim(&mut self, now: Instant) -> Option<usize> {
         self.turn = self.turn.wrapping_add(1);
         let (slots, ids) = self.networks.heaviest(self.turn)?;
@@ -270,7 +270,7 @@ impl Table {
         })
     }
 
-    /// The same among the connections of one address, but for the one that is there already.
+    /// The same among the connections of one address, except this one.
     fn victim_of(&mut self, client: IpAddr, but: usize, now: Instant) -> Option<usize> {
         self.turn = self.turn.wrapping_add(1);
         let ids = self.networks.ids(client)?;
@@ -278,9 +278,8 @@ impl Table {
         self.best(candidates.filter(|id| *id != but), false, now)
     }
 
-    /// The candidate that is needed least: settled before busy, what waits before what works, and the
-    /// longest without progress first. One that is not settled only of clients, and only where that is
-    /// `allowed`.
+    /// The candidate that is needed least: settled before unsettled, waiting before busy, and the longest
+    /// without progress first. An unsettled one only if it is a client's, and if `unsettled_allowed`.
     fn best(
         &self,
         candidates: impl Iterator<Item = usize>,
@@ -381,7 +380,7 @@ impl Networks {
         self.sites.get(&site)?.addresses.get(&address)
     }
 
-    /// How many connections an address has beside this one.
+    /// How many connections an address has in addition to this one.
     fn of(&self, client: IpAddr, but: usize) -> usize {
         self.ids(client).map_or(0, |ids| ids.len() - usize::from(ids.contains(&but)))
     }
@@ -488,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_network_holds_many_only_what_has_settled_makes_room() {
+    fn where_no_network_holds_many_only_settled_connections_are_evicted() {
         let slots = slots(1000, 1000);
         let held: Vec<Slot> =
             (0..100).map(|n| admitted(&slots, &format!("192.0.{n}.1")).unwrap()).collect();
@@ -498,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn the_connections_of_a_proxy_make_room_only_when_they_have_settled() {
+    fn connections_of_a_proxy_are_evicted_only_when_they_have_settled() {
         let slots = slots(1000, 1);
         let proxy = "192.0.2.1".parse().unwrap();
         let mut held = Vec::new();
@@ -512,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_makes_room_before_what_works() {
+    fn waiting_connections_are_evicted_before_busy_ones() {
         let slots = slots(1000, 1000);
         let client = "192.0.2.1".parse().unwrap();
         let connection = |events: &[Event]| {

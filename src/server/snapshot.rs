@@ -5,7 +5,7 @@ use crate::redirect::{Outcome, Route};
 use http::HeaderValue;
 use prometheus_client::metrics::counter::Counter;
 
-/// The settings in force and what follows from them, so that no request works it out again.
+/// The settings in use and what is derived from them once, so that no request derives it again.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub(super) settings: Settings,
@@ -22,7 +22,7 @@ impl Snapshot {
             .items()
             .iter()
             .map(|route| {
-                let name = name(route);
+                let name = route_name(route);
                 Outcome::ALL.map(|outcome| metrics.redirects(&name, outcome.name()))
             })
             .collect();
@@ -35,7 +35,7 @@ impl Snapshot {
     }
 
     /// Counts a redirect.
-    pub(super) fn redirected(&self, position: usize, outcome: Outcome) {
+    pub(super) fn count_redirect(&self, position: usize, outcome: Outcome) {
         if let Some(counter) =
             self.redirects.get(position).and_then(|counters| counters.get(outcome as usize))
         {
@@ -48,8 +48,8 @@ impl Snapshot {
         self.settings.log.requests && tracing::enabled!(tracing::Level::INFO)
     }
 
-    /// Whether the plain listeners only send browsers on to https.
-    pub(super) fn http_leads_to_https(&self) -> bool {
+    /// Whether the plain listeners only redirect to https.
+    pub(super) fn redirects_http_to_https(&self) -> bool {
         !self.settings.listen.https.is_empty()
     }
 
@@ -59,8 +59,8 @@ impl Snapshot {
     }
 }
 
-/// A route in logs and metrics.
-pub(super) fn name(route: &Route) -> String {
+/// The name of a route in logs and metrics.
+pub(super) fn route_name(route: &Route) -> String {
     match &route.host {
         Some(host) => format!("{host}{}", route.path),
         None => route.path.to_string(),

@@ -1,5 +1,5 @@
-//! The life of a connection as one explicit state. No I/O, no clock and no atomics: events come in
-//! with the time, what to do comes out.
+//! The lifecycle of a connection as one explicit state. No I/O, no clock and no atomics: it takes events
+//! with their time, and returns what to do.
 //!
 //! ```text
 //!   accept
@@ -24,12 +24,12 @@
 //! that is busy has the grace period to finish. Any other deadline, and an eviction, leads to `Closed`
 //! at once.
 //!
-//! HTTP/2 has no `ReadingHead`, since bytes alone mean nothing there, and does not hibernate.
+//! HTTP/2 has no `ReadingHead`, since bytes of a stream do not show a head there, and does not hibernate.
 //!
-//! The laws, held by the property tests below:
+//! Invariants, checked by property tests:
 //!
 //! - No request is accepted after the last response, in `Lingering` or in `Closed`.
-//! - Every state has a deadline, and deadlines alone end every connection.
+//! - Every state has a deadline, and deadlines end every connection even without events.
 //! - `Idle` and `Hibernating` mean that no byte of a further request has been read.
 //! - A connection hibernates only from `Idle`, with nothing buffered.
 
@@ -40,8 +40,8 @@ use std::time::{Duration, Instant};
 /// How long a connection keeps its buffers for a request that may follow.
 pub(super) const HIBERNATE_AFTER: Duration = Duration::from_millis(250);
 
-/// How long a connection that drains goes on accepting requests: what its client sent before it
-/// could know is answered, with the announcement that it was the last.
+/// How long a connection that drains accepts requests: what its client sent before it could know gets a
+/// response, which announces that it is the last.
 pub(super) const DRAIN_WINDOW: Duration = Duration::from_secs(2);
 
 /// How long the client may take to close its side after this side is closed (RFC 9112 §9.6).
@@ -80,7 +80,7 @@ pub(super) enum Stage {
     Idle,
     /// The same, without buffers (HTTP/1).
     Hibernating,
-    /// The last response is being written, or the protocol says goodbye.
+    /// The last response is being written, or the protocol closes.
     Closing,
     /// This side is closed; what still arrives is discarded.
     Lingering,
@@ -267,7 +267,7 @@ impl Lifecycle {
         Action::Continue
     }
 
-    /// Does what is due. Also says which deadline expired, if one did.
+    /// Does what is due. Also returns the deadline that expired, if one did.
     pub(super) fn on_timer(&mut self, now: Instant, limits: &Limits) -> (Action, Option<Deadline>) {
         let (at, due) = self.next(limits);
         if at > now {
@@ -330,7 +330,7 @@ impl Lifecycle {
     }
 
     fn enter(&mut self, stage: Stage, now: Instant) {
-        // There is no way back from the end.
+        // No stage follows an earlier one again once the connection closes.
         if stage >= self.stage || self.stage < Stage::Closing {
             self.stage = stage;
             self.since = now;
@@ -351,7 +351,7 @@ impl Lifecycle {
     }
 
     fn request(&mut self, now: Instant) -> Action {
-        // A client over HTTP/2 may ask until it has read GOAWAY (RFC 9113 §6.8).
+        // A client over HTTP/2 may send requests until it has read GOAWAY (RFC 9113 §6.8).
         if self.stage >= Stage::Lingering || (self.stage == Stage::Closing && !self.multiplexed) {
             return Action::Refuse;
         }
@@ -407,7 +407,7 @@ impl Lifecycle {
         Action::AnnounceLast
     }
 
-    /// The next time at which something is due, as things stand, and what.
+    /// What is due next in this state, and when.
     fn next(&self, limits: &Limits) -> (Instant, Due) {
         let expired = |since: Instant, after, deadline| (since + after, Due::Expired(deadline));
         let stage = match self.stage {
@@ -468,7 +468,7 @@ impl Lifecycle {
     }
 
     fn close_timeout(&self, limits: &Limits) -> Instant {
-        // Nothing is being answered or written, and still the protocol does not close.
+        // No response is pending or being written, but the protocol does not close.
         let after = if self.in_flight == 0 && self.stalled.is_none() {
             LINGER_TIMEOUT
         } else {

@@ -1,4 +1,4 @@
-//! The suite that needs nothing but Rust: the built binary, real sockets, real TLS.
+//! The suite that requires only Rust: the built binary, real sockets, real TLS.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,10 +7,11 @@
     clippy::indexing_slicing,
     clippy::print_stderr,
     clippy::cast_possible_truncation,
-    reason = "a test that cannot go on says so by panicking"
+    reason = "a test reports a failure by panicking"
 )]
 
 mod acme;
+mod architecture;
 mod attackers;
 mod certificates;
 mod check;
@@ -24,7 +25,6 @@ mod floods;
 mod framing;
 mod gallery;
 mod health;
-mod house;
 mod language;
 mod malformed;
 mod manager;

@@ -132,7 +132,7 @@ async fn a_port_that_is_taken_changes_nothing() {
     reload(&edge, &wanted, "failure").await;
     let log = edge.wait_for("reload_failed");
     assert!(log.contains(&format!("cannot listen on `{port}` (`listen.http`)")), "{log}");
-    assert!(log.contains("\"hint\":\"another program listens there"), "{log}");
+    assert!(log.contains("\"hint\":\"another process listens there"), "{log}");
     let reply = kept.get("/oauth/callback?a").await.unwrap();
     assert_eq!(reply.location(), "https://one.example/cb?a");
     assert_eq!(edge.metrics().await.get("settings_current") as i32, 0);
@@ -150,7 +150,7 @@ async fn a_port_of_its_own_is_not_blamed_on_others() {
     let everywhere = here.replace(&address.to_string(), &format!("0.0.0.0:{}", address.port()));
     reload(&edge, &format!("log.format = 'text'\n{everywhere}"), "failure").await;
     let log = edge.wait_for("reload_failed");
-    assert!(log.contains("\"hint\":\"this edge has the port already"), "{log}");
+    assert!(log.contains("\"hint\":\"this process already listens on the port"), "{log}");
     // What only a restart changes is said, and the rest is taken.
     reload(&edge, &format!("log.format = 'text'\n{here}"), "success").await;
     edge.wait_for("restart_needed");

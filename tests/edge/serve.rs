@@ -155,7 +155,7 @@ fn everything_that_keeps_it_from_starting_is_told_at_once() {
 
 error: cannot listen on `{taken}` (`listen.http`)
   caused by: Address already in use (os error 98)
-hint: another program listens there, perhaps another edge: stop it, or choose another port
+hint: another process listens there, perhaps another callback-edge: stop it, or choose another port
 
 error: cannot listen on `192.0.2.1:8080` (`listen.http`)
   caused by: Cannot assign requested address (os error 99)
@@ -320,7 +320,7 @@ fn on_a_terminal_the_configured_format_holds_also_for_errors() {
     let (code, log) = on_stderr(&format!("{json}[lisen]\n"));
     assert_eq!((code, names(&events(&log))), (Some(64), vec!["config_error"]));
     let (_, log) = on_stderr(ODD);
-    assert!(log.contains("warning:") && log.contains("ready; Ctrl-C stops it"), "{log}");
+    assert!(log.contains("warning:") && log.contains("ready; press Ctrl-C to stop"), "{log}");
 }
 
 /// The setting wins over what stderr is.
@@ -329,5 +329,5 @@ async fn text_that_is_configured_is_text_without_a_terminal() {
     let edge = Edge::start(&format!("log.format = 'text'\n{ODD}"));
     let log = edge.finish();
     assert!(log.starts_with("warning: `tls.hsts` does nothing"), "{log}");
-    assert!(log.contains("ready; Ctrl-C stops it") && !log.contains("{\""), "{log}");
+    assert!(log.contains("ready; press Ctrl-C to stop") && !log.contains("{\""), "{log}");
 }

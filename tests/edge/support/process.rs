@@ -13,7 +13,7 @@ use tempfile::TempDir;
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_callback-edge");
 
 /// What it says when it is up, for people and for programs.
-const READY: [&str; 2] = ["\nready; Ctrl-C stops it\n", "\"event\":\"ready\""];
+const READY: [&str; 2] = ["\nready; press Ctrl-C to stop\n", "\"event\":\"ready\""];
 
 /// A running edge. It has a folder of its own, and dies when it is dropped.
 pub(crate) struct Edge {

@@ -1,5 +1,6 @@
-//! Responses. Whatever is not stated here is in no response, except `Date`, which hyper adds
-//! (RFC 9110 §6.6.1), and `Connection` where a connection ends or HTTP/1.0 asks that it does not.
+//! Responses. They have no other header fields than those set here and in `service`, except `Date`,
+//! which hyper adds (RFC 9110 §6.6.1), and `Connection`, where a connection ends or an HTTP/1.0 client
+//! requests `keep-alive`.
 
 use super::handle::Handle;
 use super::state::Event;
@@ -7,7 +8,7 @@ use crate::redirect::Redirect;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
 use std::convert::Infallible;
@@ -19,19 +20,19 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const ZERO: HeaderValue = HeaderValue::from_static("0");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-pub(super) type Answer = Response<Content>;
+pub(super) type Response = http::Response<ResponseBody>;
 
-pub(super) fn redirect(redirect: Redirect<'_>) -> Answer {
-    located(redirect.status, redirect.location)
+pub(super) fn redirect(redirect: Redirect<'_>) -> Response {
+    redirect_to(redirect.status, redirect.location)
 }
 
-pub(super) fn located(status: StatusCode, location: HeaderValue) -> Answer {
-    let mut answer = empty(status);
-    answer.headers_mut().insert(LOCATION, location);
-    answer
+pub(super) fn redirect_to(status: StatusCode, location: HeaderValue) -> Response {
+    let mut response = empty(status);
+    response.headers_mut().insert(LOCATION, location);
+    response
 }
 
-pub(super) fn empty(status: StatusCode) -> Answer {
+pub(super) fn empty(status: StatusCode) -> Response {
     let mut headers = HeaderMap::with_capacity(5);
     headers.insert(CACHE_CONTROL, NO_STORE);
     if status != StatusCode::NO_CONTENT {
@@ -40,22 +41,22 @@ pub(super) fn empty(status: StatusCode) -> Answer {
     assemble(status, headers, Bytes::new())
 }
 
-pub(super) fn allow(status: StatusCode, allow: &'static str) -> Answer {
-    let mut answer = if status == StatusCode::NO_CONTENT {
+pub(super) fn allow(status: StatusCode, allow: &'static str) -> Response {
+    let mut response = if status == StatusCode::NO_CONTENT {
         empty(status)
     } else {
         text(status, "method not allowed")
     };
-    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
-    answer
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    response
 }
 
-/// A line for a person, the same for everybody: nothing of the request is in it.
-pub(super) fn text(status: StatusCode, line: &str) -> Answer {
+/// A line for a person. It contains nothing of the request.
+pub(super) fn text(status: StatusCode, line: &str) -> Response {
     typed(status, TEXT, Bytes::from(format!("{line}\n")))
 }
 
-pub(super) fn typed(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Answer {
+pub(super) fn typed(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response {
     let mut headers = HeaderMap::with_capacity(5);
     headers.insert(CACHE_CONTROL, NO_STORE);
     headers.insert(CONTENT_TYPE, content_type);
@@ -63,31 +64,31 @@ pub(super) fn typed(status: StatusCode, content_type: HeaderValue, body: Bytes) 
     assemble(status, headers, body)
 }
 
-/// Answers GET and HEAD, and refuses the rest.
-pub(super) fn reading(head: &Parts, answer: impl FnOnce() -> Answer) -> Answer {
+/// Responds to GET and HEAD, and refuses other methods.
+pub(super) fn read_only(head: &Parts, response: impl FnOnce() -> Response) -> Response {
     match head.method {
-        Method::GET | Method::HEAD => answer(),
+        Method::GET | Method::HEAD => response(),
         _ => allow(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD"),
     }
 }
 
-fn assemble(status: StatusCode, headers: HeaderMap, body: Bytes) -> Answer {
-    let mut answer = Response::new(Content { body: Full::new(body), held: None });
-    *answer.status_mut() = status;
-    *answer.headers_mut() = headers;
-    answer
+fn assemble(status: StatusCode, headers: HeaderMap, body: Bytes) -> Response {
+    let mut response = http::Response::new(ResponseBody { body: Full::new(body), guard: None });
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
 }
 
-/// A complete body, whose request is in flight until it was handed over.
+/// A complete body. Its request is in flight until the body is handed over.
 #[derive(Debug)]
-pub(super) struct Content {
+pub(super) struct ResponseBody {
     body: Full<Bytes>,
-    held: Option<BodyGuard>,
+    guard: Option<BodyGuard>,
 }
 
-impl Content {
-    pub(super) fn hold(&mut self, guard: BodyGuard) {
-        self.held = Some(guard);
+impl ResponseBody {
+    pub(super) fn set_guard(&mut self, guard: BodyGuard) {
+        self.guard = Some(guard);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -95,7 +96,7 @@ impl Content {
     }
 }
 
-impl Body for Content {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -115,7 +116,7 @@ impl Body for Content {
     }
 }
 
-/// A response body that the client has to take; dropping it says that it was handed over.
+/// Counts a response body that the client has to take; dropping it reports that it was handed over.
 #[derive(Debug)]
 pub(super) struct BodyGuard(Arc<Handle>);
 

@@ -1,83 +1,87 @@
-//! The code is held to the table in `src/lib.rs`: who may know whom.
+//! Enforces the table in `src/lib.rs`: which module may import which.
 
 use crate::support::files_below;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 #[test]
-fn rooms_import_only_what_the_table_allows() {
+fn modules_import_only_what_the_table_allows() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let table = table(&std::fs::read_to_string(root.join("src/lib.rs")).unwrap());
     let mut seen = BTreeSet::new();
-    for (room, may_know) in &table {
-        for file in files_below(&root.join("src").join(room)) {
+    for (module, may_import) in &table {
+        for file in files_below(&root.join("src").join(module)) {
             let text = std::fs::read_to_string(&file).unwrap();
-            assert!(!text.contains("crate::{"), "{}: name each room by itself", file.display());
-            for other in table.keys().filter(|other| *other != room) {
-                let known = text.contains(&format!("crate::{other}"));
+            assert!(
+                !text.contains("crate::{"),
+                "{}: import each module in a line of its own",
+                file.display()
+            );
+            for other in table.keys().filter(|other| *other != module) {
+                let imported = text.contains(&format!("crate::{other}"));
                 assert!(
-                    !known || may_know.contains(other),
-                    "{} knows `{other}`, which `{room}` may not",
+                    !imported || may_import.contains(other),
+                    "{} imports `{other}`, which `{module}` may not import",
                     file.display()
                 );
-                if known {
-                    seen.insert((room.clone(), other.clone()));
+                if imported {
+                    seen.insert((module.clone(), other.clone()));
                 }
             }
         }
     }
-    assert!(seen.contains(&("server".into(), "redirect".into())), "the reader reads nothing");
+    assert!(seen.contains(&("server".into(), "redirect".into())), "no imports were found");
 }
 
 #[test]
-fn imports_point_down_a_floor() {
+fn modules_import_only_from_lower_layers() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let lib = std::fs::read_to_string(root.join("src/lib.rs")).unwrap();
-    let floors = floors(&lib);
-    for (room, may_know) in table(&lib) {
-        for other in may_know.iter().filter(|other| **other != room) {
+    let layers = layers(&lib);
+    for (module, may_import) in table(&lib) {
+        for other in may_import.iter().filter(|other| **other != module) {
             assert!(
-                floors[other] < floors[&room],
-                "`{room}` may know `{other}`, which is not below"
+                layers[other] < layers[&module],
+                "`{module}` may import `{other}`, which is not in a lower layer"
             );
         }
     }
 }
 
 #[test]
-fn every_room_stands_in_the_table() {
+fn every_module_is_in_the_table() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let table = table(&std::fs::read_to_string(root.join("src/lib.rs")).unwrap());
-    let rooms: BTreeSet<String> = std::fs::read_dir(root.join("src"))
+    let modules: BTreeSet<String> = std::fs::read_dir(root.join("src"))
         .unwrap()
         .map(|entry| entry.unwrap())
         .filter(|entry| entry.file_type().unwrap().is_dir())
         .map(|entry| entry.file_name().into_string().unwrap())
         .collect();
-    assert_eq!(table.into_keys().collect::<BTreeSet<_>>(), rooms);
+    assert_eq!(table.into_keys().collect::<BTreeSet<_>>(), modules);
 }
 
 #[test]
-fn no_two_files_know_each_other() {
+fn no_two_files_import_each_other() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let files: BTreeMap<Vec<String>, String> = files_below(&root)
         .into_iter()
         .map(|file| (module(&root, &file), std::fs::read_to_string(&file).unwrap()))
         .collect();
-    // A `mod.rs` stands for its folder: it names what is in it, and what is in it may ask back.
-    let known: BTreeMap<&Vec<String>, BTreeSet<&Vec<String>>> = files
+    // A `mod.rs` declares the files of its directory, which may import from it.
+    let imported: BTreeMap<&Vec<String>, BTreeSet<&Vec<String>>> = files
         .iter()
         .filter(|(module, _)| !files.keys().any(|other| is_inside(other, module)))
         .map(|(module, text)| (module, imports(module, text, &files)))
         .collect();
-    assert!(known.values().flatten().count() > 100, "the reader reads nothing");
-    for begin in known.keys() {
+    assert!(imported.values().flatten().count() > 100, "no imports were found");
+    for begin in imported.keys() {
         let mut seen = BTreeSet::new();
-        let mut open: Vec<_> = known[begin].iter().collect();
+        let mut open: Vec<_> = imported[begin].iter().collect();
         while let Some(next) = open.pop() {
-            assert!(next != begin, "{begin:?} knows itself by way of others: {:?}", known[begin]);
+            assert!(next != begin, "{begin:?} imports itself indirectly: {:?}", imported[begin]);
             if seen.insert(next) {
-                open.extend(known.get(next).into_iter().flatten());
+                open.extend(imported.get(next).into_iter().flatten());
             }
         }
     }
@@ -94,7 +98,7 @@ fn is_inside(module: &[String], other: &[String]) -> bool {
     module.len() > other.len() && module.starts_with(other)
 }
 
-/// The files that a file names, by `super` or from `crate` on, outside its tests.
+/// The files that a file imports, by `super` or `crate`, outside its tests.
 fn imports<'f>(
     module: &[String],
     text: &str,
@@ -104,11 +108,11 @@ fn imports<'f>(
     let code = code.join("\n");
     let code = code.split("\n#[cfg(test)]\nmod tests").next().unwrap();
     let parent = &module[..module.len() - 1];
-    let mut named = BTreeSet::new();
+    let mut imported = BTreeSet::new();
     for (root, word) in [(parent, "super::"), (&[], "crate::")] {
         for (at, _) in code.match_indices(word) {
             let rest = &code[at + word.len()..];
-            // One of several `super`: the last one counts.
+            // The last of several `super` counts.
             if rest.starts_with("super::") {
                 continue;
             }
@@ -126,11 +130,11 @@ fn imports<'f>(
                 let path: Vec<_> = root.iter().cloned().chain(steps).collect();
                 let longest =
                     (1..=path.len()).rev().find_map(|end| files.get_key_value(&path[..end]));
-                named.extend(longest.map(|(file, _)| file).filter(|file| **file != *module));
+                imported.extend(longest.map(|(file, _)| file).filter(|file| **file != *module));
             }
         }
     }
-    named
+    imported
 }
 
 fn rows(lib: &str) -> Vec<Vec<&str>> {
@@ -145,23 +149,23 @@ fn name(cell: &str) -> String {
     cell.trim_matches(['[', ']', '`']).to_owned()
 }
 
-/// Room → floor.
-fn floors(lib: &str) -> BTreeMap<String, u8> {
+/// Module → layer.
+fn layers(lib: &str) -> BTreeMap<String, u8> {
     rows(lib).iter().map(|cells| (name(cells[1]), cells[0].parse().unwrap())).collect()
 }
 
-/// Room → rooms that it may know.
+/// Module → modules that it may import.
 fn table(lib: &str) -> BTreeMap<String, BTreeSet<String>> {
     let rows = rows(lib);
     let all: BTreeSet<String> = rows.iter().map(|cells| name(cells[1])).collect();
     rows.iter()
         .map(|cells| {
-            let knows = match cells[3] {
+            let imports = match cells[3] {
                 "–" => BTreeSet::new(),
                 "all below" => all.clone(),
                 list => list.split(", ").map(ToOwned::to_owned).collect(),
             };
-            (name(cells[1]), knows)
+            (name(cells[1]), imports)
         })
         .collect()
 }

@@ -1,6 +1,6 @@
-"""A second provider, by another hand: an OAuth 2 server made of Authlib and Flask.
+"""A second provider implementation: an OAuth 2 server with Authlib and Flask.
 
-Arguments: the old and the new callback. It says `{"port"}`, and ends when its input does.
+Arguments: the old and the new callback. Sends `{"port"}`, and exits at the end of its input.
 """
 
 import json
@@ -51,7 +51,7 @@ class Client(ClientMixin):
 
 
 class CodeGrant(grants.AuthorizationCodeGrant):
-    """Nobody ever signs in, so that no code is ever made."""
+    """No user logs in, so no code is issued."""
 
     def save_authorization_code(self, code, request):
         raise NotImplementedError
@@ -89,7 +89,7 @@ def authorize():
 
 
 class Quiet(WSGIRequestHandler):
-    """Says nothing on stdout."""
+    """Prints nothing to stdout."""
 
     def log(self, *_):
         pass

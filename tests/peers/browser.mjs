@@ -1,48 +1,48 @@
-// A person with a browser: an app's page opens Nango's connect URL in a popup, the person logs in
-// and consents at the provider, and the app's page waits for the message.
+// A user with a browser: the page of an app opens Nango's connect URL in a popup, the user logs in
+// and consents at the provider, and the page waits for the message.
 //
-// Arguments: the browser, a folder for its profile, the edge's certificate. It says `{"port"}`,
-// the port of the app's page; then each line that it hears is one flow:
+// Arguments: the browser, a directory for its profile, the certificate of the server. Sends
+// `{"port"}`, the port of the page; then each line that it receives is one flow:
 //
-//   {"connect": URL}               answered by {"message", "origin", "hops"}
-//   {"nango": {…}, "auth": [...]}  Nango's own frontend SDK, made with `nango`, starts it with these
-//                                  arguments: {"connection", "hops"}, or {"refused": type}
+//   {"connect": URL}               the response is {"message", "origin", "hops"}
+//   {"nango": {…}, "auth": [...]}  Nango's frontend SDK, constructed with `nango`, starts it with
+//                                  these arguments: {"connection", "hops"}, or {"refused": type}
 //
-// What goes wrong on the way is told as {"failed", "at", "page"}.
+// An error is sent as {"failed", "at", "page"}.
 
 import { X509Certificate, createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { join } from "node:path";
 import { launch } from "./chromium.mjs";
-import { heard, listen, say } from "./lines.mjs";
+import { listen, onMessage, send } from "./lines.mjs";
 
 const [executablePath, profile, certificate] = process.argv.slice(2);
 
 const sdk = join(import.meta.dirname, "node_modules/@nangohq/frontend/dist");
-const app = createServer((request, answer) => {
+const app = createServer((request, response) => {
   const module = /^\/sdk\/(\w+\.js)$/.exec(request.url)?.[1];
   if (module) {
-    answer.writeHead(200, { "Content-Type": "text/javascript" }).end(readFileSync(join(sdk, module)));
+    response.writeHead(200, { "Content-Type": "text/javascript" }).end(readFileSync(join(sdk, module)));
   } else {
-    answer.writeHead(200, { "Content-Type": "text/html" }).end("<title>app</title><h1>An app</h1>");
+    response.writeHead(200, { "Content-Type": "text/html" }).end("<title>app</title><h1>An app</h1>");
   }
 });
 const port = await listen(app);
 
-// The browser believes this one key, whoever signed it; all else it checks as ever.
+// The browser accepts this key without a known CA, and verifies everything else.
 const key = new X509Certificate(readFileSync(certificate)).publicKey;
 const spki = createHash("sha256").update(key.export({ type: "spki", format: "der" }));
 const browser = await launch(
   executablePath,
   profile,
-  // The provider's pages ask for a font from the Internet.
+  // The pages of the provider request a font from the Internet.
   "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE *.localhost",
   `--ignore-certificate-errors-spki-list=${spki.digest("base64")}`,
 );
 
-/** Opens the window by hand, and waits for what it posts. */
-const byHand = (page, connect) =>
+/** Opens the popup, and waits for its message. */
+const withoutSdk = (page, connect) =>
   page.evaluate(
     (url) =>
       new Promise((resolve) => {
@@ -52,8 +52,8 @@ const byHand = (page, connect) =>
     connect,
   );
 
-/** Lets the SDK do both. */
-const bySdk = (page, nango, auth) =>
+/** The SDK does both. */
+const withSdk = (page, nango, auth) =>
   page.evaluate(
     async ([nango, auth]) => {
       const { default: Nango } = await import("/sdk/index.js");
@@ -81,18 +81,18 @@ async function flow({ connect, nango, auth }) {
     if (response.request().isNavigationRequest()) hops.push([response.status(), response.url()]);
   });
   const opened = page.waitForEvent("popup");
-  const ended = connect ? byHand(page, connect) : bySdk(page, nango, auth);
-  // When the flow fails, the page closes on it; that is told below.
+  const ended = connect ? withoutSdk(page, connect) : withSdk(page, nango, auth);
+  // If the flow fails, closing the page rejects this promise; the error is reported below.
   ended.catch(() => {});
   const popup = await opened;
   try {
-    // A flow that is refused ends before anybody can sign in.
+    // A rejected flow ends before the login.
     await Promise.race([signIn(popup), ended]);
-    const told = await Promise.race([
+    const outcome = await Promise.race([
       ended,
-      new Promise((_, late) => setTimeout(late, 15_000, new Error("nothing for the opener"))),
+      new Promise((_, late) => setTimeout(late, 15_000, new Error("no message for the opener"))),
     ]);
-    return { ...told, hops };
+    return { ...outcome, hops };
   } catch (error) {
     return { failed: error.message, at: popup.url(), page: await popup.content(), hops };
   } finally {
@@ -102,8 +102,8 @@ async function flow({ connect, nango, auth }) {
   }
 }
 
-heard(
-  async (told) => say(await flow(told)),
+onMessage(
+  async (message) => send(await flow(message)),
   () => browser.close(),
 );
-say({ port });
+send({ port });

@@ -1,41 +1,41 @@
-// Callbacks as applications have them. The argument says which; it says `{"port"}`.
+// Callbacks of applications, selected by the argument. Sends `{"port"}`.
 
 import { createServer } from "node:http";
 import helmet from "helmet";
-import { heard, listen, say } from "./lines.mjs";
+import { listen, onMessage, send } from "./lines.mjs";
 
 const TARGET = "https://api.nango.dev/oauth/callback";
 const noStore = { "Cache-Control": "no-store" };
 
 const callbacks = {
-  // The raw query, as it came.
-  right(request, answer) {
+  // The raw query, unchanged.
+  correct(request, response) {
     const at = request.url.indexOf("?");
     const query = at < 0 ? "" : request.url.slice(at);
-    answer.writeHead(308, { Location: TARGET + query, ...noStore }).end();
+    response.writeHead(308, { Location: TARGET + query, ...noStore }).end();
   },
-  // Parsed and built anew.
-  search_params(request, answer) {
+  // Parsed and serialized again.
+  search_params(request, response) {
     const { searchParams } = new URL(request.url, "http://here");
-    answer.writeHead(308, { Location: `${TARGET}?${searchParams}`, ...noStore }).end();
+    response.writeHead(308, { Location: `${TARGET}?${searchParams}`, ...noStore }).end();
   },
-  // One value a name.
-  from_entries(request, answer) {
+  // One value per name.
+  from_entries(request, response) {
     const { searchParams } = new URL(request.url, "http://here");
     const query = new URLSearchParams(Object.fromEntries(searchParams));
-    answer.writeHead(308, { Location: `${TARGET}?${query}`, ...noStore }).end();
+    response.writeHead(308, { Location: `${TARGET}?${query}`, ...noStore }).end();
   },
-  // Right, behind the headers that helmet sets unless told otherwise.
-  helmet(request, answer) {
-    helmet()(request, answer, () => callbacks.right(request, answer));
+  // Correct, with the default headers of helmet.
+  helmet(request, response) {
+    helmet()(request, response, () => callbacks.correct(request, response));
   },
-  // Every header of the request handed on.
-  echo(request, answer) {
-    for (const [name, value] of Object.entries(request.headers)) answer.setHeader(name, value);
-    callbacks.right(request, answer);
+  // Copies every header of the request to the response.
+  echo(request, response) {
+    for (const [name, value] of Object.entries(request.headers)) response.setHeader(name, value);
+    callbacks.correct(request, response);
   },
 };
 
 const server = createServer(callbacks[process.argv[2]]);
-heard();
-say({ port: await listen(server) });
+onMessage();
+send({ port: await listen(server) });

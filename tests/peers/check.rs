@@ -97,7 +97,7 @@ fn right_configurations_raise_no_alarm() {
         assert_eq!(check(&dir, peer.address("tls"), true), (0, vec![]), "{name}");
     }
 
-    let mut node = Peer::node("callback.mjs", &["right"]);
+    let mut node = Peer::node("callback.mjs", &["correct"]);
     assert_eq!(check(&dir, port(&mut node), false), (0, vec![]), "Node");
 
     let (edge, _) = Edge::over_tls("");
@@ -177,6 +177,6 @@ fn common_mistakes_are_caught() {
 }
 
 fn port(node: &mut Peer) -> SocketAddr {
-    let port = node.hear()["port"].as_u64().unwrap();
+    let port = node.receive()["port"].as_u64().unwrap();
     ([127, 0, 0, 1], u16::try_from(port).unwrap()).into()
 }

@@ -1,4 +1,4 @@
-// Chromium for these tests: without a window, without a word to anybody outside.
+// Chromium for these tests: headless, without background requests.
 
 import { chromium } from "playwright-core";
 

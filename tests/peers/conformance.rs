@@ -1,4 +1,4 @@
-//! The wire, as programs of others judge it: HTTP/2 frames, HTTP semantics, TLS.
+//! Protocol conformance, tested by other programs: HTTP/2 frames, HTTP semantics, TLS.
 
 use crate::peer::run;
 use crate::support::{Authority, Edge, handshake};
@@ -14,25 +14,25 @@ fn edge() -> (Edge, Authority) {
     Edge::over_tls("tls.hsts = '1y'")
 }
 
-/// `frames.py` holds the table: some eighty shapes, by section of RFC 9113.
+/// `frames.py` contains the table: about eighty cases, by section of RFC 9113.
 #[test]
-fn http2_frames_are_taken_and_refused_as_rfc_9113_says() {
+fn http2_frames_are_handled_as_rfc_9113_requires() {
     let (edge, _) = edge();
     let port = edge.https[0].port().to_string();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/frames.py");
-    let judged = run("judges-python", edge.dir(), &[script, &port]);
-    let said = String::from_utf8_lossy(&judged.stdout);
-    assert!(judged.status.success(), "{said}{}", String::from_utf8_lossy(&judged.stderr));
-    println!("{}", said.lines().last().unwrap());
+    let output = run("judges-python", edge.dir(), &[script, &port]);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    println!("{}", stdout.lines().last().unwrap());
 }
 
 #[test]
-fn redbot_has_no_bad_note_on_the_redirect() {
+fn redbot_reports_no_bad_note_on_the_redirect() {
     let edge = Edge::start("listen.http = '127.0.0.1:0'");
     for target in ["/oauth/callback?code=1&state=2", "/oauth/callback"] {
         let url = format!("http://{}{target}", edge.http[0]);
-        let judged = run("redbot", edge.dir(), &["-o", "har", &url]);
-        let har: Value = serde_json::from_slice(&judged.stdout).unwrap();
+        let output = run("redbot", edge.dir(), &["-o", "har", &url]);
+        let har: Value = serde_json::from_slice(&output.stdout).unwrap();
         let entry = &har["log"]["entries"][0];
         assert_eq!(entry["response"]["status"], 308, "{har:#}");
         let notes = entry["_red_messages"].as_array().unwrap();
@@ -46,14 +46,14 @@ fn redbot_has_no_bad_note_on_the_redirect() {
 }
 
 #[test]
-fn sslyze_finds_tls_1_2_and_1_3_with_forward_secrecy_and_no_flaw() {
+fn sslyze_finds_tls_1_2_and_1_3_with_forward_secrecy_and_no_vulnerability() {
     let (edge, _) = edge();
     let server = format!("localhost:{}", edge.https[0].port());
     let scans = "--sslv2 --sslv3 --tlsv1 --tlsv1_1 --tlsv1_2 --tlsv1_3 --heartbleed --openssl_ccs \
                  --robot --compression --early_data --fallback --ems --reneg";
     let arguments: Vec<_> = ["--json_out=-", &server].into_iter().chain(scans.split(' ')).collect();
-    let judged = run("sslyze", edge.dir(), &arguments);
-    let report: Value = serde_json::from_slice(&judged.stdout).unwrap();
+    let output = run("sslyze", edge.dir(), &arguments);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let found = &report["server_scan_results"][0]["scan_result"];
     let result = |name: &str| {
         assert_eq!(found[name]["status"], "COMPLETED", "{name}");
@@ -66,9 +66,9 @@ fn sslyze_finds_tls_1_2_and_1_3_with_forward_secrecy_and_no_flaw() {
     for old in ["ssl_2_0", "ssl_3_0", "tls_1_0", "tls_1_1"] {
         assert_eq!(suites(&format!("{old}_cipher_suites")), [""; 0], "{old}");
     }
-    let with_keys_of_a_connection = suites("tls_1_2_cipher_suites");
-    assert_eq!(with_keys_of_a_connection.len(), 3);
-    for suite in with_keys_of_a_connection {
+    let tls_1_2 = suites("tls_1_2_cipher_suites");
+    assert_eq!(tls_1_2.len(), 3);
+    for suite in tls_1_2 {
         assert!(suite.starts_with("TLS_ECDHE_"), "{suite}");
         assert!(suite.contains("GCM") || suite.contains("POLY1305"), "{suite}");
     }
@@ -88,22 +88,22 @@ fn sslyze_finds_tls_1_2_and_1_3_with_forward_secrecy_and_no_flaw() {
     }
 }
 
-/// What testssl.sh says about the machine that it runs on, and that the client chooses among six
-/// suites of one strength: the one that its processor is fast at.
-const NOT_OF_THE_EDGE: [&str; 3] = ["engine_problem", "DNS_CAArecord", "cipher_order"];
+/// Findings about the machine that testssl.sh runs on; and that the client selects among six cipher
+/// suites of the same strength, according to what is fast on its processor.
+const IGNORED: [&str; 3] = ["engine_problem", "DNS_CAArecord", "cipher_order"];
 
 #[test]
-fn testssl_finds_nothing_below_ok() {
+fn testssl_reports_nothing_below_ok() {
     let (edge, _) = edge();
     let url = format!("https://localhost:{}/oauth/callback", edge.https[0].port());
     let flags = ["--quiet", "--warnings", "off", "--color", "0", "--ip", "127.0.0.1"];
     let file = ["--openssl-timeout", "10", "--jsonfile", "testssl.json", &url];
-    let judged = run("testssl", edge.dir(), &[&flags[..], &file[..]].concat());
-    let said = String::from_utf8_lossy(&judged.stdout);
-    let findings = findings(&edge.dir().join("testssl.json")).unwrap_or_else(|| panic!("{said}"));
-    let says = |id: &str| {
+    let output = run("testssl", edge.dir(), &[&flags[..], &file[..]].concat());
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let findings = findings(&edge.dir().join("testssl.json")).unwrap_or_else(|| panic!("{stdout}"));
+    let finding_of = |id: &str| {
         let of = |it: &&Value| it["id"] == id;
-        findings.iter().find(of).unwrap_or_else(|| panic!("nothing on {id}"))["finding"].clone()
+        findings.iter().find(of).unwrap_or_else(|| panic!("no finding {id}"))["finding"].clone()
     };
     for (id, finding) in [
         ("SSLv3", "not offered"),
@@ -112,15 +112,15 @@ fn testssl_finds_nothing_below_ok() {
         ("TLS1_2", "offered"),
         ("cipherlist_AVERAGE", "not offered"),
     ] {
-        assert_eq!(says(id), finding, "{id}");
+        assert_eq!(finding_of(id), finding, "{id}");
     }
     let below: Vec<_> = findings
         .iter()
         .filter(|it| !["OK", "INFO"].contains(&it["severity"].as_str().unwrap()))
         .filter(|it| {
             let id = it["id"].as_str().unwrap();
-            // The certificate is the test's own.
-            !id.starts_with("cert_") && !NOT_OF_THE_EDGE.contains(&id)
+            // The certificate is one of the test.
+            !id.starts_with("cert_") && !IGNORED.contains(&id)
         })
         .collect();
     assert!(below.is_empty(), "{below:#?}");
@@ -130,8 +130,8 @@ fn findings(file: &Path) -> Option<Vec<Value>> {
     serde_json::from_str(&fs::read_to_string(file).ok()?).ok()
 }
 
-/// X25519MLKEM768 (a draft of the TLS working group), as browsers offer it; and clients without it
-/// are served.
+/// X25519MLKEM768 (a draft of the TLS working group), which browsers offer; clients without it are
+/// served too.
 #[tokio::test]
 async fn hybrid_key_exchange_is_offered() {
     let (edge, authority) = edge();

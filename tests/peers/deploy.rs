@@ -1,5 +1,5 @@
-//! What `deploy/` holds does what it says: each file there is run, or read by a program that knows
-//! its kind. Names and ports that only a real machine has are exchanged; nothing else is.
+//! Each file of `deploy/` works as documented: it is run, or validated by a program for its format.
+//! Only names and ports that need a real machine are replaced.
 
 mod ci;
 mod debian;
@@ -25,18 +25,18 @@ use std::process::{Command, Output};
 
 const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Nothing listens there.
-const NOBODY: &str = "http://127.0.0.1:1";
+/// An address where nothing listens.
+const REFUSED: &str = "http://127.0.0.1:1";
 
 #[test]
-fn the_readme_lists_every_file_and_contributing_every_test() {
+fn the_readme_lists_every_file_and_contributing_lists_every_test() {
     let readme = text("README.md");
-    for file in files_below(&place("")) {
-        let name = file.strip_prefix(place("")).unwrap().to_str().unwrap();
-        let folder = name.split_once('/').map_or("README.md", |(folder, _)| folder);
+    for file in files_below(&deploy_path("")) {
+        let name = file.strip_prefix(deploy_path("")).unwrap().to_str().unwrap();
+        let dir = name.split_once('/').map_or("README.md", |(dir, _)| dir);
         let file = name.rsplit('/').next().unwrap();
-        // The files of a kustomization are one thing.
-        let named = if folder == "kubernetes" { "kubernetes/" } else { file };
+        // The files of a kustomization are listed as one.
+        let named = if dir == "kubernetes" { "kubernetes/" } else { file };
         assert!(readme.contains(named) || name == "README.md", "the README has no {name}");
     }
     let tests = files_below(&Path::new(PROJECT).join("tests/peers/deploy"));
@@ -57,23 +57,23 @@ fn the_readme_lists_every_file_and_contributing_every_test() {
     }
 }
 
-fn place(file: &str) -> PathBuf {
+fn deploy_path(file: &str) -> PathBuf {
     Path::new(PROJECT).join("deploy").join(file)
 }
 
 fn text(file: &str) -> String {
-    fs::read_to_string(place(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+    fs::read_to_string(deploy_path(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
-/// Exchanges what must be there.
-fn swap(text: &str, pairs: &[(&str, &str)]) -> String {
+/// Replaces texts that must exist.
+fn substitute(text: &str, pairs: &[(&str, &str)]) -> String {
     pairs.iter().fold(text.to_owned(), |text, (old, new)| {
         assert!(text.contains(old), "no {old:?} in:\n{text}");
         text.replace(old, new)
     })
 }
 
-/// Every document of a file of YAML; tags such as `!Ref` are left out.
+/// Every document of a YAML file, without tags such as `!Ref`.
 fn yaml(file: &str) -> Vec<Value> {
     documents(&text(file))
 }
@@ -89,18 +89,18 @@ print(json.dumps([each for each in yaml.load_all(sys.argv[1], Loader) if each]))
     serde_json::from_str(&run(python.args(["-c", script, text]))).unwrap()
 }
 
-/// Whether all is well, as whoever asks sees it.
-async fn answers(address: SocketAddr, path: &str) {
+/// Asserts that a probe of this path succeeds.
+async fn assert_healthy(address: SocketAddr, path: &str) {
     assert_eq!(connect(address).await.get(path).await.unwrap().status, 200, "{path}");
 }
 
-/// Runs a program that must succeed; tells all that it said.
+/// Runs a program that must succeed; returns its output.
 fn run(command: &mut Command) -> String {
     let name = command.get_program().to_owned();
     let name = OsStr::to_string_lossy(&name).into_owned();
     let Output { status, stdout, stderr } =
         command.output().unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
-    let said = String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned();
-    assert!(status.success(), "{name} ended with {status}:\n{said}");
-    said
+    let output = String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned();
+    assert!(status.success(), "{name} exited with {status}:\n{output}");
+    output
 }

@@ -1,4 +1,4 @@
-//! What a callback costs, in instructions: the benchmark holds them to what is recorded in it.
+//! The instructions of a callback: the benchmark compares them with recorded numbers.
 
 use std::process::Command;
 
@@ -7,8 +7,8 @@ fn a_callback_takes_no_more_instructions_than_recorded() {
     let mut bench = Command::new(env!("CARGO"));
     bench.args(["bench", "--locked", "--bench", "callbacks", "--", "instructions"]);
     let output = bench.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
-    let [said, complaint] =
+    let [stdout, stderr] =
         [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-    eprintln!("{said}");
-    assert!(output.status.success(), "{said}{complaint}");
+    eprintln!("{stdout}");
+    assert!(output.status.success(), "{stdout}{stderr}");
 }

@@ -1,13 +1,13 @@
-// An API provider with apps of every kind: a certified OpenID provider whose clients know both
-// callbacks, the old one, the new one or none, and three that validate otherwise than they should.
+// An API provider with apps of every kind: a certified OpenID provider with clients that have both
+// callbacks registered, the old one, the new one or none, and three with an unusual validation.
 //
-// Arguments: the old and the new callback, and how many apps there are beside: `app-0`, `app-1` and
-// so on, of which the even know both callbacks and the odd the old one. It says `{"port"}`, and to `{"requests": true}` how
-// often the authorization endpoint was asked, by client and redirect URI.
+// Arguments: the old and the new callback, and the number of additional apps: `app-0`, `app-1` and so
+// on; the even ones have both callbacks registered, the odd ones the old one. Sends `{"port"}`, and
+// after `{"requests": true}` the number of authorization requests by client and redirect URI.
 
 import { createServer } from "node:http";
 import Provider from "oidc-provider";
-import { heard, listen, say } from "./lines.mjs";
+import { listen, onMessage, send } from "./lines.mjs";
 
 const [old, fresh, more = 0] = process.argv.slice(2);
 const elsewhere = "https://elsewhere.example/callback";
@@ -51,13 +51,13 @@ provider.Client.prototype.redirectUriAllowed = function (uri) {
   }
 };
 
-const asked = {};
+const requests = {};
 provider.use(async (context, next) => {
   const { client_id, redirect_uri } = context.query;
   if (context.path === "/auth" && client_id) {
     const key = `${client_id} ${redirect_uri}`;
-    asked[key] = (asked[key] ?? 0) + 1;
-    // As if it were looked at after the login only.
+    requests[key] = (requests[key] ?? 0) + 1;
+    // As if the redirect URI were validated only after the login.
     if (client_id === "after-login") {
       const query = new URLSearchParams(context.querystring);
       query.set("redirect_uri", old);
@@ -68,5 +68,5 @@ provider.use(async (context, next) => {
 });
 
 server.on("request", provider.callback());
-heard(() => say({ requests: asked }));
-say({ port });
+onMessage(() => send({ requests }));
+send({ port });

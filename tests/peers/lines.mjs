@@ -1,14 +1,14 @@
-// How a program of this folder talks with the test that started it: lines of JSON, out by `say`,
-// in by `heard`; the end of the input is the end of the program.
+// How a program of this directory communicates with the test that started it: `send` and `onMessage`
+// transfer lines of JSON; the program exits at the end of its input.
 
 import { createInterface } from "node:readline";
 
-export const say = (what) => process.stdout.write(`${JSON.stringify(what)}\n`);
+export const send = (what) => process.stdout.write(`${JSON.stringify(what)}\n`);
 
 const input = createInterface({ input: process.stdin });
 
-/** Hands each line to `handle`; `end` runs before the program goes. */
-export function heard(handle = () => {}, end = () => {}) {
+/** Passes each line to `handle`; runs `end` before the program exits. */
+export function onMessage(handle = () => {}, end = () => {}) {
   input.on("line", (line) => handle(JSON.parse(line)));
   input.on("close", async () => {
     await end();
@@ -16,7 +16,7 @@ export function heard(handle = () => {}, end = () => {}) {
   });
 }
 
-/** Listens on a port that the machine chooses; tells it. */
+/** Listens on a port that the system selects; resolves to it. */
 export const listen = (server) =>
   new Promise((resolve) => {
     server.listen(0, "127.0.0.1", () => resolve(server.address().port));

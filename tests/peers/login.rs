@@ -13,7 +13,7 @@ fn a_browser_login_ends_at_the_opener() {
     let (nango_origin, callback) = (world.nango_origin.clone(), world.callback.clone());
 
     let mut provider = Peer::node("provider.mjs", &[&callback]);
-    let provider_origin = format!("http://provider.localhost:{}", provider.hear()["port"]);
+    let provider_origin = format!("http://provider.localhost:{}", provider.receive()["port"]);
     world.save(&json!({
         "callback": callback,
         "templates": { "an-api": {
@@ -35,10 +35,10 @@ fn a_browser_login_ends_at_the_opener() {
     let mut person = world.person();
 
     for (mode, hop) in [("query", 308), ("form_post", 303)] {
-        person.tell(&json!({ "connect": format!(
+        person.send(&json!({ "connect": format!(
             "{nango_origin}/oauth/connect/an-api?public_key=a-public-key&authorization_params%5Bresponse_mode%5D={mode}"
         )}));
-        let told = person.hear();
+        let told = person.receive();
         assert_eq!(
             told["message"],
             json!({
@@ -50,12 +50,12 @@ fn a_browser_login_ends_at_the_opener() {
         assert_eq!(told["origin"], nango_origin);
 
         // Once, by GET, with the cookie of Nango's own host: a redirect, and no second visitor.
-        let arrived = world.nango.hear()["arrived"].clone();
+        let arrived = world.nango.receive()["arrived"].clone();
         assert_eq!(arrived["method"], "GET");
         assert_eq!(arrived["cookie"], true);
         let arrived = arrived["query"].as_str().unwrap();
         let parameters = pairs(arrived);
-        let sent = provider.hear()["sent"].clone();
+        let sent = provider.receive()["sent"].clone();
         match mode {
             "query" => assert_eq!(sent["query"], arrived),
             _ => assert_eq!(sent["fields"], json!(parameters)),

@@ -13,34 +13,34 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// A machine with a systemd of its own: the Debian that is here, seen through an overlay in memory,
-/// so that nothing of it changes. Its network is its own too, and so its ports are nobody else's.
-/// It dies when it is dropped, and when a test fails, its journal is shown.
+/// A container that boots systemd. Its root is this Debian below an overlay in memory, so nothing
+/// here changes; its own network namespace prevents port conflicts. Dropping it kills it; when a
+/// test fails, its journal is printed.
 pub(crate) struct Machine {
     nspawn: Child,
-    /// Its process 1, by the number that it has here.
+    /// The PID of its init process, on this machine.
     init: u32,
-    said: Arc<Lines>,
+    output: Arc<Lines>,
     _dir: TempDir,
 }
 
-/// What boots it; `$1` is an empty folder.
+/// The script that boots it; `$1` is an empty directory.
 const BOOT: &str = r#"
     ip link set lo up
-    # What systemd-nspawn leaves behind, it leaves here.
+    # systemd-nspawn leaves files here.
     mount -t tmpfs tmpfs /run
     mount -t tmpfs tmpfs "$1"
     mkdir "$1/upper" "$1/work" "$1/root"
     mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
     cd "$1/root"
-    # A machine that was never booted, and starts nothing that this one starts.
+    # A machine that was never booted and starts none of the services of this one.
     : >etc/machine-id
     rm -rf etc/systemd/system/*.wants var/log/journal usr/sbin/policy-rc.d
     exec systemd-nspawn --quiet --directory=. --register=no --keep-unit \
       --resolv-conf=off --timezone=off --boot -- systemd.unit=multi-user.target 2>&1
 "#;
 
-/// What was done, without what was asked.
+/// The journal without the log lines of requests.
 const JOURNAL: &str = r#"journalctl --no-pager | grep -v '"event":"request"' | tail -n 100"#;
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -52,17 +52,20 @@ impl Machine {
         let mut command = Command::new(program("unshare"));
         command.args(["--net", "--mount", "sh", "-euc", BOOT, "sh"]).arg(dir.path());
         command.env_clear().env("PATH", PATH);
-        // Both kinds of cgroups may be mounted here; it has the newer.
+        // Both versions of cgroups may be mounted here; it gets version 2.
         command.env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut nspawn = command.spawn().unwrap();
-        let said = Lines::of(nspawn.stdout.take().unwrap());
-        let mut machine = Self { nspawn, init: 0, said, _dir: dir };
+        let output = Lines::of(nspawn.stdout.take().unwrap());
+        let mut machine = Self { nspawn, init: 0, output, _dir: dir };
         let started = Instant::now();
         while !machine.is_up() {
             let ended = machine.nspawn.try_wait().unwrap();
-            let said = machine.said.text();
-            assert!(ended.is_none() && started.elapsed() < PATIENCE * 3, "no boot:\n{said}");
+            let output = machine.output.text();
+            assert!(
+                ended.is_none() && started.elapsed() < PATIENCE * 3,
+                "systemd did not boot:\n{output}"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
         machine
@@ -79,28 +82,28 @@ impl Machine {
         ["running\n", "degraded\n"].iter().any(|state| stdout == state.as_bytes())
     }
 
-    /// A file or folder of the machine.
-    fn place(&self, path: &str) -> PathBuf {
+    /// The path here of a file or directory of the machine.
+    fn path(&self, path: &str) -> PathBuf {
         assert!(path.starts_with('/'), "{path}");
         PathBuf::from(format!("/proc/{}/root{path}", self.init))
     }
 
     pub(crate) fn write(&self, path: &str, content: impl AsRef<[u8]>, mode: u32) {
-        let place = self.place(path);
-        fs::create_dir_all(place.parent().unwrap()).unwrap();
-        fs::write(&place, content).unwrap();
-        fs::set_permissions(&place, fs::Permissions::from_mode(mode)).unwrap();
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
     pub(crate) fn copy(&self, from: &Path, to: &str, mode: u32) {
         self.write(to, fs::read(from).unwrap(), mode);
     }
 
-    /// Runs a line of shell as root, which must succeed; tells what it said.
+    /// Runs a shell command as root, which must succeed; returns its output.
     pub(crate) fn run(&self, line: &str) -> String {
-        let (done, said) = self.try_run(line);
-        assert!(done, "{line}:\n{said}");
-        said
+        let (succeeded, output) = self.try_run(line);
+        assert!(succeeded, "{line}:\n{output}");
+        output
     }
 
     pub(crate) fn try_run(&self, line: &str) -> (bool, String) {
@@ -115,8 +118,8 @@ impl Machine {
         command
     }
 
-    /// Does something in its network, by a thread of its own.
-    pub(crate) fn in_its_network<T: Send + 'static>(
+    /// Runs a task in its network namespace, on a new thread.
+    pub(crate) fn run_in_network<T: Send + 'static>(
         &self,
         work: impl AsyncFnOnce() -> T + Send + 'static,
     ) -> JoinHandle<T> {
@@ -135,7 +138,7 @@ impl Drop for Machine {
             if std::thread::panicking() {
                 println!("{}", self.try_run(JOURNAL).1);
             }
-            // systemd-nspawn ends when it does, but not the other way round.
+            // Ending init ends systemd-nspawn, but not vice versa.
             let _ = kill_process(init, Signal::KILL);
         } else {
             let _ = self.nspawn.kill();

@@ -1,5 +1,5 @@
-//! The suite that drives the edge with programs of others: proxies in front, a provider, a
-//! browser, and load. `tests/peers/setup` installs them; one that is missing fails its test.
+//! Tests of the server with other programs: proxies, providers, browsers, and load generators.
+//! `tests/peers/setup` installs them; a missing program fails its test.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,12 +8,13 @@
     clippy::indexing_slicing,
     clippy::print_stderr,
     clippy::print_stdout,
-    reason = "a test that cannot go on says so by panicking"
+    reason = "a test fails by panicking"
 )]
 
-// Tests start in the order of the alphabet: the longest is first.
-mod a_busy_day;
+// Tests start in alphabetical order: the longest is first.
+mod a_soak_test;
 mod acme;
+mod ari;
 mod check;
 mod clock;
 mod conformance;
@@ -28,7 +29,6 @@ mod preflight;
 mod proxies;
 mod slow;
 #[path = "../edge/support/mod.rs"]
-#[expect(dead_code, unused_imports, reason = "the suites share a harness; each uses its part")]
+#[expect(dead_code, unused_imports, reason = "the suites share a harness; each uses a part of it")]
 mod support;
-mod windows;
 mod world;

@@ -12,38 +12,38 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Where this file is, and what `setup` installs beside it.
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers");
+/// The directory of this file, where `setup` installs programs.
+const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers");
 
-/// A running program of somebody else's. It has a folder of its own, dies when it is dropped, and
-/// when a test fails, what it said is shown.
+/// Another program, with its own directory. Dropping it kills it; when a test fails, its output is
+/// printed.
 ///
-/// In configurations `{dir}` stands for that folder and `{port:NAME}` for a port of the peer's,
-/// which [`Peer::address`] tells.
+/// In configurations `{dir}` is that directory and `{port:NAME}` a port of the peer, which
+/// [`Peer::address`] returns.
 pub(crate) struct Peer {
     name: String,
     child: Child,
     stdout: Arc<Lines>,
     stderr: Arc<Lines>,
-    heard: usize,
+    received: usize,
     ports: BTreeMap<String, Port>,
     _dir: TempDir,
 }
 
 impl Peer {
-    /// Starts nginx. The configuration begins at `http {` or `stream {`.
+    /// Starts nginx. The configuration starts with `http {` or `stream {`.
     pub(crate) fn nginx(configuration: &str) -> Self {
-        // The built-in places for temporary files belong to the machine's nginx.
-        let places = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        // The default directories for temporary files belong to the nginx of the machine.
+        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|what| format!("{what}_temp_path {{dir}}/{what};"))
             .join(" ");
-        let http = format!("http {{ access_log off; {places}");
+        let http = format!("http {{ access_log off; {temporary}");
         let configuration = format!(
             "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\nevents {{}}\n{}",
             configuration.replace("http {", &http)
         );
         Self::serve("nginx", "nginx.conf", &configuration, |command, file| {
-            // One process, so that none is left behind.
+            // One process, so that none remains after a kill.
             let main = "daemon off; master_process off; pid nginx.pid;";
             command.arg("-p").arg(file.parent().unwrap());
             command.args(["-e", "stderr", "-g", main, "-c"]).arg(file);
@@ -65,33 +65,33 @@ impl Peer {
         })
     }
 
-    /// Starts a Node program of this folder. It talks in lines of JSON ([`Peer::hear`],
-    /// [`Peer::tell`]), tells its own port, and ends when its input does.
+    /// Starts a Node program of this directory. It communicates in lines of JSON ([`Peer::receive`],
+    /// [`Peer::send`]), reports its own port, and exits at the end of its input.
     pub(crate) fn node(script: &str, arguments: &[&str]) -> Self {
         Self::node_in(TempDir::new().unwrap(), script, arguments)
     }
 
     fn node_in(dir: TempDir, script: &str, arguments: &[&str]) -> Self {
-        let folder = Path::new(FOLDER);
-        assert!(folder.join("node_modules").exists(), "{}", missing("node_modules"));
+        let directory = Path::new(DIRECTORY);
+        assert!(directory.join("node_modules").exists(), "{}", missing("node_modules"));
         let mut command = command("node", dir.path());
-        command.arg(folder.join(script)).args(arguments);
+        command.arg(directory.join(script)).args(arguments);
         Self::spawn(script, command, dir, BTreeMap::new())
     }
 
-    /// Starts a Node program of this folder that drives a Chromium of its own, and waits until that
-    /// is there.
+    /// Starts a Node program of this directory that drives its own Chromium, and waits until that has
+    /// started.
     pub(crate) fn browser(script: &str, arguments: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
         let own = [program("chromium"), dir.path().join("profile")];
         let own = own.map(|path| path.display().to_string());
         let all = [&[own[0].as_str(), &own[1]], arguments].concat();
         let mut browser = Self::node_in(dir, script, &all);
-        browser.hear();
+        browser.receive();
         browser
     }
 
-    /// Starts a program that talks as those of Node do.
+    /// Starts a program that communicates like those for Node.
     pub(crate) fn program(path: &str, arguments: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
         let mut command = command(path, dir.path());
@@ -106,22 +106,22 @@ impl Peer {
         configuration: &str,
         arguments: impl Fn(&mut Command, &Path),
     ) -> Self {
-        // None of these servers can be told "any port" and then say which it got.
+        // None of these servers can bind port 0 and report its port.
         let dir = TempDir::new().unwrap();
         let names = configuration.split("{port:").skip(1);
         let ports: BTreeMap<String, Port> =
-            names.map(|rest| (rest.split_once('}').unwrap().0.to_owned(), free())).collect();
+            names.map(|text| (text.split_once('}').unwrap().0.to_owned(), free())).collect();
         let mut text = configuration.replace("{dir}", &dir.path().display().to_string());
         for (of, port) in &ports {
             text = text.replace(&format!("{{port:{of}}}"), &port.port().to_string());
         }
         let file = dir.path().join(file);
-        // HAProxy refuses a last line without an end.
+        // HAProxy rejects a last line without a newline.
         fs::write(&file, text + "\n").unwrap();
         let mut command = command(name, dir.path());
         arguments(&mut command, &file);
         let mut peer = Self::spawn(name, command, dir, ports);
-        peer.wait_until_it_listens();
+        peer.wait_until_listening();
         peer
     }
 
@@ -139,49 +139,49 @@ impl Peer {
         };
         let stdout = Lines::of(child.stdout.take().unwrap());
         let stderr = Lines::of(child.stderr.take().unwrap());
-        Self { name: name.to_owned(), child, stdout, stderr, heard: 0, ports, _dir: dir }
+        Self { name: name.to_owned(), child, stdout, stderr, received: 0, ports, _dir: dir }
     }
 
     /// Waits until this process listens on its ports.
-    fn wait_until_it_listens(&mut self) {
+    fn wait_until_listening(&mut self) {
         let started = Instant::now();
         while !self.ports.values().all(|port| port.is_listened_on_by(self.child.id())) {
-            assert!(self.child.try_wait().unwrap().is_none(), "{} ended", self.name);
-            assert!(started.elapsed() < PATIENCE, "{} never listens", self.name);
+            assert!(self.child.try_wait().unwrap().is_none(), "{} exited", self.name);
+            assert!(started.elapsed() < PATIENCE, "{} does not listen", self.name);
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// Where it listens under this name of its configuration.
+    /// The address of the port with this name in its configuration.
     pub(crate) fn address(&self, name: &str) -> SocketAddr {
         *self.ports[name]
     }
 
-    /// Everything that it said.
+    /// Its complete output.
     pub(crate) fn log(&self) -> String {
         self.stdout.text() + &self.stderr.text()
     }
 
     /// Sends a line.
-    pub(crate) fn tell(&mut self, what: &Value) {
-        writeln!(self.child.stdin.as_mut().unwrap(), "{what}").unwrap();
+    pub(crate) fn send(&mut self, message: &Value) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{message}").unwrap();
     }
 
-    /// The next line of JSON that it says; libraries say other things beside.
-    pub(crate) fn hear(&mut self) -> Value {
+    /// The next line of JSON that it prints; libraries may print other lines.
+    pub(crate) fn receive(&mut self) -> Value {
         let started = Instant::now();
         loop {
             let text = self.stdout.text();
-            if let Some((line, _)) = text[self.heard..].split_once('\n') {
-                self.heard += line.len() + 1;
+            if let Some((line, _)) = text[self.received..].split_once('\n') {
+                self.received += line.len() + 1;
                 match serde_json::from_str(line) {
-                    Ok(said) => return said,
+                    Ok(message) => return message,
                     Err(_) => continue,
                 }
             }
             let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none(), "{} ended", self.name);
-            assert!(started.elapsed() < PATIENCE * 2, "{} says nothing", self.name);
+            assert!(ended.is_none(), "{} exited", self.name);
+            assert!(started.elapsed() < PATIENCE * 2, "{} prints nothing", self.name);
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -189,7 +189,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // A Node program has no port of ours; it ends with its input, and so does its browser.
+        // A Node program has none of these ports; it exits at the end of its input, with its browser.
         drop(self.child.stdin.take());
         let started = Instant::now();
         while self.ports.is_empty()
@@ -201,25 +201,25 @@ impl Drop for Peer {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- {} said:\n{}", self.name, self.log());
+            eprintln!("--- output of {}:\n{}", self.name, self.log());
         }
     }
 }
 
-/// The path of a script of this folder.
+/// The path of a script of this directory.
 pub(crate) fn script(name: &str) -> String {
-    format!("{FOLDER}/{name}")
+    format!("{DIRECTORY}/{name}")
 }
 
 /// The path of an installed program.
 pub(crate) fn program(name: &str) -> PathBuf {
     std::env::split_paths(&search_path())
-        .map(|folder| folder.join(name))
+        .map(|directory| directory.join(name))
         .find(|path| path.exists())
         .unwrap_or_else(|| panic!("{}", missing(name)))
 }
 
-/// What gives a program another clock.
+/// The library that gives a program another clock.
 pub(crate) fn libfaketime() -> PathBuf {
     let found = ["x86_64-linux-gnu", "aarch64-linux-gnu"]
         .map(|machine| format!("/usr/lib/{machine}/faketime/libfaketime.so.1"))
@@ -228,7 +228,7 @@ pub(crate) fn libfaketime() -> PathBuf {
     found.unwrap_or_else(|| panic!("{}", missing("libfaketime.so.1"))).into()
 }
 
-/// Runs a program to its end.
+/// Runs a program and waits for it.
 pub(crate) fn run(name: &str, dir: &Path, arguments: &[&str]) -> Output {
     match command(name, dir).args(arguments).stdin(Stdio::null()).output() {
         Err(error) if error.kind() == ErrorKind::NotFound => panic!("{}", missing(name)),
@@ -237,19 +237,18 @@ pub(crate) fn run(name: &str, dir: &Path, arguments: &[&str]) -> Output {
 }
 
 fn missing(what: &str) -> String {
-    format!("{what} is missing: run tests/peers/setup, which installs it")
+    format!("{what} is missing: run tests/peers/setup to install it")
 }
 
-/// A program with an environment of its own.
+/// A program with its own environment.
 fn command(name: &str, dir: &Path) -> Command {
     let mut command = Command::new(name);
     command.current_dir(dir).env_clear().env("HOME", dir).env("PATH", search_path());
     command
 }
 
-/// What `setup` put beside this file comes first. Servers live in `/usr/sbin`, which is not on
-/// everybody's path.
+/// The programs of `setup` come first. Servers are in `/usr/sbin`, which is not always in `PATH`.
 pub(crate) fn search_path() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
-    format!("{FOLDER}/.tools/bin:{path}:/usr/sbin:/usr/bin")
+    format!("{DIRECTORY}/.tools/bin:{path}:/usr/sbin:/usr/bin")
 }

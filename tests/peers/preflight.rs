@@ -24,9 +24,9 @@ const CLIENT_SECRET: &str = "canary-client-secret-90ab";
 impl World {
     /// How often Nango was asked what.
     fn requests(&mut self) -> BTreeMap<String, u64> {
-        self.nango.tell(&json!({ "requests": true }));
+        self.nango.send(&json!({ "requests": true }));
         loop {
-            let said = self.nango.hear();
+            let said = self.nango.receive();
             if let Some(requests) = said.get("requests") {
                 return serde_json::from_value(requests.clone()).unwrap();
             }
@@ -95,10 +95,10 @@ fn with_providers() -> (World, [(Peer, String); 2]) {
     let mut world = World::new();
     let (old, callback) = (world.old(), world.callback.clone());
     let mut kinds = Peer::node("kinds.mjs", &[&old, &callback]);
-    let first = format!("http://provider.localhost:{}", kinds.hear()["port"]);
+    let first = format!("http://provider.localhost:{}", kinds.receive()["port"]);
     let mut authlib =
         Peer::program("/usr/bin/python3", &[&script("authlib_server.py"), &old, &callback]);
-    let second = format!("http://authlib.localhost:{}", authlib.hear()["port"]);
+    let second = format!("http://authlib.localhost:{}", authlib.receive()["port"]);
     world.hosts.extend([first.clone(), second.clone()]);
     (world, [(kinds, first), (authlib, second)])
 }

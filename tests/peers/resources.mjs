@@ -1,5 +1,5 @@
-// Reads a list of Kubernetes resources of other projects' kinds, and tells what those kinds' schemas
-// do not allow, or do not know: node resources.mjs <LIST
+// Reads a list of Kubernetes resources of custom kinds, and reports what their schemas do not allow or
+// do not contain: node resources.mjs <LIST
 import { readFileSync } from 'node:fs'
 
 const packages = {
@@ -14,14 +14,13 @@ for (const resource of JSON.parse(readFileSync(0, 'utf8'))) {
     `@kubernetes-models/${packages[group]}/${group}/${version}`
   )
   const unread = new Set()
-  // Not by `new`, which would copy it, and so read it.
+  // `new` would copy the resource, and read all fields.
   Kind.prototype.validate.call(watched(resource, resource.kind, unread))
   if (unread.size > 0) throw new Error(`in no schema: ${[...unread].join(', ')}`)
   console.log(resource.kind)
 }
 
-// The schemas let pass what they do not know. But they look at everything that they do know: fields
-// that nobody has read in the end are in none.
+// The schemas accept unknown fields, but read all known ones: fields that were not read are unknown.
 function watched(value, path, unread) {
   if (value === null || typeof value !== 'object') return value
   const children = Array.isArray(value) ? [] : {}

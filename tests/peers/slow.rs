@@ -1,5 +1,5 @@
-//! slowhttptest in its modes: a polite client is served meanwhile, and each slow one is closed by
-//! the deadline of its stage.
+//! slowhttptest in its modes: a normal client is served meanwhile, and each slow connection is closed
+//! by the deadline of its stage.
 
 use crate::peer::run;
 use crate::support::{Bystander, Edge, until};
@@ -7,22 +7,22 @@ use crate::support::{Bystander, Edge, until};
 const SLOW: usize = 200;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow_heads_are_closed_and_others_served() {
-    are_closed("-H", "first_request").await;
+async fn slow_heads_time_out_and_other_clients_are_served() {
+    assert_time_out("-H", "first_request").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow_forms_are_closed_and_others_served() {
-    are_closed("-B", "body").await;
+async fn slow_forms_time_out_and_other_clients_are_served() {
+    assert_time_out("-B", "body").await;
 }
 
-/// What it does not take at once fits into the kernel's buffers, so that it is only idle.
+/// The rest of the response fits into the kernel's buffers, so the connection is only idle.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow_readers_are_closed_and_others_served() {
-    are_closed("-X", "idle").await;
+async fn slow_readers_time_out_and_other_clients_are_served() {
+    assert_time_out("-X", "idle").await;
 }
 
-async fn are_closed(mode: &'static str, stage: &str) {
+async fn assert_time_out(mode: &'static str, stage: &str) {
     let edge = Edge::plain(
         "
         limits.connections_per_address = 1000
@@ -42,11 +42,11 @@ async fn are_closed(mode: &'static str, stage: &str) {
             &[mode, "-c", &count, "-r", &count, "-i", "10", "-l", "6", "-u", &url],
         )
     });
-    let said = attack.await.unwrap();
-    let said = String::from_utf8_lossy(&said.stdout);
-    assert!(said.contains("YES"), "{said}");
+    let output = attack.await.unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(stdout.contains("YES"), "{stdout}");
     let series = format!("deadlines_total{{stage=\"{stage}\"}}");
-    #[expect(clippy::cast_precision_loss, reason = "two hundred fit")]
+    #[expect(clippy::cast_precision_loss, reason = "the number is small")]
     let most = SLOW as f64 * 0.9;
     until("all are closed", async || edge.metrics().await.get(&series) >= most).await;
     bystander.finish().await;

@@ -18,7 +18,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Self {
         let mut nango = Peer::node("nango/server.mjs", &[]);
-        let nango_origin = format!("http://nango.localhost:{}", nango.hear()["port"]);
+        let nango_origin = format!("http://nango.localhost:{}", nango.receive()["port"]);
         let (_, dir) = certified(&["edge.localhost"]);
         let settings = settings::tls(&format!(
             "
@@ -55,9 +55,9 @@ impl World {
 
     /// Saves settings at Nango.
     pub(crate) fn save(&mut self, settings: &Value) {
-        self.nango.tell(settings);
+        self.nango.send(settings);
         loop {
-            let said = self.nango.hear();
+            let said = self.nango.receive();
             if said == json!({ "settings": "saved" }) {
                 return;
             }

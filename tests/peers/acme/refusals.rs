@@ -3,7 +3,7 @@
 use super::{NAME, admin, lasting, next, redirects};
 use crate::pebble::{Options, Pebble};
 use crate::support::{Edge, free, until};
-use crate::windows::Windows;
+use crate::ari::AriProxy;
 
 #[tokio::test]
 async fn a_directory_that_is_down_is_waited_for_and_the_next_is_asked() {
@@ -93,8 +93,8 @@ async fn a_blocked_challenge_is_told_and_its_back_off_survives_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_is_respected_for_as_long_as_it_says_and_over_restarts() {
     let pebble = Pebble::start(Options::default()).await;
-    let limited = Windows::before(&pebble, true).await;
-    limited.refuse(5000);
+    let limited = AriProxy::start(&pebble, true).await;
+    limited.reject_orders(5000);
     let (_dir, state) = lasting();
     let more = format!("{state}\ndirectory = 'https://{}/dir'", limited.address);
     let settings = pebble.settings(&[NAME], &more);
@@ -106,9 +106,9 @@ async fn a_limit_is_respected_for_as_long_as_it_says_and_over_restarts() {
         })
         .await;
         let (_, log) = edge.stop();
-        assert!(log.contains("\"reason\":\"rate_limited\"") || limited.refused() == 1, "{log}");
+        assert!(log.contains("\"reason\":\"rate_limited\"") || limited.rejected_orders() == 1, "{log}");
     }
-    assert_eq!((limited.refused(), pebble.orders()), (1, 0));
+    assert_eq!((limited.rejected_orders(), pebble.orders()), (1, 0));
     // Another directory is not meant.
     let list = format!(
         "{state}\ndirectory = ['https://{}/dir', '{}']",
@@ -117,7 +117,7 @@ async fn a_limit_is_respected_for_as_long_as_it_says_and_over_restarts() {
     );
     let _edge = Edge::start(&pebble.settings(&[NAME], &list));
     redirects(&pebble, NAME).await;
-    assert_eq!((limited.refused(), pebble.orders()), (1, 1));
+    assert_eq!((limited.rejected_orders(), pebble.orders()), (1, 1));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use super::{NAME, in_time, lasting, next, redirects, shown};
 use crate::pebble::{Options, Pebble, handshake};
 use crate::peer::libfaketime;
 use crate::support::Edge;
-use crate::windows::Windows;
+use crate::ari::AriProxy;
 use rustix::process::Signal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -70,8 +70,8 @@ async fn a_renewal_under_load_fails_no_handshake() {
 async fn a_window_that_moves_is_followed_and_names_what_it_replaces() {
     for retry_after in [true, false] {
         let pebble = Pebble::start(Options::default()).await;
-        let windows = Windows::before(&pebble, retry_after).await;
-        windows.tell(1000, 2000);
+        let windows = AriProxy::start(&pebble, retry_after).await;
+        windows.set_window(1000, 2000);
         let (_dir, state) = lasting();
         let more = format!("{state}\ndirectory = 'https://{}/dir'", windows.address);
         let settings = pebble.settings(&[NAME], &more);
@@ -82,18 +82,18 @@ async fn a_window_that_moves_is_followed_and_names_what_it_replaces() {
         let first = shown(&client, &pebble, NAME).await;
         edge.stop();
         // The authority changes its mind: at once.
-        windows.tell(-2, -1);
+        windows.set_window(-2, -1);
         let edge = Edge::start(&settings);
         in_time("another certificate", async || shown(&client, &pebble, NAME).await != first).await;
         assert_eq!(pebble.orders(), 2);
-        let replaced = windows.replaced();
+        let replaced = windows.replaced_certificates();
         assert_eq!(replaced.len(), 1, "{replaced:?}");
         assert_eq!(replaced[0].split('.').count(), 2, "{replaced:?}");
         // It says the same of the new one. That is not believed for ever: the next is ordered
         // when an eighth of the lifetime is over, which is months here.
         in_time("the pause", async || {
             let now = jiff::Timestamp::now().as_second();
-            windows.asked() >= 3 && next(&edge).await > now + 100 * 24 * 3600
+            windows.window_requests() >= 3 && next(&edge).await > now + 100 * 24 * 3600
         })
         .await;
         assert_eq!(pebble.orders(), 2);

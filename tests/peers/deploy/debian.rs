@@ -2,7 +2,7 @@
 
 use super::image::static_program;
 use super::service::{Load, MAIN_PROCESS, is_refused, renew};
-use super::{place, run};
+use super::{deploy_path, run};
 use crate::machine::Machine;
 use crate::peer::search_path;
 use crate::support::Authority;
@@ -11,11 +11,11 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-/// The package is made of the static binary that the image is made of.
+/// The package contains the same static binary as the image.
 #[test]
-fn the_debian_package_is_installed_upgraded_and_leaves_nothing() {
+fn the_debian_package_installs_upgrades_and_purges_completely() {
     let binary = static_program();
-    let mut package = Command::new(place("debian/package"));
+    let mut package = Command::new(deploy_path("debian/package"));
     package.arg(binary).args(["--fast", "--quiet"]).env("PATH", search_path());
     let package = run(&mut package);
 
@@ -25,8 +25,8 @@ fn the_debian_package_is_installed_upgraded_and_leaves_nothing() {
     machine.run("dpkg --install /root/callback-edge.deb");
     assert!(!machine.try_run("systemctl is-active callback-edge.service").0);
     machine.run("callback-edge config check");
-    let brought = &files(&machine) - &before;
-    for place in [
+    let installed = &files(&machine) - &before;
+    for path in [
         "/usr/share/bash-completion/completions/callback-edge",
         "/usr/share/man/man1/callback-edge.1.gz",
         "/usr/share/man/man1/callback-edge-config-check.1.gz",
@@ -34,7 +34,7 @@ fn the_debian_package_is_installed_upgraded_and_leaves_nothing() {
         "/usr/share/doc/callback-edge/docs/checks.md",
         "/usr/share/doc/callback-edge/copyright",
     ] {
-        assert!(brought.contains(place), "{place} is not in {brought:?}");
+        assert!(installed.contains(path), "{path} is not in {installed:?}");
     }
 
     let authority = Arc::new(Authority::new());
@@ -46,9 +46,9 @@ fn the_debian_package_is_installed_upgraded_and_leaves_nothing() {
     machine.run("systemctl enable --now callback-edge.socket callback-edge.service");
     machine.run("callback-edge health --ready");
 
-    // An upgrade keeps the settings, runs the new program, and loses nobody.
+    // An upgrade keeps the configuration, runs the new binary, and loses no request.
     let load = Load::start(&machine, &authority);
-    load.goes_on();
+    load.wait_for_requests();
     let process = machine.run(MAIN_PROCESS);
     machine.run("dpkg --install /root/callback-edge.deb");
     assert_ne!(machine.run(MAIN_PROCESS), process);
@@ -60,7 +60,7 @@ fn the_debian_package_is_installed_upgraded_and_leaves_nothing() {
     assert_eq!(&files(&machine) - &before, BTreeSet::new());
 }
 
-/// All that a package may leave behind, without dpkg's own books.
+/// All files that a package could leave, without dpkg's database.
 fn files(machine: &Machine) -> BTreeSet<String> {
     let found = "find /etc /usr /var/lib /var/cache -xdev -not -path '/var/lib/dpkg/*'";
     machine.run(found).lines().map(ToOwned::to_owned).collect()

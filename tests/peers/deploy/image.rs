@@ -1,6 +1,6 @@
 //! The container image: the last stage of the Dockerfile as a root file system.
 
-use super::{PROJECT, place, run, text, yaml};
+use super::{PROJECT, deploy_path, run, text, yaml};
 use crate::peer::program;
 use crate::support::files_below;
 use std::collections::BTreeMap;
@@ -12,9 +12,9 @@ use std::process::Command;
 use tempfile::TempDir;
 
 #[test]
-fn hadolint_finds_nothing_in_the_dockerfile() {
-    let said = run(Command::new(program("hadolint")).arg(place("docker/Dockerfile")));
-    assert_eq!(said, "");
+fn hadolint_accepts_the_dockerfile() {
+    let output = run(Command::new(program("hadolint")).arg(deploy_path("docker/Dockerfile")));
+    assert_eq!(output, "");
     let images = text("docker/Dockerfile");
     for image in images.lines().filter_map(|line| line.strip_prefix("FROM ")) {
         let pinned = image.split_whitespace().next().unwrap();
@@ -22,32 +22,32 @@ fn hadolint_finds_nothing_in_the_dockerfile() {
     }
 }
 
-/// Runs in network and mounts of its own, so that the ports of the image are nobody else's; what
-/// is around the program is what a container engine puts there.
+/// Runs in its own network and mount namespaces, which prevent port conflicts, with the files that
+/// a container engine adds.
 #[test]
-fn the_image_runs_with_an_empty_root_as_nobody() {
+fn the_image_runs_unprivileged_with_an_empty_root() {
     let image = Image::of_the_final_stage();
-    // Whoever is in a container of this image finds nothing else.
+    // A container contains no other file.
     let files = files_below(&image.root);
     let names: Vec<_> = files.iter().map(|file| file.strip_prefix(&image.root).unwrap()).collect();
     assert_eq!(names, ["callback-edge", "etc/hosts", "etc/resolv.conf"].map(Path::new));
 
     let url = "http://127.0.0.1:8080/oauth/callback";
-    let said = image.run(&image.variables, &format!("inside check --no-follow {url}"));
-    assert!(said.contains("√ answers 308"), "{said}");
+    let output = image.run(&image.variables, &format!("inside check --no-follow {url}"));
+    assert!(output.contains("√ answers 308"), "{output}");
 }
 
 #[test]
-fn compose_runs_the_image_with_certificates_of_its_own() {
+fn compose_runs_the_image_with_its_own_certificates() {
     let image = Image::of_the_final_stage();
     let service = &yaml("docker/compose.yaml")[0]["services"]["callback-edge"];
     let mut variables = image.variables.clone();
     let own = service["environment"].as_object().unwrap().iter();
     variables.extend(own.map(|(key, value)| (key.clone(), value.as_str().unwrap().to_owned())));
-    // No network, no certificate: alive, and not ready.
+    // Without network there is no certificate: it is alive and not ready.
     image.run(&variables, "! inside health --ready");
     let state = "var/lib/callback-edge";
-    assert!(image.volume.join("acme").is_dir(), "the state folder was not written");
+    assert!(image.volume.join("acme").is_dir(), "the state directory was not written");
     assert_eq!(service["volumes"][0], format!("state:/{state}"));
     let ports = ["80:8080", "443:8443"];
     assert_eq!(service["ports"], serde_json::json!(ports));
@@ -59,11 +59,11 @@ fn compose_runs_the_image_with_certificates_of_its_own() {
     assert_eq!(service["cap_drop"][0], "ALL");
 }
 
-/// The final stage of the Dockerfile as a folder.
+/// The final stage of the Dockerfile as a directory.
 struct Image {
     _dir: TempDir,
     root: PathBuf,
-    /// What a fresh volume would be: owner and mode of the folder that it covers.
+    /// The volume, initially with the owner and mode of the directory that it covers.
     volume: PathBuf,
     user: String,
     variables: BTreeMap<String, String>,
@@ -76,10 +76,10 @@ impl Image {
         let (_, last) = stages();
         let dir = TempDir::new().unwrap();
         let root = dir.path().join("root");
-        // Others than root come in.
+        // Accessible to other users than root.
         fs::create_dir(&root).unwrap();
-        for folder in [dir.path(), &root] {
-            fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+        for path in [dir.path(), &root] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         }
         let mut image = Self {
             root,
@@ -104,10 +104,10 @@ impl Image {
                 "ENTRYPOINT" => image.command = words(rest),
                 "CMD" => image.command = format!("{} {}", image.command, words(rest)),
                 "" | "#" | "ARG" | "LABEL" | "EXPOSE" => {}
-                other => panic!("the test does not know `{other}`"),
+                other => panic!("the test does not support `{other}`"),
             }
         }
-        // What engines put into every container.
+        // Engines add these files to every container.
         fs::create_dir(image.root.join("etc")).unwrap();
         fs::write(image.root.join("etc/resolv.conf"), "nameserver 127.0.0.1\n").unwrap();
         fs::write(image.root.join("etc/hosts"), "127.0.0.1 localhost\n").unwrap();
@@ -142,8 +142,8 @@ impl Image {
         }
     }
 
-    /// Starts it with a root that is read-only but for the volume, waits for its health check,
-    /// does something, and ends it; all must go well. Tells what was said.
+    /// Starts it with a root that is read-only except for the volume, waits for its health check,
+    /// runs `then`, and stops it; all must succeed. Returns the output.
     fn run(&self, variables: &BTreeMap<String, String>, then: &str) -> String {
         assert!(self.user.split(':').all(|id| id.parse::<u32>().unwrap() > 0), "{}", self.user);
         let script = format!(
@@ -182,7 +182,7 @@ impl Image {
     }
 }
 
-/// The Dockerfile with an instruction a line: what builds the program, and what becomes the image.
+/// The Dockerfile with one instruction per line: the build stage and the final stage.
 fn stages() -> (String, String) {
     let dockerfile = text("docker/Dockerfile").replace("\\\n", " ");
     let (first, last) = dockerfile.split_once("FROM scratch").unwrap();
@@ -194,8 +194,8 @@ fn words(list: &str) -> String {
     serde_json::from_str::<Vec<String>>(list).unwrap().join(" ")
 }
 
-/// Builds the program as the first stage does, from what is copied into it and nothing else; not
-/// optimised, which would take minutes more and shows nothing else here.
+/// Builds the program as the first stage does, only from the files that are copied into it; without
+/// optimisation, which takes minutes and makes no difference here.
 pub(super) fn static_program() -> PathBuf {
     static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _one = ONE_AT_A_TIME.lock().unwrap();
@@ -215,7 +215,7 @@ pub(super) fn static_program() -> PathBuf {
             }
         }
     }
-    // What an earlier run was given, and this one is not.
+    // Files of an earlier run that this one does not copy.
     for file in files_below(&context).iter().filter(|file| !copied.contains(*file)) {
         fs::remove_file(file).unwrap();
     }
@@ -231,7 +231,7 @@ pub(super) fn static_program() -> PathBuf {
     target.join(host).join("debug/callback-edge")
 }
 
-/// Times decide what is built again.
+/// Cargo rebuilds files with a new modification time.
 fn copy_if_new(from: &Path, to: &Path) {
     let content = fs::read(from).unwrap();
     if fs::read(to).ok().as_ref() != Some(&content) {

@@ -1,6 +1,6 @@
-//! Manifests: what the overlays render, and pods with their settings.
+//! The rendered manifests, and pods with their configuration.
 
-use super::{NOBODY, PROJECT, answers, documents, place, run, swap, yaml};
+use super::{REFUSED, PROJECT, assert_healthy, documents, deploy_path, run, substitute, yaml};
 use crate::peer::program;
 use crate::support::{Edge, certified, command, files_below};
 use serde_json::Value;
@@ -8,14 +8,14 @@ use std::fs;
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
-/// The versions in support.
+/// The supported versions of Kubernetes.
 const KUBERNETES: [&str; 3] = ["1.35", "1.36", "1.37"];
 
-/// Kinds of other projects, which have schemas of their own.
-const OF_OTHERS: [&str; 4] = ["ServiceMonitor", "PrometheusRule", "HTTPRoute", "Certificate"];
+/// Kinds of other projects, which have their own schemas.
+const CUSTOM_KINDS: [&str; 4] = ["ServiceMonitor", "PrometheusRule", "HTTPRoute", "Certificate"];
 
 #[test]
-fn kubernetes_takes_what_the_overlays_render() {
+fn kubernetes_accepts_the_rendered_overlays() {
     for (overlay, kinds) in [
         ("overlays/gateway", (8, 3)),
         ("overlays/own-tls", (8, 3)),
@@ -23,62 +23,62 @@ fn kubernetes_takes_what_the_overlays_render() {
         ("preflight-now", (1, 0)),
     ] {
         let documents = rendered(overlay);
-        let (others, own): (Vec<_>, Vec<_>) = documents
+        let (custom, builtin): (Vec<_>, Vec<_>) = documents
             .into_iter()
-            .partition(|document| OF_OTHERS.contains(&document["kind"].as_str().unwrap()));
-        assert_eq!((own.len(), others.len()), kinds, "{overlay}");
+            .partition(|document| CUSTOM_KINDS.contains(&document["kind"].as_str().unwrap()));
+        assert_eq!((builtin.len(), custom.len()), kinds, "{overlay}");
         let dir = TempDir::new().unwrap();
-        for (number, document) in own.iter().enumerate() {
+        for (number, document) in builtin.iter().enumerate() {
             let file = dir.path().join(format!("{number}.yaml"));
             fs::write(file, document.to_string()).unwrap();
         }
         for version in KUBERNETES {
             let mut validate = Command::new(program("kubernetes-validate"));
             validate.args(["--strict", "--no-warn", "-k", version]);
-            let said = run(validate.args(files_below(dir.path())));
-            let passed = said.matches(&format!("against version {version}")).count();
-            assert_eq!(passed, own.len(), "{said}");
+            let output = run(validate.args(files_below(dir.path())));
+            let passed = output.matches(&format!("against version {version}")).count();
+            assert_eq!(passed, builtin.len(), "{output}");
         }
-        let list = dir.path().join("others.json");
-        fs::write(&list, Value::from(others).to_string()).unwrap();
+        let list = dir.path().join("custom.json");
+        fs::write(&list, Value::from(custom).to_string()).unwrap();
         let mut validate = Command::new(program("node"));
         validate.arg("tests/peers/resources.mjs").current_dir(PROJECT);
-        let said = run(validate.stdin(fs::File::open(list).unwrap()));
-        assert_eq!(said.lines().count(), kinds.1, "{said}");
+        let output = run(validate.stdin(fs::File::open(list).unwrap()));
+        assert_eq!(output.lines().count(), kinds.1, "{output}");
     }
 }
 
 #[tokio::test]
-async fn pods_start_with_the_settings_of_their_overlay() {
+async fn pods_start_with_the_configuration_of_their_overlay() {
     for overlay in ["overlays/gateway", "overlays/own-tls"] {
         let documents = rendered(overlay);
         let of = |kind: &str| documents.iter().find(|document| document["kind"] == kind).unwrap();
         let settings = of("ConfigMap")["data"]["config.toml"].as_str().unwrap();
         let pod = &of("Deployment")["spec"]["template"]["spec"];
         let container = &pod["containers"][0];
-        let mut ours = settings.replace("auth.example.com", "localhost");
+        let mut local = settings.replace("auth.example.com", "localhost");
         for port in container["ports"].as_array().unwrap() {
             let port = format!("\"0.0.0.0:{}\"", port["containerPort"]);
-            ours = swap(&ours, &[(&port, "\"127.0.0.1:0\"")]);
+            local = substitute(&local, &[(&port, "\"127.0.0.1:0\"")]);
         }
         let (_, dir) = certified(&["localhost"]);
         for (ending, file) in [("crt", "edge.pem"), ("key", "edge.key")] {
-            ours = ours.replace(&format!("/tls/tls.{ending}"), &format!("{{dir}}/{file}"));
+            local = local.replace(&format!("/tls/tls.{ending}"), &format!("{{dir}}/{file}"));
         }
-        let edge = Edge::start_in(dir, &ours, |_| {});
+        let edge = Edge::start_in(dir, &local, |_| {});
         for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
             let probe = &container[probe]["httpGet"];
             assert_eq!(probe["port"], "admin");
-            answers(edge.admin[0], probe["path"].as_str().unwrap()).await;
+            assert_healthy(edge.admin[0], probe["path"].as_str().unwrap()).await;
         }
-        // The whole drain has its time.
+        // The grace period covers the complete drain.
         let seconds = |key: &str| -> u64 {
             let (_, rest) = settings.split_once(&format!("\n{key} = \"")).unwrap();
             rest.split_once("s\"").unwrap().0.parse().unwrap()
         };
         let allowed = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
         assert!(allowed > seconds("delay") + seconds("grace"), "{overlay}");
-        // By word of the standard "restricted".
+        // The Pod Security Standard "restricted".
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
         assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
         assert_eq!(container["securityContext"]["allowPrivilegeEscalation"], false);
@@ -87,15 +87,16 @@ async fn pods_start_with_the_settings_of_their_overlay() {
     }
 }
 
-/// With nobody for Nango it cannot pass; it is understood, and reads its key where it is mounted.
+/// Nango refuses connections, so the preflight cannot pass; it accepts the arguments and reads the
+/// mounted key.
 #[test]
-fn the_jobs_ask_what_preflight_understands() {
+fn the_jobs_pass_arguments_that_preflight_accepts() {
     let mut pods = [
         rendered("preflight")[0]["spec"]["jobTemplate"]["spec"]["template"].take(),
         rendered("preflight-now")[0]["spec"]["template"].take(),
     ];
     for pod in &pods {
-        // No Service takes it for an edge.
+        // The Service must not select the pod of a job.
         let edge = &rendered("overlays/gateway");
         let service = edge.iter().find(|document| document["kind"] == "Service").unwrap();
         let name = "app.kubernetes.io/name";
@@ -111,12 +112,12 @@ fn the_jobs_ask_what_preflight_understands() {
             word.replace(mount, &dir.path().display().to_string())
         });
         let mut preflight = command(dir.path());
-        preflight.args(arguments).env("CALLBACK_EDGE_NANGO__URL", NOBODY);
+        preflight.args(arguments).env("CALLBACK_EDGE_NANGO__URL", REFUSED);
         let Output { status, stdout, stderr } = preflight.output().unwrap();
-        let said = String::from_utf8([stdout, stderr].concat()).unwrap();
-        assert!(matches!(status.code(), Some(1..=3)) && said.contains("nango.key"), "{said}");
+        let output = String::from_utf8([stdout, stderr].concat()).unwrap();
+        assert!(matches!(status.code(), Some(1..=3)) && output.contains("nango.key"), "{output}");
     }
-    // But for that, both are one.
+    // Except for their arguments, both are identical.
     let [daily, now] = &mut pods;
     for pod in [&mut *daily, &mut *now] {
         pod["spec"]["containers"][0]["args"].take();
@@ -125,6 +126,6 @@ fn the_jobs_ask_what_preflight_understands() {
 }
 
 fn rendered(overlay: &str) -> Vec<Value> {
-    let overlay = place("kubernetes").join(overlay);
+    let overlay = deploy_path("kubernetes").join(overlay);
     documents(&run(Command::new(program("kubectl")).arg("kustomize").arg(overlay)))
 }

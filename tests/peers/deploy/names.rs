@@ -1,4 +1,4 @@
-//! How the static binary resolves names, in network and mounts of its own.
+//! How the static binary resolves names, in its own network and mount namespaces.
 
 use super::image::static_program;
 use super::run;
@@ -9,12 +9,12 @@ use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
 
-/// An NSS module that ends the process which loads it.
+/// An NSS module that aborts the process which loads it.
 const MODULE: &str = "
     #include <stdlib.h>
     __attribute__((constructor)) static void loaded(void) { abort(); }";
 
-/// What the standard library does to resolve a name.
+/// The standard library resolves a name like this.
 const CONTROL: &str = "
     #include <netdb.h>
     int main(void) {
@@ -25,7 +25,7 @@ const CONTROL: &str = "
 const SCRIPT: &str = r#"
     ip link set lo up
     for file in nsswitch.conf resolv.conf hosts; do mount --bind "$DIR/$file" "/etc/$file"; done
-    # Where a static glibc finds NSS modules.
+    # Where a static glibc searches NSS modules.
     export LD_LIBRARY_PATH="$DIR"
     status=0
     "$DIR/control" || status=$?

@@ -1,7 +1,7 @@
-//! Platforms and balancers that end TLS: an edge with their variables, asked what they ask.
+//! Platforms and load balancers that terminate TLS: a server with their variables passes their probes.
 
 use super::proxies::edge_behind_http;
-use super::{PROJECT, answers, place, text, yaml};
+use super::{PROJECT, assert_healthy, deploy_path, text, yaml};
 use crate::support::{Edge, connect};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 #[tokio::test]
-async fn what_fly_starts_answers_as_it_asks() {
+async fn the_server_on_fly_passes_its_probes() {
     let fly: toml_edit::DocumentMut = text("proxies/fly.toml").parse().unwrap();
     let variables = fly["env"].as_table().unwrap().iter();
     let variables =
@@ -21,36 +21,36 @@ async fn what_fly_starts_answers_as_it_asks() {
         Some(&port(&fly["checks"]["ready"]["port"])),
     );
     for path in [&fly["checks"]["ready"]["path"], &fly["metrics"]["path"]] {
-        answers(edge.admin[0], path.as_str().unwrap()).await;
+        assert_healthy(edge.admin[0], path.as_str().unwrap()).await;
     }
     let dockerfile = fly["build"]["dockerfile"].as_str().unwrap();
-    assert!(place("proxies").join(dockerfile).exists());
+    assert!(deploy_path("proxies").join(dockerfile).exists());
 }
 
 #[tokio::test]
-async fn what_cloud_run_starts_answers_as_it_asks() {
+async fn the_server_on_cloud_run_passes_its_probes() {
     let service = &yaml("proxies/cloud-run.yaml")[0];
     let container = &service["spec"]["template"]["spec"]["containers"][0];
     let port = container["ports"][0]["containerPort"].to_string();
     let edge = platform(variables(&container["env"], "name"), &port, None);
     for probe in ["startupProbe", "livenessProbe"] {
         assert_eq!(container[probe]["httpGet"]["port"].to_string(), port);
-        answers(edge.http[0], container[probe]["httpGet"]["path"].as_str().unwrap()).await;
+        assert_healthy(edge.http[0], container[probe]["httpGet"]["path"].as_str().unwrap()).await;
     }
 }
 
 #[tokio::test]
-async fn what_render_starts_answers_as_it_asks() {
+async fn the_server_on_render_passes_its_probes() {
     let service = &yaml("proxies/render.yaml")[0]["services"][0];
     let mut variables = variables(&service["envVars"], "key");
     let port = variables.remove("PORT").unwrap();
     let edge = platform(variables, &port, None);
-    answers(edge.http[0], service["healthCheckPath"].as_str().unwrap()).await;
+    assert_healthy(edge.http[0], service["healthCheckPath"].as_str().unwrap()).await;
     assert!(Path::new(PROJECT).join(service["dockerfilePath"].as_str().unwrap()).exists());
 }
 
 #[tokio::test]
-async fn balancers_ask_what_the_edge_answers() {
+async fn load_balancers_probe_existing_endpoints() {
     let aws = &yaml("proxies/aws.yaml")[0]["Resources"];
     let edge = edge_behind_http();
     for (targets, settings, port) in [
@@ -63,18 +63,18 @@ async fn balancers_ask_what_the_edge_answers() {
         assert!(settings.contains(port), "{targets}");
         let health = of["HealthCheckPort"].as_str().unwrap();
         assert!(settings.contains(&format!("admin = \"127.0.0.1:{health}\"")), "{targets}");
-        answers(edge.admin[0], of["HealthCheckPath"].as_str().unwrap()).await;
+        assert_healthy(edge.admin[0], of["HealthCheckPath"].as_str().unwrap()).await;
     }
     let traefik = &yaml("proxies/traefik.yaml")[0]["http"];
     let balancer = &traefik["services"]["callback-edge"]["loadBalancer"];
     assert_eq!(balancer["servers"][0]["url"], "http://127.0.0.1:8080");
-    // On the public listener only without an admin one.
-    let alone = Edge::start("listen.http = '127.0.0.1:0'");
-    answers(alone.http[0], balancer["healthCheck"]["path"].as_str().unwrap()).await;
+    // The public listener has health endpoints only if there is no admin listener.
+    let without_admin = Edge::start("listen.http = '127.0.0.1:0'");
+    assert_healthy(without_admin.http[0], balancer["healthCheck"]["path"].as_str().unwrap()).await;
 }
 
 #[tokio::test]
-async fn rules_by_path_name_the_paths_that_redirect() {
+async fn rules_by_path_match_the_paths_that_redirect() {
     let edge = Edge::start("listen.http = '127.0.0.1:0'");
     let cloudflare: Value = serde_json::from_str(&text("proxies/cloudflare.json")).unwrap();
     let expressions = cloudflare["rules"].as_array().unwrap().iter();
@@ -90,7 +90,7 @@ async fn rules_by_path_name_the_paths_that_redirect() {
     }
 }
 
-/// An edge with the variables of a platform; all of its listeners on loopback, on any port.
+/// A server with the variables of a platform; its listeners are on loopback, on any port.
 fn platform(variables: BTreeMap<String, String>, port: &str, admin: Option<&str>) -> Edge {
     let on = |key: &str, port: &str| {
         let address = &variables[&format!("CALLBACK_EDGE_LISTEN__{key}")];

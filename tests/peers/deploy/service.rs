@@ -1,4 +1,4 @@
-//! The service on a machine that was booted for it, and clients that never stop asking.
+//! The service on a booted machine, and clients that send requests continuously.
 
 use crate::machine::Machine;
 use crate::support::{Authority, Http1, PATIENCE, Reply, connect_tls};
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-/// A new certificate at the place where whoever obtains them puts them; root's alone.
+/// Writes a new certificate where an ACME client writes it, readable only by root.
 pub(super) fn renew(machine: &Machine, authority: &Authority) {
     let dir = TempDir::new().unwrap();
     let (certificate, key) = authority.write(dir.path(), "edge", &["auth.example.com"]);
@@ -22,9 +22,9 @@ pub(super) fn renew(machine: &Machine, authority: &Authority) {
 pub(super) const MAIN_PROCESS: &str =
     "systemctl show --property MainPID --value callback-edge.service";
 
-const OF_THE_UNITS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 443);
+const HTTPS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 443);
 
-/// Clients that ask over and over, two on connections that they keep, two on new ones.
+/// Clients that send requests continuously: two on persistent connections, two on new ones.
 pub(super) struct Load {
     clients: Vec<JoinHandle<()>>,
     counts: Arc<Counts>,
@@ -33,32 +33,32 @@ pub(super) struct Load {
 #[derive(Default)]
 struct Counts {
     stop: AtomicBool,
-    answered: AtomicUsize,
+    responses: AtomicUsize,
 }
 
 impl Load {
     pub(super) fn start(machine: &Machine, authority: &Arc<Authority>) -> Self {
         let counts = Arc::<Counts>::default();
-        let clients = [true, true, false, false].map(|keeps| {
+        let clients = [true, true, false, false].map(|persistent| {
             let (authority, counts) = (Arc::clone(authority), Arc::clone(&counts));
-            machine.in_its_network(async move || counts.keep_asking(&authority, keeps).await)
+            machine.run_in_network(async move || counts.send_requests(&authority, persistent).await)
         });
         Self { clients: clients.into(), counts }
     }
 
-    /// Waits until some more were answered.
-    pub(super) fn goes_on(&self) {
-        let answered = || self.counts.answered.load(Relaxed);
-        let (waits, before) = (Instant::now(), answered());
-        while answered() < before + 200 {
-            assert!(waits.elapsed() < PATIENCE, "nobody is answered any more");
+    /// Waits for 200 more responses.
+    pub(super) fn wait_for_requests(&self) {
+        let responses = || self.counts.responses.load(Relaxed);
+        let (started, before) = (Instant::now(), responses());
+        while responses() < before + 200 {
+            assert!(started.elapsed() < PATIENCE, "no more responses");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// Panics unless every request was answered.
+    /// Panics unless every request had a response.
     pub(super) fn finish(self) {
-        self.goes_on();
+        self.wait_for_requests();
         self.counts.stop.store(true, Relaxed);
         for client in self.clients {
             client.join().unwrap();
@@ -67,15 +67,15 @@ impl Load {
 }
 
 impl Counts {
-    async fn keep_asking(&self, authority: &Authority, keeps: bool) {
+    async fn send_requests(&self, authority: &Authority, persistent: bool) {
         while !self.stop.load(Relaxed) {
-            let tls = connect_tls(authority, OF_THE_UNITS, "auth.example.com", &[]).await.unwrap();
+            let tls = connect_tls(authority, HTTPS, "auth.example.com", &[]).await.unwrap();
             let mut client = Http1::new(tls);
             loop {
                 let reply = callback(&mut client).await;
-                self.answered.fetch_add(1, Relaxed);
+                self.responses.fetch_add(1, Relaxed);
                 let last = reply.text("connection") == "close";
-                if last || !keeps || self.stop.load(Relaxed) {
+                if last || !persistent || self.stop.load(Relaxed) {
                     break;
                 }
             }
@@ -91,19 +91,19 @@ async fn callback<S: AsyncRead + AsyncWrite + Unpin>(client: &mut Http1<S>) -> R
     reply
 }
 
-/// The certificate that is served, and where a callback leads.
-pub(super) fn look(machine: &Machine, authority: &Arc<Authority>) -> (Vec<u8>, String) {
+/// The served certificate, and the `Location` of a callback.
+pub(super) fn served(machine: &Machine, authority: &Arc<Authority>) -> (Vec<u8>, String) {
     let authority = Arc::clone(authority);
-    let look = machine.in_its_network(async move || {
-        let stream = connect_tls(&authority, OF_THE_UNITS, "auth.example.com", &[]).await.unwrap();
+    let task = machine.run_in_network(async move || {
+        let stream = connect_tls(&authority, HTTPS, "auth.example.com", &[]).await.unwrap();
         let certificate = stream.get_ref().1.peer_certificates().unwrap()[0].to_vec();
         (certificate, callback(&mut Http1::new(stream)).await.location())
     });
-    look.join().unwrap()
+    task.join().unwrap()
 }
 
-/// Whether nobody listens any more.
+/// Whether connections are refused.
 pub(super) fn is_refused(machine: &Machine) -> bool {
-    let refused = async || TcpStream::connect(OF_THE_UNITS).await.is_err();
-    machine.in_its_network(refused).join().unwrap()
+    let refused = async || TcpStream::connect(HTTPS).await.is_err();
+    machine.run_in_network(refused).join().unwrap()
 }

@@ -1,53 +1,52 @@
-//! The steps of the README, followed on a fresh machine.
+//! The steps of the README, executed on a fresh machine.
 
 use super::image::static_program;
 use super::service::renew;
-use super::{PROJECT, place, text};
+use super::{PROJECT, deploy_path, text};
 use crate::machine::Machine;
 use crate::support::{Authority, files_below};
 
 #[test]
-fn whoever_follows_the_readme_with_systemd_passes_the_check() {
-    let new = Newcomer::with_the_project();
+fn the_steps_with_systemd_lead_to_a_passing_check() {
+    let fresh = Fresh::with_the_project();
     let authority = Authority::new();
-    renew(&new.machine, &authority);
+    renew(&fresh.machine, &authority);
     let mut steps = steps("## With systemd");
-    // With a certificate of one's own: nobody is there to order one from.
+    // With a certificate from files: there is no CA.
     let other =
         commands(section("## With systemd").split_once("With your own certificate").unwrap().1);
     steps[2] = vec![other[0].clone()];
     steps[4] = vec![other[1].clone()];
-    new.follow(&steps, &authority);
+    fresh.follow(&steps, &authority);
 }
 
 #[test]
-fn whoever_follows_the_readme_behind_nginx_passes_the_check() {
-    let new = Newcomer::with_the_project();
+fn the_steps_behind_nginx_lead_to_a_passing_check() {
+    let fresh = Fresh::with_the_project();
     let authority = Authority::new();
-    renew(&new.machine, &authority);
-    new.machine.run("cp /etc/callback-edge/fullchain.pem /etc/nginx/auth.example.com.pem");
-    new.machine.run("cp /etc/callback-edge/privkey.pem /etc/nginx/auth.example.com.key");
-    new.follow(&steps("## Behind nginx"), &authority);
+    renew(&fresh.machine, &authority);
+    fresh.machine.run("cp /etc/callback-edge/fullchain.pem /etc/nginx/auth.example.com.pem");
+    fresh.machine.run("cp /etc/callback-edge/privkey.pem /etc/nginx/auth.example.com.key");
+    fresh.follow(&steps("## Behind nginx"), &authority);
 }
 
 #[test]
-fn whoever_follows_the_readme_without_an_engine_passes_the_check() {
-    let new = Newcomer::with_the_project();
-    new.follow(&steps("### Without a container engine"), &Authority::new());
+fn the_steps_without_a_container_engine_lead_to_a_passing_check() {
+    let fresh = Fresh::with_the_project();
+    fresh.follow(&steps("### Without a container engine"), &Authority::new());
 }
 
-/// Somebody with a fresh machine, the project, and its static binary; what is theirs, a domain and
-/// a certificate, is there.
-struct Newcomer {
+/// A fresh machine with the project, its static binary, a domain and a certificate.
+struct Fresh {
     machine: Machine,
 }
 
-impl Newcomer {
+impl Fresh {
     fn with_the_project() -> Self {
         let binary = static_program();
         let machine = Machine::boot();
         machine.copy(&binary, &format!("/root/project/{STATIC}"), 0o755);
-        for file in files_below(&place("")) {
+        for file in files_below(&deploy_path("")) {
             let name = file.strip_prefix(PROJECT).unwrap().display();
             machine.copy(&file, &format!("/root/project/{name}"), 0o644);
         }
@@ -55,13 +54,13 @@ impl Newcomer {
         Self { machine }
     }
 
-    /// Does what the steps say; the last is a check.
+    /// Executes the steps; the last is a check.
     fn follow(&self, steps: &[Vec<String>], authority: &Authority) {
         assert!(steps.len() < 10, "too many steps");
         self.machine.write("/root/ca.pem", authority.pem(), 0o644);
         let (check, before) = steps.split_last().unwrap();
         for command in before.iter().flatten() {
-            // What stays in the background would keep the test listening to it.
+            // A process in the background must not keep the pipe of the test open.
             let command = match command.strip_suffix(" &") {
                 Some(command) => format!("{command} >/dev/null 2>&1 &"),
                 None => command.clone(),
@@ -70,7 +69,7 @@ impl Newcomer {
         }
         let [check] = &check[..] else { panic!("{check:?}") };
         assert!(check.contains("callback-edge check http"), "{check}");
-        // Nango is not there, and the authority is nobody's.
+        // There is no Nango, and the CA is one of the test.
         let check = check.replace(" check ", " check --no-follow --wait 20s --ca /root/ca.pem ");
         self.machine.run(&format!("cd /root/project; {check}"));
     }
@@ -100,7 +99,7 @@ fn steps(title: &str) -> Vec<Vec<String>> {
     steps.iter().map(|step| commands(step)).collect()
 }
 
-/// What stands in backticks and begins as a command does.
+/// The texts in backticks that are commands.
 fn commands(text: &str) -> Vec<String> {
     let programs =
         ["install", "callback-edge", "root/callback-edge", "systemctl", "nginx", "chroot"];

@@ -1,7 +1,7 @@
-//! The units, read by systemd and run by one that is booted.
+//! The units, verified by systemd and run by a booted systemd.
 
-use super::service::{Load, MAIN_PROCESS, is_refused, look, renew};
-use super::{run, swap, text};
+use super::service::{Load, MAIN_PROCESS, is_refused, renew, served};
+use super::{run, substitute, text};
 use crate::machine::Machine;
 use crate::peer::program;
 use crate::support::process::PROGRAM;
@@ -14,21 +14,21 @@ use std::sync::Arc;
 use std::time::Instant;
 use tempfile::TempDir;
 
-/// The most that `systemd-analyze security` may find, in tenths.
+/// The maximum exposure for `systemd-analyze security`, in tenths.
 const EXPOSURE: &str = "15";
 
 #[test]
-fn systemd_takes_the_units_without_a_word() {
+fn systemd_verifies_the_units_without_warnings() {
     let dir = units();
     let tool = program("systemd-analyze");
     for unit in ["callback-edge.service", "callback-edge.socket"] {
-        let said = run(Command::new(&tool).arg("verify").arg(dir.path().join(unit)));
-        assert_eq!(said, "", "{unit}");
+        let output = run(Command::new(&tool).arg("verify").arg(dir.path().join(unit)));
+        assert_eq!(output, "", "{unit}");
     }
 }
 
 #[test]
-fn systemd_finds_little_exposed() {
+fn the_service_has_a_low_exposure() {
     let dir = units();
     let mut analyze = Command::new(program("systemd-analyze"));
     analyze
@@ -38,10 +38,10 @@ fn systemd_finds_little_exposed() {
 }
 
 #[test]
-fn settings_and_sockets_of_systemd_name_the_same_addresses() {
+fn configuration_and_socket_unit_have_the_same_addresses() {
     let sockets: BTreeSet<String> = lines_of("systemd/callback-edge.socket", "ListenStream=");
     for file in ["systemd/config.toml", "systemd/keys.toml"] {
-        let settings = swap(&text(file), &[]).parse::<toml_edit::DocumentMut>().unwrap();
+        let settings = substitute(&text(file), &[]).parse::<toml_edit::DocumentMut>().unwrap();
         let listen = |key: &str| {
             let list = settings["listen"][key].as_array().unwrap().iter();
             list.map(|address| address.as_str().unwrap().to_owned()).collect::<Vec<_>>()
@@ -50,9 +50,9 @@ fn settings_and_sockets_of_systemd_name_the_same_addresses() {
             [listen("http"), listen("https")].concat().into_iter().collect();
         assert_eq!(named, sockets, "{file}");
     }
-    // The credentials by the names under which the settings look for them.
-    let shown = lines_of("systemd/keys.conf", "LoadCredential=");
-    for credential in shown {
+    // The names of the credentials are those of the configuration.
+    let credentials = lines_of("systemd/keys.conf", "LoadCredential=");
+    for credential in credentials {
         let (name, source) = credential.split_once(':').unwrap();
         assert!(text("systemd/keys.toml").contains(&format!("/callback-edge.service/{name}\"")));
         assert!(source.starts_with("/etc/callback-edge/"));
@@ -60,19 +60,19 @@ fn settings_and_sockets_of_systemd_name_the_same_addresses() {
 }
 
 #[test]
-fn the_service_allows_more_time_than_the_edge_takes() {
+fn the_stop_timeout_exceeds_the_grace_period() {
     let stop = &lines_of("systemd/callback-edge.service", "TimeoutStopSec=");
     let stop: u64 = stop.first().unwrap().parse().unwrap();
     let dir = TempDir::new().unwrap();
     let shown = run(command(dir.path()).args(["config", "show"]));
-    assert!(shown.contains("30s"), "the default of `shutdown.grace` is another now:\n{shown}");
+    assert!(shown.contains("30s"), "the default of `shutdown.grace` has changed:\n{shown}");
     assert!(stop > 30);
 }
 
-/// From the units being installed to the socket being closed, under a systemd that is booted for it;
-/// the clients never stop asking.
+/// From the installation of the units to the end of the socket, with clients that send requests
+/// continuously.
 #[test]
-fn a_booted_systemd_starts_reloads_and_restarts_it_and_nobody_is_lost() {
+fn systemd_starts_reloads_and_restarts_the_service_without_a_lost_request() {
     let machine = Machine::boot();
     machine.copy(Path::new(PROGRAM), "/usr/local/bin/callback-edge", 0o755);
     for unit in ["callback-edge.service", "callback-edge.socket"] {
@@ -83,12 +83,12 @@ fn a_booted_systemd_starts_reloads_and_restarts_it_and_nobody_is_lost() {
     machine.run("systemctl daemon-reload");
     machine.run("systemctl enable --now callback-edge.socket callback-edge.service");
     assert_eq!(machine.run("systemctl is-active callback-edge.service"), "active\n");
-    // There is nobody to ask for a certificate: alive, and not ready.
+    // There is no CA: it is alive and not ready.
     let health = "callback-edge -c /etc/callback-edge/config.toml health";
     machine.run(health);
     assert!(!machine.try_run(&format!("{health} --ready")).0);
 
-    // What cannot be used is told at once, and changes nothing.
+    // A reload of an invalid configuration fails and changes nothing.
     machine.write("/etc/callback-edge/config.toml", "nonsense = 1", 0o644);
     assert!(!machine.try_run("systemctl reload callback-edge.service").0);
     assert_eq!(machine.run("systemctl is-active callback-edge.service"), "active\n");
@@ -109,41 +109,40 @@ fn a_booted_systemd_starts_reloads_and_restarts_it_and_nobody_is_lost() {
     let other = "[nango]\nurl = \"https://nango.example.com\"\n";
     machine.write("/etc/callback-edge/config.toml", format!("{settings}{other}"), 0o644);
     machine.run("systemctl reload callback-edge.service");
-    let leads = |to: &str| look(&machine, &authority).1.starts_with(to);
-    let waits = Instant::now();
+    let leads = |to: &str| served(&machine, &authority).1.starts_with(to);
+    let started = Instant::now();
     while !leads("https://nango.example.com/") {
-        assert!(waits.elapsed() < PATIENCE, "the reload changed nothing");
+        assert!(started.elapsed() < PATIENCE, "the reload changed nothing");
     }
     machine.write("/etc/callback-edge/config.toml", &settings, 0o644);
 
-    let mut served = look(&machine, &authority).0;
+    let mut certificate = served(&machine, &authority).0;
     for _ in 0..5 {
-        load.goes_on();
+        load.wait_for_requests();
         renew(&machine, &authority);
         let process = machine.run(MAIN_PROCESS);
         machine.run("systemctl restart callback-edge.service");
         assert_ne!(machine.run(MAIN_PROCESS), process);
-        let now = look(&machine, &authority).0;
-        assert_ne!(now, served, "the certificate is the one of before");
-        served = now;
+        let new = served(&machine, &authority).0;
+        assert_ne!(new, certificate, "still the previous certificate");
+        certificate = new;
     }
     load.finish();
 
-    // After a crash, who comes too early waits; and a connection starts what was stopped.
+    // After a crash, connections wait for the restart; a connection starts a stopped service.
     machine.run("systemctl kill --signal=KILL callback-edge.service");
-    look(&machine, &authority);
+    served(&machine, &authority);
     machine.run("systemctl stop callback-edge.service");
-    look(&machine, &authority);
+    served(&machine, &authority);
     machine.run("systemctl stop callback-edge.socket callback-edge.service");
     assert!(is_refused(&machine));
 }
 
-/// The units in a folder, with the built program in the place of the installed one; the drop-in is
-/// part of them.
+/// A directory with the units and the drop-in, with the path of the built program.
 fn units() -> TempDir {
     let dir = TempDir::new().unwrap();
     let service = text("systemd/callback-edge.service");
-    let service = swap(&service, &[("=callback-edge ", &format!("={PROGRAM} "))]);
+    let service = substitute(&service, &[("=callback-edge ", &format!("={PROGRAM} "))]);
     fs::write(dir.path().join("callback-edge.service"), service).unwrap();
     let socket = text("systemd/callback-edge.socket");
     fs::write(dir.path().join("callback-edge.socket"), socket).unwrap();
@@ -153,7 +152,7 @@ fn units() -> TempDir {
     dir
 }
 
-/// What stands behind this begin of a line of a unit.
+/// The values of this key of a unit.
 fn lines_of(file: &str, key: &str) -> BTreeSet<String> {
     text(file).lines().filter_map(|line| line.strip_prefix(key)).map(ToOwned::to_owned).collect()
 }

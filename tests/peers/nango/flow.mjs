@@ -2,7 +2,7 @@
 
 import { createHash, createHmac, randomBytes, randomUUID } from "node:crypto";
 import { request } from "node:http";
-import { say } from "../lines.mjs";
+import { send } from "../lines.mjs";
 
 /** Sends the browser to the provider, or says why not: 401 in JSON, 400 as a page. */
 export function begin(nango, key, url, answer) {
@@ -107,7 +107,7 @@ export async function finish(nango, incoming, url, answer) {
       : { status: 415, error: "invalid_content_type" };
   const query = incoming.url.includes("?") ? incoming.url.slice(incoming.url.indexOf("?") + 1) : null;
   const { flow, ...told } = outcome;
-  say({ arrived: { method: incoming.method, query, cookie: /(^|; )oauth2-/.test(cookies), ...told } });
+  send({ arrived: { method: incoming.method, query, cookie: /(^|; )oauth2-/.test(cookies), ...told } });
   if (outcome.error) {
     flow?.socket?.send(
       JSON.stringify({ message_type: "error", error_type: outcome.error, error_desc: outcome.error }),

@@ -2,18 +2,18 @@
 // To `{"call": METHOD, "with": [arguments]}` it says `{"answer"}`, or `{"refused": status, "code"}`.
 
 import { Nango } from "@nangohq/node";
-import { heard, say } from "../lines.mjs";
+import { onMessage, send } from "../lines.mjs";
 
 const [host, secretKey] = process.argv.slice(2);
 const nango = new Nango({ host, secretKey });
 
-heard(async ({ call, with: given }) => {
+onMessage(async ({ call, with: given }) => {
   try {
     const answer = await nango[call](...given);
     // Some calls answer with the whole response.
-    say({ answer: answer?.request ? answer.data : answer });
+    send({ answer: answer?.request ? answer.data : answer });
   } catch (error) {
-    say({ refused: error.response?.status ?? error.message, code: error.response?.data?.error });
+    send({ refused: error.response?.status ?? error.message, code: error.response?.data?.error });
   }
 });
-say({ ready: true });
+send({ ready: true });

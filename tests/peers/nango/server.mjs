@@ -22,7 +22,7 @@
 
 import { createServer } from "node:http";
 import { WebSocketServer } from "ws";
-import { heard, listen, say } from "../lines.mjs";
+import { listen, onMessage, send } from "../lines.mjs";
 import { begin, finish } from "./flow.mjs";
 import { rest } from "./rest.mjs";
 
@@ -62,12 +62,12 @@ new WebSocketServer({ server }).on("connection", (socket) => {
   socket.send(JSON.stringify({ message_type: "connection_ack", ws_client_id: id }));
 });
 
-heard((told) => {
+onMessage((told) => {
   if (told.requests) {
-    say({ requests });
+    send({ requests });
     return;
   }
   Object.assign(nango, told);
-  say({ settings: "saved" });
+  send({ settings: "saved" });
 });
-say({ port: await listen(server) });
+send({ port: await listen(server) });

@@ -92,10 +92,10 @@ fn the_stand_in_is_what_real_clients_expect() {
         "metadata": null,
     }] }));
     let mut sdk = Peer::node("nango/sdk.mjs", &[&world.by_address(), API_KEY]);
-    sdk.hear();
+    sdk.receive();
     let mut call = |name: &str, with: Value| {
-        sdk.tell(&json!({ "call": name, "with": with }));
-        sdk.hear()
+        sdk.send(&json!({ "call": name, "with": with }));
+        sdk.receive()
     };
     let listed = call("listIntegrations", json!([]));
     assert_eq!(listed["answer"]["configs"].as_array().unwrap().len(), KINDS.len());
@@ -132,7 +132,7 @@ fn connections_made_through_the_edge_are_intact() {
     let mut world = World::new();
     let callback = world.callback.clone();
     let mut provider = Peer::node("provider.mjs", &[&callback]);
-    let origin = format!("http://provider.localhost:{}", provider.hear()["port"]);
+    let origin = format!("http://provider.localhost:{}", provider.receive()["port"]);
     let mut template = template(&format!("{origin}/auth"));
     template["token_url"] = json!(format!("{origin}/token"));
     template["redirect_uri_metadata"] = json!(["accounts-server"]);
@@ -159,13 +159,13 @@ fn connections_made_through_the_edge_are_intact() {
     };
     let nango = json!({ "host": world.nango_origin, "publicKey": "a-public-key" });
     let mut auth = |hmac: &str| {
-        person.tell(&json!({ "nango": nango, "auth": ["an-api", "user-1", {
+        person.send(&json!({ "nango": nango, "auth": ["an-api", "user-1", {
             "hmac": hmac,
             "params": { "subdomain": "acme & co" },
             "authorization_params": { "ui_locales": "de" },
             "detectClosedAuthWindow": true,
         }] }));
-        person.hear()
+        person.receive()
     };
     assert_eq!(auth(&digest("another"))["refused"], "invalid_hmac");
     let told = auth(&digest(HMAC_KEY));
@@ -185,10 +185,10 @@ fn connections_made_through_the_edge_are_intact() {
     assert!(has(308, &callback, "code="), "{hops:?}");
 
     let mut sdk = Peer::node("nango/sdk.mjs", &[&world.by_address(), API_KEY]);
-    sdk.hear();
+    sdk.receive();
     let mut call = |name: &str, with: Value| {
-        sdk.tell(&json!({ "call": name, "with": with }));
-        sdk.hear()["answer"].clone()
+        sdk.send(&json!({ "call": name, "with": with }));
+        sdk.receive()["answer"].clone()
     };
     let connection = call("getConnection", json!(["an-api", "user-1"]));
     assert_eq!(

@@ -12,7 +12,7 @@ fn three_hundred_integrations_over_forty_hosts_take_bounded_time() {
     let mut world = World::new();
     let (old, callback) = (world.old(), world.callback.clone());
     let mut kinds = Peer::node("kinds.mjs", &[&old, &callback, "280"]);
-    let port = kinds.hear()["port"].clone();
+    let port = kinds.receive()["port"].clone();
     let mut templates = serde_json::Map::new();
     for host in 0..40 {
         let origin = format!("http://p{host}.localhost:{port}");
@@ -39,8 +39,8 @@ fn three_hundred_integrations_over_forty_hosts_take_bounded_time() {
     println!("300 integrations, dry: {:.1} s", began.elapsed().as_secs_f64());
     assert_eq!((exit, states(&report).len()), (Some(2), 300));
     assert!(states(&report).values().all(|state| state == "not_asked"));
-    kinds.tell(&json!({ "requests": true }));
-    assert_eq!(kinds.hear()["requests"], json!({}), "a dry run asks no provider");
+    kinds.send(&json!({ "requests": true }));
+    assert_eq!(kinds.receive()["requests"], json!({}), "a dry run asks no provider");
     assert!(!world.requests().contains_key("POST /connect/sessions"));
 
     // 7 apps on a host, four to eight questions each, a tenth of a second apart: 5.6 s on the
@@ -61,8 +61,8 @@ fn three_hundred_integrations_over_forty_hosts_take_bounded_time() {
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(took.as_secs() < 40, "{took:?}");
-    kinds.tell(&json!({ "requests": true }));
-    let asked = kinds.hear()["requests"].clone();
+    kinds.send(&json!({ "requests": true }));
+    let asked = kinds.receive()["requests"].clone();
     let asked = asked.as_object().unwrap();
     assert_eq!(asked.len(), 280 * 4, "four questions an app, and one app is asked about once");
     // A verdict from likeness is confirmed by one more round, and nothing is asked beyond it.

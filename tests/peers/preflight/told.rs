@@ -1,7 +1,7 @@
 //! What is told, where, and what never is.
 
 use super::{API_KEY, CLIENT_SECRET, HMAC_KEY, every_kind, integration, template, with_providers};
-use crate::support::{kept, on_a_terminal, picture};
+use crate::support::{matches_file, on_a_terminal, picture};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -131,6 +131,6 @@ fn a_preflight_is_as_pictured() {
     let (_, last) = rest.split_once("\n\n\u{1b}[1mintegration\u{1b}[0m\n").unwrap();
     let said = format!("{head}\n…\n\n\u{1b}[1mintegration\u{1b}[0m\n{last}");
     let typed = "callback-edge preflight --callback https://auth.example.com/oauth/callback";
-    kept(".github/pictures/preflight.svg", &picture(typed, &said))
+    matches_file(".github/pictures/preflight.svg", &picture(typed, &said))
         .unwrap_or_else(|it| panic!("{it}"));
 }

@@ -35,8 +35,8 @@ fn every_kind_of_client_is_judged_right() {
     assert!(told.is_empty(), "{}", told.join("\n"));
     // Manners: no client is asked the same thing more than twice in a run.
     let kinds = &mut providers[0].0;
-    kinds.tell(&json!({ "requests": true }));
-    let asked = kinds.hear()["requests"].clone();
+    kinds.send(&json!({ "requests": true }));
+    let asked = kinds.receive()["requests"].clone();
     for (question, times) in asked.as_object().unwrap() {
         assert!(times.as_u64().unwrap() <= 2 * 3, "{question}: {times}");
     }

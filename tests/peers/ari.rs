@@ -1,4 +1,4 @@
-//! A directory that stands before Pebble: it tells renewal windows (RFC 9773), and refuses orders.
+//! A proxy in front of Pebble that adds ACME Renewal Information (RFC 9773) and can reject orders.
 
 use crate::pebble::{Pebble, handshake};
 use rustls::ClientConfig;
@@ -8,26 +8,26 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// One that stands before this Pebble.
-pub(crate) struct Windows {
+/// The proxy of one Pebble.
+pub(crate) struct AriProxy {
     pub(crate) address: SocketAddr,
-    told: Arc<Mutex<Told>>,
+    state: Arc<Mutex<State>>,
     task: tokio::task::JoinHandle<()>,
 }
 
 #[derive(Default)]
-struct Told {
+struct State {
     window: (String, String),
     retry_after: bool,
-    /// Orders are refused, for so many seconds.
-    refused_for: Option<u64>,
-    refused: usize,
-    asked: usize,
+    /// The `Retry-After` of rejected orders, in seconds; without it, orders are forwarded.
+    reject_for: Option<u64>,
+    rejected: usize,
+    window_requests: usize,
     replaced: Vec<String>,
 }
 
-impl Windows {
-    pub(crate) async fn before(pebble: &Pebble, retry_after: bool) -> Self {
+impl AriProxy {
+    pub(crate) async fn start(pebble: &Pebble, retry_after: bool) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let read = |name| std::fs::read(pebble.dir.path().join(name)).unwrap();
@@ -41,62 +41,62 @@ impl Windows {
             .with_single_cert(chain, key)
             .unwrap();
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
-        let told = Arc::new(Mutex::new(Told { retry_after, ..Told::default() }));
+        let state = Arc::new(Mutex::new(State { retry_after, ..State::default() }));
         let (client, pebble_at) = (pebble.authority.client(&[]), pebble.acme);
-        let shared = Arc::clone(&told);
+        let shared = Arc::clone(&state);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (told, acceptor) = (Arc::clone(&shared), acceptor.clone());
+                let (state, acceptor) = (Arc::clone(&shared), acceptor.clone());
                 let client = Arc::clone(&client);
                 tokio::spawn(async move {
                     let mut stream = acceptor.accept(stream).await.ok()?;
                     let request = read_request(&mut stream).await?;
-                    let answer = pass(&request, address, pebble_at, &client, &told).await;
-                    stream.write_all(answer.as_bytes()).await.ok()?;
+                    let response = forward(&request, address, pebble_at, &client, &state).await;
+                    stream.write_all(response.as_bytes()).await.ok()?;
                     stream.shutdown().await.ok()
                 });
             }
         });
-        Self { address, told, task }
+        Self { address, state, task }
     }
 
-    /// From and to, in hours from now.
-    pub(crate) fn tell(&self, from: i64, to: i64) {
+    /// Sets the suggested window, in hours from now.
+    pub(crate) fn set_window(&self, from: i64, to: i64) {
         let at = |hours: i64| {
             let now = jiff::Timestamp::now().as_second();
             jiff::Timestamp::from_second(now + hours * 3600).unwrap().to_string()
         };
-        self.told.lock().unwrap().window = (at(from), at(to));
+        self.state.lock().unwrap().window = (at(from), at(to));
     }
 
-    /// Refuses orders from now on, for so many seconds as it says.
-    pub(crate) fn refuse(&self, seconds: u64) {
-        self.told.lock().unwrap().refused_for = Some(seconds);
+    /// Rejects orders from now on, with this `Retry-After`.
+    pub(crate) fn reject_orders(&self, seconds: u64) {
+        self.state.lock().unwrap().reject_for = Some(seconds);
     }
 
-    /// How many orders it refused.
-    pub(crate) fn refused(&self) -> usize {
-        self.told.lock().unwrap().refused
+    /// The number of rejected orders.
+    pub(crate) fn rejected_orders(&self) -> usize {
+        self.state.lock().unwrap().rejected
     }
 
-    /// How often it was asked for a window.
-    pub(crate) fn asked(&self) -> usize {
-        self.told.lock().unwrap().asked
+    /// The number of requests for a window.
+    pub(crate) fn window_requests(&self) -> usize {
+        self.state.lock().unwrap().window_requests
     }
 
-    /// What orders said that they replace.
-    pub(crate) fn replaced(&self) -> Vec<String> {
-        self.told.lock().unwrap().replaced.clone()
+    /// The identifiers in the field `replaces` of orders.
+    pub(crate) fn replaced_certificates(&self) -> Vec<String> {
+        self.state.lock().unwrap().replaced.clone()
     }
 }
 
-impl Drop for Windows {
+impl Drop for AriProxy {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// Head and body.
+/// Reads head and body.
 async fn read_request(stream: &mut (impl AsyncReadExt + Unpin)) -> Option<String> {
     let mut bytes = Vec::new();
     loop {
@@ -115,13 +115,14 @@ async fn read_request(stream: &mut (impl AsyncReadExt + Unpin)) -> Option<String
     }
 }
 
-/// Everything goes to Pebble, which builds its URLs from the `Host` that it is asked for.
-async fn pass(
+/// Forwards a request to Pebble, which makes its URLs from the `Host` of the request; responds itself
+/// to requests for a window, and to rejected orders.
+async fn forward(
     request: &str,
     own: SocketAddr,
     pebble: SocketAddr,
     client: &Arc<ClientConfig>,
-    told: &Mutex<Told>,
+    state: &Mutex<State>,
 ) -> String {
     let path = request.split(' ').nth(1).unwrap();
     let respond = |body: &str, fields: &str| {
@@ -129,17 +130,17 @@ async fn pass(
         format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {length}\r\n\r\n{body}")
     };
     if path.starts_with("/ari/") {
-        let mut told = told.lock().unwrap();
-        told.asked += 1;
-        let (start, end) = told.window.clone();
+        let mut state = state.lock().unwrap();
+        state.window_requests += 1;
+        let (start, end) = state.window.clone();
         let window = serde_json::json!({ "suggestedWindow": { "start": start, "end": end } });
-        let fields = if told.retry_after { "Retry-After: 21600\r\n" } else { "" };
+        let fields = if state.retry_after { "Retry-After: 21600\r\n" } else { "" };
         return respond(&window.to_string(), fields);
     }
-    if let ("/order-plz", mut told) = (path, told.lock().unwrap())
-        && let Some(seconds) = told.refused_for
+    if let ("/order-plz", mut state) = (path, state.lock().unwrap())
+        && let Some(seconds) = state.reject_for
     {
-        told.refused += 1;
+        state.rejected += 1;
         let body = r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many"}"#;
         let length = body.len();
         return format!(
@@ -150,11 +151,11 @@ async fn pass(
     let mut stream = handshake(client, pebble, "localhost").await.unwrap();
     let request = request.replacen("\r\n", "\r\nConnection: close\r\n", 1);
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
-    let answer = String::from_utf8(answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let Ok(mut json) = serde_json::from_str::<serde_json::Value>(body) else { return answer };
+    let mut response = Vec::new();
+    let _ = stream.read_to_end(&mut response).await;
+    let response = String::from_utf8(response).unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    let Ok(mut json) = serde_json::from_str::<serde_json::Value>(body) else { return response };
     match path {
         "/dir" => json["renewalInfo"] = format!("https://{own}/ari").into(),
         "/order-plz" => {
@@ -164,11 +165,11 @@ async fn pass(
             let payload = data_encoding::BASE64URL_NOPAD.decode(payload).unwrap();
             let payload: serde_json::Value = serde_json::from_slice(&payload).unwrap();
             if let Some(replaces) = payload["replaces"].as_str() {
-                told.lock().unwrap().replaced.push(replaces.to_owned());
+                state.lock().unwrap().replaced.push(replaces.to_owned());
                 json["replaces"] = replaces.into();
             }
         }
-        _ => return answer,
+        _ => return response,
     }
     let body = json.to_string();
     let head: Vec<_> =

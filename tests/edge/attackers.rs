@@ -1,12 +1,14 @@
-//! Clients that hold what they take: each is cut off in time and counted under its own name, and
-//! whoever behaves is answered meanwhile.
+//! Slow and abusive clients: each is disconnected in time and counted by its reason, and other clients
+//! are served meanwhile.
 
 mod connections;
 mod http1;
 mod http2;
 mod slots;
 
-use crate::support::{Authority, Bystander, Edge, MACHINE, Metrics, connect_tls, with_timeout, until};
+use crate::support::{
+    Authority, Bystander, Edge, MACHINE, Metrics, connect_tls, until, with_timeout,
+};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -21,21 +23,21 @@ const AGE: Duration = Duration::from_secs(4);
 /// How much later than its deadline a connection may end, in a flood too.
 const LATE: Duration = Duration::from_secs(1);
 
-/// How long a client may take to close after the edge has.
+/// How long a client may take to close after the server has.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How often those send who send a little at a time.
+/// How often slow clients send a few bytes.
 const DRIP: Duration = Duration::from_millis(40);
 
 const PATH: &str = "/oauth/callback?code=canary-code&state=canary-state";
 
-/// An edge under attack.
+/// A server under attack.
 struct Arena {
     name: &'static str,
     edge: Edge,
     authority: Authority,
     bystander: Bystander,
-    /// Nothing else uses the machine up meanwhile.
+    /// Keeps tests that load the machine from running at the same time.
     _machine: Box<dyn Send>,
 }
 
@@ -45,7 +47,7 @@ impl Arena {
     }
 
     async fn with(name: &'static str, settings: &str, first: &'static [u8]) -> Self {
-        // A flood uses the machine up by itself.
+        // A flood loads the machine.
         let machine: Box<dyn Send> = if name.contains("flood") {
             Box::new(MACHINE.write().await)
         } else {
@@ -73,7 +75,7 @@ impl Arena {
         connect_tls(&self.authority, self.https(), "localhost", &[alpn]).await.unwrap()
     }
 
-    /// An HTTP/2 client that has sent this.
+    /// An HTTP/2 client that has sent these bytes.
     async fn h2(&self, bytes: &[u8]) -> TlsStream<TcpStream> {
         let mut stream = self.tls("h2").await;
         stream.write_all(bytes).await.unwrap();
@@ -89,7 +91,7 @@ impl Arena {
         self.ended_by(took, deadline, series).await;
     }
 
-    /// As [`Arena::ended`]; it may be earlier.
+    /// The same as [`Arena::ended`], but the connection may end earlier.
     async fn ended_by(self, took: Duration, deadline: Duration, series: &str) {
         eprintln!("{}: closed after {took:?}, at most {deadline:?}", self.name);
         assert!(took <= deadline + LATE, "{}: only after {took:?}", self.name);
@@ -115,18 +117,18 @@ fn error(reason: &str) -> String {
     format!("connection_errors_total{{reason=\"{reason}\"}}")
 }
 
-/// Reads to the end, whatever comes.
+/// Reads and discards until the end.
 async fn closed(stream: &mut (impl AsyncRead + Unpin)) {
     let mut waste = vec![0; 16 * 1024];
     while !matches!(with_timeout(stream.read(&mut waste)).await, Ok(0) | Err(_)) {}
 }
 
-/// Sends the same again and again, with pauses, until the peer has closed.
+/// Sends the same bytes repeatedly, with pauses, until the peer has closed.
 async fn drip(stream: impl AsyncRead + AsyncWrite, bytes: &[u8]) {
     repeat(stream, bytes, Some(DRIP)).await;
 }
 
-/// Sends the same as fast as it goes, and takes what comes.
+/// Sends the same bytes as fast as possible, and reads the responses.
 async fn flood(stream: impl AsyncRead + AsyncWrite, bytes: &[u8]) {
     repeat(stream, bytes, None).await;
 }
@@ -153,7 +155,8 @@ async fn repeat(stream: impl AsyncRead + AsyncWrite, bytes: &[u8], pause: Option
     .await;
 }
 
-/// Asks on and on, and takes no answer. Tells how long after it could write no more it ended.
+/// Sends requests without reading responses. Returns how long the connection lasted after it accepted no
+/// more bytes.
 async fn never_reads(
     mut stream: impl AsyncWrite + Unpin,
     requests: &[u8],
@@ -176,7 +179,7 @@ async fn never_reads(
                     }
                 }
                 Ok(Err(_)) => return stuck.elapsed(),
-                // It takes no more, for now.
+                // It accepts no more for now.
                 Err(_) => {}
             }
         }
@@ -184,7 +187,7 @@ async fn never_reads(
     .await
 }
 
-/// A connection whose answers soon fill what the kernel holds for the client.
+/// A connection whose responses soon fill the kernel's buffers.
 async fn small_window(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();

@@ -1,6 +1,8 @@
-//! Many at once: connections, and files.
+//! Many connections at once, and too few file descriptors.
 
-use crate::support::{Edge, Http1, MACHINE, Metrics, certified, connect, settings, with_timeout, until};
+use crate::support::{
+    Edge, Http1, MACHINE, Metrics, certified, connect, settings, until, with_timeout,
+};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -9,14 +11,14 @@ use tokio::task::JoinSet;
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// What 5,000 connections may cost beside what the process has without any, however often they
-/// come, and what of it may remain when they are gone: pages that some other allocation shares
-/// are given back only when that is freed too.
+/// What 5,000 connections may add to the memory of the process, however often they are opened, and
+/// which part may remain when they are closed: a page is returned only when all allocations in it are
+/// freed.
 const CROWD: usize = 5_000;
 const CROWD_MAY_COST: f64 = 160.0 * MIB;
 const MAY_REMAIN: f64 = 0.85;
 
-/// Opens so many connections that say nothing.
+/// Opens connections that send nothing.
 async fn silent(address: SocketAddr, count: usize) -> Vec<TcpStream> {
     let mut tasks = JoinSet::new();
     for part in 0..50 {
@@ -38,7 +40,7 @@ async fn is_open(client: &mut Http1<TcpStream>) -> bool {
 }
 
 #[tokio::test]
-async fn five_thousand_silent_connections_cost_little_and_keep_nobody_out() {
+async fn five_thousand_silent_connections_cost_little_and_block_no_client() {
     let _machine = MACHINE.write().await;
     let mut files = getrlimit(Resource::Nofile);
     let needed = CROWD as u64 + 500;
@@ -67,21 +69,23 @@ async fn five_thousand_silent_connections_cost_little_and_keep_nobody_out() {
     let mut full = Vec::new();
     for _ in 0..3 {
         let crowd = silent(edge.http[0], CROWD).await;
-        until("all are in", async || edge.metrics().await.connections() >= wanted).await;
-        let asked = Instant::now();
+        until("all are connected", async || edge.metrics().await.connections() >= wanted).await;
+        let sent = Instant::now();
         assert!(is_open(&mut connect(edge.http[0]).await).await);
-        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        assert!(sent.elapsed() < Duration::from_secs(1), "{:?}", sent.elapsed());
         full.push(edge.metrics().await.get("process_resident_memory_bytes"));
         drop(crowd);
-        until("all are gone", async || edge.metrics().await.connections() < 1.0).await;
-        until("their files too", async || edge.metrics().await.get("process_open_fds") < 50.0)
-            .await;
+        until("all are closed", async || edge.metrics().await.connections() < 1.0).await;
+        until("their files are closed", async || {
+            edge.metrics().await.get("process_open_fds") < 50.0
+        })
+        .await;
     }
     let most = full.iter().copied().fold(before, f64::max) - before;
     assert!(most < CROWD_MAY_COST, "{:.1} MiB", most / MIB);
     let mut after = most;
     until("memory is given back", async || {
-        // What is free is given back by and by, while others are served.
+        // Freed memory is returned gradually, while requests are served.
         for _ in 0..20 {
             assert!(is_open(&mut connect(edge.http[0]).await).await);
         }
@@ -98,12 +102,12 @@ async fn five_thousand_silent_connections_cost_little_and_keep_nobody_out() {
     assert!(is_open(&mut connect(edge.http[0]).await).await);
 }
 
-/// What a connection that waits for its next request may cost. While it works, two buffers of 8 KiB
-/// come to it.
+/// What a connection that waits for its next request may cost. While it is active, it has two buffers
+/// of 8 KiB more.
 const WAITING_MAY_COST: f64 = 10.0 * 1024.0;
 
 #[tokio::test]
-async fn a_connection_that_waits_owns_no_buffers_and_goes_on_where_it_was() {
+async fn a_waiting_connection_has_no_buffers_and_resumes() {
     const COUNT: usize = 400;
     let _machine = MACHINE.write().await;
     let edge = Edge::plain("limits.connections_per_address = 1000\nlog.requests = false");
@@ -117,8 +121,8 @@ async fn a_connection_that_waits_owns_no_buffers_and_goes_on_where_it_was() {
         clients.push(client);
     }
     let mut each = 0.0;
-    until("they have given their buffers back", async || {
-        // What is free is given back by and by, while others are served.
+    until("they have freed their buffers", async || {
+        // Freed memory is returned gradually, while requests are served.
         for _ in 0..20 {
             assert!(is_open(&mut connect(edge.http[0]).await).await);
         }
@@ -133,14 +137,14 @@ async fn a_connection_that_waits_owns_no_buffers_and_goes_on_where_it_was() {
     clients[0].send(b"GET /oauth/callback?a#b HTTP/1.1\r\nHost: h\r\n\r\n").await;
     assert_eq!(clients[0].reply().await.unwrap().status, 400);
     for (number, client) in clients.iter_mut().enumerate().skip(1) {
-        // In two parts: the first wakes it, and must not be lost.
+        // In two parts: the first resumes the connection, and must not be lost.
         client.send(format!("GET /oauth/callback?{number}").as_bytes()).await;
         client.send(b"&b= HTTP/1.1\r\nHost: h\r\n\r\n").await;
         let reply = client.reply().await.unwrap();
         let location = format!("https://api.nango.dev/oauth/callback?{number}&b=");
         assert_eq!((reply.status, reply.text("location")), (308, location));
     }
-    // What waits is closed like any other.
+    // A hibernating connection closes like any other.
     edge.finish();
     for client in &mut clients {
         assert!(client.is_closed().await);
@@ -148,7 +152,7 @@ async fn a_connection_that_waits_owns_no_buffers_and_goes_on_where_it_was() {
 }
 
 #[tokio::test]
-async fn at_the_limit_the_longest_idle_makes_room() {
+async fn at_the_limit_the_longest_idle_connection_is_evicted() {
     let edge = Edge::plain("limits.connections = 4");
     let address = edge.http[0];
     let mut clients = Vec::new();
@@ -157,7 +161,7 @@ async fn at_the_limit_the_longest_idle_makes_room() {
         assert!(is_open(&mut client).await);
         clients.push(client);
     }
-    // Nobody is idle enough to be sent away yet: the newcomer waits, and is served then.
+    // No connection is idle long enough to be evicted: the new one waits, and is served then.
     let mut new = connect(address).await;
     assert!(is_open(&mut new).await);
     assert!(clients[0].is_closed().await, "the oldest is still there");
@@ -165,13 +169,13 @@ async fn at_the_limit_the_longest_idle_makes_room() {
     assert!(metrics.get("connections_evicted_total") >= 1.0);
     assert!(metrics.get("limits_total{limit=\"connections\"}") >= 1.0);
     assert_eq!(metrics.get("connections_refused_total{reason=\"address\"}") as i64, 0);
-    // The youngest keep their places.
+    // The newest keep their slots.
     assert!(is_open(&mut clients[3]).await);
     assert!(is_open(&mut new).await);
 }
 
 #[tokio::test]
-async fn silent_connections_make_room_too_and_busy_ones_do_not() {
+async fn silent_connections_are_evicted_and_busy_ones_are_not() {
     let edge = Edge::plain("limits.connections = 4\nlimits.request_timeout = '60s'");
     let address = edge.http[0];
     let mut busy = connect(address).await;
@@ -180,18 +184,20 @@ async fn silent_connections_make_room_too_and_busy_ones_do_not() {
           content-type: application/x-www-form-urlencoded\r\ncontent-length: 6\r\n\r\ncod",
     )
     .await;
-    until("it is in", async || edge.metrics().await.get("connections{state=\"active\"}") > 0.0)
-        .await;
+    until("it is connected", async || {
+        edge.metrics().await.get("connections{state=\"active\"}") > 0.0
+    })
+    .await;
     let silent = silent(address, 8).await;
     let mut new = connect(address).await;
-    assert!(is_open(&mut new).await, "silence keeps others out");
+    assert!(is_open(&mut new).await, "silent connections block other clients");
     busy.send(b"e=1").await;
     assert_eq!(busy.reply().await.unwrap().status, 303);
     drop(silent);
 }
 
 #[tokio::test]
-async fn two_listeners_share_even_a_single_place() {
+async fn two_listeners_can_share_a_single_slot() {
     let edge = Edge::plain(
         "
         listen.http = ['127.0.0.1:0', '[::1]:0']
@@ -206,7 +212,7 @@ async fn two_listeners_share_even_a_single_place() {
 }
 
 #[tokio::test]
-async fn one_address_has_a_limit_of_its_own() {
+async fn each_address_has_a_connection_limit() {
     let edge = Edge::plain(
         "
         listen.http = ['127.0.0.1:0', '[::1]:0']
@@ -218,19 +224,19 @@ async fn one_address_has_a_limit_of_its_own() {
     let refused = "connections_refused_total{reason=\"address\"}";
     let (mut first, mut second) = (connect(v4).await, connect(v4).await);
     assert!(is_open(&mut first).await);
-    // Times are told in milliseconds.
+    // The server compares times in milliseconds.
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert!(is_open(&mut second).await);
-    // Both were busy a moment ago: the third goes.
+    // Both were busy a moment ago: the third is refused.
     assert!(connect(v4).await.is_closed().await);
     let metrics = edge.metrics().await;
     assert_eq!(metrics.get(refused) as i64, 1);
     assert_eq!(metrics.get("limits_total{limit=\"connections_per_address\"}") as i64, 1);
-    // Another address is not concerned.
+    // Another address is not affected.
     assert!(is_open(&mut connect(v6).await).await);
-    // Once one is idle, it makes room for a newcomer.
+    // Once one is idle, it is evicted for a new one.
     let mut new = None;
-    until("there is room", async || {
+    until("a slot is free", async || {
         let mut client = connect(v4).await;
         let open = is_open(&mut client).await;
         new = Some(client);
@@ -243,7 +249,7 @@ async fn one_address_has_a_limit_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_is_not_one_client() {
+async fn the_limit_per_address_does_not_apply_to_trusted_proxies() {
     let edge = Edge::plain(
         "
         listen.trusted_proxies = '127.0.0.0/8'
@@ -268,7 +274,7 @@ pub(crate) fn cpu_seconds(id: u32) -> f64 {
 }
 
 #[tokio::test]
-async fn out_of_files_it_neither_spins_nor_ends() {
+async fn out_of_files_the_server_neither_spins_nor_stops() {
     let _machine = MACHINE.read().await;
     let (_, dir) = certified(&["localhost"]);
     let settings = settings::tls("limits.request_timeout = '60s'\nlog.requests = false");
@@ -287,15 +293,15 @@ async fn out_of_files_it_neither_spins_nor_ends() {
     let used = cpu_seconds(edge.id()) - before;
     eprintln!("out of files for 3 s: {used} s of CPU");
     assert!(used < 0.3, "{used} s of CPU in 3 s");
-    // A connection that is open is served all the same.
+    // An open connection is still served.
     let reply = admin.get("/metrics").await.unwrap();
     let metrics = Metrics(String::from_utf8(reply.body).unwrap());
     assert!(metrics.get("limits_total{limit=\"open_files\"}") >= 1.0);
     let log = edge.stderr();
-    assert!(!log.contains("certificate_kept"), "the certificate is not to blame:\n{log}");
+    assert!(!log.contains("certificate_kept"), "the certificate is not the cause:\n{log}");
     drop(crowd);
     let mut client = connect(address).await;
-    let reply = client.get("/oauth/callback?a").await.expect("not served any more");
+    let reply = client.get("/oauth/callback?a").await.expect("no longer served");
     assert_eq!(reply.status, 308);
     edge.finish();
 }

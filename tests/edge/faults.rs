@@ -1,7 +1,7 @@
-//! What the machine and the world may do to it: it serves on, and says so.
+//! Faults of the machine and the network: the server keeps serving, and reports them.
 
 use crate::manager::HAND_OVER;
-use crate::support::{Edge, Http1, connect, settings, with_timeout, until};
+use crate::support::{Edge, Http1, connect, settings, until, with_timeout};
 use rustix::process::Signal;
 use std::fs::OpenOptions;
 use std::net::TcpListener;
@@ -17,9 +17,9 @@ async fn redirects(client: &mut Http1<TcpStream>) -> bool {
     client.get("/oauth/callback?code=1").await.is_some_and(|reply| reply.status == 308)
 }
 
-/// Each request is a line, so that the pipe and then the queue are full; a reload has more to say.
+/// Each request logs a line, so that the pipe and then the queue fill up; a reload logs more.
 #[tokio::test]
-async fn a_log_that_nobody_reads_costs_lines_and_neither_a_redirect_nor_the_end() {
+async fn an_unread_log_loses_lines_and_blocks_nothing() {
     let settings = settings::plain("");
     let edge = Edge::start_unread(&settings);
     let dropped = "log_lines_dropped_total";
@@ -48,7 +48,7 @@ async fn a_log_that_nobody_reads_costs_lines_and_neither_a_redirect_nor_the_end(
 }
 
 #[tokio::test]
-async fn a_log_on_a_full_disk_stops_nothing() {
+async fn a_log_on_a_full_disk_blocks_nothing() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let dir = TempDir::new().unwrap();
@@ -71,7 +71,7 @@ async fn a_log_on_a_full_disk_stops_nothing() {
 }
 
 #[tokio::test]
-async fn stopped_and_continued_it_keeps_its_deadlines_and_serves_who_waited() {
+async fn after_sigstop_and_sigcont_deadlines_apply_and_waiting_clients_are_served() {
     let edge = Edge::plain(
         "
         limits.request_timeout = '500ms'
@@ -83,19 +83,19 @@ async fn stopped_and_continued_it_keeps_its_deadlines_and_serves_who_waited() {
     assert!(redirects(&mut kept).await);
     let mut slow = connect(address).await;
     slow.send(&REQUEST.as_bytes()[..30]).await;
-    // Half of those who wait are there already, and their time runs.
+    // Half of the waiting clients are connected already, and their deadlines run.
     let mut waiting = Vec::new();
     for _ in 0..10 {
         waiting.push(connect(address).await);
     }
-    until("they are in", async || edge.metrics().await.connections() >= 12.0).await;
+    until("they are connected", async || edge.metrics().await.connections() >= 12.0).await;
     edge.signal(Signal::STOP);
     let stat = format!("/proc/{}/stat", edge.id());
     until("it is stopped", async || std::fs::read_to_string(&stat).unwrap().contains(") T ")).await;
     for _ in 0..10 {
         waiting.push(connect(address).await);
     }
-    // The kernel takes what they send meanwhile.
+    // The kernel accepts what they send meanwhile.
     for client in &mut waiting {
         client.send(REQUEST.as_bytes()).await;
     }
@@ -103,18 +103,18 @@ async fn stopped_and_continued_it_keeps_its_deadlines_and_serves_who_waited() {
     until("some time has passed", async || stopped.elapsed() > Duration::from_secs(2)).await;
     edge.signal(Signal::CONT);
     for mut client in waiting {
-        assert_eq!(client.reply().await.expect("not answered").status, 308);
+        assert_eq!(client.reply().await.expect("no response").status, 308);
     }
     let continued = Instant::now();
-    assert!(kept.is_closed().await && slow.is_closed().await, "a deadline is forgotten");
+    assert!(kept.is_closed().await && slow.is_closed().await, "a deadline did not apply");
     assert!(continued.elapsed() < Duration::from_secs(2), "{:?}", continued.elapsed());
     assert!(redirects(&mut connect(address).await).await);
     edge.finish();
 }
 
-/// Neither is there: Nango's port is closed, and no DNS knows the host of the callback.
+/// Nango's port is closed, and the host of the callback does not resolve.
 #[tokio::test]
-async fn without_nango_and_without_dns_it_redirects_and_tells_within_its_time() {
+async fn without_nango_and_dns_it_redirects_and_the_self_check_fails_in_time() {
     let edge = Edge::plain(
         "
         public_url = 'https://nowhere.invalid'
@@ -135,11 +135,11 @@ async fn without_nango_and_without_dns_it_redirects_and_tells_within_its_time() 
     edge.finish();
 }
 
-/// Heads without an end, from as many clients as may be there at once.
+/// Incomplete heads, from as many clients as are allowed at once.
 const HEADS: usize = 500;
 
 #[tokio::test]
-async fn heads_without_an_end_stay_within_the_memory_that_limits_give_them() {
+async fn incomplete_heads_stay_within_the_memory_of_the_limits() {
     let settings = settings::plain(&format!(
         "
         limits.connections = {HEADS}
@@ -147,10 +147,10 @@ async fn heads_without_an_end_stay_within_the_memory_that_limits_give_them() {
         limits.request_timeout = '60s'
         "
     ));
-    // Room for what the limits allow, and not for much more: what goes beyond aborts it.
-    let script = r#"ulimit -v "$ROOM"; exec "$0" "$@""#;
+    // Memory for what the limits allow, and not for much more: a larger allocation aborts the process.
+    let script = r#"ulimit -v "$ADDRESS_SPACE"; exec "$0" "$@""#;
     let edge = Edge::start_from_shell(TempDir::new().unwrap(), &settings, script, |command| {
-        command.env("ROOM", ROOM_KIB.to_string());
+        command.env("ADDRESS_SPACE", ADDRESS_SPACE_KIB.to_string());
     });
     let head = format!("GET /oauth/callback HTTP/1.1\r\nHost: h\r\nx: {}", "a".repeat(60_000));
     let mut clients = Vec::new();
@@ -159,7 +159,7 @@ async fn heads_without_an_end_stay_within_the_memory_that_limits_give_them() {
         client.send(head.as_bytes()).await;
         clients.push(client);
     }
-    until("all are in", async || edge.metrics().await.connections() >= 490.0).await;
+    until("all are connected", async || edge.metrics().await.connections() >= 490.0).await;
     let resident = edge.metrics().await.get("process_resident_memory_bytes") / 1024.0 / 1024.0;
     eprintln!("{HEADS} heads of 60 KB: {resident:.0} MiB");
     assert!(resident < 160.0, "{resident} MiB");
@@ -169,11 +169,11 @@ async fn heads_without_an_end_stay_within_the_memory_that_limits_give_them() {
 }
 
 /// Address space; the stacks of threads are much of it.
-const ROOM_KIB: u64 = 400_000;
+const ADDRESS_SPACE_KIB: u64 = 400_000;
 
-/// Nothing of it is a request, and each is closed.
+/// They send no request, and each is closed.
 #[tokio::test]
-async fn connections_that_come_and_go_leave_nothing_behind() {
+async fn short_connections_leak_no_files() {
     let edge = Edge::plain("");
     let files = async || edge.metrics().await.get("process_open_fds");
     let before = files().await;
@@ -183,7 +183,7 @@ async fn connections_that_come_and_go_leave_nothing_behind() {
             stream.set_zero_linger().unwrap();
         }
     }
-    until("all are gone", async || files().await <= before).await;
+    until("all are closed", async || files().await <= before).await;
     assert!(redirects(&mut connect(edge.http[0]).await).await);
     edge.finish();
 }

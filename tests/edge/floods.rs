@@ -1,11 +1,12 @@
-//! HTTP/2 and HTTP/1 clients that make the server hold memory or use CPU for next to nothing: header
-//! fields of one byte each, requests that wait, and control frames without end.
+//! HTTP/2 and HTTP/1 clients that cost the server much more memory or CPU than they spend: header
+//! fields of one byte each, pending requests, and floods of control frames.
 
 use crate::crowds::cpu_seconds;
 use crate::support::frames::{self, frame};
 use crate::support::heads::{HeldHeads, STREAMS, acknowledged, indexed, peak, request, resident};
 use crate::support::{
-    Authority, Edge, Http1, Http2, MACHINE, certified, connect, connect_tls, settings, with_timeout, until,
+    Authority, Edge, Http1, Http2, MACHINE, certified, connect, connect_tls, settings, until,
+    with_timeout,
 };
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -89,7 +90,7 @@ async fn forms_with_long_fields_cost_little() {
     forms(HeldHeads::form("a field of 48 KiB", &field)).await;
 }
 
-/// The response of a form needs the query: what bounds it is how many forms may wait.
+/// The response to a form needs the query: the number of pending forms bounds the memory.
 #[tokio::test]
 async fn forms_with_long_queries_cost_little() {
     let mut heads = HeldHeads::form("a query of 24 KiB", &[]);
@@ -98,7 +99,7 @@ async fn forms_with_long_queries_cost_little() {
 }
 
 #[tokio::test]
-async fn forms_that_are_all_but_complete_cost_little() {
+async fn nearly_complete_forms_cost_little() {
     let mut heads = HeldHeads::form("partial forms", &[]);
     // Within the window of a connection, 128 KiB.
     heads.body = vec![b'a'; 1900];
@@ -106,9 +107,9 @@ async fn forms_that_are_all_but_complete_cost_little() {
 }
 
 #[tokio::test]
-async fn self_checks_that_wait_cost_little() {
+async fn pending_self_checks_cost_little() {
     let _machine = MACHINE.write().await;
-    // It accepts, and never responds.
+    // A server that accepts and never responds.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let public = silent.local_addr().unwrap().port();
     let (authority, dir) = certified(&["localhost"]);
@@ -120,7 +121,7 @@ async fn self_checks_that_wait_cost_little() {
         "
     ));
     let edge = Edge::start_in(dir, &settings, |_| {});
-    // What the one run needs, which all wait for, is no cost of an attack.
+    // The memory of the one run that all wait for is not a cost of the attack.
     let mut first = Http2::connect(&authority, edge.https[0], "localhost").await;
     let first = tokio::spawn(async move { first.get("/self-check").await });
     silent.accept().unwrap();
@@ -134,7 +135,7 @@ async fn self_checks_that_wait_cost_little() {
 }
 
 #[tokio::test]
-async fn http1_heads_that_wait_cost_little() {
+async fn pending_http1_heads_cost_little() {
     let _machine = MACHINE.write().await;
     let edge = Edge::plain("log.requests = false");
     connect(edge.http[0]).await.get("/oauth/callback").await.unwrap();
@@ -153,7 +154,7 @@ async fn http1_heads_that_wait_cost_little() {
     #[expect(clippy::cast_precision_loss, reason = "sixty")]
     let all = CONNECTIONS as f64;
     let active = "connections{state=\"active\"}";
-    until("all are in", async || edge.metrics().await.get(active) >= all).await;
+    until("all are connected", async || edge.metrics().await.get(active) >= all).await;
     let grown = peak(edge.id()).saturating_sub(before);
     eprintln!(
         "HTTP/1, heads of 55 kB that wait for a form: {} KiB each",
@@ -171,7 +172,7 @@ async fn more_header_fields_than_the_limit_are_refused() {
         for same in [true, false] {
             let name = |number: usize| if same { "x".to_owned() } else { format!("x{number}") };
             for (surplus, status) in [(0, 308), (1, 431), (50, 431)] {
-                // HTTP/1 has `Host` beside them; in HTTP/2 that is no field.
+                // HTTP/1 has `Host` in addition; in HTTP/2 that is not a field.
                 let fields: Vec<String> =
                     (1..limit + surplus).map(|number| format!("{}: 1\r\n", name(number))).collect();
                 let fields = fields.concat();
@@ -193,7 +194,7 @@ async fn more_header_fields_than_the_limit_are_refused() {
                 let mut client = Http2::connect(&authority, edge.https[0], "localhost").await;
                 let reply = client.request(request.body(()).unwrap(), b"").await.unwrap();
                 assert_eq!(reply.status, status, "HTTP/2, limit {limit} and {surplus}, {same}");
-                // The connection serves on.
+                // The connection is still served.
                 assert_eq!(client.get("/oauth/callback").await.unwrap().status, 308);
             }
         }
@@ -204,12 +205,12 @@ async fn more_header_fields_than_the_limit_are_refused() {
     }
 }
 
-/// How long a flood may go on, and what CPU it may use.
+/// How long a flood may last, and how much CPU it may use.
 const FLOOD_ENDS: Duration = Duration::from_secs(5);
 const FLOOD_MAY_USE: f64 = 1.0;
 
-/// Sends `first`, then `frames` again and again, until the server closes; checks how soon and at
-/// what cost that is, and the name it is counted under.
+/// Sends `first`, then `frames` repeatedly, until the server closes; checks how soon and at what cost
+/// that is, and the reason under which it is counted.
 async fn flood(name: &str, first: &[u8], frames: &[u8], reason: &str) {
     let _machine = MACHINE.write().await;
     // No other deadline ends it.
@@ -263,23 +264,23 @@ fn priority(stream: u32, on: u32) -> Vec<u8> {
     frame(frames::PRIORITY, 0, stream, &[&on.to_be_bytes()[..], &[16]].concat())
 }
 
-/// A form that waits, on stream 1.
+/// A pending form on stream 1.
 fn open_stream() -> Vec<u8> {
     request(1, 0, &frames::post("/oauth/callback"))
 }
 
-/// A request that is answered, on stream 1.
+/// A request on stream 1 that gets its response.
 fn closed_stream() -> Vec<u8> {
     request(1, frames::END_STREAM, &frames::get("/oauth/callback"))
 }
 
 #[tokio::test]
-async fn settings_without_end() {
+async fn a_settings_flood_closes_the_connection() {
     flood("SETTINGS", &[], &frame(frames::SETTINGS, 0, 0, &[]), "flood").await;
 }
 
 #[tokio::test]
-async fn settings_that_change_the_windows_without_end() {
+async fn a_flood_of_window_settings_closes_the_connection() {
     // SETTINGS_INITIAL_WINDOW_SIZE: every open stream is visited.
     let [small, large] = [1000u32, 60_000].map(|size| {
         frame(frames::SETTINGS, 0, 0, &[&4u16.to_be_bytes()[..], &size.to_be_bytes()].concat())
@@ -292,71 +293,71 @@ async fn settings_that_change_the_windows_without_end() {
 }
 
 #[tokio::test]
-async fn pings_without_end() {
+async fn a_ping_flood_closes_the_connection() {
     flood("PING", &[], &frame(frames::PING, 0, 0, b"8 bytes."), "flood").await;
 }
 
 #[tokio::test]
-async fn ping_acknowledgements_without_end() {
+async fn a_flood_of_ping_acknowledgements_closes_the_connection() {
     flood("PING ACK", &[], &frame(frames::PING, frames::ACK, 0, b"8 bytes."), "flood").await;
 }
 
 #[tokio::test]
-async fn priorities_of_an_open_stream_without_end() {
+async fn a_priority_flood_on_an_open_stream_closes_the_connection() {
     flood("PRIORITY, open", &open_stream(), &priority(1, 0), "flood").await;
 }
 
 #[tokio::test]
-async fn priorities_of_a_closed_stream_without_end() {
+async fn a_priority_flood_on_a_closed_stream_closes_the_connection() {
     flood("PRIORITY, closed", &closed_stream(), &priority(1, 0), "flood").await;
 }
 
 #[tokio::test]
-async fn priorities_of_idle_streams_without_end() {
+async fn a_priority_flood_on_idle_streams_closes_the_connection() {
     let frames: Vec<u8> = (101..301).step_by(2).flat_map(|id| priority(id, 0)).collect();
     flood("PRIORITY, idle", &[], &frames, "flood").await;
 }
 
 #[tokio::test]
-async fn window_updates_of_the_connection_without_end() {
+async fn a_window_update_flood_on_the_connection_closes_it() {
     flood("WINDOW_UPDATE, connection", &[], &window_update(0, 1), "flood").await;
 }
 
 #[tokio::test]
-async fn window_updates_of_an_open_stream_without_end() {
+async fn a_window_update_flood_on_an_open_stream_closes_the_connection() {
     flood("WINDOW_UPDATE, open", &open_stream(), &window_update(1, 1), "flood").await;
 }
 
 #[tokio::test]
-async fn window_updates_of_a_closed_stream_without_end() {
+async fn a_window_update_flood_on_a_closed_stream_closes_the_connection() {
     flood("WINDOW_UPDATE, closed", &closed_stream(), &window_update(1, 1), "flood").await;
 }
 
 /// RFC 9113 §5.1: a connection error.
 #[tokio::test]
-async fn a_window_update_of_an_idle_stream_ends_the_connection() {
+async fn a_window_update_on_an_idle_stream_closes_the_connection() {
     flood("WINDOW_UPDATE, idle", &[], &window_update(101, 1), "protocol").await;
 }
 
-/// RFC 9113 §5.5: frames of unknown types are ignored, but not without end.
+/// RFC 9113 §5.5: frames of unknown types are ignored, but their number is limited.
 #[tokio::test]
-async fn unknown_frames_without_end() {
+async fn a_flood_of_unknown_frames_closes_the_connection() {
     flood("unknown type", &[], &frame(0x42, 0, 0, b""), "flood").await;
 }
 
 #[tokio::test]
-async fn priority_updates_without_end() {
+async fn a_priority_update_flood_closes_the_connection() {
     // RFC 9218 §7.1, as browsers send them.
     let update = frame(0x10, 0, 0, &[&1u32.to_be_bytes()[..], b"u=1"].concat());
     flood("PRIORITY_UPDATE", &[], &update, "flood").await;
 }
 
-/// A client that sends with each request what clients send is not taken for a flood.
+/// A client that sends the usual control frames with each request does not count as a flood.
 #[tokio::test]
-async fn control_frames_beside_requests_are_no_flood() {
+async fn control_frames_with_requests_are_not_a_flood() {
     let (edge, authority) = Edge::over_tls("log.requests = false");
     let mut stream = connect_tls(&authority, edge.https[0], "localhost", &["h2"]).await.unwrap();
-    // As Firefox began until 2023: a tree of priorities, and a large window.
+    // As Firefox did until 2023: a tree of priorities, and a large window.
     let mut bytes = frames::opening(&[(3, 100), (4, 131_072)]);
     bytes.extend(window_update(0, 12_517_377));
     bytes.extend([3, 5, 7, 9, 11].into_iter().flat_map(|id| priority(id, 0)));
@@ -370,8 +371,8 @@ async fn control_frames_beside_requests_are_no_flood() {
         stream.write_all(&bytes).await.unwrap();
         acknowledged(&mut stream).await;
     }
-    let answered = edge.metrics().await.get("requests_total{status=\"308\"}");
-    assert!((answered - 500.0).abs() < 0.5, "{answered} of 500 are answered");
+    let responses = edge.metrics().await.get("requests_total{status=\"308\"}");
+    assert!((responses - 500.0).abs() < 0.5, "{responses} of 500 responses");
     // It is still served.
     let whole = request(2001, frames::END_STREAM, &frames::get("/oauth/callback?code=1"));
     stream.write_all(&whole).await.unwrap();

@@ -1,11 +1,12 @@
 //! Request framing (RFC 9112 §2.2, §9.6): nothing after the last response of a connection is a
 //! request, a target with a `#` is refused wherever its request line begins, and a partial request
-//! is a request.
+//! counts as a request.
 
 use crate::crowds::cpu_seconds;
 use crate::malformed::ambiguous_framings;
 use crate::support::{
-    Authority, Edge, Http1, Http2, MACHINE, Metrics, connect_tls, frames, requests, with_timeout, until,
+    Authority, Edge, Http1, Http2, MACHINE, Metrics, connect_tls, frames, requests, until,
+    with_timeout,
 };
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use tokio::time::sleep;
 /// How long clients wait before the second request. Lingering close takes up to a second.
 const PAUSES: [u64; 6] = [0, 100, 300, 500, 700, 900];
 
-/// A request that must not be served. No other request here has its method, which the log names.
+/// A request that must not be served. No other request here has its method, which the log contains.
 const SECOND: &str = "HEAD /oauth/callback?second HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// How much later than its deadline a connection may end.
@@ -51,8 +52,8 @@ fn servers(own: &str) -> [(Edge, Option<Authority>); 2] {
     [(Edge::plain(&own), None), (tls, Some(authority))]
 }
 
-/// Requests that were answered, by status, without those at the admin listener.
-fn answered(metrics: &Metrics) -> f64 {
+/// The number of responses, without those of the admin listener.
+fn responses(metrics: &Metrics) -> f64 {
     let statuses = ["204", "303", "308", "400", "404", "405", "408", "413", "414", "421", "431"];
     statuses
         .map(|status| metrics.get(&format!("requests_total{{status=\"{status}\"}}")))
@@ -67,7 +68,7 @@ async fn one_request_each(edge: Edge, connections: usize) {
     let metrics = edge.metrics().await;
     let log = edge.finish();
     let second = requests(&log).into_iter().filter(|line| line["method"] == "HEAD").count();
-    let surplus = answered(&metrics) - connections as f64;
+    let surplus = responses(&metrics) - connections as f64;
     assert!(
         second == 0 && surplus.abs() < 0.5,
         "{connections} connections: {second} second requests in the log, {surplus} in the metrics"
@@ -202,7 +203,7 @@ async fn nothing_follows_an_ambiguous_framing_after_any_pause() {
     }
 }
 
-/// Empty lines before a request line (RFC 9112 §2.2): CRLF, LF alone, and both.
+/// Empty lines before a request line (RFC 9112 §2.2): CRLF, bare LF, and both.
 fn empty_lines() -> Vec<String> {
     let mut lines: Vec<String> =
         ["", "\r\n", "\n", "\r\n\r\n", "\n\n", "\r\n\n", "\n\r\n"].map(str::to_owned).into();
@@ -217,7 +218,7 @@ const BEFORE: [(&str, &str, usize); 2] = [
     ("a request", "GET /oauth/callback?first HTTP/1.1\r\nHost: localhost\r\n\r\n", 1),
 ];
 
-/// A target, and where its request leads; `None` when it is refused.
+/// A target, and the expected `Location`; `None` when it is refused.
 const TARGETS: [(&str, Option<&str>); 3] = [
     ("/oauth/callback?code=1", Some("https://api.nango.dev/oauth/callback?code=1")),
     ("/oauth/callback?code=1#x", None),
@@ -295,7 +296,7 @@ async fn a_fragment_after_empty_lines_is_refused_in_segments() {
             request + 1,
             request + 25,
         ];
-        let mut ways: Vec<Vec<Vec<u8>>> = cuts
+        let mut splits: Vec<Vec<Vec<u8>>> = cuts
             .iter()
             .filter(|cut| **cut > 0)
             .map(|cut| vec![bytes[..*cut].to_vec(), bytes[*cut..].to_vec()])
@@ -303,8 +304,8 @@ async fn a_fragment_after_empty_lines_is_refused_in_segments() {
         let (lines, rest) = bytes.split_at(request);
         let mut each: Vec<Vec<u8>> = if lines.is_empty() { vec![] } else { vec![lines.to_vec()] };
         each.extend(rest.chunks(8).map(<[u8]>::to_vec));
-        ways.push(each);
-        ways
+        splits.push(each);
+        splits
     })
     .await;
     none(&wrong);
@@ -337,7 +338,7 @@ async fn a_fragment_after_an_empty_line_is_refused_with_a_cut_at_every_byte() {
     }
 }
 
-/// A connection that hibernates between its requests parses as one that does not.
+/// A connection that hibernates between its requests parses like any other.
 #[tokio::test]
 async fn a_fragment_after_empty_lines_is_refused_on_a_hibernated_connection() {
     let _machine = MACHINE.read().await;
@@ -377,8 +378,8 @@ async fn a_fragment_after_empty_lines_is_refused_on_a_hibernated_connection() {
     }
 }
 
-/// RFC 9113 §8.3.1: `:path` has no fragment. The `http` crate cuts it there, before anything of
-/// this program sees it. When this test fails, the library shows it: refuse it then.
+/// RFC 9113 §8.3.1: `:path` has no fragment. The `http` crate cuts it there, before this
+/// program reads it. When this test fails, the library no longer does: refuse the request then.
 #[tokio::test]
 async fn over_http2_the_library_cuts_the_path_at_a_fragment() {
     let (edge, authority) = Edge::over_tls("");
@@ -387,10 +388,10 @@ async fn over_http2_the_library_cuts_the_path_at_a_fragment() {
     let whole = frames::END_HEADERS | frames::END_STREAM;
     let request = frames::frame(frames::HEADERS, whole, 1, &block);
     stream.write_all(&[frames::opening(&[]), request].concat()).await.unwrap();
-    until("it is answered", async || answered(&edge.metrics().await) > 0.5).await;
+    until("the response is sent", async || responses(&edge.metrics().await) > 0.5).await;
     let metrics = edge.metrics().await;
     assert!(metrics.get("requests_total{status=\"308\"}") > 0.5, "{}", metrics.0);
-    // Another stream of the same connection is not concerned.
+    // Another connection is not affected.
     drop(stream);
     let mut client = Http2::connect(&authority, edge.https[0], "localhost").await;
     let reply = client.get("/oauth/callback?code=1").await.unwrap();
@@ -398,12 +399,12 @@ async fn over_http2_the_library_cuts_the_path_at_a_fragment() {
     edge.finish();
 }
 
-/// A request, and the begin of another in the same segment.
+/// A request, and the start of another in the same segment.
 const ONE_AND_A_BIT: &str = "GET /oauth/callback?code=1 HTTP/1.1\r\nHost: localhost\r\n\r\n\
     GET /oauth/callback?co";
 
 #[tokio::test]
-async fn a_partial_request_behind_another_times_out_as_a_request() {
+async fn a_partial_request_after_another_times_out_as_a_request() {
     let _machine = MACHINE.read().await;
     for (edge, authority) in servers(
         "
@@ -426,7 +427,7 @@ async fn a_partial_request_behind_another_times_out_as_a_request() {
 }
 
 #[tokio::test]
-async fn a_partial_request_behind_another_is_not_idle() {
+async fn a_partial_request_after_another_is_not_idle() {
     let _machine = MACHINE.read().await;
     for (edge, authority) in servers(
         "
@@ -446,7 +447,7 @@ async fn a_partial_request_behind_another_is_not_idle() {
 }
 
 #[tokio::test]
-async fn a_partial_request_is_not_parsed_again_and_again() {
+async fn a_partial_request_is_not_parsed_repeatedly() {
     let _machine = MACHINE.write().await;
     let edge = Edge::plain(
         "
@@ -471,7 +472,7 @@ async fn a_partial_request_is_not_parsed_again_and_again() {
     let used = cpu_seconds(edge.id()) - before;
     eprintln!("400 partial requests of 46 kB for 3 s: {used:.2} s of CPU");
     assert!(used < 0.1, "{used} s of CPU in 3 s");
-    // Each is complete with what is missing.
+    // The missing bytes complete each request.
     for client in &mut clients {
         client.send(b"Host: localhost\r\n\r\n").await;
         assert_eq!(client.reply().await.expect("no response").status, 308);
@@ -481,7 +482,7 @@ async fn a_partial_request_is_not_parsed_again_and_again() {
 
 /// After the last response the server reads and discards for a bounded time.
 #[tokio::test]
-async fn what_is_sent_after_the_last_response_does_not_reset_it() {
+async fn bytes_after_the_last_response_do_not_reset_it() {
     let edge = Edge::plain("");
     let mut stream = with_timeout(TcpStream::connect(edge.http[0])).await.unwrap();
     let first =

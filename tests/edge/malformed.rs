@@ -1,4 +1,4 @@
-//! What is not HTTP gets an error or a close, and the next client its answer.
+//! Malformed requests get an error or a close, and the next client is served.
 
 use crate::support::{Edge, connect};
 
@@ -46,7 +46,7 @@ async fn malformed_requests_are_refused_and_the_next_client_is_served() {
         client.send(&bytes).await;
         if let Some(reply) = client.reply().await {
             assert!((400..500).contains(&reply.status), "{name}: {}", reply.status);
-            // Nothing that was smuggled in behind it gets an answer of its own.
+            // A request smuggled in after it gets no response.
             if reply.text("connection") == "close" || name.contains("Content-Length") {
                 assert!(client.is_closed().await, "{name}: still open");
             }
@@ -71,7 +71,7 @@ async fn a_refused_body_does_not_become_the_next_request() {
 }
 
 #[tokio::test]
-async fn nothing_is_served_behind_a_request_with_two_framings() {
+async fn nothing_is_served_after_a_request_with_two_framings() {
     let edge = Edge::start("listen.http = '127.0.0.1:0'");
     for framings in [
         "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
@@ -95,8 +95,8 @@ async fn http_1_0_without_host_is_served() {
     assert!(client.is_closed().await);
 }
 
-/// Requests that two readers may frame differently (RFC 9112 §2.2, §5, §6, §7), each with the status
-/// of its response. Where the body is what follows, it has `length` bytes.
+/// Requests that two parsers may frame differently (RFC 9112 §2.2, §5, §6, §7), each with the status of
+/// its response. A body that follows has `length` bytes.
 #[rustfmt::skip]
 pub(crate) fn ambiguous_framings(length: usize) -> Vec<(&'static str, String, u16)> {
     let get = "GET /oauth/callback?q=1 HTTP/1.1\r\nHost: h\r\n";
@@ -118,42 +118,42 @@ pub(crate) fn ambiguous_framings(length: usize) -> Vec<(&'static str, String, u1
         ("a length in hex", format!("{post}Content-Length: 0x5\r\n\r\ncode="), 400),
         ("a length over 64 bits", format!("{post}Content-Length: 18446744073709551621\r\n\r\ncode="), 400),
         ("an empty length", format!("{post}Content-Length: \r\n\r\ncode="), 400),
-        ("CR alone in a field", format!("{get}X: a\rContent-Length: 5\r\n\r\n"), 400),
-        ("CR alone at line ends", format!("{}\r\r", get.replace("\r\n", "\r")), 400),
+        ("a bare CR in a field", format!("{get}X: a\rContent-Length: 5\r\n\r\n"), 400),
+        ("bare CR line ends", format!("{}\r\r", get.replace("\r\n", "\r")), 400),
         ("a first field that is folded", get.replace("Host", " Fold: x\r\nHost") + "\r\n", 400),
         ("chunk extensions", format!("{chunked}6;a=b;c=\"d\"\r\ncode=1\r\n0\r\n\r\n"), 303),
-        ("LF alone in a chunk extension", format!("{chunked}6;a\nb\r\ncode=1\r\n0\r\n\r\n"), 400),
+        ("a bare LF in a chunk extension", format!("{chunked}6;a\nb\r\ncode=1\r\n0\r\n\r\n"), 400),
         ("more extensions than form", format!("{chunked}{extensions}0\r\n\r\n"), 400),
         ("a chunk size over 64 bits", format!("{chunked}10000000000000006\r\ncode=1\r\n0\r\n\r\n"), 400),
         ("a chunk size with 0x", format!("{chunked}0x6\r\ncode=1\r\n0\r\n\r\n"), 400),
         ("a negative chunk size", format!("{chunked}-1\r\ncode=1\r\n0\r\n\r\n"), 400),
         ("a chunk longer than its size", format!("{chunked}6\r\ncode=1XX0\r\n\r\n"), 400),
-        ("chunks that end with LF alone", format!("{}6\ncode=1\n0\n\n", chunked.replace("\r\n", "\n")), 400),
+        ("chunks that end with a bare LF", format!("{}6\ncode=1\n0\n\n", chunked.replace("\r\n", "\n")), 400),
         ("a length in trailers", format!("{chunked}6\r\ncode=1\r\n0\r\nContent-Length: 50\r\n\r\n"), 303),
         ("GET with a body", format!("{get}Content-Length: {length}\r\n\r\n"), 308),
         ("GET with chunks", format!("{get}Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n"), 308),
     ]
 }
 
-/// A request that two readers may frame differently ends the connection, so that nothing after it
+/// A request that two parsers may frame differently ends the connection, so that nothing after it
 /// becomes a request of its own.
 #[tokio::test]
-async fn what_could_be_framed_in_two_ways_has_nothing_behind_it() {
+async fn nothing_is_served_after_an_ambiguous_framing() {
     let edge = Edge::start("listen.http = '127.0.0.1:0'");
     let hidden = "GET /oauth/callback?smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
     for (name, bytes, status) in ambiguous_framings(hidden.len()) {
         let mut client = connect(edge.http[0]).await;
         client.send(format!("{bytes}{hidden}").as_bytes()).await;
-        let reply = client.reply().await.unwrap_or_else(|| panic!("{name}: no answer"));
+        let reply = client.reply().await.unwrap_or_else(|| panic!("{name}: no response"));
         assert_eq!(reply.status, status, "{name}");
         assert_eq!(reply.text("connection"), "close", "{name}");
-        assert!(client.is_closed().await, "{name}: something is served behind it");
+        assert!(client.is_closed().await, "{name}: a request after it is served");
     }
 }
 
-/// RFC 9112 §2.2: a line may end with LF alone, and empty lines may come before a request.
+/// RFC 9112 §2.2: a line may end with a bare LF, and empty lines may come before a request.
 #[tokio::test]
-async fn lines_may_end_with_lf_alone_and_nothing_more_is_lenient() {
+async fn a_bare_lf_ends_a_line_and_other_deviations_are_refused() {
     let edge = Edge::start("listen.http = '127.0.0.1:0'");
     #[rustfmt::skip]
     let table = [

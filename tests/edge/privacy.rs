@@ -1,4 +1,4 @@
-//! Canaries: what a callback carries appears in its `Location` and nowhere else.
+//! Canaries: the values of a callback appear only in its `Location`.
 
 use crate::support::{Authority, Edge, Http1, Http2, connect, connect_tls};
 
@@ -7,11 +7,11 @@ const STATE: &str = "canary-state-91bc";
 const COOKIE: &str = "canary-cookie-55de";
 
 #[tokio::test]
-async fn canaries_appear_in_no_other_header_and_in_no_log() {
-    // Where nobody watches, JSON is the default.
+async fn canaries_appear_only_in_location() {
+    // Without a terminal, JSON is the default.
     for format in ["log.format = 'text'", ""] {
         let (edge, authority) = Edge::over_tls(&format!("log.level = 'trace'\n{format}"));
-        everything(&edge, &authority).await;
+        send_canaries(&edge, &authority).await;
         let metrics = edge.metrics().await.0;
         assert!(metrics.contains("callback_edge_redirects_total"), "{metrics}");
         let stderr = edge.finish();
@@ -23,8 +23,8 @@ async fn canaries_appear_in_no_other_header_and_in_no_log() {
     }
 }
 
-/// Good and bad requests on every protocol, each with canaries in every place.
-async fn everything(edge: &Edge, authority: &Authority) {
+/// Sends good and bad requests over every protocol, with canaries in all parts.
+async fn send_canaries(edge: &Edge, authority: &Authority) {
     let query = format!("code={CODE}&state={STATE}");
     let fields = format!(
         "Cookie: session={COOKIE}\r\nReferer: https://x/?{query}\r\nUser-Agent: {CODE}\r\n"
@@ -54,7 +54,7 @@ async fn everything(edge: &Edge, authority: &Authority) {
             plain.request(method, target, &fields, body.as_bytes()).await,
             tls.request(method, target, &fields, body.as_bytes()).await,
         ] {
-            // None: the connection was closed on it, which says nothing either.
+            // None: the connection was closed, which reveals nothing either.
             let Some(reply) = reply else { continue };
             for (name, value) in &reply.headers {
                 let value = String::from_utf8_lossy(value);

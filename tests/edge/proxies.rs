@@ -1,4 +1,4 @@
-//! Who is believed about the client's address, and who is not.
+//! From which proxies the client's address is accepted.
 
 use crate::support::{Edge, Http1, connect, handshake, requests, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,7 +21,7 @@ fn clients(log: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_proxy_header_from_a_trusted_network_names_the_client() {
+async fn a_proxy_header_from_a_trusted_network_determines_the_client() {
     let (edge, authority) = Edge::over_tls("listen.proxy_protocol = '127.0.0.0/8'");
     for header in [V1.to_vec(), v2(), b"PROXY UNKNOWN\r\n".to_vec()] {
         let mut client = connect(edge.http[0]).await;
@@ -39,7 +39,7 @@ async fn a_proxy_header_from_a_trusted_network_names_the_client() {
 }
 
 #[tokio::test]
-async fn a_trusted_network_without_a_header_is_refused_and_counted() {
+async fn a_trusted_network_without_a_proxy_header_is_refused_and_counted() {
     let (edge, _) = Edge::over_tls("listen.proxy_protocol = '127.0.0.0/8'");
     for address in [edge.http[0], edge.https[0]] {
         let mut client = connect(address).await;
@@ -48,13 +48,13 @@ async fn a_trusted_network_without_a_header_is_refused_and_counted() {
     let metrics = edge.metrics().await;
     let refused = metrics.get("connections_refused_total{reason=\"proxy_header\"}");
     assert_eq!(refused as i64, 2);
-    // The admin listener is for the machine's own network: no header there.
+    // The admin listener is for the machine's own network: it expects no header.
     assert_eq!(connect(edge.admin[0]).await.get("/healthz").await.unwrap().status, 200);
     assert!(!edge.stop().1.contains("canary"));
 }
 
 #[tokio::test]
-async fn a_header_from_an_untrusted_network_is_no_header() {
+async fn a_proxy_header_from_an_untrusted_network_is_refused() {
     for trusting in ["", "listen.proxy_protocol = '192.0.2.0/24'"] {
         let (edge, _) = Edge::over_tls(trusting);
         let mut client = connect(edge.http[0]).await;
@@ -66,14 +66,14 @@ async fn a_header_from_an_untrusted_network_is_no_header() {
         let mut alert = Vec::new();
         let _ = stream.read_to_end(&mut alert).await;
         assert!(alert.first().is_none_or(|&kind| kind == 21), "{alert:?}");
-        // The alert is on its way before the failure is counted.
+        // The alert is sent before the failure is counted.
         let failed = "tls_handshake_failures_total{reason=\"not_tls\"}";
         until("it is counted", async || edge.metrics().await.get(failed) >= 1.0).await;
         assert!(!edge.stop().1.contains("192.0.2.7"));
     }
 }
 
-/// Asks for a callback with these header fields, which must redirect byte for byte.
+/// Requests a callback with these header fields, which must redirect byte for byte.
 async fn redirects_with(edge: &Edge, fields: &[u8]) {
     let mut client = connect(edge.http[0]).await;
     let query = "code=4%2f0A&state=%7b&&bare";
@@ -86,7 +86,7 @@ async fn redirects_with(edge: &Edge, fields: &[u8]) {
 }
 
 #[tokio::test]
-async fn forwarded_addresses_are_believed_from_trusted_proxies_only() {
+async fn forwarded_addresses_are_accepted_only_from_trusted_proxies() {
     let fields: [&[u8]; 2] = [
         b"X-Forwarded-For: 198.51.100.1, 203.0.113.9\r\n",
         b"X-Forwarded-For: 198.51.100.1, 127.0.0.9\r\n",
@@ -103,7 +103,7 @@ async fn forwarded_addresses_are_believed_from_trusted_proxies_only() {
 
 /// The proxy writes one of the two fields, and the client any bytes before it and in the other.
 #[tokio::test]
-async fn only_the_configured_field_names_the_client_whatever_the_client_wrote() {
+async fn only_the_configured_field_determines_the_client() {
     let forged: [&[u8]; 7] = [
         b"198.51.100.1",
         b"for=198.51.100.1",

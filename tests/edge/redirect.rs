@@ -14,7 +14,7 @@ const PLAIN: &str = "
     log.requests = false
 ";
 
-/// Health is asked where redirects are.
+/// Health endpoints are on the same listener as redirects.
 const TLS: &str = "
     listen.admin = 'off'
     log.requests = false
@@ -52,7 +52,7 @@ fn corpus() -> Vec<String> {
         "code=9&state=2f1&iss=https%3A%2F%2Fauth.example.com%2Frealms%2Fmain&session_state=f3%2d1",
         "error=access_denied&error_description=The+user+has+denied+access&state=2f1#".trim_end_matches('#'),
         "error=invalid_scope&error_description=AADSTS70011%3a+The+provided+value+%27x%27&error_uri=https%3a%2f%2flogin.example%2ferror%3fcode%3d70011&state=2f1",
-        // Shapes that frameworks mend: duplicates, order, empty values, bare keys, stray joiners.
+        // Queries that frameworks normalize: duplicates, order, empty values, bare keys, stray separators.
         "code=1&code=2&code=1",
         "b=1&a=2&state=2f1&A=3",
         "code=&state=&empty=",
@@ -129,18 +129,18 @@ async fn every_query_of_one_and_two_bytes_arrives_as_sent_or_is_refused() {
         });
     }
     let accepted: usize = tasks.join_all().await.into_iter().sum();
-    // 82 RFC 3986 characters alone make 82 + 82² of them.
+    // The 82 characters of RFC 3986 make 82 + 82² of them.
     assert!(accepted >= 82 + 82 * 82, "{accepted}");
 }
 
-/// Whether the query was redirected; then it was not altered. If not, it got a 400.
+/// Whether the query was redirected, in which case it was not altered. Otherwise it got a 400.
 async fn arrives_as_sent<S: AsyncRead + AsyncWrite + Unpin>(
     client: &mut Http1<S>,
     query: &[u8],
 ) -> bool {
     let target = [b"/oauth/callback?", query].concat();
     let reply = client.get(&target).await;
-    let reply = reply.unwrap_or_else(|| panic!("no answer to {query:?}"));
+    let reply = reply.unwrap_or_else(|| panic!("no response to {query:?}"));
     if reply.status == 308 {
         let expected = [TARGET.as_bytes(), b"?", query].concat();
         assert_eq!(reply.header("location"), Some(expected.as_slice()));
@@ -155,7 +155,7 @@ fn long_queries_arrive_as_sent_or_are_refused() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let plain = Edge::start(PLAIN);
     let (tls, authority) = Edge::over_tls(TLS);
-    // Mostly what queries are made of, so that most are accepted, and some of everything.
+    // Mostly bytes that are allowed in queries, so that most are accepted, and a few others.
     let common = (0x21..=0x7eu8).prop_filter("a query byte", |byte| !b"\"#<>".contains(byte));
     let byte = prop_oneof![3000 => common, 1 => any::<u8>()];
     let queries = prop_oneof![
@@ -174,7 +174,7 @@ fn long_queries_arrive_as_sent_or_are_refused() {
                 let on_tls = arrives_as_sent(&mut Http1::new(stream.unwrap()), &query).await;
                 prop_assert_eq!(on_plain, on_tls);
                 accepted.set(accepted.get() + u32::from(on_plain));
-                // What no URL type holds cannot be handed to an HTTP/2 client either.
+                // What a URL type cannot represent cannot be passed to an HTTP/2 client either.
                 let Ok(text) = std::str::from_utf8(&query) else { return Ok(()) };
                 let target = format!("/oauth/callback?{text}");
                 if on_plain && target.parse::<http::uri::PathAndQuery>().is_ok() {
@@ -191,7 +191,7 @@ fn long_queries_arrive_as_sent_or_are_refused() {
 }
 
 #[tokio::test]
-async fn sizes_up_to_the_limit_pass_and_beyond_it_get_414() {
+async fn queries_up_to_the_limit_pass_and_longer_ones_get_414() {
     let plain = Edge::start(PLAIN);
     let (tls, authority) = Edge::over_tls(TLS);
     for (kib, status) in
@@ -216,7 +216,7 @@ async fn sizes_up_to_the_limit_pass_and_beyond_it_get_414() {
 }
 
 #[tokio::test]
-async fn a_target_with_a_query_of_its_own_is_joined() {
+async fn the_query_is_appended_to_that_of_the_target() {
     let edge = Edge::start(
         "
         listen.http = '127.0.0.1:0'
@@ -242,7 +242,7 @@ async fn a_target_with_a_query_of_its_own_is_joined() {
 }
 
 #[tokio::test]
-async fn the_table_of_methods_holds_on_every_protocol() {
+async fn methods_get_the_documented_responses_on_every_protocol() {
     let plain = Edge::start(PLAIN);
     let (tls, authority) = Edge::over_tls(TLS);
     let form = "content-type: application/x-www-form-urlencoded\r\ncontent-length: 6\r\n";
@@ -285,7 +285,7 @@ async fn the_table_of_methods_holds_on_every_protocol() {
 }
 
 #[tokio::test]
-async fn forms_over_the_limit_get_413_and_forms_that_are_none_400() {
+async fn forms_over_the_limit_get_413_and_malformed_forms_400() {
     let edge = Edge::start(PLAIN);
     let post =
         async |form: &str| connect(edge.http[0]).await.post("/oauth/callback", form).await.unwrap();
@@ -305,7 +305,7 @@ async fn forms_over_the_limit_get_413_and_forms_that_are_none_400() {
 }
 
 #[tokio::test]
-async fn plain_requests_are_led_to_https_with_their_bytes() {
+async fn plain_requests_are_redirected_to_https_byte_for_byte() {
     let (authority, dir) = certified(&["auth.example.com"]);
     let settings = settings::tls(
         "
@@ -338,7 +338,7 @@ async fn plain_requests_are_led_to_https_with_their_bytes() {
 }
 
 #[tokio::test]
-async fn certificates_are_chosen_by_sni() {
+async fn certificates_are_selected_by_sni() {
     let authority = Authority::new();
     let dir = TempDir::new().unwrap();
     authority.write(dir.path(), "a", &["a.example.com"]);
@@ -374,7 +374,7 @@ async fn certificates_are_chosen_by_sni() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_stalls_holds_nobody_up() {
+async fn stalled_handshakes_delay_no_client() {
     let (edge, authority) = Edge::over_tls(TLS);
     let mut silent = Vec::new();
     for _ in 0..50 {

@@ -1,4 +1,4 @@
-//! Every test and every fuzz target that SECURITY.md names exists.
+//! Every test and every fuzz target in SECURITY.md exists.
 
 use crate::support::files_below;
 use std::collections::BTreeSet;
@@ -26,33 +26,33 @@ fn named(page: &str) -> BTreeSet<(String, String)> {
 fn exists(files: &[PathBuf], module: &str, name: &str) -> bool {
     let is_of = |file: &Path| {
         let file = file.strip_prefix(ROOT).unwrap().with_extension("");
-        let mut places = file.iter();
-        module.split("::").all(|part| places.any(|place| place == part))
+        let mut parts = file.iter();
+        module.split("::").all(|name| parts.any(|part| part == name))
     };
     let function = format!("fn {name}(");
     files.iter().any(|file| is_of(file) && fs::read_to_string(file).unwrap().contains(&function))
 }
 
 #[test]
-fn every_test_in_the_page_exists() {
+fn every_test_in_security_md_exists() {
     let root = Path::new(ROOT);
     let page = fs::read_to_string(root.join("SECURITY.md")).unwrap();
-    // `tests/peers/setup` installs the programs of others there.
+    // `tests/peers/setup` installs third-party programs there.
     let is_foreign =
-        |file: &Path| file.iter().any(|place| place == "node_modules" || place == ".tools");
+        |file: &Path| file.iter().any(|part| part == "node_modules" || part == ".tools");
     let files: Vec<PathBuf> = ["src", "tests/edge", "tests/peers"]
         .iter()
         .flat_map(|directory| files_below(&root.join(directory)))
         .filter(|file| file.extension().is_some_and(|it| it == "rs") && !is_foreign(file))
         .collect();
     let named = named(&page);
-    assert!(named.len() > 40, "nothing was read");
+    assert!(named.len() > 40, "no test names were found");
     for (module, name) in &named {
         let found = match module.as_str() {
             "fuzz" => root.join(format!("fuzz/fuzz_targets/{name}.rs")).exists(),
             _ => exists(&files, module, name),
         };
-        assert!(found, "SECURITY.md names `{module}::{name}`, which does not exist");
+        assert!(found, "`{module}::{name}` in SECURITY.md does not exist");
     }
     // Each target is built, run in CI and documented.
     let (manifest, run) = (root.join("fuzz/Cargo.toml"), root.join("fuzz/run"));

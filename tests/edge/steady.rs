@@ -1,4 +1,4 @@
-//! Under steady load nothing that an operator does is noticed: reloads, certificates, restarts.
+//! Under steady load, reloads, renewed certificates and restarts fail no request.
 
 use crate::manager::HAND_OVER;
 use crate::support::{Authority, Edge, MACHINE, certified, settings, until};
@@ -18,7 +18,7 @@ use tokio_rustls::client::TlsStream;
 
 const REQUEST: &[u8] = b"GET /oauth/callback?code=canary-code HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// Clients that ask all the time; whatever is not an answer is a failure.
+/// Clients that send requests all the time; everything except a redirect is a failure.
 struct Load {
     stop: Arc<AtomicBool>,
     count: Arc<Count>,
@@ -56,8 +56,8 @@ impl Load {
                     pace.tick().await;
                     match kind {
                         0 | 1 => once(address, &h1, &count).await,
-                        2 | 3 => kept(address, &h1, &count, &stop).await,
-                        _ => kept_h2(address, &h2, &count, &stop).await,
+                        2 | 3 => persistent(address, &h1, &count, &stop).await,
+                        _ => persistent_h2(address, &h2, &count, &stop).await,
                     }
                 }
             });
@@ -65,9 +65,9 @@ impl Load {
         Self { stop, count, tasks }
     }
 
-    async fn asked(&self, more: u64) {
+    async fn requests(&self, more: u64) {
         let wanted = self.count.requests.load(Relaxed) + more;
-        until("requests go on", async || self.count.requests.load(Relaxed) >= wanted).await;
+        until("requests continue", async || self.count.requests.load(Relaxed) >= wanted).await;
     }
 
     async fn finish(self, what: &str) {
@@ -111,8 +111,8 @@ async fn open(
     }
 }
 
-/// Asks; tells whether the connection stays.
-async fn ask(stream: &mut BufReader<TlsStream<TcpStream>>) -> std::io::Result<bool> {
+/// Sends a request; returns whether the connection stays open.
+async fn request(stream: &mut BufReader<TlsStream<TcpStream>>) -> std::io::Result<bool> {
     stream.get_mut().write_all(REQUEST).await?;
     stream.get_mut().flush().await?;
     let mut head = Vec::new();
@@ -131,36 +131,46 @@ async fn ask(stream: &mut BufReader<TlsStream<TcpStream>>) -> std::io::Result<bo
 async fn once(address: SocketAddr, connector: &TlsConnector, count: &Count) {
     let Some(stream) = open(address, connector, count).await else { return };
     let mut stream = BufReader::new(stream);
-    match ask(&mut stream).await {
+    match request(&mut stream).await {
         Ok(_) => drop(count.requests.fetch_add(1, Relaxed)),
         Err(error) => count.fail("request on a new connection", &error),
     }
 }
 
-async fn kept(address: SocketAddr, connector: &TlsConnector, count: &Count, stop: &AtomicBool) {
+async fn persistent(
+    address: SocketAddr,
+    connector: &TlsConnector,
+    count: &Count,
+    stop: &AtomicBool,
+) {
     let Some(stream) = open(address, connector, count).await else { return };
     let mut stream = BufReader::new(stream);
     let mut pace = tokio::time::interval(Duration::from_millis(5));
     while !stop.load(Relaxed) {
-        match ask(&mut stream).await {
+        match request(&mut stream).await {
             Ok(stays) => {
                 count.requests.fetch_add(1, Relaxed);
                 if !stays {
-                    // It was told; the end is orderly.
+                    // It was announced; the connection closes without an error.
                     let mut rest = Vec::new();
                     if let Err(error) = stream.read_to_end(&mut rest).await {
-                        count.fail("end of a kept connection", &error);
+                        count.fail("end of a persistent connection", &error);
                     }
                     return;
                 }
             }
-            Err(error) => return count.fail("request on a kept connection", &error),
+            Err(error) => return count.fail("request on a persistent connection", &error),
         }
         pace.tick().await;
     }
 }
 
-async fn kept_h2(address: SocketAddr, connector: &TlsConnector, count: &Count, stop: &AtomicBool) {
+async fn persistent_h2(
+    address: SocketAddr,
+    connector: &TlsConnector,
+    count: &Count,
+    stop: &AtomicBool,
+) {
     let Some(stream) = open(address, connector, count).await else { return };
     let (sender, connection) = match h2::client::handshake(stream).await {
         Ok(both) => both,
@@ -172,17 +182,17 @@ async fn kept_h2(address: SocketAddr, connector: &TlsConnector, count: &Count, s
         // GOAWAY shows here: it is no longer ready, and nothing was sent.
         let Ok(mut ready) = sender.clone().ready().await else { break };
         let request = http::Request::get("https://localhost/oauth/callback?code=canary-code");
-        let answer = match ready.send_request(request.body(()).unwrap(), true) {
-            Ok((answer, _)) => answer.await,
+        let response = match ready.send_request(request.body(()).unwrap(), true) {
+            Ok((response, _)) => response.await,
             Err(_) => break,
         };
-        match answer {
+        match response {
             Ok(reply) if reply.status() == 308 => {
                 count.requests.fetch_add(1, Relaxed);
                 count.h2_requests.fetch_add(1, Relaxed);
             }
             Ok(reply) => count.fail("HTTP/2 status", &reply.status()),
-            // RFC 9113 §6.8: streams above the one that GOAWAY names were not processed.
+            // RFC 9113 §6.8: streams above the last one in GOAWAY were not processed.
             Err(error) if error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR) => {
                 break;
             }
@@ -201,7 +211,7 @@ async fn kept_h2(address: SocketAddr, connector: &TlsConnector, count: &Count, s
     }
 }
 
-fn leading_to(target: usize, address: &str) -> String {
+fn redirecting_to(target: usize, address: &str) -> String {
     settings::tls(&format!(
         "
         listen.http = 'off'
@@ -216,25 +226,25 @@ fn leading_to(target: usize, address: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reloads_and_certificates_are_not_noticed() {
+async fn reloads_and_renewals_fail_no_request() {
     let _machine = MACHINE.write().await;
     let (authority, dir) = certified(&["localhost"]);
-    let edge = Edge::start_in(dir, &leading_to(0, "127.0.0.1:0"), |_| {});
+    let edge = Edge::start_in(dir, &redirecting_to(0, "127.0.0.1:0"), |_| {});
     let load = Load::start(edge.https[0], &authority);
-    load.asked(50).await;
+    load.requests(50).await;
     for round in 1..=50_u16 {
         authority.write(edge.dir(), "edge", &["localhost"]);
-        edge.rewrite(&leading_to(round.into(), "127.0.0.1:0"));
+        edge.rewrite(&redirecting_to(round.into(), "127.0.0.1:0"));
         edge.signal(Signal::HUP);
         let done = "reloads_total{result=\"success\"}";
         until("it is reloaded", async || edge.metrics().await.get(done) >= f64::from(round)).await;
-        load.asked(10).await;
+        load.requests(10).await;
     }
     let before = edge.stderr().matches("certificate_loaded").count();
     authority.write(edge.dir(), "edge", &["localhost"]);
     until("found on disk", async || edge.stderr().matches("certificate_loaded").count() > before)
         .await;
-    load.asked(50).await;
+    load.requests(50).await;
     let metrics = edge.metrics().await;
     load.finish("50 reloads with other routes and certificates").await;
     assert_eq!(metrics.get("reloads_total{result=\"failure\"}") as i64, 0);
@@ -246,31 +256,31 @@ async fn reloads_and_certificates_are_not_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn restarts_behind_a_socket_that_stays_are_not_noticed() {
+async fn restarts_with_an_inherited_socket_fail_no_request() {
     let _machine = MACHINE.write().await;
     let (authority, dir) = certified(&["localhost"]);
     let dir = Arc::new(dir);
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let start = || {
-        let handed = OwnedFd::from(socket.try_clone().unwrap());
-        let settings = leading_to(0, &address.to_string());
+        let inherited = OwnedFd::from(socket.try_clone().unwrap());
+        let settings = redirecting_to(0, &address.to_string());
         Edge::start_from_shell(Arc::clone(&dir), &settings, HAND_OVER, |command| {
-            command.stdin(Stdio::from(handed));
+            command.stdin(Stdio::from(inherited));
         })
     };
     let mut edge = start();
     assert_eq!(edge.https, [address]);
     let load = Load::start(address, &authority);
-    load.asked(50).await;
+    load.requests(50).await;
     for round in 0..10 {
-        // As `systemctl restart` does: the next one starts when the one before has ended. And as
-        // a rollout does: the next one is there first.
+        // Like `systemctl restart`: the next process starts when the previous one has ended. And like
+        // a rollout: the next one starts first.
         let next = (round % 2 == 0).then(start);
         let log = tokio::task::block_in_place(|| edge.finish());
         assert!(!log.contains("canary"));
         edge = next.unwrap_or_else(start);
-        load.asked(30).await;
+        load.requests(30).await;
     }
     load.finish("10 restarts").await;
     drop(socket);

@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 #[tokio::test]
-async fn a_proxy_header_that_never_comes() {
+async fn a_missing_proxy_header_times_out() {
     let header = b"PROXY TCP4 192.0.2.7 192.0.2.8 1111 443\r\n";
     let settings = "listen.proxy_protocol = '127.0.0.0/8'";
     let arena = Arena::with("no PROXY header", settings, header).await;
@@ -19,7 +19,7 @@ async fn a_proxy_header_that_never_comes() {
 }
 
 #[tokio::test]
-async fn a_tls_handshake_that_stalls() {
+async fn a_stalled_tls_handshake_times_out() {
     let arena = Arena::new("silent in the handshake").await;
     let mut stream = TcpStream::connect(arena.https()).await.unwrap();
     let started = Instant::now();
@@ -28,7 +28,7 @@ async fn a_tls_handshake_that_stalls() {
 }
 
 #[tokio::test]
-async fn a_tls_handshake_byte_by_byte() {
+async fn a_slow_tls_handshake_times_out() {
     let arena = Arena::new("slow handshake").await;
     let mut stream = TcpStream::connect(arena.https()).await.unwrap();
     let started = Instant::now();
@@ -39,7 +39,7 @@ async fn a_tls_handshake_byte_by_byte() {
 }
 
 #[tokio::test]
-async fn a_tls_connection_without_a_request() {
+async fn a_tls_connection_without_a_request_times_out() {
     let arena = Arena::new("no request").await;
     let mut stream = arena.tls("http/1.1").await;
     let started = Instant::now();
@@ -48,7 +48,7 @@ async fn a_tls_connection_without_a_request() {
 }
 
 #[tokio::test]
-async fn a_connection_without_a_further_request() {
+async fn an_idle_connection_times_out() {
     let arena = Arena::new("idle").await;
     let mut client = Http1::new(arena.tls("http/1.1").await);
     assert_eq!(client.get(PATH).await.unwrap().status, 308);
@@ -58,14 +58,14 @@ async fn a_connection_without_a_further_request() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_closes_is_left() {
+async fn a_client_that_never_closes_is_dropped() {
     let arena = Arena::new("never closes").await;
     let address = arena.edge.http[0];
     let mut client = connect(address).await;
     let fields = "Connection: close\r\n";
     let reply = client.request("GET", PATH, fields, b"").await.unwrap();
     assert_eq!(reply.status, 308);
-    // The edge has closed its side. Once it lets go of the other, bytes are answered by a reset.
+    // The server has closed its side. Once it drops the connection, bytes get a reset.
     let started = Instant::now();
     let mut stream = client.into_inner();
     let mut pace = tokio::time::interval(DRIP);
@@ -80,15 +80,16 @@ async fn a_client_that_never_closes_is_left() {
     arena.ended_by(took, Duration::from_millis(200), "requests_total{status=\"308\"}").await;
 }
 
-/// Busy for ever, and never wrong: its age ends it, between two requests and announced.
+/// A client that sends valid requests for ever: the connection ends by its age, between two requests,
+/// and announces it.
 #[tokio::test]
-async fn an_old_connection_is_told_before_it_ends() {
+async fn an_old_connection_announces_its_end() {
     let arena = Arena::new("old").await;
     let started = Instant::now();
     let mut client = Http1::new(arena.tls("http/1.1").await);
     let mut pace = tokio::time::interval(Duration::from_millis(5));
     loop {
-        let reply = client.get(PATH).await.expect("it ends without a word");
+        let reply = client.get(PATH).await.expect("it ends without announcement");
         assert_eq!(reply.status, 308);
         if reply.text("connection") == "close" {
             break;
@@ -101,7 +102,7 @@ async fn an_old_connection_is_told_before_it_ends() {
 }
 
 #[tokio::test]
-async fn half_closed_clients_are_answered_and_leave() {
+async fn half_closed_clients_get_their_response() {
     let arena = Arena::new("half-closed").await;
     let address = arena.edge.http[0];
     let mut stream = TcpStream::connect(address).await.unwrap();

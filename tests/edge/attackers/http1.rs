@@ -1,4 +1,4 @@
-//! Requests that come slowly, and answers that nobody reads.
+//! Requests that arrive slowly, and responses that the client does not read.
 
 use super::{Arena, PATH, REQUEST, deadline, drip, never_reads, small_window};
 use crate::support::{Http1, handshake};
@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 #[tokio::test]
-async fn a_first_request_byte_by_byte() {
+async fn a_slow_first_request_times_out() {
     let arena = Arena::new("slow first head").await;
     let mut stream = TcpStream::connect(arena.edge.http[0]).await.unwrap();
     let started = Instant::now();
@@ -18,7 +18,7 @@ async fn a_first_request_byte_by_byte() {
 }
 
 #[tokio::test]
-async fn a_later_request_byte_by_byte() {
+async fn a_slow_later_request_times_out() {
     let arena = Arena::new("slow later head").await;
     let mut client = Http1::new(arena.tls("http/1.1").await);
     assert_eq!(client.get(PATH).await.unwrap().status, 308);
@@ -30,14 +30,14 @@ async fn a_later_request_byte_by_byte() {
 }
 
 #[tokio::test]
-async fn a_form_byte_by_byte() {
+async fn a_slow_form_times_out() {
     let arena = Arena::new("slow form").await;
     let mut client = Http1::new(arena.tls("http/1.1").await);
     let started = Instant::now();
     let fields = "content-type: application/x-www-form-urlencoded\r\ncontent-length: 900\r\n";
     let reply = client.request("POST", PATH, fields, b"code=canary-code").await.unwrap();
     assert_eq!((reply.status, reply.text("connection").as_str()), (408, "close"));
-    // It goes on although it was told; this side is not closed by it either.
+    // The client continues in spite of the response; the server closes the connection anyway.
     drip(client.into_inner(), b"x").await;
     arena.ended(started.elapsed(), REQUEST, &deadline("body")).await;
 }
@@ -48,7 +48,7 @@ fn long_requests() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_pipeline_whose_answers_nobody_reads() {
+async fn a_pipeline_with_unread_responses_times_out() {
     let arena = Arena::new("pipelines, never reads").await;
     let stream = small_window(arena.edge.http[0]).await;
     let took = never_reads(stream, &long_requests(), false).await;
@@ -56,7 +56,7 @@ async fn a_pipeline_whose_answers_nobody_reads() {
 }
 
 #[tokio::test]
-async fn a_tls_pipeline_whose_answers_nobody_reads() {
+async fn a_tls_pipeline_with_unread_responses_times_out() {
     let arena = Arena::new("pipelines over TLS, never reads").await;
     let stream = small_window(arena.https()).await;
     let client = arena.authority.client(&["http/1.1"]);

@@ -1,4 +1,4 @@
-//! HTTP/2: frames that never end, come slowly, or are too many, and windows that never open.
+//! HTTP/2: frames that never end, arrive slowly, or are too many, and windows that never open.
 
 use super::{
     Arena, DRIP, IDLE, LINGER, PATH, REQUEST, closed, deadline, drip, error, flood, never_reads,
@@ -9,16 +9,16 @@ use crate::support::{handshake, with_timeout};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 
-/// A request that is all there.
+/// The flags of a complete request.
 const WHOLE: u8 = frames::END_HEADERS | frames::END_STREAM;
 
-/// What a client begins with, and the header block of its first request.
+/// The preface and settings of a client, and the header block of its first request.
 fn opening_and(flags: u8, block: &[u8]) -> Vec<u8> {
     [frames::opening(&[]), frame(frames::HEADERS, flags, 1, block)].concat()
 }
 
 #[tokio::test]
-async fn without_a_preface() {
+async fn a_missing_preface_times_out() {
     let arena = Arena::new("h2, no preface").await;
     let mut stream = arena.tls("h2").await;
     let started = Instant::now();
@@ -27,7 +27,7 @@ async fn without_a_preface() {
 }
 
 #[tokio::test]
-async fn idle_with_pings() {
+async fn pings_do_not_keep_an_idle_connection_open() {
     let arena = Arena::new("h2, idle, PINGs").await;
     let stream = arena.tls("h2").await;
     let (mut sender, mut connection) = h2::client::handshake(stream).await.unwrap();
@@ -49,9 +49,9 @@ async fn idle_with_pings() {
 }
 
 #[tokio::test]
-async fn with_a_window_that_never_opens() {
+async fn a_closed_window_times_out() {
     let arena = Arena::new("h2, window 0").await;
-    // SETTINGS_INITIAL_WINDOW_SIZE 0, then something whose answer has a body.
+    // SETTINGS_INITIAL_WINDOW_SIZE 0, then a request whose response has a body.
     let mut bytes = frames::opening(&[(4, 0)]);
     bytes.extend(frame(frames::HEADERS, WHOLE, 1, &frames::get("/canary-code")));
     let mut stream = arena.h2(&bytes).await;
@@ -61,13 +61,13 @@ async fn with_a_window_that_never_opens() {
 }
 
 #[tokio::test]
-async fn with_a_window_that_never_opens_and_ever_more_requests() {
-    let arena = Arena::new("h2, window 0, asks on").await;
+async fn a_closed_window_with_further_requests_times_out() {
+    let arena = Arena::new("h2, window 0, further requests").await;
     let mut stream = arena.h2(&frames::opening(&[(4, 0)])).await;
     let started = Instant::now();
     let mut pace = tokio::time::interval(Duration::from_millis(100));
     let (mut reader, mut writer) = tokio::io::split(&mut stream);
-    let ask = async {
+    let write = async {
         for id in (1..).step_by(2) {
             let request = frame(frames::HEADERS, WHOLE, id, &frames::get("/canary-code"));
             if writer.write_all(&request).await.is_err() || writer.flush().await.is_err() {
@@ -77,14 +77,14 @@ async fn with_a_window_that_never_opens_and_ever_more_requests() {
         }
     };
     with_timeout(async {
-        tokio::select! { () = closed(&mut reader) => {}, () = ask => {} }
+        tokio::select! { () = closed(&mut reader) => {}, () = write => {} }
     })
     .await;
     arena.ended(started.elapsed(), REQUEST, &deadline("response")).await;
 }
 
 #[tokio::test]
-async fn whose_headers_never_end() {
+async fn a_continuation_flood_closes_the_connection() {
     let arena = Arena::new("CONTINUATION flood").await;
     let stream = arena.h2(&opening_and(0, &frames::get(PATH))).await;
     let started = Instant::now();
@@ -95,18 +95,18 @@ async fn whose_headers_never_end() {
 }
 
 #[tokio::test]
-async fn whose_headers_come_slowly() {
+async fn slow_header_blocks_time_out() {
     let arena = Arena::new("slow CONTINUATION").await;
     let stream = arena.h2(&opening_and(0, &frames::get(PATH))).await;
     let started = Instant::now();
-    // Fewer than make a flood.
+    // Fewer than a flood.
     let field = frame(frames::CONTINUATION, 0, 1, b"\x00\x01x\x01y");
     repeat(stream, &field, Some(REQUEST / 3)).await;
     arena.ended(started.elapsed(), REQUEST, &deadline("first_request")).await;
 }
 
 #[tokio::test]
-async fn requests_taken_back_at_once() {
+async fn a_rapid_reset_flood_closes_the_connection() {
     let arena = Arena::new("rapid reset").await;
     let stream = arena.h2(&frames::opening(&[])).await;
     let mut bytes = Vec::new();
@@ -120,7 +120,7 @@ async fn requests_taken_back_at_once() {
 }
 
 #[tokio::test]
-async fn pings_without_end() {
+async fn a_ping_flood_closes_the_connection() {
     let arena = Arena::new("PING flood").await;
     let stream = arena.h2(&frames::opening(&[])).await;
     let started = Instant::now();
@@ -129,7 +129,7 @@ async fn pings_without_end() {
 }
 
 #[tokio::test]
-async fn settings_without_end() {
+async fn a_settings_flood_closes_the_connection() {
     let arena = Arena::new("SETTINGS flood").await;
     let stream = arena.h2(&frames::opening(&[])).await;
     let started = Instant::now();
@@ -138,7 +138,7 @@ async fn settings_without_end() {
 }
 
 #[tokio::test]
-async fn pings_without_end_after_a_request() {
+async fn a_ping_flood_after_a_request_closes_the_connection() {
     let arena = Arena::new("PING flood, later").await;
     let stream = arena.h2(&opening_and(WHOLE, &frames::get(PATH))).await;
     let started = Instant::now();
@@ -147,7 +147,7 @@ async fn pings_without_end_after_a_request() {
 }
 
 #[tokio::test]
-async fn pings_whose_answers_nobody_reads() {
+async fn a_ping_flood_with_unread_responses_closes_the_connection() {
     let arena = Arena::new("PINGs, never reads").await;
     let stream = small_window(arena.https()).await;
     let client = arena.authority.client(&["h2"]);
@@ -161,7 +161,7 @@ async fn pings_whose_answers_nobody_reads() {
 }
 
 #[tokio::test]
-async fn data_frames_without_data() {
+async fn an_empty_data_flood_closes_the_connection() {
     let arena = Arena::new("empty DATA").await;
     let stream = arena.h2(&opening_and(frames::END_HEADERS, &frames::post(PATH))).await;
     let started = Instant::now();
@@ -170,11 +170,11 @@ async fn data_frames_without_data() {
 }
 
 #[tokio::test]
-async fn forms_that_come_slowly() {
+async fn slow_forms_time_out() {
     let arena = Arena::new("h2, slow form").await;
     let stream = arena.h2(&opening_and(frames::END_HEADERS, &frames::post(PATH))).await;
     let started = Instant::now();
     drip(stream, &frame(frames::DATA, 0, 1, b"c")).await;
-    // 408 for the form, then nothing that counts, then GOAWAY without an answer to it.
+    // 408 for the form, then no request, then GOAWAY without a reaction to it.
     arena.ended_by(started.elapsed(), REQUEST + IDLE + LINGER, &deadline("body")).await;
 }

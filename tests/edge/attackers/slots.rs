@@ -1,4 +1,4 @@
-//! All slots taken by forms that arrive slowly: visitors are served all the same.
+//! Visitors are served while forms that arrive slowly take all slots.
 
 use super::PATH;
 use crate::support::{Edge, Http1, MACHINE, until};
@@ -14,7 +14,7 @@ const VISITORS: u8 = 100;
 /// What a visitor may wait on a machine that is busy with the attack and other tests.
 const WAIT: Duration = Duration::from_secs(3);
 
-/// How often an attacker sends some bytes of a form: 8 a second keep it from being called silent.
+/// How often an attacker sends some bytes of a form: 8 a second reset the deadline of a silent client.
 const DRIP: Duration = Duration::from_secs(1);
 
 async fn connect_from(source: IpAddr, address: SocketAddr) -> std::io::Result<TcpStream> {
@@ -23,7 +23,7 @@ async fn connect_from(source: IpAddr, address: SocketAddr) -> std::io::Result<Tc
     socket.connect(address).await
 }
 
-/// Holds a slot with a slow form for as long as it may, and then takes the next.
+/// Holds a slot with a slow form for as long as possible, then takes the next.
 async fn hold(source: IpAddr, address: SocketAddr, first: String) {
     let head = "POST /oauth/callback HTTP/1.1\r\nHost: localhost\r\ncontent-length: 30000\r\n\
                 content-type: application/x-www-form-urlencoded\r\n\r\n";
@@ -51,7 +51,7 @@ async fn visit(source: IpAddr, address: SocketAddr, first: String) -> Option<Dur
     Some(started.elapsed())
 }
 
-/// Fills all slots by the attackers and lets visitors come one after the other.
+/// Fills all slots by the attackers, then connects visitors one after the other.
 async fn visitors_are_served(
     settings: &str,
     attackers: impl Iterator<Item = (IpAddr, String)>,
@@ -90,21 +90,21 @@ fn local(network: u8, host: usize) -> IpAddr {
 }
 
 #[tokio::test]
-async fn slow_forms_from_nine_addresses_keep_no_visitor_out() {
+async fn slow_forms_from_nine_addresses_block_no_visitor() {
     let attackers = (0..CONNECTIONS + 200).map(|number| (local(1, number % 9), String::new()));
     visitors_are_served("", attackers, |_| (local(0, 0), String::new())).await;
 }
 
 /// In one /24 with the visitors.
 #[tokio::test]
-async fn slow_forms_from_a_hundred_addresses_keep_no_visitor_out() {
+async fn slow_forms_from_a_hundred_addresses_block_no_visitor() {
     let attackers =
         (0..CONNECTIONS + 200).map(|number| (local(0, 1 + number % 100), String::new()));
     visitors_are_served("", attackers, |_| (local(0, 0), String::new())).await;
 }
 
 #[tokio::test]
-async fn slow_forms_from_an_ipv6_site_keep_no_visitor_out() {
+async fn slow_forms_from_an_ipv6_site_block_no_visitor() {
     let header = |address: String| format!("PROXY TCP6 {address} 2001:db8:ffff::1 1111 443\r\n");
     // Each connection has a /64 of its own.
     let attackers = (0..CONNECTIONS + 200)

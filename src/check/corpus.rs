@@ -1,32 +1,38 @@
-//! What is sent: callbacks as real providers make them, spellings that break redirects, and sizes.
-//! Every value is invented; `{S}` becomes a state that no Nango ever issued.
+//! The queries to send: callbacks of real providers, special characters that break redirects, and
+//! long ones. Every value is invented; `{S}` becomes a state that Nango never issued.
 
 use std::fmt::Write as _;
 
 /// One query to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Probe {
-    /// Who or what it stands for.
+    /// The provider, or what it tests.
     pub(super) name: &'static str,
-    /// What is special about it, for whoever must unblock it.
+    /// What is special about it, to find the firewall rule that blocks it.
     pub(super) what: &'static str,
     /// The query; `None` for no `?` at all.
     pub(super) query: Option<String>,
-    /// The state in it.
+    /// Its state.
     pub(super) state: String,
-    /// Whether RFC 3986 §3.4 allows every byte of it. Providers send nothing else, so that a
-    /// server may well treat the rest in its own way.
-    pub(super) orderly: bool,
+    /// Whether RFC 3986 §3.4 allows every byte of it. Providers send nothing else, so a server may
+    /// change or reject other bytes.
+    pub(super) conforming: bool,
 }
 
 impl Probe {
-    fn new(name: &'static str, what: &'static str, query: &str, orderly: bool, run: &Run) -> Self {
+    fn new(
+        name: &'static str,
+        what: &'static str,
+        query: &str,
+        conforming: bool,
+        run: &Run,
+    ) -> Self {
         let state = run.state();
         let query = Some(query.replace("{S}", &state));
-        Self { name, what, query, state, orderly }
+        Self { name, what, query, state, conforming }
     }
 
-    /// The least that a callback brings.
+    /// The minimum of a callback: state and code.
     pub(super) fn plain(run: &Run) -> Self {
         Self::new("plain", "state and code", "state={S}&code=invented-code", true, run)
     }
@@ -34,14 +40,19 @@ impl Probe {
     /// No parameter: without a `?`, and with a bare one.
     pub(super) fn empty(run: &Run) -> [Self; 2] {
         let state = run.state();
-        let none =
-            Self { name: "none", what: "no `?`", query: None, state: state.clone(), orderly: true };
+        let none = Self {
+            name: "none",
+            what: "no `?`",
+            query: None,
+            state: state.clone(),
+            conforming: true,
+        };
         let bare =
             Self { name: "bare", what: "a bare `?`", query: Some(String::new()), ..none.clone() };
         [none, bare]
     }
 
-    /// An error that names its own description, for the end-to-end step.
+    /// An error with a nonce as its description, for the end-to-end step.
     pub(super) fn echo(nonce: &str, run: &Run) -> Self {
         let query = format!("state={{S}}&error=callback_edge_check&error_description={nonce}");
         Self::new("echo", "a nonce in error_description", &query, true, run)
@@ -55,13 +66,13 @@ impl Probe {
     }
 
     pub(super) fn spellings(run: &Run) -> Vec<Self> {
-        let orderly = ORDERLY.iter().map(|row| (row, true));
-        let disorderly = DISORDERLY.iter().map(|row| (row, false));
-        orderly
-            .chain(disorderly)
-            .map(|((name, rest), orderly)| {
+        let conforming = CONFORMING.iter().map(|row| (row, true));
+        let nonconforming = NONCONFORMING.iter().map(|row| (row, false));
+        conforming
+            .chain(nonconforming)
+            .map(|((name, rest), conforming)| {
                 let query = format!("state={{S}}&code=invented&{rest}");
-                Self::new(name, name, &query, orderly, run)
+                Self::new(name, name, &query, conforming, run)
             })
             .collect()
     }
@@ -72,7 +83,7 @@ impl Probe {
             .map(|(name, size)| {
                 let mut probe = Self::new(name, "a long code", "state={S}&code=0.AX", true, run);
                 if let Some(query) = &mut probe.query {
-                    // Not one letter over and over: that compresses away and trips bot walls.
+                    // Not one repeated letter: it compresses well and triggers bot protection.
                     for number in 0_u32.. {
                         if query.len() >= *size {
                             break;
@@ -87,7 +98,7 @@ impl Probe {
     }
 }
 
-/// What the probes of one run have in common, so that an answer to another of them is known.
+/// The common prefix of the states of one run, to recognize the response to another probe.
 #[derive(Clone, Debug)]
 pub(super) struct Run {
     /// The first eight digits of every state.
@@ -99,7 +110,7 @@ impl Run {
         Self { prefix: format!("{:08x}", u128::from_be_bytes(random()) >> 96) }
     }
 
-    /// A UUID of version 4 (RFC 9562 §5.4) that nobody issued.
+    /// A random UUID of version 4 (RFC 9562 §5.4).
     pub(super) fn state(&self) -> String {
         let bits = u128::from_be_bytes(random());
         let (variant, version) = (0x8000 | (bits >> 48 & 0x3fff), 0x4000 | (bits >> 64 & 0x0fff));
@@ -107,13 +118,13 @@ impl Run {
         format!("{}-{high:04x}-{version:04x}-{variant:04x}-{node:012x}", self.prefix)
     }
 
-    /// Letters and digits that nobody can know.
+    /// Unpredictable letters and digits.
     pub(super) fn nonce() -> String {
         format!("n{:032x}", u128::from_be_bytes(random()))
     }
 }
 
-/// Random bytes; zeros should the system have none, which only makes the probes alike.
+/// Random bytes. Zeros if the system has none, which only makes the probes identical.
 fn random() -> [u8; 16] {
     let mut bytes = [0; 16];
     let _ = rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut bytes);
@@ -130,7 +141,7 @@ const SIZES: [(&str, usize); 5] = [
     ("12 KiB", 12 << 10),
 ];
 
-/// (provider, what is special about its callback, the query)
+/// (provider, what is special about its callback, query)
 #[rustfmt::skip]
 const PROVIDERS: &[(&str, &str, &str)] = &[
     ("Google", "URLs in `scope`", "state={S}&iss=https%3A%2F%2Faccounts.google.com&code=4%2F0AbInvented-Code_x&scope=email%20profile%20https%3A%2F%2Fwww.googleapis.com%2Fauth%2Fuserinfo.profile%20openid&authuser=0&hd=example.com&prompt=consent"),
@@ -171,7 +182,7 @@ const PROVIDERS: &[(&str, &str, &str)] = &[
 
 /// Spellings that RFC 3986 §3.4 allows: (what it tests, parameters)
 #[rustfmt::skip]
-const ORDERLY: &[(&str, &str)] = &[
+const CONFORMING: &[(&str, &str)] = &[
     ("duplicates", "scope=a&scope=b&scope=a"),
     ("order", "z=1&m=2&a=3"),
     ("empty values", "empty=&also="),
@@ -187,14 +198,14 @@ const ORDERLY: &[(&str, &str)] = &[
     ("an encoded percent sign", "text=100%2525%25"),
     ("an apostrophe", "name=O'Brien"),
     ("delimiters", "text=!$()*,;:@/?-._~"),
-    ("letters encoded", "text=%61%7E%2D"),
+    ("encoded letters", "text=%61%7E%2D"),
     ("encoded UTF-8", "name=caf%C3%A9"),
     ("an encoded ampersand", "name=a%26b%3Dc%23d"),
 ];
 
-/// Spellings that it does not allow, but that are sent all the same.
+/// Spellings that RFC 3986 does not allow, but that clients send anyway.
 #[rustfmt::skip]
-const DISORDERLY: &[(&str, &str)] = &[
+const NONCONFORMING: &[(&str, &str)] = &[
     ("brackets", "list[]=1&map[a]=2"),
     ("braces, bars and carets", "text={a}|b^c`d"),
     ("raw UTF-8", "name=café"),
@@ -206,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_query_can_be_sent_and_holds_its_state() {
+    fn every_query_can_be_sent_and_contains_its_state() {
         let run = Run::new();
         let mut probes = Probe::providers(&run);
         assert!(probes.len() >= 25, "{}", probes.len());
@@ -223,7 +234,7 @@ mod tests {
             let allowed =
                 |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%".contains(&byte);
             assert_eq!(
-                probe.orderly,
+                probe.conforming,
                 query.bytes().all(allowed) && !query.contains("%&"),
                 "{}",
                 probe.name

@@ -1,54 +1,54 @@
-//! Where an answer sends the browser, held against where it should. Pure.
+//! Compares where a response sends the browser with where it should. Without I/O.
 
 use super::corpus::Probe;
-use super::place::{Parts, shown};
+use super::location::{Parts, shown};
 use super::query::{Difference, difference, template};
-use crate::outbound::Answer;
+use crate::outbound::Response;
 use crate::redirect::Target;
 use http::header::LOCATION;
 use http::{HeaderMap, StatusCode};
 
-/// What became of a probe.
+/// Where a probe ended up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Landing {
     /// At the target, with the query byte for byte.
     Exact,
     /// At the target, with another query.
     Altered(Difference),
-    /// At another place, or at none.
+    /// Not at the target.
     Elsewhere(Elsewhere),
-    /// Nowhere: the answer is no redirect.
+    /// The response is not a redirect.
     Stays(StatusCode),
 }
 
-/// How a place is not the target.
+/// How a Location differs from the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Elsewhere {
     /// A redirect without `Location`.
     Missing,
     /// More than one `Location`.
     Several(usize),
-    /// A placeholder is left in it.
+    /// It contains an unexpanded placeholder.
     Template(&'static str),
-    /// It is no http or https URL, or a relative one.
+    /// It is a relative reference, or not an http or https URL.
     Relative,
     /// Another scheme, host or port.
     Site,
     /// Another path.
     Path,
-    /// The query stands right behind the path, without its `?`.
+    /// The query follows the path without a `?`.
     Glued,
-    /// The parameters that the target has of its own are missing.
+    /// The target's own query is missing.
     OwnQuery,
 }
 
 impl Landing {
-    pub(super) fn of(answer: &Answer, probe: &Probe, target: &Target, prefix: &str) -> Self {
-        if !is_redirect(answer.status) {
-            return Self::Stays(answer.status);
+    pub(super) fn of(response: &Response, probe: &Probe, target: &Target, prefix: &str) -> Self {
+        if !is_redirect(response.status) {
+            return Self::Stays(response.status);
         }
         let query = probe.query.as_deref();
-        let locations: Vec<_> = answer.headers.get_all(LOCATION).iter().collect();
+        let locations: Vec<_> = response.headers.get_all(LOCATION).iter().collect();
         let location = match locations.as_slice() {
             [] => return Self::Elsewhere(Elsewhere::Missing),
             [location] => *location,
@@ -72,13 +72,13 @@ impl Landing {
     }
 }
 
-/// Whether browsers follow the answer.
+/// Whether browsers follow the response.
 pub(super) fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-/// The query that a `Location` carries beyond the target's own; an error when it does not lead
-/// to the target. `None` is no `?` at all. A fragment counts as part of the query.
+/// The query of a `Location` after the target's own; an error when it does not lead to the target.
+/// `None` means that there is no `?`. A fragment counts as part of the query.
 pub(super) fn carried(
     location: &[u8],
     sent: &str,
@@ -89,7 +89,7 @@ pub(super) fn carried(
         None => (location, None),
         Some(at) => {
             let (base, rest) = location.split_at_checked(at).unwrap_or((location, b""));
-            // Behind a `#` there is no query, only what swallowed it.
+            // After a `#` there is no query, only a fragment that contains it.
             (base, Some(rest.strip_prefix(b"?").unwrap_or(rest)))
         }
     };
@@ -125,7 +125,7 @@ pub(super) fn carried(
     }
 }
 
-/// The `Location` without the values in it.
+/// The `Location` without values.
 pub(super) fn location_shown(headers: &HeaderMap) -> String {
     headers.get(LOCATION).map_or_else(
         || "nowhere".to_owned(),
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_carried_is_told_from_where_it_leads() {
+    fn the_query_of_a_location_is_separated_from_its_target() {
         let plain = Target::parse("https://t.example/oauth/callback").unwrap();
         let own = Target::parse("https://t.example/cb?own=1").unwrap();
         let carried = |location: &str, target| {

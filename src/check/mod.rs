@@ -1,69 +1,68 @@
 //! The prober: a plan in, a report out.
 //!
-//! First `gather` asks everything that can be asked, which makes [`Observations`]; then those are
-//! judged: one file for each category of checks, each a set of functions without I/O.
-//! To add a check, name it in [`CHECKS`], let `gather` ask what is not asked yet, and judge it in
-//! the file of its category; a check that nobody judges is reported as not run. CONTRIBUTING.md
-//! says what else it takes.
+//! First, `collect` sends all requests and stores the results in [`Observations`]. Then each
+//! category of checks evaluates them in its own file, in functions without I/O.
+//! To add a check, add it to [`CHECKS`], send the requests that it needs in `collect`, and evaluate
+//! it in the file of its category; a check that is never evaluated is reported as not run.
+//! CONTRIBUTING.md lists the remaining steps.
 //!
-//! Nothing that a server says is believed to be harmless: reads are bounded, redirects are
-//! followed only on hosts akin to the callback's and to the target, and what is quoted in a
-//! report is the prober's own invention, or a name.
+//! Servers are not trusted: reads are bounded, redirects are followed only on hosts related to the
+//! callback and on the target, and a report quotes only bytes that the prober sent, or names.
 
-mod carry;
+mod collect;
 mod corpus;
 mod dns;
-mod errands;
-mod gather;
+mod followups;
 mod landing;
-mod manners;
+mod location;
 mod nango;
 mod observations;
 mod page;
-mod place;
 mod plan;
 mod prober;
 mod query;
+mod query_checks;
 mod redirect;
+mod response_headers;
 mod tls;
 mod url;
 
 pub use plan::{Plan, Selection};
 
-use crate::outbound::{Answer, Outbound};
+use crate::outbound::{Outbound, Response};
 use crate::report::{Check, Report, printable};
 use jiff::Timestamp;
 use observations::Observations;
 use std::time::Instant;
 
-/// Whether an answer is a bot wall: a challenge or a captcha in place of what was asked for.
-pub fn is_bot_wall(answer: &Answer) -> bool {
-    page::Page::of(answer) == Some(page::Page::BotWall)
+/// Whether a response is a bot challenge or a captcha instead of the requested page.
+pub fn is_bot_wall(response: &Response) -> bool {
+    page::Page::of(response) == Some(page::Page::BotWall)
 }
 
-/// A `state` that no Nango ever issued: a UUID of version 4 (RFC 9562 §5.4).
+/// A `state` that Nango never issued: a UUID of version 4 (RFC 9562 §5.4).
 pub fn fresh_state() -> String {
     corpus::Run::new().state()
 }
 
-/// Letters and digits that nobody can know.
+/// Unpredictable letters and digits.
 pub fn fresh_nonce() -> String {
     corpus::Run::nonce()
 }
 
-/// Runs the plan. Never fails: what cannot be done is in the report.
+/// Runs the plan. Never fails: the report contains what could not be checked.
 pub async fn run(plan: &Plan, outbound: &Outbound) -> Report {
     let (started_at, began) = (Timestamp::now(), Instant::now());
     let mut findings = Findings::default();
-    let blocker = look(plan, outbound, &mut findings).await.err();
+    let blocker = run_checks(plan, outbound, &mut findings).await.err();
     let subject =
-        findings.subject.clone().unwrap_or_else(|| printable(&place::shown(&plan.callback)));
+        findings.subject.clone().unwrap_or_else(|| printable(&location::shown(&plan.callback)));
     let all: Vec<_> = CHECKS
         .iter()
         .map(|(id, _)| {
             let mut check = findings.take(id).unwrap_or_else(|| match blocker {
                 Some(blocker) => check(id).blocked(blocker),
-                None => check(id).skip("not asked for"),
+                None => check(id).skip("not run: not selected"),
             });
             if check.subject.is_empty() {
                 check.subject.clone_from(&subject);
@@ -73,8 +72,8 @@ pub async fn run(plan: &Plan, outbound: &Outbound) -> Report {
         .collect();
     Report {
         broken: findings.broken,
-        callback: printable(&place::shown(&plan.callback)),
-        target: printable(&place::shown(plan.target.as_str())),
+        callback: printable(&location::shown(&plan.callback)),
+        target: printable(&location::shown(plan.target.as_str())),
         started_at,
         duration: began.elapsed(),
         checks: select(all, &plan.selection),
@@ -82,56 +81,55 @@ pub async fn run(plan: &Plan, outbound: &Outbound) -> Report {
     }
 }
 
-/// Every check that can occur, in the order of the report, with what it says when it passes or
-/// is not run.
+/// Every check, in the order of the report, with the summary of a pass.
 const CHECKS: &[(&str, &str)] = &[
-    ("url.characters", "no invisible characters"),
+    ("url.characters", "has no invisible characters"),
     ("url.syntax", "is an absolute URL"),
-    ("url.https", "is https"),
-    ("url.userinfo", "no user name or password"),
-    ("url.port", "no needless port"),
-    ("url.case", "host in lower case"),
-    ("url.lookalike", "host in plain letters"),
-    ("url.slash", "no trailing slash"),
-    ("url.query", "no query of its own"),
-    ("url.fragment", "no fragment"),
-    ("url.path", "path fits GitHub Apps too"),
+    ("url.https", "uses https"),
+    ("url.userinfo", "has no user name or password"),
+    ("url.port", "omits the default port"),
+    ("url.case", "scheme and host are in lower case"),
+    ("url.lookalike", "host is not internationalized"),
+    ("url.slash", "has no trailing slash"),
+    ("url.query", "has no query"),
+    ("url.fragment", "has no fragment"),
+    ("url.path", "path ends in oauth/callback"),
     ("url.target", "is not its own target"),
     ("dns.resolves", "host has addresses"),
-    ("dns.public", "addresses are public"),
+    ("dns.public", "every address is public"),
     ("dns.reach", "every address accepts connections"),
-    ("dns.alike", "every address answers alike"),
-    ("tls.handshake", "speaks TLS 1.2 or 1.3"),
+    ("dns.alike", "every address gives the same response"),
+    ("tls.handshake", "accepts TLS 1.2 or 1.3"),
     ("tls.chain", "certificate chain is complete and trusted"),
-    ("tls.name", "certificate is for this host"),
-    ("tls.expiry", "certificate is valid for long enough"),
-    ("redirect.answer", "answers"),
-    ("redirect.page", "no page in between"),
+    ("tls.name", "certificate is valid for this host"),
+    ("tls.expiry", "certificate does not expire soon"),
+    ("redirect.answer", "responds"),
+    ("redirect.page", "is a redirect, not a page"),
     ("redirect.proxy", "does not fetch Nango's page itself"),
-    ("redirect.status", "answers 308"),
-    ("redirect.loop", "does not lead back to itself"),
-    ("redirect.hops", "leads to the target in one hop"),
-    ("redirect.template", "no placeholder left in the Location"),
-    ("redirect.target", "leads to the target"),
+    ("redirect.status", "responds with 308"),
+    ("redirect.loop", "does not redirect to itself"),
+    ("redirect.hops", "reaches the target in one hop"),
+    ("redirect.template", "Location has no unexpanded placeholder"),
+    ("redirect.target", "redirects to the target"),
     ("redirect.query", "every query arrives byte for byte"),
     ("redirect.encoding", "no byte is re-encoded"),
     ("redirect.parameters", "no parameter is lost, added or moved"),
     ("redirect.blocked", "no provider's callback is blocked"),
     ("redirect.size", "long queries arrive"),
-    ("redirect.empty", "no query, no question mark"),
-    ("redirect.cache", "answers are not stored"),
+    ("redirect.empty", "appends no `?` without a query"),
+    ("redirect.cache", "responses are not cacheable"),
     ("redirect.coop", "popup keeps its opener"),
-    ("redirect.referrer", "referrer is left alone"),
+    ("redirect.referrer", "does not hide the referrer"),
     ("redirect.cookie", "sets no cookie"),
-    ("redirect.echo", "echoes nothing of the request"),
-    ("redirect.protocols", "HTTP/1.1 and HTTP/2 answer alike"),
-    ("redirect.clients", "browsers and programs are answered alike"),
+    ("redirect.echo", "does not return request header fields"),
+    ("redirect.protocols", "HTTP/1.1 and HTTP/2 give the same response"),
+    ("redirect.clients", "programs get the same response as browsers"),
     ("redirect.form", "form posts become a GET"),
-    ("redirect.http", "plain http leads to https"),
-    ("redirect.github", "callback for GitHub Apps answers too"),
+    ("redirect.http", "plain http redirects to https"),
+    ("redirect.github", "Setup URL of GitHub Apps works too"),
     ("redirect.complete", "all probes were sent in time"),
-    ("nango.callback", "Nango answers at the target"),
-    ("nango.echo", "a callback reaches Nango whole"),
+    ("nango.callback", "target is Nango's callback"),
+    ("nango.echo", "callback arrives at Nango unchanged"),
 ];
 
 /// The id of every check that can occur.
@@ -146,13 +144,13 @@ pub const IDS: &[&str] = &{
     ids
 };
 
-/// A check with its title, passing until judged otherwise.
+/// A check with its title; it passes unless changed.
 fn check(id: &'static str) -> Check {
     let title = CHECKS.iter().find(|(known, _)| *known == id).map_or(id, |(_, title)| title);
     Check::new(id, title)
 }
 
-/// What the categories found, so far.
+/// The results so far.
 #[derive(Debug, Default)]
 struct Findings {
     checks: Vec<Check>,
@@ -165,12 +163,12 @@ impl Findings {
         self.checks.push(check);
     }
 
-    /// Adds a check that the later ones cannot do without.
+    /// Adds a check that the following ones depend on; an error if it did not pass.
     fn gate(&mut self, check: Check, id: &'static str) -> Result<(), &'static str> {
         use crate::report::Status::{Fail, Unknown};
-        let shut = matches!(check.status, Fail | Unknown);
+        let blocks = matches!(check.status, Fail | Unknown);
         self.add(check);
-        if shut { Err(id) } else { Ok(()) }
+        if blocks { Err(id) } else { Ok(()) }
     }
 
     fn take(&mut self, id: &str) -> Option<Check> {
@@ -179,27 +177,27 @@ impl Findings {
     }
 }
 
-/// Looks as far as it can see; an error is the check that bars the way.
-async fn look(
+/// Runs the checks in order; the error is the id of the check that blocks the following ones.
+async fn run_checks(
     plan: &Plan,
     outbound: &Outbound,
     findings: &mut Findings,
 ) -> Result<(), &'static str> {
-    let callback = url::judge(plan, findings)?;
-    let seen = Box::pin(gather::gather(plan, callback, outbound)).await;
-    findings.subject = Some(match seen.front() {
-        Some(door) => format!("{} via {}", seen.callback.shown(), door.address.ip()),
+    let callback = url::evaluate(plan, findings)?;
+    let seen = Box::pin(collect::collect(plan, callback, outbound)).await;
+    findings.subject = Some(match seen.primary() {
+        Some(probed) => format!("{} via {}", seen.callback.shown(), probed.address.ip()),
         None => seen.callback.shown(),
     });
-    nango::judge_callback(plan, &seen, findings);
-    dns::judge(&seen, findings)?;
-    tls::judge(&seen, findings)?;
-    redirect::judge(plan, &seen, findings)?;
-    nango::judge_echo(plan, &seen, findings);
+    nango::evaluate_callback(plan, &seen, findings);
+    dns::evaluate(&seen, findings)?;
+    tls::evaluate(&seen, findings)?;
+    redirect::evaluate(plan, &seen, findings)?;
+    nango::evaluate_echo(plan, &seen, findings);
     Ok(())
 }
 
-/// The checks that are wanted, and those whose failure kept a wanted one from running.
+/// The selected checks, and those that blocked one of them.
 fn select(checks: Vec<Check>, selection: &Selection) -> Vec<Check> {
     let blockers: Vec<_> = checks
         .iter()
@@ -231,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_bars_a_wanted_check_is_reported_with_it() {
+    fn a_check_that_blocks_a_selected_one_is_reported_too() {
         let checks = || {
             vec![
                 check("dns.resolves").fail("no"),

@@ -1,52 +1,52 @@
-//! `nango.*`: what is at the target, and whether a callback gets there whole.
+//! `nango.*`: whether the target is Nango, and whether a callback arrives there unchanged.
 
 use super::landing::Landing;
+use super::location::shown;
 use super::page::{Page, is_nango};
-use super::place::shown;
 use super::plan::Plan;
 use super::{Findings, Observations, check};
-use crate::outbound::Answer;
+use crate::outbound::Response;
 
-pub(super) fn judge_callback(plan: &Plan, seen: &Observations, findings: &mut Findings) {
+pub(super) fn evaluate_callback(plan: &Plan, seen: &Observations, findings: &mut Findings) {
     let check = check("nango.callback");
-    if let Some(why) = left_alone(plan) {
+    if let Some(why) = not_contacted(plan) {
         findings.add(check.skip(why));
         return;
     }
-    // Nothing was asked because nothing of the callback answers: the gate says so.
-    let Some(asked) = &seen.nango else { return };
+    // No request was sent because the callback does not respond: another check reports that.
+    let Some(result) = &seen.nango else { return };
     let target = shown(plan.target.as_str());
-    findings.add(match asked {
+    findings.add(match result {
         Err(fault) => check
-            .unknown("Nango could not be asked")
+            .unknown("Nango cannot be reached")
             .detail(format!("{target}: {fault}"))
-            .hint("run the check from a machine that reaches Nango, or with --no-follow"),
+            .hint("run the check on a machine that can reach Nango, or with --no-follow"),
         Ok(nango) if !nango.trusted => check
-            .fail("the target's certificate is not valid")
+            .fail("the certificate of the target is not valid")
             .detail(&target)
-            .hint("mend the certificate there; for a private authority, name its root with --ca"),
-        Ok(nango) if is_nango(&nango.answer.body) => {
-            let text = String::from_utf8_lossy(&nango.answer.body);
+            .hint("renew the certificate there; for a private CA, pass its root with --ca"),
+        Ok(nango) if is_nango(&nango.response.body) => {
+            let text = String::from_utf8_lossy(&nango.response.body);
             if text.contains("invalid_oauth_state") {
                 check
             } else {
-                check.pass("Nango answers, in other words than known")
+                check.pass("target is Nango's callback, with an unknown error page")
             }
         }
-        Ok(nango) if is_inconclusive(&nango.answer) => check
-            .unknown(format!("the target answers {}", nango.answer.status.as_u16()))
+        Ok(nango) if is_inconclusive(&nango.response) => check
+            .unknown(format!("the target responds with {}", nango.response.status.as_u16()))
             .detail(&target)
             .hint("try again later, or from another network"),
         Ok(nango) => check
-            .fail("what answers at the target is not Nango's callback")
-            .detail(format!("{target} answers {}", nango.answer.status.as_u16()))
-            .hint("see whether host and path of the target are those of your Nango"),
+            .fail("the target is not Nango's callback")
+            .detail(format!("{target} responds with {}", nango.response.status.as_u16()))
+            .hint("compare the host and the path of the target with those of your Nango"),
     });
 }
 
-pub(super) fn judge_echo(plan: &Plan, seen: &Observations, findings: &mut Findings) {
+pub(super) fn evaluate_echo(plan: &Plan, seen: &Observations, findings: &mut Findings) {
     let check = check("nango.echo");
-    if let Some(why) = left_alone(plan) {
+    if let Some(why) = not_contacted(plan) {
         findings.add(check.skip(why));
         return;
     }
@@ -69,37 +69,38 @@ pub(super) fn judge_echo(plan: &Plan, seen: &Observations, findings: &mut Findin
     };
     findings.add(match page {
         Err(fault) => check
-            .unknown("Nango could not be reached")
+            .unknown("Nango cannot be reached")
             .detail(fault.to_string())
-            .hint("run the check from a machine that reaches Nango, or with --no-follow"),
-        Ok(answer) if !is_nango(&answer.body) && is_inconclusive(answer) => check
-            .unknown(format!("Nango answers {}", answer.status.as_u16()))
+            .hint("run the check on a machine that can reach Nango, or with --no-follow"),
+        Ok(response) if !is_nango(&response.body) && is_inconclusive(response) => check
+            .unknown(format!("Nango responds with {}", response.status.as_u16()))
             .hint("try again later, or from another network"),
-        Ok(answer) if !is_nango(&answer.body) => check
-            .fail("the callback does not end on Nango's page")
-            .detail(format!("it ends on an answer {}", answer.status.as_u16()))
-            .hint("see whether host and path of the target are those of your Nango"),
-        Ok(answer) if String::from_utf8_lossy(&answer.body).contains(&echo.nonce) => {
-            check.pass("a callback reaches Nango whole")
+        Ok(response) if !is_nango(&response.body) => check
+            .fail("the callback does not lead to Nango's page")
+            .detail(format!("the last response is {}", response.status.as_u16()))
+            .hint("compare the host and the path of the target with those of your Nango"),
+        Ok(response) if String::from_utf8_lossy(&response.body).contains(&echo.nonce) => {
+            check
         }
         Ok(_) => check
-            .fail("what was sent to the callback does not come back on Nango's page")
-            .hint("see what stands between the redirect and Nango, such as a proxy in front of a self-hosted Nango"),
+            .fail("Nango's page does not contain the parameters sent to the callback")
+            .hint("find out what is between the redirect and Nango, such as a proxy in front of a self-hosted Nango"),
     });
 }
 
-/// Why Nango is not asked, if it is not to be.
-fn left_alone(plan: &Plan) -> Option<&'static str> {
+/// Why Nango is not contacted, if so.
+fn not_contacted(plan: &Plan) -> Option<&'static str> {
     if !plan.follow {
-        Some("not run: Nango is left alone")
+        Some("not run: Nango is not contacted")
     } else if !plan.is_for_oauth() {
-        Some("not run: only an OAuth callback answers in a known way")
+        Some("not run: only Nango's OAuth callback has a known response")
     } else {
         None
     }
 }
 
-/// Whether an answer says more about the way than about the place.
-fn is_inconclusive(answer: &Answer) -> bool {
-    matches!(answer.status.as_u16(), 403 | 429 | 500..) || Page::of(answer) == Some(Page::BotWall)
+/// Whether a response allows no conclusion about the target.
+fn is_inconclusive(response: &Response) -> bool {
+    matches!(response.status.as_u16(), 403 | 429 | 500..)
+        || Page::of(response) == Some(Page::BotWall)
 }

@@ -1,62 +1,62 @@
-//! What was seen, before anybody judges it.
+//! The results of the requests, not yet evaluated.
 
 use super::landing::location_shown;
-use super::place::Callback;
-use super::prober::{Door, Seen};
-use crate::outbound::{Answer, Fault, Protocol, Resolved};
+use super::location::Callback;
+use super::prober::{AddressProbe, Outcome};
+use crate::outbound::{Fault, Protocol, Resolved, Response};
 
-/// Everything that was seen. What is `None` or empty was not asked.
+/// All results. `None` and empty lists stand for requests that were not sent.
 #[derive(Debug)]
 pub(super) struct Observations {
     pub(super) callback: Callback,
     pub(super) canary: String,
     pub(super) resolved: Result<Resolved, Fault>,
     /// One for each address, in the resolver's order.
-    pub(super) doors: Vec<Door>,
-    /// The door through which all else was asked.
-    pub(super) front: Option<usize>,
-    /// Where the first answer leads, when not to the target.
-    pub(super) trail: Option<Trail>,
-    pub(super) empty: Vec<Seen>,
-    pub(super) spellings: Vec<Seen>,
-    pub(super) providers: Vec<Seen>,
-    pub(super) sizes: Vec<Seen>,
-    /// Over the HTTP version that the front door did not choose.
-    pub(super) other_protocol: Option<(Protocol, Seen)>,
-    pub(super) plain_client: Option<Seen>,
-    pub(super) form: Option<Seen>,
-    pub(super) insecure: Option<Insecure>,
+    pub(super) addresses: Vec<AddressProbe>,
+    /// The index of the address that received all further requests.
+    pub(super) primary: Option<usize>,
+    /// Where the first response leads, when not to the target.
+    pub(super) chain: Option<RedirectChain>,
+    pub(super) empty: Vec<Outcome>,
+    pub(super) spellings: Vec<Outcome>,
+    pub(super) providers: Vec<Outcome>,
+    pub(super) sizes: Vec<Outcome>,
+    /// Over the HTTP version that the primary address did not negotiate.
+    pub(super) other_protocol: Option<(Protocol, Outcome)>,
+    pub(super) plain_client: Option<Outcome>,
+    pub(super) form: Option<Outcome>,
+    pub(super) plain_http: Option<PlainHttp>,
     /// The callback for GitHub Apps that Nango derives from this one.
-    pub(super) sibling: Option<(Callback, Seen)>,
+    pub(super) sibling: Option<(Callback, Outcome)>,
     pub(super) nango: Option<Result<Nango, Fault>>,
     pub(super) echo: Option<Echo>,
 }
 
-/// Where redirects lead that do not lead to the target at once.
+/// A chain of redirects whose first response does not lead to the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Trail {
-    /// Back to where they began.
+pub(super) enum RedirectChain {
+    /// It returns to a URL of the chain.
     Loop(Vec<String>),
-    /// To the target, by these stations.
-    Detour(Vec<String>),
-    /// By these stations, all different, and further than is followed.
-    Endless(Vec<String>),
-    /// Elsewhere.
-    Lost,
+    /// It reaches the target after these URLs.
+    Indirect(Vec<String>),
+    /// It has more redirects than are followed; all URLs differ.
+    TooLong(Vec<String>),
+    /// It ends somewhere else.
+    Other,
 }
 
-/// The same callback by plain http.
+/// The same callback over plain http.
 #[derive(Debug)]
-pub(super) enum Insecure {
-    /// It was not asked.
-    NotAsked(&'static str),
-    Asked(Box<Seen>),
+pub(super) enum PlainHttp {
+    /// Not probed, with the reason.
+    NotProbed(&'static str),
+    Probed(Box<Outcome>),
 }
 
-/// What answers at the target.
+/// The response of the target.
 #[derive(Debug)]
 pub(super) struct Nango {
-    pub(super) answer: Answer,
+    pub(super) response: Response,
     /// Whether its certificate is valid; true without TLS.
     pub(super) trusted: bool,
 }
@@ -65,32 +65,32 @@ pub(super) struct Nango {
 #[derive(Debug)]
 pub(super) struct Echo {
     pub(super) nonce: String,
-    /// What the callback said.
-    pub(super) seen: Seen,
-    /// What Nango said then.
-    pub(super) page: Option<Result<Answer, Fault>>,
+    /// The response of the callback.
+    pub(super) seen: Outcome,
+    /// The response of Nango.
+    pub(super) page: Option<Result<Response, Fault>>,
 }
 
 impl Observations {
-    /// The door through which all else was asked.
-    pub(super) fn front(&self) -> Option<&Door> {
-        self.front.and_then(|front| self.doors.get(front))
+    /// The address that received all further requests.
+    pub(super) fn primary(&self) -> Option<&AddressProbe> {
+        self.primary.and_then(|primary| self.addresses.get(primary))
     }
 
     /// The first probe's outcome.
-    pub(super) fn first(&self) -> Option<&Seen> {
-        self.front().and_then(|door| door.seen.as_ref())
+    pub(super) fn first(&self) -> Option<&Outcome> {
+        self.primary().and_then(|probed| probed.first.as_ref())
     }
 
-    /// The probes that any callback could have been.
-    pub(super) fn corpus(&self) -> impl Iterator<Item = &Seen> {
+    /// The probes with queries as providers send them.
+    pub(super) fn corpus(&self) -> impl Iterator<Item = &Outcome> {
         self.first().into_iter().chain(&self.providers).chain(&self.spellings)
     }
 
-    /// What the first answer's `Location` says, without its values.
+    /// The `Location` of the first response, without values.
     pub(super) fn first_location(&self) -> String {
         match self.first().map(|first| &first.result) {
-            Some(Ok(got)) => location_shown(&got.answer.headers),
+            Some(Ok(got)) => location_shown(&got.response.headers),
             _ => "nowhere".to_owned(),
         }
     }

@@ -1,6 +1,6 @@
-//! Pages that stand where a redirect should: what they are, told by their marks. Pure.
+//! Recognizes pages that are sent instead of a redirect. Without I/O.
 
-use crate::outbound::Answer;
+use crate::outbound::Response;
 use http::header::{HeaderName, LOCATION, REFRESH, WWW_AUTHENTICATE};
 
 /// A page instead of a redirect.
@@ -10,23 +10,23 @@ pub(super) enum Page {
     Nango,
     /// A bot wall: a challenge or a captcha.
     BotWall,
-    /// It asks who you are.
+    /// A login page, or a request for credentials.
     Login,
     /// `<meta http-equiv="refresh">` or a `Refresh` field.
     Refresh,
-    /// A script goes on from there.
+    /// A script navigates.
     Script,
     /// Something else.
     Other,
 }
 
 impl Page {
-    /// What an answer is, when it is a page; plain error answers are none.
-    pub(super) fn of(answer: &Answer) -> Option<Self> {
-        let status = answer.status;
-        let text = String::from_utf8_lossy(&answer.body).to_ascii_lowercase();
+    /// The kind of page, if the response is one; plain error responses are not.
+    pub(super) fn of(response: &Response) -> Option<Self> {
+        let status = response.status;
+        let text = String::from_utf8_lossy(&response.body).to_ascii_lowercase();
         let any = |marks: &[&str]| marks.iter().any(|mark| text.contains(mark));
-        let walled = answer.headers.contains_key(HeaderName::from_static("cf-mitigated"))
+        let walled = response.headers.contains_key(HeaderName::from_static("cf-mitigated"))
             || any(&[
                 "just a moment...",
                 "challenge-platform",
@@ -37,17 +37,17 @@ impl Page {
                 "verify you are human",
                 "checking your browser",
             ]);
-        if is_nango(&answer.body) {
+        if is_nango(&response.body) {
             Some(Self::Nango)
-        } else if answer.headers.contains_key(LOCATION) && status.is_redirection() {
+        } else if response.headers.contains_key(LOCATION) && status.is_redirection() {
             None
         } else if walled {
             Some(Self::BotWall)
-        } else if answer.headers.contains_key(WWW_AUTHENTICATE) {
+        } else if response.headers.contains_key(WWW_AUTHENTICATE) {
             Some(Self::Login)
         } else if !status.is_success() {
             None
-        } else if answer.headers.contains_key(REFRESH)
+        } else if response.headers.contains_key(REFRESH)
             || text.contains("http-equiv") && text.contains("refresh")
         {
             Some(Self::Refresh)
@@ -61,14 +61,14 @@ impl Page {
         }
     }
 
-    /// In words.
+    /// A description for the report.
     pub(super) const fn words(self) -> &'static str {
         match self {
             Self::Nango => "Nango's own page",
-            Self::BotWall => "a bot wall",
-            Self::Login => "a login wall",
+            Self::BotWall => "a bot challenge",
+            Self::Login => "a login page",
             Self::Refresh => "a page with a meta refresh",
-            Self::Script => "a page that goes on by script",
+            Self::Script => "a page that redirects with a script",
             Self::Other => "a page",
         }
     }
@@ -77,14 +77,14 @@ impl Page {
     pub(super) const fn hint(self) -> &'static str {
         match self {
             Self::Nango => {
-                "redirect the browser instead of fetching the page for it: Nango compares a cookie on its own domain"
+                "redirect the browser instead of fetching the page: Nango compares a cookie on its own domain"
             }
-            Self::BotWall => "exempt the callback's path from bot protection",
-            Self::Login => "let the callback's path through without a login",
+            Self::BotWall => "exempt the path of the callback from bot protection",
+            Self::Login => "exempt the path of the callback from authentication",
             Self::Refresh | Self::Script => {
-                "answer 308 with a `Location` instead of a page: the popup must keep its opener and every byte of the query"
+                "respond with 308 and a `Location` instead of a page: the popup must keep its opener and every byte of the query"
             }
-            Self::Other => "answer 308 with a `Location` instead of a page",
+            Self::Other => "respond with 308 and a `Location` instead of a page",
         }
     }
 }

@@ -1,20 +1,20 @@
 use crate::redirect::Target;
 use std::time::Duration;
 
-/// What is to be checked, and how far to go.
+/// What to check, and how far to go.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The callback as it is, or will be, registered with the providers.
     pub callback: String,
-    /// Where it should lead.
+    /// Where it should redirect to.
     pub target: Target,
     /// Which checks are reported.
     pub selection: Selection,
-    /// Whether Nango is asked too: its callback, and the whole way from end to end.
+    /// Whether to send requests to Nango too: to its callback, and one flow from end to end.
     pub follow: bool,
-    /// When to give up, whatever is left to do.
+    /// The time limit of the whole check.
     pub total: Duration,
-    /// Told what is being done, for whoever watches.
+    /// Called with each step, to show progress.
     pub progress: Option<fn(&str)>,
 }
 
@@ -36,30 +36,30 @@ impl Plan {
         self.target.path().ends_with("oauth/callback")
     }
 
-    pub(super) fn tell(&self, doing: &str) {
+    pub(super) fn report_progress(&self, doing: &str) {
         if let Some(progress) = self.progress {
             progress(doing);
         }
     }
 }
 
-/// Which checks are wanted, by prefixes of their ids. By default all are.
+/// The selected checks, by prefixes of their ids; by default all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
     /// Only these; empty for all.
     pub only: Vec<String>,
-    /// But not these.
+    /// Except these.
     pub skip: Vec<String>,
 }
 
 impl Selection {
-    /// Whether a check is wanted.
+    /// Whether a check is selected.
     pub fn wants(&self, id: &str) -> bool {
         let named = |prefixes: &[String]| prefixes.iter().any(|prefix| id.starts_with(prefix));
         (self.only.is_empty() || named(&self.only)) && !named(&self.skip)
     }
 
-    /// Whether one of the checks is wanted.
+    /// Whether one of the checks is selected.
     pub(super) fn wants_any(&self, ids: &[&str]) -> bool {
         ids.iter().any(|id| self.wants(id))
     }

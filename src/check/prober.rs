@@ -1,11 +1,11 @@
-//! Sends probes and keeps what came of them; judges nothing.
+//! Sends probes and returns the results, without evaluating them.
 
 use super::corpus::{Probe, Run};
 use super::landing::Landing;
-use super::place::Callback;
+use super::location::Callback;
 use super::query::Difference;
 use crate::outbound::{
-    Answer, Connection, Endpoint, Fault, Offer, Outbound, Peer, Reason, Request, Step,
+    Connection, Endpoint, Fault, Offer, Outbound, Peer, Reason, Request, Response, Step,
 };
 use crate::redirect::Target;
 use bytes::Bytes;
@@ -15,32 +15,32 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// What all probes of one run share.
+/// The common state of all probes of one run.
 #[derive(Clone, Debug)]
 pub(super) struct Prober {
     pub(super) outbound: Outbound,
     pub(super) run: Run,
-    /// Sent in a header field and a cookie, and looked for in what comes back.
+    /// Sent in a header field and a cookie; a response must not contain it.
     pub(super) canary: String,
     pub(super) deadline: Instant,
 }
 
-/// A probe and what came of it.
+/// A probe and its result.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct Outcome {
     pub(super) probe: Probe,
-    pub(super) result: Result<Got, Fault>,
+    pub(super) result: Result<Received, Fault>,
     pub(super) took: Duration,
 }
 
-/// An answer and where it leads.
+/// A response and where it leads.
 #[derive(Clone, Debug)]
-pub(super) struct Got {
-    pub(super) answer: Answer,
+pub(super) struct Received {
+    pub(super) response: Response,
     pub(super) landing: Landing,
 }
 
-impl Seen {
+impl Outcome {
     pub(super) fn landing(&self) -> Option<&Landing> {
         self.result.as_ref().ok().map(|got| &got.landing)
     }
@@ -50,10 +50,10 @@ impl Seen {
     }
 
     pub(super) fn status(&self) -> Option<StatusCode> {
-        self.result.as_ref().ok().map(|got| got.answer.status)
+        self.result.as_ref().ok().map(|got| got.response.status)
     }
 
-    /// Whether this says the same as another. What a cache mixed up is told by `redirect.cache`.
+    /// Whether two responses are equivalent. `redirect.cache` reports what a cache mixed up.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         let is_stale = |seen: &Self| seen.landing() == Some(&Landing::Altered(Difference::Stale));
         if is_stale(self) || is_stale(other) {
@@ -63,37 +63,37 @@ impl Seen {
         }
     }
 
-    /// What this and another answer must have in common to count as the same.
+    /// A description that is identical for equivalent responses.
     pub(super) fn shape(&self) -> String {
         match &self.result {
             Err(fault) => fault.to_string(),
             Ok(got) => match &got.landing {
-                Landing::Exact => format!("{} to the target", got.answer.status.as_u16()),
+                Landing::Exact => format!("{} to the target", got.response.status.as_u16()),
                 Landing::Altered(difference) => {
-                    format!("{}, {}", got.answer.status.as_u16(), difference.words())
+                    format!("{}, {}", got.response.status.as_u16(), difference.words())
                 }
-                Landing::Elsewhere(_) => format!("{} elsewhere", got.answer.status.as_u16()),
+                Landing::Elsewhere(_) => format!("{} elsewhere", got.response.status.as_u16()),
                 Landing::Stays(status) => format!("{}, no redirect", status.as_u16()),
             },
         }
     }
 }
 
-/// One address of the callback: whether it answers, who it is, and what it says.
+/// One address of the callback: whether it accepts connections, its certificate, and its response.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct AddressProbe {
     pub(super) address: SocketAddr,
-    /// Why no connection came about.
-    pub(super) closed: Option<Fault>,
+    /// Why no connection was established.
+    pub(super) failure: Option<Fault>,
     pub(super) peer: Option<Peer>,
-    pub(super) seen: Option<Seen>,
+    pub(super) first: Option<Outcome>,
     pub(super) took: Duration,
 }
 
-/// What the request looks like apart from its query.
+/// The kind of client that the request imitates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Client {
-    /// A browser that comes back from a provider.
+    /// A browser that a provider redirected.
     Browser,
     /// A program.
     Plain,
@@ -108,14 +108,14 @@ impl Prober {
         Self { outbound: outbound.clone(), run, canary, deadline: Instant::now() + total }
     }
 
-    /// Runs a step unless the time for all of them is used up.
+    /// Runs a step, unless the time limit of the check is exceeded.
     pub(super) async fn timed<T>(
         &self,
         work: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, Fault> {
-        // On the heap: handshakes are large, and many steps share one worker's stack.
+        // On the heap: handshakes are large, and many steps share the stack of one worker.
         timeout_at(self.deadline, Box::pin(work)).await.unwrap_or_else(|_| {
-            let text = "the time for the whole check is used up";
+            let text = "the time limit of the check is exceeded";
             Err(Fault::new(Step::Connect, Reason::OutOfTime, text))
         })
     }
@@ -145,15 +145,14 @@ impl Prober {
         Request { method, path_and_query, headers, body }
     }
 
-    /// Sends probes over a few connections at a time. An address that lets probe after probe
-    /// time out is given up.
+    /// Sends probes over four connections. A connection stops after two consecutive time-outs.
     pub(super) async fn many(
         &self,
-        lane: &Lane,
+        session: &Session,
         callback: &Callback,
         target: &Target,
         probes: Vec<Probe>,
-    ) -> Vec<Seen> {
+    ) -> Vec<Outcome> {
         let mut shares: [Vec<(usize, Probe)>; 4] = Default::default();
         for (number, probe) in probes.into_iter().enumerate() {
             if let Some(share) = shares.get_mut(number % 4) {
@@ -161,20 +160,20 @@ impl Prober {
             }
         }
         let work = shares.map(async |share| {
-            let mut lane = Lane::new(self, lane.to.clone(), lane.offer);
+            let mut session = Session::new(self, session.to.clone(), session.offer);
             let mut all = Vec::new();
-            let mut patience = 2;
+            let mut timeouts_left = 2;
             for (number, probe) in share {
-                if patience == 0 {
-                    let text = "given up after two timeouts";
+                if timeouts_left == 0 {
+                    let text = "not sent after two time-outs";
                     let fault = Fault::new(Step::Head, Reason::Timeout, text);
-                    all.push((number, Seen { probe, result: Err(fault), took: Duration::ZERO }));
+                    all.push((number, Outcome { probe, result: Err(fault), took: Duration::ZERO }));
                     continue;
                 }
-                let seen = lane.probe(callback, target, probe, Client::Browser).await;
+                let seen = session.probe(callback, target, probe, Client::Browser).await;
                 match &seen.result {
-                    Err(fault) if fault.reason == Reason::Timeout => patience -= 1,
-                    _ => patience = 2,
+                    Err(fault) if fault.reason == Reason::Timeout => timeouts_left -= 1,
+                    _ => timeouts_left = 2,
                 }
                 all.push((number, seen));
             }
@@ -188,21 +187,21 @@ impl Prober {
     }
 }
 
-/// Requests to one endpoint, one after the other, over one connection while it lasts.
+/// Sequential requests to one endpoint, over one connection as long as it stays open.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct Session {
     prober: Prober,
     pub(super) to: Endpoint,
     pub(super) offer: Offer,
     connection: Option<Connection>,
 }
 
-impl Lane {
+impl Session {
     pub(super) fn new(prober: &Prober, to: Endpoint, offer: Offer) -> Self {
         Self { prober: prober.clone(), to, offer, connection: None }
     }
 
-    /// Connects, unless a connection is open; tells who is there.
+    /// Connects, unless a connection is open; returns the peer.
     pub(super) async fn open(&mut self) -> Result<Option<&Peer>, Fault> {
         let reusable = match &mut self.connection {
             Some(connection) => connection.ready().await,
@@ -210,8 +209,8 @@ impl Lane {
         };
         if !reusable {
             self.connection = None;
-            // Boxed, as below: a handshake's state is large, and would be part of every future
-            // that sends a probe somewhere.
+            // Boxed, as below: the state of a handshake is large, and would be part of every
+            // future that sends a probe.
             let connect =
                 Box::pin(self.prober.outbound.connect_without_verification(&self.to, self.offer));
             self.connection = Some(self.prober.timed(connect).await?);
@@ -219,13 +218,12 @@ impl Lane {
         Ok(self.connection.as_ref().and_then(Connection::peer))
     }
 
-    /// Asks, and asks once more when a connection that was kept open turns out to be closed, or
-    /// says so by a GOAWAY.
-    pub(super) async fn ask(&mut self, request: &Request) -> Result<Answer, Fault> {
-        let kept = self.connection.is_some();
+    /// Sends a request, and once more when a reused connection was closed, also by a GOAWAY.
+    pub(super) async fn send_retrying(&mut self, request: &Request) -> Result<Response, Fault> {
+        let reused = self.connection.is_some();
         self.open().await?;
         match self.send(request).await {
-            Err(fault) if kept && matches!(fault.reason, Reason::Closed | Reason::Other) => {
+            Err(fault) if reused && matches!(fault.reason, Reason::Closed | Reason::Other) => {
                 self.connection = None;
                 self.open().await?;
                 self.send(request).await
@@ -234,15 +232,15 @@ impl Lane {
         }
     }
 
-    async fn send(&mut self, request: &Request) -> Result<Answer, Fault> {
+    async fn send(&mut self, request: &Request) -> Result<Response, Fault> {
         let Some(connection) = &mut self.connection else {
             return Err(Fault::new(Step::Head, Reason::Closed, "the connection was closed"));
         };
-        let answer = self.prober.timed(Box::pin(connection.send(request))).await;
-        if answer.is_err() {
+        let response = self.prober.timed(Box::pin(connection.send(request))).await;
+        if response.is_err() {
             self.connection = None;
         }
-        answer
+        response
     }
 
     pub(super) async fn probe(
@@ -251,41 +249,42 @@ impl Lane {
         target: &Target,
         probe: Probe,
         client: Client,
-    ) -> Seen {
+    ) -> Outcome {
         let began = Instant::now();
         let request = self.prober.request(&callback.path, &probe, client);
-        let result = self.ask(&request).await.map(|answer| {
-            let landing = Landing::of(&answer, &probe, target, &self.prober.run.prefix);
-            Got { answer, landing }
+        let result = self.send_retrying(&request).await.map(|response| {
+            let landing = Landing::of(&response, &probe, target, &self.prober.run.prefix);
+            Received { response, landing }
         });
-        Seen { probe, result, took: began.elapsed() }
+        Outcome { probe, result, took: began.elapsed() }
     }
 }
 
-/// Tries one address.
-pub(super) async fn knock(
+/// Connects to one address and sends the first probe.
+pub(super) async fn probe_address(
     prober: Prober,
     callback: Callback,
     target: Target,
     address: SocketAddr,
-) -> (Door, Lane) {
+) -> (AddressProbe, Session) {
     let began = Instant::now();
-    let mut lane = Lane::new(&prober, callback.server.clone().at(address), Offer::Both);
-    let mut door = Door { address, closed: None, peer: None, seen: None, took: Duration::ZERO };
-    match lane.open().await {
-        Err(fault) => door.closed = Some(fault),
+    let mut session = Session::new(&prober, callback.server.clone().at(address), Offer::Both);
+    let mut probed =
+        AddressProbe { address, failure: None, peer: None, first: None, took: Duration::ZERO };
+    match session.open().await {
+        Err(fault) => probed.failure = Some(fault),
         Ok(peer) => {
-            door.peer = peer.cloned();
+            probed.peer = peer.cloned();
             let probe = Probe::plain(&prober.run);
-            door.seen = Some(lane.probe(&callback, &target, probe, Client::Browser).await);
+            probed.first = Some(session.probe(&callback, &target, probe, Client::Browser).await);
         }
     }
-    door.took = began.elapsed();
-    (door, lane)
+    probed.took = began.elapsed();
+    (probed, session)
 }
 
-/// What a client sends apart from the canary. The product name stays in the browser's: whoever
-/// reads the server's log should know who asked.
+/// The header of a client, without the canary. The browser's has the product name too, so that the
+/// log of the server shows where the request came from.
 pub(super) fn headers(client: Client) -> HeaderMap {
     const BROWSER: [(HeaderName, &str); 4] = [
         (header::ACCEPT, "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
@@ -312,7 +311,7 @@ pub(super) fn headers(client: Client) -> HeaderMap {
         .iter()
         .filter_map(|(name, value)| Some((name.clone(), HeaderValue::from_str(value).ok()?)))
         .collect();
-    // Fetch Metadata, as for a navigation that a provider's redirect caused.
+    // Fetch Metadata of a navigation caused by a provider's redirect.
     if client != Client::Plain {
         for (name, value) in [
             ("sec-fetch-dest", "document"),

@@ -1,32 +1,32 @@
-//! What became of a query on its way through a redirect. Pure.
+//! Compares the query that a redirect received with the one that it sent. Without I/O.
 
 /// How the query that arrived differs from the one that was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Difference {
     /// Nothing arrived.
     Dropped,
-    /// A placeholder arrived instead of what it stands for.
+    /// An unexpanded placeholder arrived.
     Template(&'static str),
     /// The query of another request arrived.
     Stale,
-    /// It ends early, after so many bytes.
+    /// It is truncated to this number of bytes.
     Cut(usize),
-    /// The same parameters, written in other bytes.
+    /// The same parameters, encoded differently.
     Reencoded {
         /// The bytes around the first difference, as sent.
         sent: String,
         /// As they arrived.
         got: String,
-        /// Whether percent signs were encoded once more.
+        /// Whether percent signs were encoded again.
         twice: bool,
     },
-    /// Parameters were lost, added, joined or moved; in words.
+    /// Parameters were lost, added, merged or moved, with a description.
     Parameters(String),
-    /// The value of this parameter is another.
+    /// The value of this parameter changed.
     Value(String),
-    /// Something was appended behind a `#`.
+    /// A fragment was appended.
     Fragment,
-    /// There was nothing to carry, and a bare `?` was appended.
+    /// There was no query, and a bare `?` was appended.
     Dangling,
 }
 
@@ -44,20 +44,20 @@ impl Difference {
         }
     }
 
-    /// In words.
+    /// A description for the report.
     pub(super) fn words(&self) -> String {
         match self {
             Self::Dropped => "no parameter arrives".to_owned(),
-            Self::Template(marker) => format!("`{marker}` arrives as it is written"),
+            Self::Template(marker) => format!("`{marker}` arrives unexpanded"),
             Self::Stale => "the parameters of another request arrive".to_owned(),
-            Self::Cut(length) => format!("the query ends after {length} bytes"),
+            Self::Cut(length) => format!("the query is cut after {length} bytes"),
             Self::Reencoded { sent, got, twice: false } => format!("`{sent}` arrives as `{got}`"),
             Self::Reencoded { sent, got, twice: true } => {
                 format!("encoded twice: `{sent}` arrives as `{got}`")
             }
             Self::Parameters(words) => words.clone(),
-            Self::Value(name) => format!("the value of `{name}` is another"),
-            Self::Fragment => "something is appended behind a `#`".to_owned(),
+            Self::Value(name) => format!("the value of `{name}` changes"),
+            Self::Fragment => "a fragment (`#`) is appended".to_owned(),
             Self::Dangling => "a bare `?` is appended".to_owned(),
         }
     }
@@ -88,7 +88,7 @@ pub(super) fn difference(
     if got.contains('#') {
         return Some(Difference::Fragment);
     }
-    // A query this much shorter was not cut between two parameters by chance.
+    // Short queries are not compared this way: they may lack a parameter only.
     if sent.len() > 1024 && sent.starts_with(&*got) {
         return Some(Difference::Cut(got.len()));
     }
@@ -111,9 +111,9 @@ pub(super) fn difference(
     })
 }
 
-/// A placeholder of some server's configuration that stands in `got`, but not in `sent`.
+/// A placeholder of a server's configuration that is in `got`, but not in `sent`.
 pub(super) fn template(sent: &str, got: &str) -> Option<&'static str> {
-    // Longer ones first, so that the whole of it is named.
+    // Longer ones first, so that the complete placeholder is reported.
     const MARKERS: [&str; 24] = [
         "$is_args$args",
         "$request_uri",
@@ -151,14 +151,14 @@ struct Pair {
 }
 
 impl Pair {
-    /// The name. Where no `=` follows, it may as well be a value, and whose is not known.
+    /// The name. Without a `=`, it may be a value of unknown origin.
     fn shown(&self, sent: &[Self]) -> String {
         if self.name.is_empty() {
             "(no name)".to_owned()
         } else if self.value.is_none() && !sent.contains(self) {
             "…".to_owned()
         } else {
-            String::from_utf8_lossy(&self.name).chars().take(MOST_CHARACTERS).collect()
+            String::from_utf8_lossy(&self.name).chars().take(MAX_CHARACTERS).collect()
         }
     }
 }
@@ -176,7 +176,11 @@ fn pairs(query: &str) -> Vec<Pair> {
         .collect()
 }
 
-/// Says which parameters were lost, added, joined or moved; `None` when only values differ.
+fn times(count: usize) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+}
+
+/// Describes which parameters were lost, added, merged or moved; `None` when only values differ.
 fn moved(before: &[Pair], after: &[Pair]) -> Option<String> {
     let names = |pairs: &[Pair]| pairs.iter().map(|pair| pair.name.clone()).collect::<Vec<_>>();
     let count = |pairs: &[Pair], name: &[u8]| pairs.iter().filter(|pair| pair.name == name).count();
@@ -193,7 +197,9 @@ fn moved(before: &[Pair], after: &[Pair]) -> Option<String> {
             (sent, got) if sent == got => {}
             (0, _) => words.push(format!("`{name}` is added")),
             (1, 0) => words.push(format!("`{name}` is lost")),
-            (sent, got) => words.push(format!("`{name}` was sent {sent} times and arrives {got}")),
+            (sent, got) => {
+                words.push(format!("`{name}` is sent {} and arrives {}", times(sent), times(got)))
+            }
         }
     }
     if words.is_empty() && names(before) != names(after) {
@@ -221,19 +227,19 @@ fn moved(before: &[Pair], after: &[Pair]) -> Option<String> {
             }
         }
     }
-    words.truncate(MOST_WORDS);
+    words.truncate(MAX_CHANGES);
     (!words.is_empty()).then(|| words.join(", "))
 }
 
-const MOST_WORDS: usize = 6;
-const MOST_CHARACTERS: usize = 40;
+const MAX_CHANGES: usize = 6;
+const MAX_CHARACTERS: usize = 40;
 
-/// Both hold the same in other bytes, all of them the prober's own: the bytes around the first
+/// Both contain the same parameters, all of them the prober's own, so the bytes around the first
 /// difference can be shown.
 fn reencoded(sent: &str, got: &str) -> Difference {
     let same = sent.bytes().zip(got.bytes()).take_while(|(sent, got)| sent == got).count();
     let around = |text: &str| -> String {
-        // From the parameter's beginning, as far as both have it in common.
+        // From the start of the parameter, as far as both have it in common.
         let start = text.get(..same).and_then(|before| before.rfind('&')).map_or(0, |at| at + 1);
         let start = start.max(same.saturating_sub(16));
         let bytes = text.as_bytes().get(start..).unwrap_or_default();
@@ -244,13 +250,13 @@ fn reencoded(sent: &str, got: &str) -> Difference {
             .filter(|(head, _)| head.len() > same - start)
             .map_or_else(|| shown.clone().into_owned(), |(head, _)| head.to_owned())
     };
-    // What was an escape already became one of an escape.
+    // The percent sign of an escape was escaped again.
     let twice = decoded(got.as_bytes(), false) == sent.as_bytes()
         && decoded(sent.as_bytes(), false) != sent.as_bytes();
     Difference::Reencoded { sent: around(sent), got: around(got), twice }
 }
 
-/// Percent-decoded once (RFC 3986 §2.1); what is no encoding stays.
+/// Percent-decoded once (RFC 3986 §2.1); invalid escapes stay.
 fn decoded(text: &[u8], plus: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -280,7 +286,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_difference_has_its_name() {
+    fn differences_are_classified() {
         let re = |sent: &str, got: &str, twice| {
             Some(Difference::Reencoded { sent: sent.into(), got: got.into(), twice })
         };
@@ -301,8 +307,8 @@ mod tests {
             ("s=P-1&a=100%", Some("s=P-1&a=100%25"), re("a=100%", "a=100%25", false)),
             ("s=P-1&a=é", Some("s=P-1&a=%C3%A9"), re("a=é", "a=%C3%A9", false)),
             ("s=P-1&a=1", Some("s=P-1&amp;a=1"), re("a=1", "amp;a=1", false)),
-            ("s=P-1&a=1&a=2", Some("s=P-1&a=2"), parameters("`a` was sent 2 times and arrives 1")),
-            ("s=P-1&a=1&a=2", Some("s=P-1&a=1,2"), parameters("`a` was sent 2 times and arrives 1")),
+            ("s=P-1&a=1&a=2", Some("s=P-1&a=2"), parameters("`a` is sent 2 times and arrives once")),
+            ("s=P-1&a=1&a=2", Some("s=P-1&a=1,2"), parameters("`a` is sent 2 times and arrives once")),
             ("s=P-1&a=1&a=2", Some("s=P-1&a=2&a=1"), parameters("the parameters arrive in another order")),
             ("s=P-1&a=1", Some("a=1&s=P-1"), parameters("the parameters arrive in another order")),
             ("s=P-1&b", Some("s=P-1"), parameters("`b` is lost")),
@@ -336,9 +342,9 @@ mod tests {
         }
     }
     proptest::proptest! {
-        /// Whatever comes back, it is judged, and what is shown of it was sent.
+        /// Any Location is classified, and the description contains only bytes that were sent.
         #[test]
-        fn anything_can_come_back(sent in "[a-c%2Ff=&+é]{0,40}", got in ".{0,60}", cut in 0_usize..40) {
+        fn any_query_is_classified(sent in "[a-c%2Ff=&+é]{0,40}", got in ".{0,60}", cut in 0_usize..40) {
             let _ = difference(&sent, Some(got.as_bytes()), "P-", "P-1");
             let mut changed = sent.clone().into_bytes();
             changed.truncate(cut);

@@ -1,6 +1,6 @@
 //! `tls.*`: the handshake and the certificate.
 
-use super::place::short;
+use super::location::short;
 use super::{Findings, Observations, check};
 use crate::outbound::{Certificate, Distrust, Fault, Peer, Reason, Step};
 use crate::report::Check;
@@ -9,31 +9,31 @@ use std::time::{Duration, SystemTime};
 
 const CERTIFICATE: [&str; 3] = ["tls.chain", "tls.name", "tls.expiry"];
 
-/// Less than this left is reported; for certificates that live shorter, a third of their life.
-const SOON: Duration = Duration::from_hours(21 * 24);
+/// The minimum of remaining validity; a third of the lifetime for short-lived certificates.
+const RENEWAL_OVERDUE: Duration = Duration::from_hours(21 * 24);
 
-pub(super) fn judge(seen: &Observations, findings: &mut Findings) -> Result<(), &'static str> {
+pub(super) fn evaluate(seen: &Observations, findings: &mut Findings) -> Result<(), &'static str> {
     if !seen.callback.server.tls {
         for id in std::iter::once("tls.handshake").chain(CERTIFICATE) {
             findings.add(check(id).skip("not run: the callback is plain http"));
         }
         return Ok(());
     }
-    let Some(door) = seen.front() else {
+    let Some(probed) = seen.primary() else {
         let fault = seen
-            .doors
+            .addresses
             .iter()
-            .filter_map(|door| door.closed.as_ref())
+            .filter_map(|probed| probed.failure.as_ref())
             .find(|fault| fault.step == Step::Handshake);
-        // Nothing was asked when nothing was to be asked.
+        // Without a fault, no check that needs a connection was selected.
         return match fault {
             Some(fault) => findings.gate(no_handshake(fault), "tls.handshake"),
             None => Ok(()),
         };
     };
-    let Some(peer) = &door.peer else { return Ok(()) };
-    let summary = format!("speaks {} and {}", peer.version, peer.protocol.name());
-    findings.add(check("tls.handshake").pass(summary).took(door.took));
+    let Some(peer) = &probed.peer else { return Ok(()) };
+    let summary = format!("accepts {} and {}", peer.version, peer.protocol.name());
+    findings.add(check("tls.handshake").pass(summary).took(probed.took));
     findings.add(chain(peer));
     findings.add(name(peer, &seen.callback.server.host));
     findings.add(expiry(peer, SystemTime::now()));
@@ -43,22 +43,22 @@ pub(super) fn judge(seen: &Observations, findings: &mut Findings) -> Result<(), 
 fn no_handshake(fault: &Fault) -> Check {
     let check = check("tls.handshake").detail(&fault.text);
     match fault.reason {
-        Reason::OutOfTime => check.unknown("the time was used up"),
+        Reason::OutOfTime => check.unknown("not probed within the time limit"),
         Reason::NoTls => check
-            .fail("speaks neither TLS 1.2 nor TLS 1.3")
-            .hint("enable TLS 1.2 and 1.3 on this port; an answer in plain text means that no TLS is set up at all"),
+            .fail("accepts neither TLS 1.2 nor TLS 1.3")
+            .hint("enable TLS 1.2 and 1.3 on this port; a plain-text response means that TLS is not configured at all"),
         Reason::Timeout => check
-            .fail("the TLS handshake does not come to an end")
-            .hint("see what listens on this port, and whether a firewall lets it answer"),
+            .fail("the TLS handshake times out")
+            .hint("check what listens on this port, and whether a firewall blocks it"),
         Reason::Closed => check
             .fail("the connection is closed during the TLS handshake")
-            .hint("see whether the server has a certificate for this host, and what its log says"),
+            .hint("check that the server has a certificate for this host; see its log"),
         Reason::NoProtocol => check
             .fail("offers neither HTTP/1.1 nor HTTP/2")
             .hint("let the server negotiate `h2` and `http/1.1` (ALPN)"),
         _ => check
             .fail("the TLS handshake fails")
-            .hint("see whether the server has a certificate for this host, and what its log says"),
+            .hint("check that the server has a certificate for this host; see its log"),
     }
 }
 
@@ -66,14 +66,14 @@ fn chain(peer: &Peer) -> Check {
     let check = check("tls.chain");
     let Err(why) = &peer.chain else { return check };
     let Some(leaf) = peer.leaf() else {
-        return check.fail("shows no certificate that can be read").hint("install a certificate");
+        return check.fail("presents no readable certificate").hint("install a certificate");
     };
     let detail = shown(leaf);
     match why {
         Distrust::UnknownIssuer if leaf.subject == leaf.issuer => check
             .fail("the certificate is self-signed")
             .detail(detail)
-            .hint("get one from a public authority; for a private one, name its root with --ca"),
+            .hint("obtain a certificate from a public CA; for a private CA, pass its root with --ca"),
         Distrust::UnknownIssuer if is_incomplete(peer, leaf) => check
             .fail("the chain is incomplete: an intermediate certificate is missing")
             .detail(format!(
@@ -81,31 +81,31 @@ fn chain(peer: &Peer) -> Check {
                 count(peer.certificates.len()),
                 short(&leaf.issuer)
             ))
-            .hint("serve the full chain: the leaf first, then each intermediate; browsers may have it cached, providers' validators do not"),
+            .hint("serve the full chain: the leaf first, then each intermediate; browsers may have the intermediate cached, providers do not"),
         Distrust::UnknownIssuer => check
             .fail("the issuer is not trusted")
             .detail(detail)
-            .hint("get a certificate from a public authority; for a private one, name its root with --ca"),
+            .hint("obtain a certificate from a public CA; for a private CA, pass its root with --ca"),
         Distrust::Expired => check
             .fail("a certificate above the leaf has expired")
             .detail(detail)
-            .hint("serve the current intermediates of the authority"),
+            .hint("serve the current intermediate certificates of the CA"),
         Distrust::WrongName | Distrust::Other(_) => {
             let words = match why {
                 Distrust::Other(words) => words.as_str(),
-                _ => "an authority in the chain may not issue for this name",
+                _ => "a CA in the chain must not issue for this name",
             };
             check
-                .fail("the chain is not accepted")
+                .fail("the chain is not valid")
                 .detail(format!("{words}\n{detail}"))
                 .hint("replace the certificate and serve its full chain")
         }
     }
 }
 
-/// Tells a missing intermediate from an authority that nobody knows. Certificates of public
-/// authorities say where their issuer's is found; whoever sends more than the leaf, but not the
-/// leaf's issuer, mixed up the files.
+/// Distinguishes a missing intermediate from an unknown CA. Certificates of public CAs contain the
+/// URL of their issuer's certificate. A server that sends more than the leaf, but not the issuer of
+/// the leaf, has the wrong chain file.
 fn is_incomplete(peer: &Peer, leaf: &Certificate) -> bool {
     let mut above = peer.certificates.iter().skip(1);
     let has_issuer = above.clone().any(|certificate| certificate.subject == leaf.issuer);
@@ -129,19 +129,19 @@ fn name(peer: &Peer, host: &str) -> Check {
     check
         .fail(format!("the certificate is not for {host}"))
         .detail(detail)
-        .hint("add the host to the certificate's names, or see which server answers here")
+        .hint("add the host to the names of the certificate, or check which server responds at this address")
 }
 
 fn expiry(peer: &Peer, now: SystemTime) -> Check {
     let check = check("tls.expiry");
     let Some(leaf) = peer.leaf() else { return check.skip("not run: no certificate") };
     let detail = shown(leaf);
-    let renew = "renew it, and see why nothing renewed it by itself";
+    let renew = "renew the certificate, and find out why it was not renewed automatically";
     if now < leaf.not_before {
         return check
             .fail("the certificate is not valid yet")
             .detail(detail)
-            .hint("see whether the clocks are right, here and where it was made");
+            .hint("check the clocks of this machine and of the CA");
     }
     let Ok(left) = leaf.not_after.duration_since(now) else {
         return check.fail("the certificate has expired").detail(detail).hint(renew);
@@ -152,7 +152,7 @@ fn expiry(peer: &Peer, now: SystemTime) -> Check {
     } else {
         format!("{} days", left.as_secs() / 86400)
     };
-    if left < SOON.min(life / 3) {
+    if left < RENEWAL_OVERDUE.min(life / 3) {
         return check
             .warn(format!("the certificate expires in {left_shown}"))
             .detail(detail)
@@ -161,13 +161,13 @@ fn expiry(peer: &Peer, now: SystemTime) -> Check {
     check.pass(format!("certificate is valid for {left_shown}")).detail(detail)
 }
 
-/// A certificate in a line, its names not without end.
+/// A certificate in one line, with a limited number of names.
 fn shown(certificate: &Certificate) -> String {
-    const MOST_NAMES: usize = 5;
+    const MAX_NAMES: usize = 5;
     let mut names: Vec<_> =
-        certificate.names.iter().take(MOST_NAMES).map(|name| short(name)).collect();
-    if certificate.names.len() > MOST_NAMES {
-        names.push(format!("{} more", certificate.names.len() - MOST_NAMES));
+        certificate.names.iter().take(MAX_NAMES).map(|name| short(name)).collect();
+    if certificate.names.len() > MAX_NAMES {
+        names.push(format!("{} more", certificate.names.len() - MAX_NAMES));
     }
     if names.is_empty() {
         names.push("no name".to_owned());

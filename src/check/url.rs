@@ -1,13 +1,13 @@
-//! `url.*`: the callback as it is written, without asking anybody.
+//! `url.*`: the text of the callback, without network access.
 
-use super::place::{Callback, Parts, short, shown};
+use super::location::{Callback, Parts, short, shown};
 use super::plan::Plan;
 use super::{Findings, check};
 use crate::outbound::Server;
 use crate::report::{Check, is_invisible};
 
-/// Judges the URL, and reads it as far as it can be asked about.
-pub(super) fn judge(plan: &Plan, findings: &mut Findings) -> Result<Callback, &'static str> {
+/// Evaluates the URL, and parses it for the requests.
+pub(super) fn evaluate(plan: &Plan, findings: &mut Findings) -> Result<Callback, &'static str> {
     let given = plan.callback.as_str();
     findings.add(characters(given));
     let cleaned: String = given.chars().filter(|character| !is_invisible(*character)).collect();
@@ -28,7 +28,7 @@ pub(super) fn judge(plan: &Plan, findings: &mut Findings) -> Result<Callback, &'
     Ok(callback)
 }
 
-/// What comes along when a URL is copied from a page or a chat.
+/// Characters that are easily copied with a URL from a page or a chat.
 fn characters(given: &str) -> Check {
     let invisible: Vec<_> = given
         .chars()
@@ -41,46 +41,46 @@ fn characters(given: &str) -> Check {
     if invisible.is_empty() {
         return check;
     }
-    check.fail("has invisible characters or spaces in it").detail(invisible.join(", ")).hint(
+    check.fail("contains invisible characters or spaces").detail(invisible.join(", ")).hint(
         "type the URL by hand where it is registered; providers compare it character by character",
     )
 }
 
 fn read(given: &str, cleaned: &str, parts: &Parts<'_>) -> (Check, Option<Callback>) {
     let check = check("url.syntax");
-    let hint = "write it out, for example https://auth.example.com/oauth/callback";
-    // What comes along around a URL is dropped; but without what stands within its host, another
-    // host would be asked.
+    let hint = "write the complete URL, for example https://auth.example.com/oauth/callback";
+    // Invisible characters around a URL are dropped. Without those in its host, the requests would
+    // go to another host.
     if Parts::of(given.trim_matches(is_invisible))
         .authority
         .is_some_and(|authority| authority.contains(is_invisible))
     {
-        let what = "the host has a space or an invisible character in it";
+        let what = "the host contains a space or an invisible character";
         return (check.fail(what).hint(hint), None);
     }
     if let Some(port) = parts.written_port()
         && parts.is_http()
         && port.parse::<u16>().map_or(true, |port| port == 0)
     {
-        let what = format!("there is no port {}", short(port));
+        let what = format!("port {} is out of range", short(port));
         return (
-            check.fail(what).hint("ports go from 1 to 65535; leave it out for the default one"),
+            check.fail(what).hint("use a port from 1 to 65535, or omit it for the default"),
             None,
         );
     }
     let (Some(server), false) = (parts.server(), cleaned.contains('\\')) else {
         return (check.fail("is not an absolute http or https URL").hint(hint), None);
     };
-    // The parser of browsers turns an internationalised host into its `xn--` form.
+    // Parses like a browser: converts an internationalized host into its `xn--` form.
     let parsed = ::url::Url::parse(&format!("{}://{}/", server.scheme(), server.host));
     let Some(host) = parsed.ok().and_then(|url| url.host_str().map(str::to_owned)) else {
         return (check.fail("the host is not a valid name or address").hint(hint), None);
     };
     let path = if parts.path.is_empty() { "/" } else { parts.path };
     if http::uri::PathAndQuery::try_from(path).is_err() {
-        let hint = "percent-encode the path, or better choose a plain one";
+        let hint = "percent-encode the path, or choose one without special characters";
         return (
-            check.fail("the path holds characters that no request can carry").hint(hint),
+            check.fail("the path contains characters that a request must not contain").hint(hint),
             None,
         );
     }
@@ -95,13 +95,13 @@ fn https(callback: &Callback) -> Check {
     } else if callback.server.is_loopback() {
         // RFC 8252 §7.3 lets native apps and developers use it.
         check
-            .warn("is plain http on this machine")
-            .detail("good enough for development; no provider accepts it in production")
-            .hint("use https wherever others sign in")
+            .warn("uses plain http on this machine")
+            .detail("sufficient for development; providers do not accept it in production")
+            .hint("use https in production")
     } else {
         check
-            .fail("is plain http")
-            .detail("codes and states would cross the network in the clear (RFC 9700 §2.6)")
+            .fail("uses plain http")
+            .detail("codes and states cross the network unencrypted (RFC 9700 §2.6)")
             .hint("serve the callback over https, and register that URL")
     }
 }
@@ -112,9 +112,9 @@ fn userinfo(parts: &Parts<'_>) -> Check {
         return check;
     }
     check
-        .fail("has a user name or password in it")
-        .detail("browsers hide or refuse it, and providers refuse to register it (RFC 9110 §4.2.4)")
-        .hint("leave out everything up to the `@`")
+        .fail("contains a user name or password")
+        .detail("browsers hide or reject it, and providers do not register it (RFC 9110 §4.2.4)")
+        .hint("remove everything up to and including the `@`")
 }
 
 fn port(parts: &Parts<'_>, callback: &Callback) -> Check {
@@ -124,9 +124,9 @@ fn port(parts: &Parts<'_>, callback: &Callback) -> Check {
         return check;
     }
     check
-        .warn(format!("names port {default}, which is the default"))
-        .detail("browsers leave it out, and providers compare the URL character by character")
-        .hint(format!("leave out `:{default}`"))
+        .warn(format!("contains the default port {default}"))
+        .detail("browsers omit it, and providers compare the URL character by character")
+        .hint(format!("remove `:{default}`"))
 }
 
 fn case(parts: &Parts<'_>) -> Check {
@@ -138,9 +138,9 @@ fn case(parts: &Parts<'_>) -> Check {
     check
         .warn("has upper-case letters before the path")
         .detail(
-            "browsers make them lower case, and providers compare the URL character by character",
+            "browsers convert them to lower case, and providers compare the URL character by character",
         )
-        .hint("write scheme and host in lower case")
+        .hint("write the scheme and the host in lower case")
 }
 
 fn lookalike(parts: &Parts<'_>, callback: &Callback) -> Check {
@@ -151,14 +151,14 @@ fn lookalike(parts: &Parts<'_>, callback: &Callback) -> Check {
         let foreign: String =
             written.chars().filter(|character| !character.is_ascii()).take(8).collect();
         return check
-            .warn(format!("the host has letters outside ASCII: {foreign}"))
-            .detail(format!("browsers and providers know it as {host}"))
-            .hint("make sure that each letter is the one you mean, and register the `xn--` form");
+            .warn(format!("the host contains non-ASCII letters: {foreign}"))
+            .detail(format!("browsers and providers use {host}"))
+            .hint("verify each letter, and register the `xn--` form");
     }
     if host.split('.').any(|label| label.starts_with("xn--")) {
         return check
-            .warn("the host is internationalised, and may look like another")
-            .hint("make sure that it is the one you own");
+            .warn("the host is internationalized and can be confused with another")
+            .hint("verify that you own this host");
     }
     check
 }
@@ -168,14 +168,14 @@ fn slash(parts: &Parts<'_>) -> Check {
     if parts.path.len() > 1 && parts.path.ends_with('/') {
         return check
             .warn("ends in a slash")
-            .detail("with and without it are two URLs to providers and to Nango")
-            .hint("leave it out, here and at each provider");
+            .detail("providers and Nango treat the URL with and without the slash as different")
+            .hint("remove the slash, here and at each provider");
     }
     if parts.path.contains("//") {
         return check
             .warn("has an empty path segment (`//`)")
             .detail("some servers merge the slashes, others do not")
-            .hint("write one slash");
+            .hint("write a single slash");
     }
     check
 }
@@ -187,8 +187,8 @@ fn query(parts: &Parts<'_>) -> Check {
     }
     check
         .fail("has a query of its own")
-        .detail("Nango builds OAuth 1 callbacks by appending `?state=…`, and providers append `?code=…`\nthe checks below ask without it")
-        .hint("leave it out; if it was copied from a sign-in that just happened, treat the code in it as leaked")
+        .detail("Nango appends `?state=…` to OAuth 1 callbacks, and providers append `?code=…`\nthe following checks omit it")
+        .hint("remove the query; if it is from a login that just happened, treat the code in it as leaked")
 }
 
 fn fragment(parts: &Parts<'_>) -> Check {
@@ -199,7 +199,7 @@ fn fragment(parts: &Parts<'_>) -> Check {
     check
         .fail("has a fragment")
         .detail("a redirection endpoint must not have one (RFC 6749 §3.1.2)")
-        .hint("leave out everything from the `#` on")
+        .hint("remove everything from the `#` on")
 }
 
 fn path(callback: &Callback) -> Check {
@@ -212,7 +212,7 @@ fn path(callback: &Callback) -> Check {
     }
     check
         .warn("path does not end in oauth/callback")
-        .detail("Nango derives the Setup URL of GitHub Apps by replacing `oauth/callback` with `app-auth/connect`; with this path it lands on the OAuth callback, where the flow fails")
+        .detail("Nango derives the Setup URL of GitHub Apps by replacing `oauth/callback` with `app-auth/connect`; with this path it is the OAuth callback itself, where the flow fails")
         .hint("choose a path that ends in `/oauth/callback`, unless you never use GitHub Apps")
 }
 
@@ -221,19 +221,16 @@ fn target(plan: &Plan, callback: &Callback) -> Check {
     let target = Parts::of(plan.target.as_str());
     if target.server().as_ref() == Some(&callback.server) && target.path == callback.path {
         return check
-            .fail("is the target itself")
-            .detail(format!(
-                "there is nothing between {} and itself",
-                short(&shown(plan.target.as_str()))
-            ))
-            .hint("name the URL on your own domain, and Nango's as the target");
+            .fail("is its own target")
+            .detail(format!("{} redirects to itself", short(&shown(plan.target.as_str()))))
+            .hint("pass the URL on your own domain as the callback, and Nango's URL as --target");
     }
     let github = |path: &str| path.ends_with("app-auth/connect");
     if github(&callback.path) != github(target.path) {
         return check
-            .warn("callback and target are for different kinds of flows")
-            .detail("`app-auth/connect` is for GitHub Apps, `oauth/callback` for all else")
-            .hint("let each lead to its like");
+            .warn("callback and target belong to different flows")
+            .detail("`app-auth/connect` is for GitHub Apps, `oauth/callback` for all other flows")
+            .hint("redirect `oauth/callback` and `app-auth/connect` to the same path at Nango");
     }
     check
 }

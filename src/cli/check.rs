@@ -1,8 +1,11 @@
-//! `callback-edge check [URL]…`: does a callback redirect as Nango needs? No credentials.
+//! `callback-edge check [URL]…` checks whether a callback redirects as Nango needs, without credentials.
 
+use super::connect::{ConnectOptions, duration};
 use super::format::Format;
-use super::reach::{Reach, duration};
-use super::{Exit, block_on, cannot_run, ephemeral_port_error, exit_after_print, progress, eprint_line, usage};
+use super::{
+    Exit, block_on, cannot_run, ephemeral_port_error, eprint_line, exit_after_print, progress,
+    usage,
+};
 use crate::check::{self, IDS, Plan, Selection};
 use crate::config::{self, Problem, Problems, Settings};
 use crate::outbound::Outbound;
@@ -22,13 +25,13 @@ Exit codes: 0 passed, 1 failed, 2 unconfirmed, 3 could not run, 64 usage
 Example:
   callback-edge check https://auth.example.com/oauth/callback")]
 pub(super) struct Args {
-    /// Callbacks to check [default: those of the settings]
+    /// Callbacks to check [default: the configured callbacks]
     #[arg(value_name = "URL", value_parser = callback)]
     urls: Vec<String>,
 
-    /// Where the callbacks should lead [default: as the settings say; for a URL, its like below
-    /// `nango.url`]. Settings count beside a URL when `-c` or a variable `CALLBACK_EDGE_…` is
-    /// set, not when a file just lies here
+    /// Where the callbacks should redirect to [default: the target of the route; for a URL, the
+    /// same path at `nango.url`]. With a URL, the configuration applies only when `-c` or a
+    /// variable `CALLBACK_EDGE_…` is set; `config.toml` in this directory is ignored
     #[arg(long, value_name = "URL", value_parser = Target::parse)]
     target: Option<Target>,
 
@@ -41,30 +44,30 @@ pub(super) struct Args {
     junit: bool,
 
     #[command(flatten)]
-    reach: Reach,
+    connect: ConnectOptions,
 
-    /// Run only checks whose id starts so; may be repeated, or parted by commas
+    /// Run only checks with this id prefix; repeatable, comma-separated
     #[arg(long, value_name = "PREFIX", value_parser = prefix, value_delimiter = ',')]
     only: Vec<String>,
 
-    /// Leave out checks whose id starts so; may be repeated, or parted by commas
+    /// Skip checks with this id prefix; repeatable, comma-separated
     #[arg(long, value_name = "PREFIX", value_parser = prefix, value_delimiter = ',')]
     skip: Vec<String>,
 
-    /// Repeat until everything passes, for so long at most: changes take minutes to spread
+    /// Repeat until everything passes, at most for this time: DNS and CDN changes take minutes
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     wait: Option<Duration>,
 
-    /// Ask nothing of Nango
+    /// Don't contact Nango
     #[arg(long)]
     no_follow: bool,
 }
 
-/// The shortest and the longest pause between two tries of `--wait`.
-const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(15)];
+/// The minimum and the maximum pause between two attempts of `--wait`.
+const WAIT_PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(15)];
 
-/// Where Nango is when no settings say so.
-const NANGO: &str = "https://api.nango.dev";
+/// Nango's URL without settings.
+const NANGO_URL: &str = "https://api.nango.dev";
 
 /// Exit: 0 passed, 1 failed, 2 something is unconfirmed, 3 could not run, 64 usage.
 pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
@@ -75,7 +78,7 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
             return Exit::Usage;
         }
     };
-    let outbound = match args.reach.outbound(settings.as_ref()) {
+    let outbound = match args.connect.outbound(settings.as_ref()) {
         Ok(outbound) => outbound,
         Err(problem) => return usage(&problem),
     };
@@ -87,7 +90,7 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
             }
         }
         settings => {
-            let nango = settings.as_ref().map_or(NANGO, |settings| &settings.nango_url);
+            let nango = settings.as_ref().map_or(NANGO_URL, |settings| &settings.nango_url);
             match plans_of_urls(args, nango) {
                 Ok(plans) => plans,
                 Err(error) => {
@@ -98,15 +101,15 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
             }
         }
     };
-    let plans: Vec<_> = plans.into_iter().map(|plan| tuned(plan, args)).collect();
+    let plans: Vec<_> = plans.into_iter().map(|plan| with_options(plan, args)).collect();
     match block_on(until_passed(&plans, &outbound, args.wait)) {
         Ok(reports) => exit_after_print(format(args).print(&reports), Verdict::of(&reports).into()),
         Err(error) => cannot_run(&error),
     }
 }
 
-/// The settings. A callback of somebody else's has nothing to do with a file that happens to lie
-/// here: where a URL is given, there are settings only when somebody sets something.
+/// The settings. With a URL, a configuration file applies only when it is set explicitly: a
+/// `config.toml` in this directory need not belong to that callback.
 fn settings(args: &Args, file: Option<&Path>) -> Result<Option<Settings>, Problems> {
     let is_set = std::env::vars_os().any(|(name, value)| {
         name.as_encoded_bytes().starts_with(b"CALLBACK_EDGE_") && !value.is_empty()
@@ -118,7 +121,7 @@ fn settings(args: &Args, file: Option<&Path>) -> Result<Option<Settings>, Proble
     }
 }
 
-/// The callbacks of the settings.
+/// The configured callbacks.
 fn plans_of_settings(settings: &Settings, target: Option<&Target>) -> Result<Vec<Plan>, Problem> {
     server::callbacks(settings)
         .map(|(callback, route)| {
@@ -132,17 +135,17 @@ fn plans_of_settings(settings: &Settings, target: Option<&Target>) -> Result<Vec
         .collect()
 }
 
-/// The callbacks on the command line. Without a target, each leads to its like at Nango.
+/// The callbacks on the command line. Without a target, each redirects to the same path at Nango.
 fn plans_of_urls(args: &Args, nango: &str) -> Result<Vec<Plan>, BadTarget> {
     let target =
         |url: &str| args.target.clone().map_or_else(|| config::target_at_nango(nango, url), Ok);
     args.urls.iter().map(|url| Ok(Plan::new(url, target(url)?))).collect()
 }
 
-fn tuned(mut plan: Plan, args: &Args) -> Plan {
+fn with_options(mut plan: Plan, args: &Args) -> Plan {
     plan.selection = Selection { only: args.only.clone(), skip: args.skip.clone() };
     plan.follow &= !args.no_follow;
-    plan.total = args.reach.total();
+    plan.total = args.connect.total();
     if io::stderr().is_terminal() {
         plan.progress = Some(progress::line);
     }
@@ -152,8 +155,8 @@ fn tuned(mut plan: Plan, args: &Args) -> Plan {
 async fn until_passed(plans: &[Plan], outbound: &Outbound, wait: Option<Duration>) -> Vec<Report> {
     let began = Instant::now();
     let left = || wait.and_then(|wait| wait.checked_sub(began.elapsed()));
-    // Each question costs Nango a lookup and an error report, so that it is asked nothing while
-    // the callback itself still fails.
+    // Each request costs Nango a lookup and an error report, so none is sent while the callback
+    // itself still fails.
     let quiet: Vec<_> = plans.iter().map(|plan| Plan { follow: false, ..plan.clone() }).collect();
     loop {
         let still_fails = left().is_some()
@@ -164,7 +167,7 @@ async fn until_passed(plans: &[Plan], outbound: &Outbound, wait: Option<Duration
                 return reports;
             }
         }
-        let [shortest, longest] = PAUSES;
+        let [shortest, longest] = WAIT_PAUSES;
         tokio::time::sleep((left().unwrap_or_default() / 10).clamp(shortest, longest)).await;
     }
 }
@@ -182,7 +185,7 @@ async fn once(plans: &[Plan], outbound: &Outbound) -> Vec<Report> {
 
 fn format(args: &Args) -> Format {
     match (args.json, args.junit) {
-        // The command line alone says which of the two it is, so that whoever reads it knows.
+        // The form depends only on the command line, so that a program can rely on it.
         (true, _) if args.urls.len() == 1 => Format::Json,
         (true, _) => Format::JsonList,
         (_, true) => Format::Junit,
@@ -190,16 +193,20 @@ fn format(args: &Args) -> Format {
     }
 }
 
-/// Any text but none: what is wrong with a URL is for the report to say.
+/// Any non-empty text: the report describes what is wrong with the URL.
 fn callback(text: &str) -> Result<String, &'static str> {
-    if text.trim().is_empty() { Err("is no URL") } else { Ok(text.to_owned()) }
+    if text.trim().is_empty() {
+        Err("is empty; pass a URL, for example https://auth.example.com/oauth/callback")
+    } else {
+        Ok(text.to_owned())
+    }
 }
 
 fn prefix(text: &str) -> Result<String, String> {
     if IDS.iter().any(|id| id.starts_with(text)) && !text.is_empty() {
         Ok(text.to_owned())
     } else {
-        Err("no id of a check starts so; they start with url., dns., tls., redirect. or nango."
+        Err("no check id has this prefix; ids start with url., dns., tls., redirect. or nango."
             .to_owned())
     }
 }

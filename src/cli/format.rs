@@ -1,19 +1,19 @@
-//! The forms in which a report is printed.
+//! The output formats of reports.
 
 use crate::report::{self, Report};
 use std::io::{self, Write as _};
 use terminal_size::terminal_size_of;
 
-/// One of them.
+/// An output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     /// For people, in colour on a terminal.
     Text,
-    /// One object.
+    /// One JSON object.
     Json,
-    /// An array of such.
+    /// A JSON array of reports.
     JsonList,
-    /// XML for CI systems.
+    /// JUnit XML for CI systems.
     Junit,
     /// For a ticket.
     Markdown,
@@ -36,7 +36,7 @@ impl Format {
 }
 
 fn text(reports: &[Report]) -> io::Result<()> {
-    // Nothing, unless it is a terminal.
+    // `None` unless stdout is a terminal.
     let columns = terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0));
     let mut stdout = anstream::stdout().lock();
     for (number, report) in reports.iter().enumerate() {

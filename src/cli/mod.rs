@@ -1,8 +1,9 @@
-//! The verbs: one file each. They print, and they choose the exit code; nothing else does.
+//! The subcommands: one file each. Only they print and choose the exit code.
 
 mod check;
 mod completions;
 mod config;
+mod connect;
 mod exit;
 mod explain;
 mod format;
@@ -11,7 +12,6 @@ mod hmac;
 mod man;
 mod preflight;
 mod progress;
-mod reach;
 mod secret;
 mod serve;
 mod watch;
@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 pub use exit::Exit;
 
-/// The OAuth callback of your Nango integrations on your own domain.
+/// Serve or check the OAuth callback of Nango integrations on your own domain
 #[derive(Debug, Parser)]
 #[command(
     name = "callback-edge",
@@ -37,7 +37,7 @@ Example:
 pub struct Cli {
     /// Settings file [default: `$CALLBACK_EDGE_CONFIG`, else ./config.toml, else
     /// /etc/callback-edge/config.toml, else none]
-    // The environment variable is read by `config`, so that it is one source among the others.
+    // `crate::config` reads the variable, as it does the other sources.
     #[arg(short, long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -58,13 +58,13 @@ enum Command {
     Man(man::Args),
 }
 
-/// Parses the command line, does what it says, and tells the exit code.
+/// Parses the command line, runs the command, and returns the exit code.
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             let result = error.print();
-            // Help and version are what was asked for; all else is a usage error.
+            // Help and version were requested; everything else is a usage error.
             let is_usage = error.use_stderr();
             return if is_usage { Exit::Usage } else { exit_after_print(result, Exit::Done) }.into();
         }
@@ -85,12 +85,12 @@ pub fn run() -> ExitCode {
     .into()
 }
 
-/// Prints a line or more, then ends as it would have without.
+/// Prints one or more lines; returns `exit` unless that fails.
 fn print_line(mut stream: impl Write, text: &str, exit: Exit) -> Exit {
     exit_after_print(writeln!(stream, "{text}").and_then(|()| stream.flush()), exit)
 }
 
-/// How it ends once it has printed. A reader that has seen enough (`| head`) is no failure.
+/// The exit code after printing. A reader that closes the pipe (`| head`) is not a failure.
 fn exit_after_print(result: io::Result<()>, exit: Exit) -> Exit {
     match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -101,32 +101,32 @@ fn exit_after_print(result: io::Result<()>, exit: Exit) -> Exit {
     }
 }
 
-/// Says something on stderr. Who closes it does not want to hear.
+/// Prints to stderr. A closed stderr is not a failure.
 fn eprint_line(text: &str) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
-/// Runs to its end what a command waits for, in this thread: nothing in here needs more.
+/// Runs a future to completion on this thread; no command needs more.
 fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work))
 }
 
-/// The end of a command that cannot begin.
+/// Reports that a command cannot start.
 fn cannot_run(error: &io::Error) -> Exit {
     eprint_line(&Problem::error("cannot start").caused_by(error).coloured());
     Exit::CouldNotRun
 }
 
-/// The end of a command that was not asked rightly.
+/// Reports a usage error.
 fn usage(problem: &Problem) -> Exit {
     eprint_line(&problem.coloured());
     Exit::Usage
 }
 
-/// A listener whose address is asked for, but known to a running edge alone.
+/// The error for a listener on port 0: only the running edge knows its port.
 fn ephemeral_port_error(key: &str) -> Problem {
     Problem::error(format!(
-        "cannot ask: `listen.{key}` has port 0, which is another port at each start"
+        "cannot connect: `listen.{key}` has port 0, which is a different port at each start"
     ))
-    .hint(format!("give `listen.{key}` a port of its own"))
+    .hint(format!("set a fixed port in `listen.{key}`"))
 }

@@ -2,7 +2,7 @@
 
 use super::format::Format;
 use super::hmac;
-use super::reach::{Reach, duration};
+use super::connect::{ConnectOptions, duration};
 use super::secret::secret;
 use super::watch::{Watch, until_stopped};
 use super::{Exit, block_on, cannot_run, exit_after_print, progress, eprint_line, usage};
@@ -115,7 +115,7 @@ pub(super) struct Args {
     metrics: Option<SocketAddr>,
 
     #[command(flatten)]
-    reach: Reach,
+    connect: ConnectOptions,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -168,7 +168,7 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
                     Err(problem) => return usage(&problem),
                 };
                 until_stopped(every, once, |report| {
-                    watch.ran(report);
+                    watch.record(report);
                     print(report)
                 })
                 .await
@@ -199,10 +199,10 @@ fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), 
             "name your own with --callback, and Nango's with --previous if it is not its default",
         ));
     }
-    let outbound = args.reach.outbound(Some(settings))?;
+    let outbound = args.connect.outbound(Some(settings))?;
     let mut check = check::Plan::new(callback, target);
     check.follow = !args.no_follow;
-    check.total = args.reach.total();
+    check.total = args.connect.total();
     let watched = io::stderr().is_terminal();
     if watched {
         check.progress = Some(progress::line);

@@ -1,8 +1,8 @@
-//! A preflight that runs again and again, and what it tells a Prometheus.
+//! Repeats a preflight and exports its results as metrics.
 
 use super::{Exit, eprint_line};
 use crate::config::Problem;
-use crate::observe::{WatchMetrics, PreflightRun};
+use crate::observe::{PreflightRun, WatchMetrics};
 use crate::report::{Report, Status, Verdict};
 use bytes::Bytes;
 use http::{Method, Response, StatusCode, header};
@@ -17,16 +17,16 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What was found, for whoever asks.
+/// The results of the runs, exported as metrics.
 pub(super) struct Watch {
     metrics: Arc<WatchMetrics>,
 }
 
-/// How long a scrape may take.
-const SCRAPE: Duration = Duration::from_secs(10);
+/// The time limit of a scrape.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long to wait when no connection can be taken, as when files run out.
-const BREATH: Duration = Duration::from_millis(100);
+/// The pause after a failed accept, for example when file descriptors run out.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 impl Watch {
     /// Serves the metrics, if an address is given.
@@ -43,7 +43,7 @@ impl Watch {
         Ok(Self { metrics })
     }
 
-    pub(super) fn ran(&self, report: &Report) {
+    pub(super) fn record(&self, report: &Report) {
         let verdict = report.verdict();
         let switched = report.switch.as_ref().is_some_and(|switch| switch.switched);
         let run = PreflightRun {
@@ -60,11 +60,11 @@ impl Watch {
     }
 }
 
-/// Runs until a signal says that it is enough; the exit is the last run's.
+/// Repeats the run until SIGTERM or SIGINT; returns the exit of the last run.
 pub(super) async fn until_stopped<R>(
     every: Duration,
     run: impl Fn() -> R,
-    mut told: impl FnMut(&Report) -> Exit,
+    mut on_report: impl FnMut(&Report) -> Exit,
 ) -> Exit
 where
     R: Future<Output = Report>,
@@ -84,7 +84,7 @@ where
     let mut exit = Exit::Unconfirmed;
     loop {
         tokio::select! {
-            report = Box::pin(run()) => exit = told(&report),
+            report = Box::pin(run()) => exit = on_report(&report),
             () = &mut stopped => return exit,
         }
         tokio::select! {
@@ -100,15 +100,15 @@ async fn serve(listener: TcpListener, metrics: Arc<WatchMetrics>) {
             Ok((stream, _)) => {
                 let metrics = Arc::clone(&metrics);
                 tokio::spawn(async move {
-                    let _ = tokio::time::timeout(SCRAPE, answer(stream, metrics)).await;
+                    let _ = tokio::time::timeout(SCRAPE_TIMEOUT, respond(stream, metrics)).await;
                 });
             }
-            Err(_) => tokio::time::sleep(BREATH).await,
+            Err(_) => tokio::time::sleep(ACCEPT_RETRY_DELAY).await,
         }
     }
 }
 
-async fn answer(stream: TcpStream, metrics: Arc<WatchMetrics>) {
+async fn respond(stream: TcpStream, metrics: Arc<WatchMetrics>) {
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let metrics = Arc::clone(&metrics);
         async move {
@@ -128,7 +128,7 @@ async fn answer(stream: TcpStream, metrics: Arc<WatchMetrics>) {
             Ok::<_, Infallible>(response)
         }
     });
-    // Who goes away in the middle is no trouble.
+    // A client may disconnect at any time.
     let _ = http1::Builder::new()
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), service)

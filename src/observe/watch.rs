@@ -23,7 +23,7 @@ pub struct WatchMetrics {
 
 /// What one run found.
 #[derive(Clone, Copy, Debug)]
-pub struct Watched {
+pub struct PreflightRun {
     /// The verdict in a word.
     pub verdict: &'static str,
     /// Whether that word means that it is safe.
@@ -71,9 +71,9 @@ impl WatchMetrics {
     }
 
     /// Records a run, with key and state of each integration in place of those before.
-    pub fn ran<'s>(
+    pub fn record<'s>(
         &self,
-        run: Watched,
+        run: PreflightRun,
         integrations: impl IntoIterator<Item = (&'s str, &'s str)>,
     ) {
         self.runs.get_or_create_owned(&[("verdict", run.verdict)]).inc();

@@ -4,7 +4,7 @@ use data_encoding::BASE64;
 use maud::{DOCTYPE, Markup, PreEscaped, html as markup};
 use std::sync::LazyLock;
 
-/// The report for a browser: no script, nothing from elsewhere, light and dark, wide and narrow.
+/// The report for a browser, without scripts and external resources.
 /// Serve it with [`html_policy`].
 pub fn html(reports: &[Report]) -> String {
     let verdict = Verdict::of(reports);
@@ -26,8 +26,8 @@ pub fn html(reports: &[Report]) -> String {
                         h1 { span class="mark" aria-hidden="true" { (mark(verdict)) } (word) }
                         p { (sentence) }
                     }
-                    (to_paste(reports))
-                    @for report in reports { (one(report)) }
+                    (urls_to_register(reports))
+                    @for report in reports { (section(report)) }
                 }
                 footer { p { "callback-edge " (env!("CARGO_PKG_VERSION")) } }
             }
@@ -51,15 +51,16 @@ pub fn html_policy() -> &'static str {
 fn words(verdict: Verdict, reports: &[Report]) -> (&'static str, String) {
     let count = |status| reports.iter().map(|report| report.count(status)).sum::<usize>();
     let checks = |count| if count == 1 { "1 check".to_owned() } else { format!("{count} checks") };
+    let warnings =
+        |count| if count == 1 { "1 warning".to_owned() } else { format!("{count} warnings") };
     match verdict {
-        Verdict::Pass if count(Status::Warn) > 0 => (
-            "The callback works",
-            format!("Nothing failed; {} to mend.", checks(count(Status::Warn))),
-        ),
+        Verdict::Pass if count(Status::Warn) > 0 => {
+            ("The callback works", format!("Nothing failed; {}.", warnings(count(Status::Warn))))
+        }
         Verdict::Pass => ("The callback works", "Nothing failed.".to_owned()),
         Verdict::Fail => (
             "The callback is broken",
-            format!("{} failed. Do not switch before this is mended.", checks(count(Status::Fail))),
+            format!("{} failed. Fix this before you switch.", checks(count(Status::Fail))),
         ),
         Verdict::Unconfirmed => (
             "The callback is unconfirmed",
@@ -69,26 +70,26 @@ fn words(verdict: Verdict, reports: &[Report]) -> (&'static str, String) {
             ),
         ),
         Verdict::Error => {
-            ("The check could not run", "Nothing is known about the callback.".to_owned())
+            ("The check could not run", "The state of the callback is unknown.".to_owned())
         }
     }
 }
 
-/// What a person came for: the URLs, each selected whole by one click.
-fn to_paste(reports: &[Report]) -> Markup {
+/// The URLs to copy. One click selects a whole URL.
+fn urls_to_register(reports: &[Report]) -> Markup {
     let is_app = |report: &Report| {
         report.target.split('?').next().unwrap_or_default().ends_with("/app-auth/connect")
     };
     markup! {
         section aria-labelledby="paste" {
-            h2 id="paste" { "What to paste" }
+            h2 id="paste" { "URLs to register" }
             dl class="paste" {
                 @for report in reports {
                     dt {
                         @if is_app(report) {
                             "Setup URL of GitHub Apps"
                         } @else {
-                            "Callback URL, with every API provider and then in Nango's environment settings"
+                            "Callback URL: at every API provider, then in Nango's environment settings"
                         }
                     }
                     dd { code { (report.callback) } }
@@ -98,14 +99,14 @@ fn to_paste(reports: &[Report]) -> Markup {
     }
 }
 
-fn one(report: &Report) -> Markup {
+fn section(report: &Report) -> Markup {
     let detail =
         |id: &str| report.checks.iter().find(|check| check.id == id && !check.is_skipped());
     markup! {
         section {
             h2 { code { (report.callback) } }
             dl class="facts" {
-                div { dt { "Leads to" } dd { code { (report.target) } } }
+                div { dt { "Redirects to" } dd { code { (report.target) } } }
                 @if let Some(check) = detail("dns.resolves") {
                     div { dt { "Addresses" } dd { (check.detail.as_deref().unwrap_or(&check.summary)) } }
                 }
@@ -124,19 +125,19 @@ fn one(report: &Report) -> Markup {
                 }
             }
             @if let Some(broken) = &report.broken { p class="broken" { (broken) } }
-            @let problems: Vec<&Check> = report.checks.iter().filter(|check| check.status.needs_eyes()).collect();
+            @let problems: Vec<&Check> = report.checks.iter().filter(|check| check.status.needs_attention()).collect();
             @if !problems.is_empty() {
-                h3 { "To mend" }
+                h3 { "To fix or confirm" }
                 ul class="checks" { @for check in problems { (row(check)) } }
             }
             @if !report.checks.is_empty() {
                 details open[report.verdict() == Verdict::Pass] {
-                    summary { (quiet(report)) }
+                    summary { (counts(report)) }
                     @for category in categories(report) {
                         h3 { (category) }
                         ul class="checks" {
                             @for check in report.checks.iter().filter(|check| {
-                                check.category() == category && !check.status.needs_eyes()
+                                check.category() == category && !check.status.needs_attention()
                             }) {
                                 (row(check))
                             }
@@ -148,8 +149,8 @@ fn one(report: &Report) -> Markup {
     }
 }
 
-/// What nobody has to look at, counted.
-fn quiet(report: &Report) -> String {
+/// The counts of the checks that need no attention.
+fn counts(report: &Report) -> String {
     let (passed, skipped) = (report.count(Status::Pass), report.count(Status::Skip));
     if skipped == 0 {
         format!("{passed} passed")
@@ -159,7 +160,7 @@ fn quiet(report: &Report) -> String {
 }
 
 fn categories(report: &Report) -> Vec<&str> {
-    let quiet = report.checks.iter().filter(|check| !check.status.needs_eyes());
+    let quiet = report.checks.iter().filter(|check| !check.status.needs_attention());
     let mut categories: Vec<&str> = quiet.map(Check::category).collect();
     categories.dedup();
     categories
@@ -180,7 +181,7 @@ fn row(check: &Check) -> Markup {
                 @if let Some(hint) = &check.hint {
                     p class="hint" { b { "What to do: " } (hint) }
                 }
-                @if let Some(explanation) = check.explanation() && check.status.needs_eyes() {
+                @if let Some(explanation) = check.explanation() && check.status.needs_attention() {
                     details class="explanation" {
                         summary { "Explanation of " code { (explanation.id) } }
                         // From the documents, not from a report.
@@ -220,7 +221,7 @@ const fn status_class(status: Status) -> &'static str {
 const fn status_word(status: Status) -> &'static str {
     match status {
         Status::Pass => "passed",
-        Status::Warn => "to mend",
+        Status::Warn => "warning",
         Status::Unknown => "unconfirmed",
         Status::Fail => "failed",
         Status::Skip => "not run",
@@ -235,7 +236,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn nothing_in_a_report_becomes_markup() {
+    fn text_of_a_report_is_escaped() {
         let evil = "<script>alert(1)</script>\"'&";
         let report = Report {
             broken: Some(evil.to_owned()),
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_needs_attention_is_explained_on_the_page() {
+    fn only_checks_that_need_attention_are_explained_on_the_page() {
         let page = |check| {
             html(&[Report {
                 broken: None,
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_names_the_style_sheet_of_the_page() {
+    fn the_policy_allows_the_style_sheet_of_the_page() {
         assert!(html(&[]).contains(&format!("<style>{STYLE}</style>")));
         let hash = BASE64.encode(digest(&SHA256, STYLE.as_bytes()).as_ref());
         assert!(html_policy().contains(&hash));

@@ -2,10 +2,10 @@ use super::{Check, Report, Status, SwitchPlan, Verdict};
 use serde::Serialize;
 use std::time::Duration;
 
-/// The version of the JSON below. It changes when a member changes its meaning or goes away.
+/// The schema version. It changes when a member is removed or changes its meaning.
 const SCHEMA: u32 = 1;
 
-/// One report is an object; several are an array of such.
+/// One report as an object, several as an array of objects.
 pub fn json(reports: &[Report]) -> serde_json::Result<String> {
     match reports {
         [report] => serde_json::to_string_pretty(&ReportJson::from(report)),
@@ -13,7 +13,7 @@ pub fn json(reports: &[Report]) -> serde_json::Result<String> {
     }
 }
 
-/// An array, however many there are.
+/// Always an array.
 pub fn json_list(reports: &[Report]) -> serde_json::Result<String> {
     let all: Vec<_> = reports.iter().map(ReportJson::from).collect();
     serde_json::to_string_pretty(&all)

@@ -2,8 +2,8 @@ use super::{Check, Report, Status};
 use maud::{Markup, PreEscaped, html as markup};
 use std::time::Duration;
 
-/// The reports as JUnit XML, which CI systems show: a suite for each callback, a case for each
-/// check. What is unconfirmed is an error there, since only a pass may be green.
+/// The reports as JUnit XML for CI systems: a suite for each callback, a case for each check. An
+/// unconfirmed check is an error, because only a pass may be green.
 pub fn junit(reports: &[Report]) -> String {
     let document = markup! {
         (PreEscaped("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"))
@@ -39,17 +39,17 @@ fn case(check: &Check) -> Markup {
         testcase classname=(check.category()) name=(check.id) time=(seconds(check.duration)) {
             @match check.status {
                 Status::Pass => {},
-                Status::Warn => { system-out { (summary) "\n" (more(check)) } },
-                Status::Fail => { failure type="fail" message=(summary) { (more(check)) } },
-                Status::Unknown => { error type="unknown" message=(summary) { (more(check)) } },
+                Status::Warn => { system-out { (summary) "\n" (body(check)) } },
+                Status::Fail => { failure type="fail" message=(summary) { (body(check)) } },
+                Status::Unknown => { error type="unknown" message=(summary) { (body(check)) } },
                 Status::Skip => { skipped message=(check.detail.as_deref().unwrap_or(summary)) {} },
             }
         }
     }
 }
 
-/// All that stands below the summary.
-fn more(check: &Check) -> String {
+/// Subject, detail and hint.
+fn body(check: &Check) -> String {
     let hint = check.hint_line();
     let lines =
         [(!check.subject.is_empty()).then(|| check.subject.clone()), check.detail.clone(), hint];
@@ -66,7 +66,7 @@ mod tests {
     use jiff::Timestamp;
 
     #[test]
-    fn only_a_pass_is_green_and_nothing_breaks_out_of_an_attribute() {
+    fn only_a_pass_is_green_and_attributes_are_escaped() {
         let evil = "\"/></testcase><x a='&\u{1}";
         let report = Report {
             broken: Some("no network".into()),

@@ -1,8 +1,8 @@
 use super::{Check, Report, SwitchPlan};
 use std::fmt::{self, Write as _};
 
-/// The report as Markdown, to paste into a ticket: what is wrong first, then what was found about
-/// each integration, then how to switch.
+/// The report as Markdown for a ticket: first what to fix, then each integration, then how to
+/// switch.
 pub fn markdown(report: &Report) -> String {
     let mut text = String::new();
     // Writing to a String does not fail.
@@ -14,17 +14,18 @@ fn write(report: &Report, out: &mut String) -> fmt::Result {
     writeln!(out, "## {}\n", escaped(&report.sentence()))?;
     writeln!(
         out,
-        "Callback {}, leading to {}; {:.0}.",
+        "Callback {}, target {}; {:.0}.",
         code(&report.callback),
         code(&report.target),
         report.started_at
     )?;
     let (integrations, checks): (Vec<&Check>, Vec<_>) =
         report.checks.iter().partition(|check| check.category() == "integration");
-    let to_mend: Vec<_> = checks.into_iter().filter(|check| check.status.needs_eyes()).collect();
-    if !to_mend.is_empty() {
-        writeln!(out, "\n### To mend or confirm\n")?;
-        to_mend.into_iter().try_for_each(|check| write_item(check, out))?;
+    let to_fix: Vec<_> =
+        checks.into_iter().filter(|check| check.status.needs_attention()).collect();
+    if !to_fix.is_empty() {
+        writeln!(out, "\n### To fix or confirm\n")?;
+        to_fix.into_iter().try_for_each(|check| write_item(check, out))?;
     }
     if !integrations.is_empty() {
         writeln!(
@@ -62,8 +63,7 @@ fn write_row(check: &Check, out: &mut String) -> fmt::Result {
     writeln!(out, "| {mark} | {key} | {} | {} |", escaped(&found), escaped(hint))
 }
 
-/// The text with nothing in it that Markdown, HTML or the ticket system would take for its own:
-/// no markup, no link, no mention of a person.
+/// The text, escaped for Markdown, HTML and ticket systems: no markup, no link, no user mention.
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
@@ -81,7 +81,7 @@ fn escaped(text: &str) -> String {
     safe
 }
 
-/// The text as a code span. One that holds a back-tick or ends a table cell is escaped instead.
+/// The text as a code span. Text that would end the span or a table cell is escaped instead.
 fn code(text: &str) -> String {
     if text.is_empty() || text.contains(['`', '|', '\n']) {
         escaped(text)
@@ -104,7 +104,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_key_or_an_answer_writes_no_markup() {
+    fn keys_and_replies_are_escaped() {
         let evil = "a|b`<img src=x>[x](y) @everyone\n# h";
         let report = Report {
             broken: None,
@@ -119,7 +119,7 @@ mod tests {
             switch: Some(SwitchPlan { steps: vec![evil.into()], ..SwitchPlan::default() }),
         };
         let text = markdown(&report);
-        assert!(text.starts_with("## do not switch: 1 failed, 1 to mend\n"), "{text}");
+        assert!(text.starts_with("## do not switch: 1 failed, 1 warning\n"), "{text}");
         assert!(!text.contains("<img") && !text.contains("@everyone"), "{text}");
         let row = text.lines().find(|line| line.starts_with("| ×")).unwrap();
         assert_eq!(row.replace("\\|", "").matches('|').count(), 5, "{row}");

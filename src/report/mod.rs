@@ -1,9 +1,8 @@
-//! Checks and verdicts: what a prober found, in a shape that text, JSON, HTML, JUnit and Markdown
-//! are made from.
+//! Reports with checks and a verdict, rendered as text, JSON, HTML, JUnit and Markdown.
 //!
-//! A [`Check`] has a stable id; [`crate::explain`] has a section for each. No text
-//! in here holds a query value, code, state or token: whoever writes a check sees to that, and
-//! [`printable`] sees to it that nothing a server said can drive a terminal.
+//! A [`Check`] has a stable id, with a section in [`crate::explain`]. The code that creates a check
+//! puts no query value, code, state or token into its texts; [`printable`] removes what could
+//! control a terminal.
 
 mod html;
 mod json;
@@ -25,27 +24,27 @@ use serde::{Serialize, Serializer};
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// What was found out about one callback.
+/// The results for one callback.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Why it could not run at all, if it could not.
+    /// Why the check could not run, if so.
     pub broken: Option<String>,
-    /// The callback, values of its query left out.
+    /// The callback, without query values.
     pub callback: String,
-    /// Where the callback should lead, values of its query left out.
+    /// Where the callback should redirect to, without query values.
     pub target: String,
-    /// When it began.
+    /// When the check started.
     pub started_at: Timestamp,
     /// How long it took.
     pub duration: Duration,
-    /// What was checked, in the order of the text report.
+    /// The checks, in the order of the text report.
     pub checks: Vec<Check>,
-    /// How to switch to this callback; a check of the callback alone has none.
+    /// How to switch to this callback; only a preflight has it.
     pub switch: Option<SwitchPlan>,
 }
 
 impl Report {
-    /// The outcome in one word.
+    /// The overall result.
     pub fn verdict(&self) -> Verdict {
         if self.broken.is_some() {
             Verdict::Error
@@ -58,15 +57,16 @@ impl Report {
         }
     }
 
-    /// The outcome in a few words.
+    /// The summary line: the counts, after the verdict for a switch, if any.
     pub fn sentence(&self) -> String {
         if let Some(broken) = &self.broken {
             return format!("could not run: {broken}");
         }
+        let warning = if self.count(Status::Warn) == 1 { "warning" } else { "warnings" };
         let counts = [
             (Status::Fail, "failed"),
             (Status::Unknown, "unconfirmed"),
-            (Status::Warn, "to mend"),
+            (Status::Warn, warning),
             (Status::Pass, "passed"),
             (Status::Skip, "not run"),
         ];
@@ -76,10 +76,9 @@ impl Report {
             .filter(|(count, _)| *count > 0)
             .map(|(count, word)| format!("{count} {word}"))
             .collect();
-        let counts =
-            if counts.is_empty() { "nothing was checked".to_owned() } else { counts.join(", ") };
+        let counts = if counts.is_empty() { "no check ran".to_owned() } else { counts.join(", ") };
         match &self.switch {
-            Some(switch) => format!("{}: {counts}", switch.word(self.verdict())),
+            Some(switch) => format!("{}: {counts}", switch.verdict_text(self.verdict())),
             None => counts,
         }
     }
@@ -90,21 +89,21 @@ impl Report {
     }
 }
 
-/// The outcome in one word.
+/// The overall result of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing failed, and all that was to be confirmed is.
+    /// Nothing failed, and nothing is unconfirmed.
     Pass,
-    /// Something failed.
+    /// A check failed.
     Fail,
-    /// Nothing failed, but something could not be found out.
+    /// Nothing failed, but something could not be determined.
     Unconfirmed,
     /// It could not run.
     Error,
 }
 
 impl Verdict {
-    /// The verdict over several reports: a failure outweighs all, then what could not run.
+    /// The worst verdict of several reports: a failure, then an error, then unconfirmed.
     pub fn of(reports: &[Report]) -> Self {
         let verdicts: Vec<_> = reports.iter().map(Report::verdict).collect();
         [Self::Fail, Self::Error, Self::Unconfirmed]
@@ -113,7 +112,7 @@ impl Verdict {
             .unwrap_or(Self::Pass)
     }
 
-    /// The word that programs read, in JSON and in logs.
+    /// The value in JSON and in logs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pass => "pass",
@@ -134,20 +133,20 @@ impl Serialize for Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// As it should be.
+    /// It works.
     Pass,
-    /// It works, but something should be mended.
+    /// It works, but should be fixed.
     Warn,
     /// It does not work.
     Fail,
-    /// It could not be found out.
+    /// It could not be determined.
     Unknown,
-    /// It was not run, and the detail says why.
+    /// Not run; the detail contains the reason.
     Skip,
 }
 
 impl Status {
-    /// The mark that stands before the summary.
+    /// The mark before the summary.
     pub const fn mark(self) -> &'static str {
         match self {
             Self::Pass => "√",
@@ -158,37 +157,37 @@ impl Status {
         }
     }
 
-    /// Whether somebody has to look at it.
-    pub const fn needs_eyes(self) -> bool {
+    /// Whether a person has to fix or confirm something.
+    pub const fn needs_attention(self) -> bool {
         matches!(self, Self::Fail | Self::Unknown | Self::Warn)
     }
 }
 
-/// One thing that was checked.
+/// One check and its result.
 #[derive(Clone, Debug)]
 pub struct Check {
     /// `category.name`; stable.
     pub id: Cow<'static, str>,
-    /// The outcome.
+    /// The result.
     pub status: Status,
-    /// What was looked at.
+    /// What was checked, for example the URL and the address.
     pub subject: String,
-    /// What was found, in a line; what is checked, when it was not run.
+    /// The result in one line; the title of the check when it was not run.
     pub summary: String,
-    /// More about it.
+    /// More lines about the result.
     pub detail: Option<String>,
-    /// What to do about it.
+    /// How to fix it.
     pub hint: Option<String>,
     /// How long it took.
     pub duration: Duration,
-    /// The check whose failure kept this one from running.
+    /// The check that blocked this one.
     pub blocked_by: Option<&'static str>,
-    /// What was found, as a word that programs read, where the status says too little.
+    /// A machine-readable state that is more precise than the status.
     pub state: Option<&'static str>,
 }
 
 impl Check {
-    /// A check that passes until told otherwise. The title says what passes.
+    /// A check that passes unless changed. The title is the summary of a pass.
     pub fn new(id: impl Into<Cow<'static, str>>, title: impl AsRef<str>) -> Self {
         Self {
             id: id.into(),
@@ -203,80 +202,80 @@ impl Check {
         }
     }
 
-    /// Passes, and says more exactly what was found.
+    /// Passes, with a more precise summary.
     #[must_use]
     pub fn pass(self, summary: impl AsRef<str>) -> Self {
-        self.judged(Status::Pass, summary.as_ref())
+        self.with(Status::Pass, summary.as_ref())
     }
 
-    /// Works, but should be mended.
+    /// Works, but should be fixed.
     #[must_use]
     pub fn warn(self, summary: impl AsRef<str>) -> Self {
-        self.judged(Status::Warn, summary.as_ref())
+        self.with(Status::Warn, summary.as_ref())
     }
 
     /// Does not work.
     #[must_use]
     pub fn fail(self, summary: impl AsRef<str>) -> Self {
-        self.judged(Status::Fail, summary.as_ref())
+        self.with(Status::Fail, summary.as_ref())
     }
 
-    /// Could not be found out.
+    /// Could not be determined.
     #[must_use]
     pub fn unknown(self, summary: impl AsRef<str>) -> Self {
-        self.judged(Status::Unknown, summary.as_ref())
+        self.with(Status::Unknown, summary.as_ref())
     }
 
-    /// Was not run: it does not apply, or was not asked for.
+    /// Not run: it does not apply, or is not selected.
     #[must_use]
     pub fn skip(mut self, why: impl AsRef<str>) -> Self {
         self.status = Status::Skip;
         self.detail(why)
     }
 
-    /// Was not run because another check did not pass.
+    /// Not run because another check did not pass.
     #[must_use]
     pub fn blocked(mut self, by: &'static str) -> Self {
         self.blocked_by = Some(by);
         self.skip(format!("not run: {by} failed"))
     }
 
-    /// Says more.
+    /// Sets the detail.
     #[must_use]
     pub fn detail(mut self, detail: impl AsRef<str>) -> Self {
         self.detail = Some(printable(detail.as_ref()));
         self
     }
 
-    /// Says what to do.
+    /// Sets the hint.
     #[must_use]
     pub fn hint(mut self, hint: impl AsRef<str>) -> Self {
         self.hint = Some(printable(hint.as_ref()));
         self
     }
 
-    /// Says what it is about.
+    /// Sets the subject.
     #[must_use]
     pub fn subject(mut self, subject: impl AsRef<str>) -> Self {
         self.subject = printable(subject.as_ref());
         self
     }
 
-    /// Says what was found, for programs.
+    /// Sets the machine-readable state.
     #[must_use]
     pub fn state(mut self, state: &'static str) -> Self {
         self.state = Some(state);
         self
     }
 
-    /// Says how long it took.
+    /// Sets the duration.
     #[must_use]
     pub fn took(mut self, duration: Duration) -> Self {
         self.duration = duration;
         self
     }
 
-    /// The id to pass to `callback-edge explain`: that of the provider state, where there is one.
+    /// The id to pass to `callback-edge explain`: that of the provider state, if there is one.
     pub fn explain_id(&self) -> Cow<'_, str> {
         match self.state {
             Some(state) => format!("state.{state}").into(),
@@ -284,7 +283,7 @@ impl Check {
         }
     }
 
-    /// The hint, and where to read more.
+    /// The hint with the command that explains the check.
     fn hint_line(&self) -> Option<String> {
         let hint = self.hint.as_ref()?;
         Some(format!("hint: {hint} (callback-edge explain {})", self.explain_id()))
@@ -300,7 +299,7 @@ impl Check {
         self.explanation().map_or("docs/checks.md".to_owned(), Explanation::link)
     }
 
-    /// What stands before the first dot of the id.
+    /// The part of the id before the first dot.
     pub fn category(&self) -> &str {
         self.id.split('.').next().unwrap_or_default()
     }
@@ -310,23 +309,23 @@ impl Check {
         self.status == Status::Skip
     }
 
-    fn judged(mut self, status: Status, summary: &str) -> Self {
+    fn with(mut self, status: Status, summary: &str) -> Self {
         self.status = status;
         self.summary = printable(summary);
         self
     }
 }
 
-/// The text without what could drive a terminal or hide in one, and not without end.
+/// The text with invisible and control characters escaped, truncated to a maximum length.
 pub fn printable(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for (at, character) in text.char_indices() {
-        if at >= MOST_BYTES {
+        if at >= MAX_BYTES {
             safe.push('…');
             break;
         }
         match character {
-            // Newlines part the lines of a detail.
+            // Newlines separate the lines of a detail.
             '\n' | ' ' => safe.push(character),
             hidden if is_invisible(hidden) => safe.extend(hidden.escape_unicode()),
             shown => safe.push(shown),
@@ -350,7 +349,7 @@ pub fn is_invisible(character: char) -> bool {
 }
 
 /// More than this of one text is not shown.
-const MOST_BYTES: usize = 2000;
+const MAX_BYTES: usize = 2000;
 
 #[cfg(test)]
 mod tests {
@@ -391,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_is_the_same_word_everywhere() {
+    fn json_and_logs_use_the_same_verdict_names() {
         use Verdict::{Error, Fail, Pass, Unconfirmed};
         let words = [Pass, Fail, Unconfirmed, Error].map(Verdict::name);
         assert_eq!(words, ["pass", "fail", "unconfirmed", "error"]);
@@ -411,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_says_cannot_drive_a_terminal() {
+    fn text_from_servers_cannot_control_a_terminal() {
         assert_eq!(printable("a\u{1b}[2J\u{202e}b\u{200b}é"), r"a\u{1b}[2J\u{202e}b\u{200b}é");
         assert!(printable(&"x".repeat(1 << 20)).len() < 3000);
     }

@@ -1,44 +1,47 @@
 use super::Verdict;
 use serde::Serialize;
 
-/// How to switch Nango to a new callback, and how to go back.
+/// How to switch Nango to a new callback, and how to revert.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SwitchPlan {
-    /// Whether Nango sends the callback already.
+    /// Whether Nango already sends the callback.
     pub switched: bool,
-    /// Whether some integrations were left out.
+    /// Whether some integrations were excluded.
     pub partial: bool,
-    /// What to do, in this order.
+    /// The steps, in this order.
     pub steps: Vec<String>,
-    /// What goes wrong at switching for those who do not know of it.
+    /// Side effects of the switch.
     pub cautions: Vec<String>,
-    /// What the run itself has left behind at Nango.
+    /// What the run itself created at Nango and did not delete.
     pub left_behind: Vec<String>,
 }
 
 impl SwitchPlan {
-    /// The verdict, in the words of who wants to switch.
-    pub fn word(&self, verdict: Verdict) -> &'static str {
+    /// The verdict for the switch.
+    pub fn verdict_text(&self, verdict: Verdict) -> &'static str {
         match (verdict, self.switched) {
-            (Verdict::Pass, false) if self.partial => "safe as far as asked",
-            (Verdict::Pass, true) if self.partial => "switched and confirmed as far as asked",
+            (Verdict::Pass, false) if self.partial => "safe to switch the selected integrations",
+            (Verdict::Pass, true) if self.partial => {
+                "switched and confirmed for the selected integrations"
+            }
             (Verdict::Pass, false) => "safe to switch",
             (Verdict::Pass, true) => "switched and confirmed",
             (Verdict::Fail, false) => "do not switch",
-            (Verdict::Fail, true) => "switched, and broken",
-            (Verdict::Unconfirmed, false) => "not confirmed to be safe",
-            (Verdict::Unconfirmed, true) => "switched, not all confirmed",
+            (Verdict::Fail, true) => "switched, but broken",
+            (Verdict::Unconfirmed, false) => "not confirmed safe",
+            (Verdict::Unconfirmed, true) => "switched, but not fully confirmed",
             (Verdict::Error, _) => "could not run",
         }
     }
 
-    /// The parts that have something to say, each with its title.
+    /// The non-empty sections, each with its title.
     pub(super) fn sections(&self) -> impl Iterator<Item = (&'static str, &[String])> {
-        let steps = if self.switched { "what is left to do" } else { "to switch, in this order" };
+        let steps =
+            if self.switched { "remaining steps" } else { "steps to switch, in this order" };
         [
             (steps, self.steps.as_slice()),
-            ("mind when switching", &self.cautions),
-            ("left behind by this run", &self.left_behind),
+            ("effects of the switch", &self.cautions),
+            ("left at Nango by this run", &self.left_behind),
         ]
         .into_iter()
         .filter(|(_, lines)| !lines.is_empty())

@@ -2,9 +2,8 @@ use super::{Check, Report, Status};
 use anstyle::{AnsiColor, Style};
 use std::fmt::{self, Write as _};
 
-/// The report for people. It holds escape sequences for colour: print it through `anstream`, which
-/// strips them where they are not wanted. Details and hints are broken into lines of so many
-/// columns, if any.
+/// The report for people. It contains escape sequences for colour: print it through `anstream`,
+/// which strips them where necessary. Details and hints are wrapped at `columns`.
 pub fn text(report: &Report, columns: Option<usize>) -> String {
     let mut text = String::new();
     // Writing to a String does not fail.
@@ -12,8 +11,8 @@ pub fn text(report: &Report, columns: Option<usize>) -> String {
     text
 }
 
-/// Summaries longer than this do not push the ids of the others to the right.
-const WIDEST: usize = 56;
+/// Longer summaries do not move the column of the ids to the right.
+const MAX_ALIGNED_SUMMARY: usize = 56;
 
 fn write(report: &Report, columns: Option<usize>, out: &mut String) -> fmt::Result {
     writeln!(out, "{} → {}", report.callback, report.target)?;
@@ -22,14 +21,14 @@ fn write(report: &Report, columns: Option<usize>, out: &mut String) -> fmt::Resu
         .checks
         .iter()
         .map(|check| check.summary.chars().count())
-        .filter(|width| *width <= WIDEST)
+        .filter(|width| *width <= MAX_ALIGNED_SUMMARY)
         .max()
         .unwrap_or_default();
     let id_width = report.checks.iter().map(|check| check.id.len()).max().unwrap_or_default();
     let mut category = "";
     for run in report.checks.chunk_by(|one, next| one.blocked_by == next.blocked_by) {
         if let [check, .., _] = run
-            && run.len() >= FOLDED
+            && run.len() >= MIN_COLLAPSED
             && let Some(blocker) = check.blocked_by
         {
             let dim = Style::new().dimmed();
@@ -54,19 +53,19 @@ fn write(report: &Report, columns: Option<usize>, out: &mut String) -> fmt::Resu
     writeln!(out, "\n{}", report.sentence())
 }
 
-/// What stands before details and hints.
+/// The indent of details and hints.
 const INDENT: &str = "    ";
 
 #[derive(Clone, Copy)]
 struct Widths {
     summary: usize,
     id: usize,
-    /// For details and hints.
+    /// The width of details and hints, without the indent.
     room: usize,
 }
 
-/// So many checks in a row that one failure barred are told in one line.
-const FOLDED: usize = 3;
+/// At least this many consecutive checks blocked by one failure are reported in one line.
+const MIN_COLLAPSED: usize = 3;
 
 fn write_run<'r>(
     run: &'r [Check],
@@ -109,8 +108,7 @@ fn write_check(check: &Check, widths: Widths, out: &mut String) -> fmt::Result {
     Ok(())
 }
 
-/// Breaks a line at its spaces where there is no more room. A longer word keeps its letters
-/// together, so that it can be selected whole.
+/// Wraps a line at spaces. A word that is too long is not split, so that a double click selects it.
 fn write_lines(indent: &str, line: &str, room: usize, out: &mut String) -> fmt::Result {
     out.write_str(indent)?;
     let mut used = 0;

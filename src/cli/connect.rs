@@ -1,4 +1,4 @@
-//! What the verbs that ask others have in common: the options that say how, and the client they make.
+//! The connection options of `check` and `preflight`, and the outbound client that they configure.
 
 use crate::config::{Problem, Settings};
 use crate::outbound::{Limits, Outbound, Override, Resolver, Roots};
@@ -8,44 +8,43 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Clone, Debug, clap::Args)]
-pub(super) struct Reach {
-    /// Dial this address for a host and port, before `self_check.connect_to`; may be repeated
+pub(super) struct ConnectOptions {
+    /// Connect to this address for a host and port; overrides `self_check.connect_to`; repeatable
     #[arg(long, value_name = "HOST:PORT:ADDRESS", value_parser = Override::resolve)]
     resolve: Vec<Override>,
 
-    /// Dial this address and port for a host and port; may be repeated
+    /// Connect to this address and port for a host and port; repeatable
     #[arg(long, value_name = "HOST:PORT:ADDRESS:PORT")]
     connect_to: Vec<Override>,
 
-    /// Trust the certificates in this PEM file too, beside `self_check.root_ca`
+    /// Trust the CA certificates in this PEM file, in addition to `self_check.root_ca`
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
 
-    /// How long each step may take: resolve, connect, handshake, answer
+    /// Time-out of each step: resolve, connect, TLS handshake, response
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     timeout: Duration,
 }
 
-/// How many times the longest step the whole check of one URL may take.
-const STEPS: u32 = 12;
+/// The time limit of the check of one URL, as a multiple of the time-out of a step.
+const TOTAL_STEPS: u32 = 12;
 
-impl Reach {
-    /// How long the whole check of one URL may take.
+impl ConnectOptions {
+    /// The time limit of the check of one URL.
     pub(super) fn total(&self) -> Duration {
-        self.timeout.saturating_mul(STEPS)
+        self.timeout.saturating_mul(TOTAL_STEPS)
     }
 
-    /// The client; a file of authorities that cannot be used is a usage error.
+    /// The outbound client; an unusable `--ca` file is a usage error.
     pub(super) fn outbound(&self, settings: Option<&Settings>) -> Result<Outbound, Problem> {
         let roots = self.roots(settings).map_err(|error| {
-            Problem::error(error).hint("name a PEM file with the authority's certificate")
+            Problem::error(error).hint("pass a PEM file with the certificate of the CA")
         })?;
         let limits = Limits { step: self.timeout, ..Limits::default() };
         Ok(Outbound::new(Resolver::new(self.overrides(settings)), roots, limits))
     }
 
-    /// Where to connect. What the command line says of a host and port holds in place of what the
-    /// settings say of it.
+    /// The connection overrides. The command line overrides the settings for the same host and port.
     fn overrides(&self, settings: Option<&Settings>) -> Vec<Override> {
         let mut overrides: Vec<_> = self.resolve.iter().chain(&self.connect_to).cloned().collect();
         let from_settings: Vec<_> = settings
@@ -59,7 +58,7 @@ impl Reach {
         overrides
     }
 
-    /// The public authorities, those of the settings, and those of the command line.
+    /// The public CAs, those of the settings, and those of the command line.
     fn roots(&self, settings: Option<&Settings>) -> Result<Roots, String> {
         let roots = settings.map_or_else(Roots::public, |it| it.self_check.roots.clone());
         let Some(ca) = &self.ca else { return Ok(roots) };
@@ -71,7 +70,7 @@ impl Reach {
     }
 }
 
-/// A duration as people write it; zero and less are none.
+/// A positive duration, for example `5m`.
 pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
     let wrong = "is not a duration, for example 500ms, 10s or 5m";
     let signed: SignedDuration = text.parse().map_err(|_| wrong)?;

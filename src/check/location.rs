@@ -1,8 +1,8 @@
-//! URLs as texts: taken apart, never rebuilt, and shown without the values in their queries.
+//! URLs as texts: split into parts, never rebuilt, and shown without the values in their queries.
 
 use crate::outbound::Server;
 
-/// The parts of a URI reference, as they stand in the text (RFC 3986 appendix B).
+/// The parts of a URI reference, as they are in the text (RFC 3986 appendix B).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Parts<'t> {
     pub(super) scheme: Option<&'t str>,
@@ -33,7 +33,7 @@ impl<'t> Parts<'t> {
         Self { scheme, authority, path, query, fragment }
     }
 
-    /// Where it is, when it is an absolute http or https URL.
+    /// The server, if it is an absolute http or https URL.
     pub(super) fn server(&self) -> Option<Server> {
         let tls = self.scheme?.eq_ignore_ascii_case("https");
         if !self.is_http() {
@@ -64,7 +64,7 @@ impl<'t> Parts<'t> {
         self.authority?.rsplit_once('@').map(|(userinfo, _)| userinfo)
     }
 
-    /// The port as it stands there.
+    /// The explicit port.
     pub(super) fn written_port(&self) -> Option<&'t str> {
         let (_, port) = self.authority?.rsplit_once(':')?;
         (!port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())).then_some(port)
@@ -86,7 +86,7 @@ pub(super) struct Callback {
 }
 
 impl Callback {
-    /// Scheme, host and path; there is nothing else.
+    /// Scheme, host and path; there are no other parts.
     pub(super) fn shown(&self) -> String {
         format!("{}{}", self.server, self.path)
     }
@@ -97,8 +97,7 @@ impl Callback {
     }
 }
 
-/// A URL without anything that could be a secret: user name and password, the values in the
-/// query, and the fragment are left out.
+/// The URL without possible secrets: user name and password, query values and the fragment.
 pub(super) fn shown(url: &str) -> String {
     let parts = Parts::of(url);
     let mut shown = String::new();
@@ -128,36 +127,36 @@ pub(super) fn shown(url: &str) -> String {
 fn names_shown(query: &str) -> String {
     let names: Vec<_> = query
         .split('&')
-        .take(MOST_NAMES)
+        .take(MAX_NAMES)
         .map(|parameter| match parameter.split_once('=') {
             Some((name, "")) => format!("{}=", short(name)),
             Some((name, _)) => format!("{}=…", short(name)),
             None if parameter.is_empty() => String::new(),
-            // It may be a value as well as a name.
+            // It may be a name or a value.
             None => "…".to_owned(),
         })
         .collect();
     names.join("&")
 }
 
-/// A text cut to what fits a line.
+/// The text, truncated to fit a line.
 pub(super) fn short(text: &str) -> String {
-    let mut short: String = text.chars().take(MOST_CHARACTERS).collect();
+    let mut short: String = text.chars().take(MAX_CHARACTERS).collect();
     if short.len() < text.len() {
         short.push('…');
     }
     short
 }
 
-const MOST_NAMES: usize = 20;
-const MOST_CHARACTERS: usize = 120;
+const MAX_NAMES: usize = 20;
+const MAX_CHARACTERS: usize = 120;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_taken_apart_as_it_stands() {
+    fn a_url_is_split_without_changing_its_text() {
         let parts = Parts::of("HTTPS://u:p@Auth.Example.com:443/a/b?c=d?e#f");
         assert_eq!(parts.scheme, Some("HTTPS"));
         assert_eq!(parts.userinfo(), Some("u:p"));

@@ -1,0 +1,201 @@
+//! Sends all requests, in an order in which each response determines the next requests.
+//! The files of the categories evaluate the responses.
+
+use super::corpus::Probe;
+use super::followups::{follow, probe_echo, probe_nango, probe_plain_http, sibling};
+use super::landing::{Elsewhere, Landing};
+use super::location::Callback;
+use super::observations::Observations;
+use super::plan::Plan;
+use super::prober::{AddressProbe, Client, Prober, Session, probe_address};
+use crate::outbound::{Offer, Outbound, Protocol};
+use std::net::SocketAddr;
+use tokio::task::JoinSet;
+
+pub(super) async fn collect(plan: &Plan, callback: Callback, outbound: &Outbound) -> Observations {
+    let prober = Prober::new(outbound, plan.total);
+    plan.report_progress("looking up the host");
+    let server = callback.server.clone();
+    let resolved = prober.timed(outbound.resolve(&server.host, server.port)).await;
+    let mut seen = Observations {
+        callback,
+        canary: prober.canary.clone(),
+        resolved,
+        addresses: Vec::new(),
+        primary: None,
+        chain: None,
+        empty: Vec::new(),
+        spellings: Vec::new(),
+        providers: Vec::new(),
+        sizes: Vec::new(),
+        other_protocol: None,
+        plain_client: None,
+        form: None,
+        plain_http: None,
+        sibling: None,
+        nango: None,
+        echo: None,
+    };
+    if let Ok(resolved) = &seen.resolved
+        && plan.selection.wants_any(&checks_with_connections())
+    {
+        plan.report_progress("connecting to each address");
+        let (addresses, session) =
+            probe_addresses(&prober, plan, &seen.callback, &resolved.addresses).await;
+        seen.addresses = addresses;
+        if let Some((primary, mut session)) = session {
+            seen.primary = Some(primary);
+            continue_probing(plan, &prober, &mut session, &mut seen).await;
+        }
+    }
+    seen
+}
+
+/// All checks except those that need only the URL and its addresses.
+fn checks_with_connections() -> Vec<&'static str> {
+    let without =
+        |id: &&str| id.starts_with("url.") || matches!(*id, "dns.resolves" | "dns.public");
+    super::IDS.iter().copied().filter(|id| !without(id)).collect()
+}
+
+/// Tries all addresses at once. The first that accepts a connection is the primary one.
+async fn probe_addresses(
+    prober: &Prober,
+    plan: &Plan,
+    callback: &Callback,
+    addresses: &[SocketAddr],
+) -> (Vec<AddressProbe>, Option<(usize, Session)>) {
+    let mut probes = JoinSet::new();
+    for (number, address) in addresses.iter().copied().enumerate() {
+        let probe = probe_address(prober.clone(), callback.clone(), plan.target.clone(), address);
+        probes.spawn(async move { (number, probe.await) });
+    }
+    let mut all = Vec::new();
+    while let Some(done) = probes.join_next().await {
+        all.extend(done.ok());
+    }
+    all.sort_by_key(|(number, _)| *number);
+    let mut probed_addresses = Vec::new();
+    let mut primary = None;
+    for (_, (probed, session)) in all {
+        if primary.is_none() && probed.failure.is_none() {
+            primary = Some((probed_addresses.len(), session));
+        }
+        probed_addresses.push(probed);
+    }
+    (probed_addresses, primary)
+}
+
+/// Sends further requests, as far as the first response allows.
+async fn continue_probing(
+    plan: &Plan,
+    prober: &Prober,
+    session: &mut Session,
+    seen: &mut Observations,
+) {
+    let needs_nango = |id| plan.follow && plan.is_for_oauth() && plan.selection.wants(id);
+    if needs_nango("nango.callback") {
+        plan.report_progress("sending a request to Nango");
+        seen.nango = Some(probe_nango(prober, &plan.target).await);
+    }
+    let landing = seen.first().and_then(|first| first.landing().cloned());
+    let Some(landing) = landing else { return };
+    match &landing {
+        Landing::Exact | Landing::Altered(_) => {}
+        Landing::Elsewhere(Elsewhere::Site | Elsewhere::Path | Elsewhere::Relative) => {
+            plan.report_progress("following the redirects");
+            seen.chain = Some(follow(prober, plan, seen).await);
+            return;
+        }
+        Landing::Elsewhere(_) | Landing::Stays(_) => return,
+    }
+    send_queries(plan, prober, session, seen).await;
+    plan.report_progress("sending other kinds of requests");
+    send_variants(plan, prober, session, seen).await;
+    if needs_nango("nango.echo") && landing.is_exact() {
+        plan.report_progress("following one callback to Nango");
+        seen.echo = Some(probe_echo(prober, session, &seen.callback, &plan.target).await);
+    }
+}
+
+/// Sends the callbacks of providers, special characters, and long queries.
+async fn send_queries(plan: &Plan, prober: &Prober, session: &Session, seen: &mut Observations) {
+    let (callback, target, run) = (&seen.callback, &plan.target, &prober.run);
+    if plan.selection.wants_any(&checks_of_all_queries()) {
+        plan.report_progress("sending the callbacks of providers");
+        seen.providers = prober.many(session, callback, target, Probe::providers(run)).await;
+        plan.report_progress("sending special characters");
+        seen.spellings = prober.many(session, callback, target, Probe::spellings(run)).await;
+    }
+    if plan.selection.wants("redirect.size") {
+        plan.report_progress("sending long queries");
+        seen.sizes = prober.many(session, callback, target, Probe::sizes(run)).await;
+    }
+}
+
+/// Sends one request each for other clients, methods, HTTP versions and URLs.
+async fn send_variants(
+    plan: &Plan,
+    prober: &Prober,
+    session: &mut Session,
+    seen: &mut Observations,
+) {
+    let (callback, target) = (seen.callback.clone(), &plan.target);
+    let plain = || Probe::plain(&prober.run);
+    let wants = |id| plan.selection.wants(id);
+    if wants("redirect.empty") {
+        for probe in Probe::empty(&prober.run) {
+            seen.empty.push(session.probe(&callback, target, probe, Client::Browser).await);
+        }
+    }
+    if wants("redirect.clients") {
+        seen.plain_client = Some(session.probe(&callback, target, plain(), Client::Plain).await);
+    }
+    if wants("redirect.form") {
+        seen.form = Some(session.probe(&callback, target, plain(), Client::Form).await);
+    }
+    if wants("redirect.protocols") && callback.server.tls {
+        let first = seen.first().and_then(|first| first.result.as_ref().ok());
+        let (other, offer) = match first.map(|got| got.response.protocol) {
+            Some(Protocol::Http2) => (Protocol::Http1, Offer::Http1),
+            _ => (Protocol::Http2, Offer::Http2),
+        };
+        let mut session = Session::new(prober, session.to.clone(), offer);
+        let response = session.probe(&callback, target, plain(), Client::Browser).await;
+        seen.other_protocol = Some((other, response));
+    }
+    if wants("redirect.http") && callback.server.tls {
+        seen.plain_http =
+            Some(probe_plain_http(prober, &callback, target, session.to.address, seen).await);
+    }
+    if wants("redirect.github")
+        && let Some((sibling, target)) = sibling(&callback, target)
+    {
+        let response = session.probe(&sibling, &target, plain(), Client::Browser).await;
+        seen.sibling = Some((sibling, response));
+    }
+}
+
+/// All checks except those that inspect only the first response or have their own requests: a
+/// check that inspects every response must get all of them under `--only` too.
+fn checks_of_all_queries() -> Vec<&'static str> {
+    const WITHOUT: &[&str] = &[
+        "redirect.answer",
+        "redirect.page",
+        "redirect.proxy",
+        "redirect.status",
+        "redirect.loop",
+        "redirect.hops",
+        "redirect.target",
+        "redirect.size",
+        "redirect.empty",
+        "redirect.protocols",
+        "redirect.clients",
+        "redirect.form",
+        "redirect.http",
+        "redirect.github",
+        "redirect.complete",
+    ];
+    let redirect = super::IDS.iter().copied().filter(|id| id.starts_with("redirect."));
+    redirect.filter(|id| !WITHOUT.contains(id)).collect()
+}

@@ -1,0 +1,220 @@
+//! Requests beyond the callback itself: redirects that do not lead to the target are followed; the
+//! callback over plain http, the Setup URL of GitHub Apps and Nango are probed.
+
+use super::corpus::{Probe, Run};
+use super::landing::{Landing, carried, is_redirect};
+use super::location::{Callback, Parts};
+use super::observations::{Echo, Nango, Observations, PlainHttp, RedirectChain};
+use super::plan::Plan;
+use super::prober::{Client, Prober, Session, headers};
+use crate::outbound::{Fault, Offer, Origin, Reason, Request, Response, Server, Step};
+use crate::redirect::Target;
+use bytes::Bytes;
+use http::Method;
+use http::header::LOCATION;
+use std::collections::HashSet;
+use std::net::SocketAddr;
+
+/// The maximum of redirects to follow.
+const MAX_HOPS: usize = 6;
+
+/// The Setup URL that Nango derives for GitHub Apps, and its target.
+pub(super) fn sibling(callback: &Callback, target: &Target) -> Option<(Callback, Target)> {
+    const OAUTH: &str = "oauth/callback";
+    const GITHUB: &str = "app-auth/connect";
+    let path = callback.path.strip_suffix(OAUTH)?;
+    let (base, query) = match target.as_str().split_once('?') {
+        Some((base, query)) => (base, Some(query)),
+        None => (target.as_str(), None),
+    };
+    let mut text = format!("{}{GITHUB}", base.strip_suffix(OAUTH)?);
+    if let Some(query) = query {
+        text.push('?');
+        text.push_str(query);
+    }
+    Some((callback.at(format!("{path}{GITHUB}")), Target::parse(&text).ok()?))
+}
+
+/// Follows redirects that do not lead to the target directly, but only on hosts related to the
+/// callback's: a server must not choose which hosts this program contacts.
+pub(super) async fn follow(prober: &Prober, plan: &Plan, seen: &Observations) -> RedirectChain {
+    let Some(Ok(mut got)) = seen.first().map(|first| first.result.clone()) else {
+        return RedirectChain::Other;
+    };
+    let mut current = seen.callback.clone();
+    let mut urls = vec![current.shown()];
+    // The same URL with another query may lead elsewhere.
+    let mut visited =
+        HashSet::from([(current.shown(), seen.first().and_then(|it| it.probe.query.clone()))]);
+    for _ in 0..MAX_HOPS {
+        let Some((next, query)) = next(&current, &got.response) else {
+            return RedirectChain::Other;
+        };
+        if !next.server.is_related_to(&seen.callback.server) {
+            return RedirectChain::Other;
+        }
+        let shown = next.shown();
+        urls.push(shown.clone());
+        if !visited.insert((shown, query.clone())) {
+            return RedirectChain::Loop(urls);
+        }
+        current = next;
+        let server = &current.server;
+        let resolved = prober.outbound.resolve(&server.host, server.port);
+        let Ok(resolved) = prober.timed(resolved).await else { return RedirectChain::Other };
+        let Some(address) = resolved.addresses.first() else { return RedirectChain::Other };
+        let mut session = Session::new(prober, server.clone().at(*address), Offer::Both);
+        let probe = Probe { query, ..Probe::plain(&prober.run) };
+        match session.probe(&current, &plan.target, probe, Client::Browser).await.result {
+            Err(_) => return RedirectChain::Other,
+            Ok(then) => got = then,
+        }
+        match &got.landing {
+            Landing::Exact | Landing::Altered(_) => return RedirectChain::Indirect(urls),
+            Landing::Elsewhere(_) => {}
+            Landing::Stays(_) => return RedirectChain::Other,
+        }
+    }
+    let distinct: HashSet<_> = urls.iter().collect();
+    if distinct.len() < urls.len() {
+        RedirectChain::Loop(urls)
+    } else {
+        RedirectChain::TooLong(urls)
+    }
+}
+
+/// Where a `Location` leads from here (RFC 9110 §10.2.2).
+fn next(current: &Callback, response: &Response) -> Option<(Callback, Option<String>)> {
+    if !is_redirect(response.status) {
+        return None;
+    }
+    let location = String::from_utf8_lossy(response.headers.get(LOCATION)?.as_bytes()).into_owned();
+    let parts = Parts::of(&location);
+    let server = match (parts.scheme, parts.authority) {
+        (Some(_), _) => parts.server()?,
+        (None, Some(authority)) => {
+            Parts::of(&format!("{}://{authority}", current.server.scheme())).server()?
+        }
+        (None, None) => current.server.clone(),
+    };
+    let path = match parts.path {
+        "" => "/".to_owned(),
+        path if path.starts_with('/') => path.to_owned(),
+        relative => {
+            let (directory, _) = current.path.rsplit_once('/').unwrap_or_default();
+            format!("{directory}/{relative}")
+        }
+    };
+    Some((Callback { server, path }, parts.query.map(str::to_owned)))
+}
+
+/// Probes the callback over plain http, at the same address.
+pub(super) async fn probe_plain_http(
+    prober: &Prober,
+    callback: &Callback,
+    target: &Target,
+    primary: SocketAddr,
+    seen: &Observations,
+) -> PlainHttp {
+    let host = &callback.server.host;
+    let overridden = prober.outbound.overridden(host, 80);
+    let origin = seen.resolved.as_ref().map(|resolved| resolved.origin);
+    let address = match overridden.and_then(|resolved| resolved.addresses.first().copied()) {
+        Some(address) => address,
+        None if origin == Ok(Origin::Override) => {
+            return PlainHttp::NotProbed("no address was given for port 80");
+        }
+        None if callback.server.port != 443 => {
+            return PlainHttp::NotProbed("the callback is not on the default port");
+        }
+        None => SocketAddr::new(primary.ip(), 80),
+    };
+    let server = Server { tls: false, host: host.clone(), port: 80 };
+    let plain_http = Callback { server, path: callback.path.clone() };
+    let mut session = Session::new(prober, plain_http.server.clone().at(address), Offer::Http1);
+    let probe = Probe::plain(&prober.run);
+    // It should redirect to the https callback.
+    let https = Target::parse(&callback.shown()).unwrap_or_else(|_| target.clone());
+    let mut response = session.probe(&plain_http, &https, probe, Client::Browser).await;
+    if let Ok(got) = &mut response.result
+        && !got.landing.is_exact()
+    {
+        let direct = Landing::of(&got.response, &response.probe, target, &prober.run.prefix);
+        if direct.is_exact() {
+            got.landing = direct;
+        }
+    }
+    PlainHttp::Probed(Box::new(response))
+}
+
+/// Sends Nango's callback a request with a known response: an invalid state.
+pub(super) async fn probe_nango(prober: &Prober, target: &Target) -> Result<Nango, Fault> {
+    let joiner = if target.query().is_some() { '&' } else { '?' };
+    let path = target.as_str().get(path_at(target)..).unwrap_or("/");
+    let request = visit(format!("{path}{joiner}state=callback-edge-check"));
+    let mut session = nango_session(prober, target).await?;
+    let trusted = match session.open().await? {
+        Some(peer) => peer.trusted(),
+        None => true,
+    };
+    Ok(Nango { response: session.send_retrying(&request).await?, trusted })
+}
+
+/// Sends one callback and follows it to Nango.
+pub(super) async fn probe_echo(
+    prober: &Prober,
+    session: &mut Session,
+    callback: &Callback,
+    target: &Target,
+) -> Echo {
+    let nonce = Run::nonce();
+    let probe = Probe::echo(&nonce, &prober.run);
+    let seen = session.probe(callback, target, probe, Client::Browser).await;
+    let location = seen.result.as_ref().ok().and_then(|got| {
+        let location = got.response.headers.get(LOCATION)?.as_bytes();
+        let sent = seen.probe.query.as_deref().unwrap_or_default();
+        // It leads to Nango, and Nango's page shows which query arrived.
+        carried(location, sent, target).ok()?;
+        let text = std::str::from_utf8(location).ok()?;
+        let parts = Parts::of(text);
+        Some(format!("{}?{}", parts.path, parts.query.unwrap_or_default()))
+    });
+    let page = match location {
+        None => None,
+        Some(path_and_query) => Some(match nango_session(prober, target).await {
+            Err(fault) => Err(fault),
+            Ok(mut session) => session.send_retrying(&visit(path_and_query)).await,
+        }),
+    };
+    Echo { nonce, seen, page }
+}
+
+async fn nango_session(prober: &Prober, target: &Target) -> Result<Session, Fault> {
+    let tls = target.scheme() == "https";
+    let server = Server { tls, host: target.host().to_owned(), port: target.port() };
+    let resolved = prober.timed(prober.outbound.resolve(&server.host, server.port)).await?;
+    let mut fault = None;
+    for address in resolved.addresses {
+        let mut session = Session::new(prober, server.clone().at(address), Offer::Both);
+        match session.open().await {
+            Ok(_) => return Ok(session),
+            Err(error) => fault = Some(error),
+        }
+    }
+    Err(fault.unwrap_or_else(|| {
+        Fault::new(Step::Resolve, Reason::NoSuchHost, "the name has no address")
+    }))
+}
+
+/// A browser's request without the canary, which only the callback gets.
+fn visit(path_and_query: String) -> Request {
+    let headers = headers(Client::Browser);
+    Request { method: Method::GET, path_and_query, headers, body: Bytes::new() }
+}
+
+/// Where the path starts in the text of the target.
+fn path_at(target: &Target) -> usize {
+    let authority = target.as_str().find("://").map_or(0, |at| at + 3);
+    let rest = target.as_str().get(authority..).unwrap_or_default();
+    authority + rest.find('/').unwrap_or(rest.len())
+}

@@ -1,8 +1,8 @@
-//! The binary: parse, run, exit code.
+//! The binary: parses the command line, runs the command, returns its exit code.
 
 use std::process::ExitCode;
 
-/// glibc's allocator keeps what a crowd of connections needed; this one gives it back.
+/// After a peak of connections glibc's allocator keeps their memory; this one returns it to the system.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

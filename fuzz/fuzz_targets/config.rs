@@ -1,4 +1,4 @@
-//! Settings: no text makes the reader panic, and every problem says where it is.
+//! Settings: no text makes the reader panic, and every problem has a location.
 
 #![no_main]
 
@@ -10,16 +10,16 @@ use std::sync::LazyLock;
 
 static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
     let dir = ["/dev/shm", "/tmp"].map(PathBuf::from).into_iter().find(|dir| dir.is_dir());
-    dir.expect("a folder").join(format!("callback-edge-fuzz-{}.toml", std::process::id()))
+    dir.expect("a directory").join(format!("callback-edge-fuzz-{}.toml", std::process::id()))
 });
 
-/// What is missing stands nowhere; the sentence says it instead.
-fn says_what_is_not_there(told: &str) -> bool {
-    ["there is no route", "names none", "nothing says"].iter().any(|words| told.contains(words))
+/// Missing settings have no location.
+fn is_about_a_missing_setting(printed: &str) -> bool {
+    ["there is no route", "has none", "no domain"].iter().any(|text| printed.contains(text))
 }
 
 fuzz_target!(|data: &[u8]| {
-    // Behind a NUL, which TOML cannot hold, stands a variable.
+    // After a NUL, which is not valid in TOML, the input is a variable.
     let (text, variable) = match data.iter().position(|byte| *byte == 0) {
         Some(at) => (&data[..at], &data[at + 1..]),
         None => (data, &b""[..]),
@@ -42,18 +42,18 @@ fuzz_target!(|data: &[u8]| {
             let text = String::from_utf8_lossy(text);
             let lines = text.split('\n').count();
             for problem in &problems.0 {
-                let told = problem.to_string();
-                assert!(told.starts_with("error: ") && told == told.trim_end(), "{told:?}");
+                let printed = problem.to_string();
+                assert!(printed.starts_with("error: ") && printed == printed.trim_end(), "{printed:?}");
                 std::hint::black_box(problem.coloured());
                 match problem.location() {
                     Location::File(position) => {
-                        assert!((1..=lines).contains(&position.line), "{told}");
+                        assert!((1..=lines).contains(&position.line), "{printed}");
                         let line = text.split('\n').nth(position.line - 1).unwrap_or_default();
-                        assert!(position.column >= 1, "{told}");
-                        assert!(position.column <= line.chars().count() + 1, "{told}");
+                        assert!(position.column >= 1, "{printed}");
+                        assert!(position.column <= line.chars().count() + 1, "{printed}");
                     }
-                    Location::Variable(name) => assert!(set.contains(name), "{told}"),
-                    Location::Default => assert!(says_what_is_not_there(&told), "{told}"),
+                    Location::Variable(name) => assert!(set.contains(name), "{printed}"),
+                    Location::Default => assert!(is_about_a_missing_setting(&printed), "{printed}"),
                 }
             }
         }

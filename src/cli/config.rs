@@ -1,11 +1,11 @@
-use super::{Exit, print_line, eprint_line};
-use crate::config::{Loaded, Location, Problem, Problems, EffectiveSetting, load};
+use super::{Exit, eprint_line, print_line};
+use crate::config::{EffectiveSetting, Loaded, Location, Problem, Problems, load};
 use crate::tls::Certificates;
 use clap::{Args, Subcommand};
 use std::path::Path;
 use std::time::SystemTime;
 
-/// Check the settings without running anything, or show them with their sources
+/// Check the settings, or show them with their sources
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  callback-edge -c config.toml config check")]
 pub(super) struct Config {
@@ -15,16 +15,16 @@ pub(super) struct Config {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Tell every mistake in the settings, and where it is
+    /// Report all errors in the settings, with their positions
     #[command(after_help = "\
-Exit codes: 0 valid, 64 not
+Exit codes: 0 valid, 64 invalid settings
 
 Example:
   callback-edge -c config.toml config check")]
     Check,
     /// Print every setting with its value and its source
     #[command(after_help = "\
-Exit codes: 0 shown, 64 wrong settings
+Exit codes: 0 printed, 64 invalid settings
 
 Example:
   CALLBACK_EDGE_LISTEN__HTTP=0.0.0.0:80 callback-edge config show")]
@@ -69,7 +69,7 @@ pub(super) fn run(config: &Config, file: Option<&Path>) -> Exit {
 fn warn_about_validity(certificates: &Certificates) {
     for (origin, _, problem) in certificates.invalid(SystemTime::now()) {
         let warning = Problem::warning(format!("the certificate `{origin}` {problem}"))
-            .hint("put a valid certificate in its location; a running edge picks it up");
+            .hint("replace it with a valid certificate; a running edge loads it automatically");
         eprint_line(&warning.coloured());
     }
 }
@@ -88,9 +88,9 @@ fn verdict(loaded: &Loaded) -> String {
     format!("the settings are valid ({source}{variables})")
 }
 
-/// Three columns; what nothing sets stands as `-`.
+/// Three columns; a key that is not set has the value `-`.
 fn table(loaded: &Loaded) -> String {
-    // A long value moves its own source only.
+    // A longer value shifts only the source in its own row.
     const WIDEST: usize = 48;
     let value = |shown: &'_ EffectiveSetting| shown.value.clone().unwrap_or_else(|| "-".into());
     let widest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or_default();

@@ -1,7 +1,7 @@
 use crate::report::Verdict;
 use std::process::ExitCode;
 
-/// What the process tells its parent. Each verb states which of them it uses.
+/// The exit code. Each command documents the ones it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Done, safe, or drained cleanly.
@@ -10,7 +10,7 @@ pub enum Exit {
     Failed,
     /// Nothing failed, but something is unconfirmed.
     Unconfirmed,
-    /// It could not run: the network is down, or a key was refused.
+    /// It could not run: for example, the network is down or a key was rejected.
     CouldNotRun,
     /// The command line or the configuration is wrong (`EX_USAGE` of sysexits).
     Usage,

@@ -16,12 +16,12 @@ Example:
   callback-edge explain redirect.query
   callback-edge explain state.not_registered")]
 pub(super) struct Args {
-    /// The id, as in reports and logs: a check id, or `state.`, `acme.`, `alert.` or `event.` and a
-    /// name [default: list all ids]
+    /// An id from a report, log or alert: a check id, or a name with the prefix `state.`, `acme.`,
+    /// `alert.` or `event.` [default: list all ids]
     id: Option<String>,
 }
 
-/// Lines are not longer, however wide the terminal is.
+/// The maximum line length, on any terminal.
 const WIDEST: usize = 100;
 
 /// Exit: 0 printed, 64 unknown id.

@@ -11,50 +11,50 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// From the connection to the answer; container runtimes allow more.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// For connection and response; container runtimes allow more.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The longest answer that is looked at; the status stands at its begin.
-const ANSWER_BYTES: u64 = 4096;
+/// The maximum number of bytes to read of a response; its status line comes first.
+const RESPONSE_BYTES: u64 = 4096;
 
-/// Ask the running edge whether it is alive or ready, as for health checks of containers
+/// Check whether the running server is alive or ready, for example as a container health check
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Takes the same settings as `serve`, and asks the first address of `listen.admin`, else of
+Uses the same settings as `serve`, and connects to the first address of `listen.admin`, else of
 `listen.http`, else of `listen.https`.
-Exit codes: 0 yes, 1 no, 3 nobody answers, 64 wrong settings
+Exit codes: 0 healthy, 1 unhealthy, 3 no response, 64 invalid settings
 
 Example:
   callback-edge -c config.toml health --ready")]
 pub(super) struct Health {
-    /// Ask for readiness (`/readyz`) in place of life (`/healthz`)
+    /// Check readiness (`/readyz`) instead of liveness (`/healthz`)
     #[arg(long)]
     ready: bool,
 }
 
-/// Exit: 0 yes, 1 no, 3 nobody answers, 64 wrong settings.
+/// Exit: 0 healthy, 1 unhealthy, 3 no response, 64 invalid settings.
 pub(super) fn run(health: &Health, file: Option<&Path>) -> Exit {
     let settings = match load(file, std::env::vars_os()) {
         Ok(loaded) => loaded.settings,
         Err(problems) => return fail(Exit::Usage, &problems),
     };
-    let question = match Question::new(&settings.listen, health.ready) {
-        Ok(question) => question,
+    let probe = match Probe::new(&settings.listen, health.ready) {
+        Ok(probe) => probe,
         Err(problem) => return fail(Exit::Usage, &problem.into()),
     };
-    match question.ask() {
+    match probe.send() {
         Ok(200) => {
-            let _ = writeln!(anstream::stdout(), "{question}: 200");
+            let _ = writeln!(anstream::stdout(), "{probe}: 200");
             Exit::Done
         }
         Ok(status) => {
-            let problem = Problem::error(format!("`{question}` answers {status}"));
+            let problem = Problem::error(format!("`{probe}` returned status {status}"));
             fail(Exit::Failed, &problem.into())
         }
         Err(error) => {
-            let problem = Problem::error(format!("nobody answers at `{question}`"))
+            let problem = Problem::error(format!("no response from `{probe}`"))
                 .caused_by(&error)
-                .hint("see whether the edge runs, and with the same settings");
+                .hint("check whether the server runs, and with the same settings");
             fail(Exit::CouldNotRun, &problem.into())
         }
     }
@@ -65,23 +65,23 @@ fn fail(exit: Exit, problems: &Problems) -> Exit {
     exit
 }
 
-/// Whom to ask, and what.
-struct Question {
+/// A request to one listener.
+struct Probe {
     address: SocketAddr,
     tls: bool,
-    /// Whether the listener wants a PROXY header from this machine.
+    /// Whether the listener requires a PROXY header from this machine.
     proxy_header: bool,
     path: &'static str,
 }
 
-impl Question {
+impl Probe {
     fn new(listen: &Listen, ready: bool) -> Result<Self, Problem> {
         let [admin, http, https] =
             [("admin", &listen.admin), ("http", &listen.http), ("https", &listen.https)]
                 .map(|(key, addresses)| addresses.first().map(|address| (key, *address)));
-        // The settings have seen to it that there is one.
+        // Valid settings have at least one listener.
         let (key, address) =
-            admin.or(http).or(https).ok_or_else(|| Problem::error("nothing is listened on"))?;
+            admin.or(http).or(https).ok_or_else(|| Problem::error("there is no listener"))?;
         if address.port() == 0 {
             return Err(ephemeral_port_error(key));
         }
@@ -93,61 +93,60 @@ impl Question {
         Ok(Self {
             address: SocketAddr::new(ip, address.port()),
             tls: key == "https",
-            // Who asks an address of its own machine asks from that address.
+            // A connection to an address of this machine comes from that address.
             proxy_header: key != "admin" && listen.proxy_protocol.contain(ip),
             path: if ready { "/readyz" } else { "/healthz" },
         })
     }
 
-    /// The status of the answer.
-    fn ask(&self) -> io::Result<u16> {
+    /// The status of the response.
+    fn send(&self) -> io::Result<u16> {
         block_on(async {
-            let late = |_| io::Error::new(io::ErrorKind::TimedOut, "it takes too long");
-            tokio::time::timeout(PATIENCE, self.connect_and_ask()).await.map_err(late)?
+            let late = |_| io::Error::new(io::ErrorKind::TimedOut, "timed out");
+            tokio::time::timeout(TIMEOUT, self.connect_and_send()).await.map_err(late)?
         })?
     }
 
-    async fn connect_and_ask(&self) -> io::Result<u16> {
+    async fn connect_and_send(&self) -> io::Result<u16> {
         let mut stream = TcpStream::connect(self.address).await?;
         if self.proxy_header {
-            // PROXY protocol, section 2.1: the connection is the proxy's own.
+            // PROXY protocol, section 2.1: a connection of the proxy itself.
             stream.write_all(b"PROXY UNKNOWN\r\n").await?;
         }
         if self.tls {
-            // The certificate is for browsers, and for their name of the edge: whether it is valid
-            // for them is asked through the public URL (`check`), and an edge whose certificate has
-            // expired is alive all the same.
+            // The certificate is not verified: it is for the public host, which `check` verifies, and
+            // a server with an expired certificate is alive.
             let config = config_without_verification(&["http/1.1"]).map_err(io::Error::other)?;
             let connector = TlsConnector::from(Arc::new(config));
             let name = ServerName::IpAddress(self.address.ip().into());
-            self.ask_on(connector.connect(name, stream).await?).await
+            self.send_on(connector.connect(name, stream).await?).await
         } else {
-            self.ask_on(stream).await
+            self.send_on(stream).await
         }
     }
 
-    async fn ask_on(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<u16> {
+    async fn send_on(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<u16> {
         let path = self.path;
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         stream.flush().await?;
-        let mut answer = Vec::new();
-        // An error behind the status line changes nothing.
-        let _ = stream.take(ANSWER_BYTES).read_to_end(&mut answer).await;
-        status(&answer).ok_or_else(|| io::Error::other("what answers there is no HTTP server"))
+        let mut response = Vec::new();
+        // An error after the status line does not matter.
+        let _ = stream.take(RESPONSE_BYTES).read_to_end(&mut response).await;
+        status(&response).ok_or_else(|| io::Error::other("the response is not HTTP/1.1"))
     }
 }
 
-impl std::fmt::Display for Question {
+impl std::fmt::Display for Probe {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let scheme = if self.tls { "https" } else { "http" };
         write!(f, "{scheme}://{}{}", self.address, self.path)
     }
 }
 
-/// The status code of an HTTP/1 answer (RFC 9112 §4).
-fn status(answer: &[u8]) -> Option<u16> {
-    let rest = answer.strip_prefix(b"HTTP/1.1 ")?;
+/// The status code of an HTTP/1 response (RFC 9112 §4).
+fn status(response: &[u8]) -> Option<u16> {
+    let rest = response.strip_prefix(b"HTTP/1.1 ")?;
     std::str::from_utf8(rest.get(..3)?).ok()?.parse().ok()
 }

@@ -10,22 +10,22 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing::Level;
 
-/// How long file work that is in progress may go on after all else has ended.
+/// How long file operations in progress may take after everything else has ended.
 const FILE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Run the edge; so does no command at all
+/// Run the server (default)
 #[derive(Debug, Default, clap::Args)]
 #[command(after_help = "\
-Signals: SIGTERM or SIGINT drain and end, a second one forces; SIGHUP reloads
-Exit codes: 0 drained, 1 forced, crashed or not able to listen, 64 wrong settings
+Signals: SIGTERM and SIGINT start a graceful shutdown, a second one stops at once; SIGHUP reloads
+Exit codes: 0 stopped gracefully, 1 forced, crashed or could not listen, 64 invalid settings
 
 Example:
   callback-edge -c config.toml serve")]
 pub(super) struct Serve {}
 
-/// Exit: 0 drained, 1 forced, crashed or not able to listen, 64 wrong settings.
+/// Exit: 0 stopped gracefully, 1 forced, crashed or could not listen, 64 invalid settings.
 pub(super) fn run(_: &Serve, file: Option<&Path>) -> Exit {
-    // Reads the environment, which is only safe while there is one thread.
+    // Reads the environment, which is safe only with a single thread.
     let inherited = inherited_sockets();
     let file: Option<PathBuf> = file.map(Into::into);
     let source = {
@@ -72,7 +72,7 @@ pub(super) fn run(_: &Serve, file: Option<&Path>) -> Exit {
         }
     };
     let ended = runtime.block_on(serve(startup));
-    // A file system that does not answer must not keep the process from its end.
+    // A file system that hangs must not keep the process from ending.
     runtime.shutdown_timeout(FILE_TIMEOUT);
     match ended {
         Ok(ShutdownResult::Drained) => Exit::Done,
@@ -82,10 +82,10 @@ pub(super) fn run(_: &Serve, file: Option<&Path>) -> Exit {
     }
 }
 
-/// Sockets of systemd's protocol for handing over (`sd_listen_fds(3)`).
+/// Sockets passed by systemd's socket activation (`sd_listen_fds(3)`).
 fn inherited_sockets() -> Vec<TcpListener> {
-    let mut handed = ListenFd::from_env();
-    (0..handed.len())
-        .filter_map(|position| handed.take_tcp_listener(position).ok().flatten())
+    let mut passed = ListenFd::from_env();
+    (0..passed.len())
+        .filter_map(|position| passed.take_tcp_listener(position).ok().flatten())
         .collect()
 }

@@ -1,4 +1,4 @@
-//! Leaves that name places on a network: addresses, networks, hosts, paths and URLs.
+//! Parsers of network values: addresses, networks, hosts, paths and URLs.
 
 use super::leaf::{Invalid, ParseResult};
 use super::settings::Origin;
@@ -16,13 +16,13 @@ pub(super) fn socket(text: &str) -> ParseResult<SocketAddr> {
         }
         match text.rsplit_once(':') {
             Some(("", port)) if is_port(port) => {
-                bad.hint(format!("name an address: `0.0.0.0:{port}` for all, `127.0.0.1:{port}` for this machine only"))
+                bad.hint(format!("include an address: `0.0.0.0:{port}` for all interfaces, `127.0.0.1:{port}` for this machine only"))
             }
             Some(("localhost", port)) if is_port(port) => {
                 bad.hint(format!("use `127.0.0.1:{port}` or `[::1]:{port}`"))
             }
             Some((name, port)) if is_port(port) && Host::parse(name).is_ok() => {
-                bad.hint(format!("use an IP address, for example `0.0.0.0:{port}`; names are not looked up"))
+                bad.hint(format!("use an IP address, for example `0.0.0.0:{port}`; host names are not resolved"))
             }
             _ if is_port(text) => bad.hint(format!("include an address, for example `0.0.0.0:{text}`")),
             _ => bad.hint("give an IP address and a port, for example `0.0.0.0:443` or `[::]:443`"),
@@ -46,14 +46,14 @@ pub(super) fn network(text: &str) -> ParseResult<IpNet> {
     if network == network.trunc() {
         return Ok(network);
     }
-    Err(Invalid::new(format!("`{text}` has bits set behind its prefix")).hint(format!(
-        "write `{}`, or `{}` for the one address",
+    Err(Invalid::new(format!("`{text}` has bits set after its prefix")).hint(format!(
+        "write `{}`, or `{}` for the single address",
         network.trunc(),
         network.addr()
     )))
 }
 
-/// A network that no stranger can own.
+/// A network with addresses that are never public.
 pub(super) fn private_network(text: &str) -> ParseResult<IpNet> {
     const PRIVATE: [&str; 9] = [
         "10.0.0.0/8",
@@ -84,12 +84,10 @@ pub(super) fn host(text: &str) -> ParseResult<Host> {
     if let Ok(url) = Url::parse(text)
         && let Some(host) = url.host_str().filter(|host| !host.is_empty())
     {
-        return Err(bad().hint(format!("give the host alone: `{host}`")));
+        return Err(bad().hint(format!("give only the host: `{host}`")));
     }
     if text.contains('*') {
-        return Err(
-            bad().hint("wildcards are not supported; leave `host` out to answer on any host")
-        );
+        return Err(bad().hint("wildcards are not supported; omit `host` to serve any host"));
     }
     if text.parse::<std::net::Ipv6Addr>().is_ok() {
         return Err(bad().hint(format!("put an IPv6 address in brackets: `[{text}]`")));
@@ -104,7 +102,7 @@ pub(super) fn host(text: &str) -> ParseResult<Host> {
     Host::parse(&normal.to_string()).map_err(|_| bad())
 }
 
-/// A host under which the admin listener responds.
+/// A host name under which the admin listener responds.
 pub(super) fn admin_host(text: &str) -> ParseResult<Host> {
     if text.contains('*') {
         return Err(Invalid::new(format!("`{text}` is a wildcard")).hint("list each host"));
@@ -112,17 +110,17 @@ pub(super) fn admin_host(text: &str) -> ParseResult<Host> {
     host(text)
 }
 
-/// A name or address to have a certificate for.
+/// A name or address to obtain a certificate for.
 pub(super) fn domain(text: &str) -> ParseResult<Host> {
     if text.contains('*') {
         return Err(Invalid::new(format!("`{text}` is a wildcard")).hint(
-            "its certificate needs a DNS challenge, which the edge does not do: name each host",
+            "its certificate needs a DNS challenge, which is not supported: list each host",
         ));
     }
     host(text)
 }
 
-/// The URL of an ACME directory: the account's requests are signed, but not secret.
+/// The directory URL of an ACME server. Requests of the account are signed, but not secret.
 pub(super) fn directory(text: &str) -> ParseResult<Box<str>> {
     if has_userinfo(text) {
         return Err(Invalid::userinfo());
@@ -132,9 +130,9 @@ pub(super) fn directory(text: &str) -> ParseResult<Box<str>> {
             Ok(text.into())
         }
         Ok(url) if url.scheme() == "http" => Err(Invalid::new(format!("`{text}` is not an https URL"))
-            .hint("ACME is spoken over https only; `root_ca` names a private authority")),
+            .hint("ACME needs https; set `root_ca` to trust a private CA")),
         _ => Err(Invalid::new(format!("`{text}` is not an https URL")).hint(
-            "give the directory, for example `https://acme-v02.api.letsencrypt.org/directory`",
+            "give the directory URL of an ACME server, for example `https://acme-v02.api.letsencrypt.org/directory`",
         )),
     }
 }
@@ -143,7 +141,7 @@ pub(super) fn path(text: &str) -> ParseResult<Path> {
     Path::parse(text).map_err(|error| {
         let bad = Invalid::new(format!("`{text}` {error}"));
         match Url::parse(text) {
-            Ok(url) if url.has_host() => bad.hint(format!("give the path alone: `{}`", url.path())),
+            Ok(url) if url.has_host() => bad.hint(format!("give only the path: `{}`", url.path())),
             _ => bad.hint("give the path as in a request line, for example `/oauth/callback`"),
         }
     })
@@ -154,16 +152,18 @@ pub(super) fn target(text: &str) -> ParseResult<Target> {
         return Err(Invalid::userinfo());
     }
     Target::parse(text).map_err(|error| {
-        // Its query may hold a key.
+        // Its query may contain a secret.
         let (base, query) = text.split_once('?').map_or((text, ""), |(base, _)| (base, "?…"));
         let bad = Invalid::new(format!("`{base}{query}` {error}"));
         let bad = Invalid { secret: !query.is_empty(), ..bad };
         match (error, Url::parse(base)) {
-            (BadTarget::Fragment, _) => bad.hint("remove `#` and what follows"),
+            (BadTarget::Fragment, _) => bad.hint("remove `#` and everything after it"),
             (BadTarget::NotAscii, Ok(url)) => {
-                bad.hint(format!("write it as it is sent: `{url}{query}`"))
+                bad.hint(format!("write it in ASCII: `{url}{query}`"))
             }
-            _ => bad.hint("give a whole URL, for example `https://api.nango.dev/oauth/callback`"),
+            _ => {
+                bad.hint("give a complete URL, for example `https://api.nango.dev/oauth/callback`")
+            }
         }
     })
 }
@@ -179,12 +179,12 @@ pub(super) fn origin(text: &str) -> ParseResult<Origin> {
     let origin = Origin { https: url.scheme() == "https", host, port: url.port() };
     if url.path() != "/" || text.contains(['?', '#']) {
         return Err(Invalid::new(format!("`{text}` has more than a scheme, a host and a port"))
-            .hint(format!("write `{origin}`; the paths are those of the routes")));
+            .hint(format!("write `{origin}`; the routes define the paths")));
     }
     Ok(origin)
 }
 
-/// An `http` or `https` URL that paths can be added to; without the slash at its end.
+/// An `http` or `https` URL to append paths to; without the trailing slash.
 pub(super) fn base(text: &str) -> ParseResult<Target> {
     if has_userinfo(text) {
         return Err(Invalid::userinfo());
@@ -192,7 +192,7 @@ pub(super) fn base(text: &str) -> ParseResult<Target> {
     let (bad, _) = web_url(text, "https://api.nango.dev")?;
     if text.contains(['?', '#']) {
         return Err(Invalid::new(format!("`{text}` has a query or a fragment"))
-            .hint("paths are added to this URL; remove `?` or `#` and what follows"));
+            .hint("paths are appended to this URL; remove `?` or `#` and everything after it"));
     }
     let base = text.trim_end_matches('/');
     Target::parse(&format!("{base}/")).map_err(|error| bad.hint(format!("it {error}")))
@@ -200,11 +200,11 @@ pub(super) fn base(text: &str) -> ParseResult<Target> {
 
 fn web_url(text: &str, example: &str) -> ParseResult<(Invalid, Url)> {
     let bad = || Invalid::new(format!("`{}` is not an http or https URL", text.escape_debug()));
-    // Parsers mend what follows; what is copied from here to elsewhere would not be mended there.
+    // URL parsers tolerate the following; programs that the value is copied to may not.
     let has = |what: &str| Invalid::new(format!("`{}` has {what}", text.escape_debug()));
     if text.contains(|it: char| it.is_whitespace() || it.is_control()) {
         let clean: String = text.split(|it: char| it.is_whitespace() || it.is_control()).collect();
-        return Err(has("spaces or control characters in it").hint(format!("write `{clean}`")));
+        return Err(has("spaces or control characters").hint(format!("write `{clean}`")));
     }
     let authority = text
         .split_once("://")
@@ -212,17 +212,19 @@ fn web_url(text: &str, example: &str) -> ParseResult<(Invalid, Url)> {
     match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && text.contains("://") => {
             if authority == Some("") || text.contains('\\') {
-                let bad = has("slashes that do not belong there");
-                return Err(bad.hint(format!("write two before the host, as in `{example}`")));
+                let bad = has("the wrong number or kind of slashes");
+                return Err(
+                    bad.hint(format!("write two slashes before the host, as in `{example}`"))
+                );
             }
             if authority.is_some_and(|authority| authority.contains('%')) {
                 let host = url.host_str().unwrap_or_default();
                 let bad = has("percent signs in its host");
-                return Err(bad.hint(format!("write the host as it is: `{host}`")));
+                return Err(bad.hint(format!("write the host without percent-encoding: `{host}`")));
             }
             if url.port() == Some(0) {
-                let bad = has("port 0, to which nobody can connect");
-                return Err(bad.hint("leave the port out, or name another"));
+                let bad = has("port 0, which no client can connect to");
+                return Err(bad.hint("remove the port, or use another"));
             }
             Ok((bad(), url))
         }
@@ -233,8 +235,8 @@ fn web_url(text: &str, example: &str) -> ParseResult<(Invalid, Url)> {
     }
 }
 
-/// Judged on the text: what a parser refuses may hold a password all the same. Parsers skip
-/// further slashes, and take `\` for one (<https://url.spec.whatwg.org/#special-authority-ignore-slashes-state>).
+/// Checks the text, since a URL that a parser rejects may still contain a password. Parsers skip
+/// extra slashes, and treat `\` as one (<https://url.spec.whatwg.org/#special-authority-ignore-slashes-state>).
 fn has_userinfo(text: &str) -> bool {
     let rest = text.split_once(':').map_or("", |(_, rest)| rest.trim_start_matches(['/', '\\']));
     rest.split(['/', '\\', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
@@ -256,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_are_normal() {
+    fn hosts_are_normalized() {
         #[rustfmt::skip]
         let table = [
             ("Auth.Example.COM.", "auth.example.com"), ("bücher.example", "xn--bcher-kva.example"),
@@ -271,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_and_bases_lose_what_says_nothing() {
+    fn origins_and_base_urls_are_normalized() {
         let written = |text| origin(text).unwrap().to_string();
         assert_eq!(written("https://Auth.example.com:443/"), "https://auth.example.com");
         assert_eq!(written("http://[::1]:8080"), "http://[::1]:8080");
@@ -312,10 +314,10 @@ mod tests {
     }
 
     #[test]
-    fn detours_name_a_host_and_an_address() {
-        let detour = connect_to("[::1]:443:[::2]:8443").unwrap();
-        assert_eq!((detour.host.as_str(), detour.port), ("[::1]", 443));
-        assert_eq!(detour.address, "[::2]:8443".parse().unwrap());
+    fn connect_to_overrides_have_a_host_and_an_address() {
+        let entry = connect_to("[::1]:443:[::2]:8443").unwrap();
+        assert_eq!((entry.host.as_str(), entry.port), ("[::1]", 443));
+        assert_eq!(entry.address, "[::2]:8443".parse().unwrap());
         for bad in ["", "a:1", "a:1:b:2", "a:1:127.0.0.1", "[::1:1:127.0.0.1:2", "a:x:127.0.0.1:2"]
         {
             assert!(connect_to(bad).is_err(), "{bad}");

@@ -4,10 +4,10 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::Path;
 
-/// Reads a file that a setting names: a regular one, whole, and never more than `limit` bytes.
-/// Devices and pipes may have no end, or block for ever.
+/// Reads all of a regular file of at most `limit` bytes. Devices and pipes are refused: they may have
+/// no end, or block forever.
 pub fn read_file(path: &Path, limit: usize) -> Result<Vec<u8>, Unreadable> {
-    // Looked at first: to open a pipe is to wait for its writer.
+    // Checked first: opening a pipe waits for its writer.
     let kind = fs::metadata(path)?.file_type();
     if kind.is_dir() {
         return Err(Unreadable::Directory);
@@ -20,33 +20,35 @@ pub fn read_file(path: &Path, limit: usize) -> Result<Vec<u8>, Unreadable> {
     if bytes.len() > limit { Err(Unreadable::TooLong(limit)) } else { Ok(bytes) }
 }
 
-/// Why a file was not read.
+/// Why a file could not be read.
 #[derive(Debug)]
 pub enum Unreadable {
     /// It is a directory.
     Directory,
     /// It is a device, a pipe or a socket.
     NotRegular,
-    /// It has more than this many bytes.
+    /// It is longer than this many bytes.
     TooLong(usize),
-    /// The system says why.
+    /// The error of the operating system.
     System(io::Error),
 }
 
 impl Unreadable {
-    /// Whether there is no such file.
+    /// Whether the file does not exist.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::System(error) if error.kind() == io::ErrorKind::NotFound)
     }
 
-    /// What to do about it, where the reason alone does not say.
+    /// How to fix it, unless the reason makes that clear.
     pub fn hint(&self, path: &Path, example: &str) -> Option<String> {
         match self {
             Self::Directory => {
                 let file = path.join(example);
-                Some(format!("name the file in it, for example `{}`", file.display()))
+                Some(format!("use a file in it, for example `{}`", file.display()))
             }
-            Self::NotRegular => Some("write it to a file first, and name that file".into()),
+            Self::NotRegular => {
+                Some("write the content to a regular file, and use that file".into())
+            }
             Self::TooLong(_) | Self::System(_) => None,
         }
     }
@@ -59,7 +61,9 @@ impl fmt::Display for Unreadable {
             Self::NotRegular => {
                 f.write_str("it is a device, a pipe or a socket, not a regular file")
             }
-            Self::TooLong(limit) => write!(f, "it is over {}", super::leaf::in_units(*limit)),
+            Self::TooLong(limit) => {
+                write!(f, "it is larger than {}", super::leaf::in_units(*limit))
+            }
             Self::System(error) => error.fmt(f),
         }
     }

@@ -1,8 +1,8 @@
-//! Layers of settings: defaults, then the file, then the environment. figment merges them, and knows
+//! Layers of settings: defaults, then the file, then the environment. figment merges them and records
 //! the layer of each value.
 
-use super::path::{Segment, ancestors};
 use super::location::Location;
+use super::path::{Segment, ancestors};
 use super::problem::Problem;
 use super::source::{Document, Variable};
 use figment::value::Value;
@@ -16,7 +16,7 @@ pub(super) struct Layers<'d> {
 }
 
 impl<'d> Layers<'d> {
-    /// Merges, once: a later layer wins, key by key.
+    /// Merges the layers: key by key, a later layer overrides an earlier one.
     pub(super) fn new(
         defaults: &Document,
         document: Option<&'d Document>,
@@ -37,8 +37,8 @@ impl<'d> Layers<'d> {
         Ok(Self { document, figment, merged })
     }
 
-    /// The value at a path, if any layer has one. figment's own lookup separates keys by dots, which
-    /// a key can contain, and does not enter lists.
+    /// The value at a path, if any layer has one. figment's own lookup splits at dots, which a key can
+    /// contain, and does not enter lists.
     pub(super) fn find(&self, path: &[Segment]) -> Option<&Value> {
         path.iter().try_fold(&self.merged, |value, segment| match segment {
             Segment::Key(key) => value.as_dict()?.get(key),
@@ -46,7 +46,7 @@ impl<'d> Layers<'d> {
         })
     }
 
-    /// Where a value is written: figment knows the layer, the document knows the position.
+    /// Where a value is written: figment provides the layer, the document the position.
     pub(super) fn location_of(&self, path: &[Segment]) -> Location {
         let Some(value) = self.find(path) else { return Location::Default };
         let in_file = || self.document.and_then(|document| document.location_of(path));
@@ -63,14 +63,15 @@ impl<'d> Layers<'d> {
     }
 }
 
-/// Whether the merge with a variable keeps what others set. A value in place of a table, or a table
-/// in place of a value, would replace it; `unknown` reports these variables.
+/// Whether a variable can be merged without loss: a value would replace a whole table, and a table a
+/// value. `unknown` reports these variables.
 fn fits(path: &[Segment], files: &[&Document], others: &[&Variable]) -> bool {
     let is_table = |path| files.iter().rev().find_map(|file| file.is_table(path));
-    let crosses = |other: &&Variable| path.starts_with(&other.path) || other.path.starts_with(path);
+    let conflicts =
+        |other: &&Variable| path.starts_with(&other.path) || other.path.starts_with(path);
     ancestors(path).all(|above| is_table(above) != Some(false))
         && is_table(path) != Some(true)
-        && !others.iter().any(crosses)
+        && !others.iter().any(conflicts)
 }
 
 #[cfg(test)]
@@ -80,11 +81,11 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn each_value_has_the_place_of_the_last_layer_that_sets_it() {
+    fn each_value_has_the_location_of_the_last_layer_that_sets_it() {
         let defaults = "a = 1\n[t]\nk = 1\nl = 1\nm = 1\n[[r]]\nx = 1";
         let file = "[t]\nl = 2\nm = 2\n'.' = 2\n'' = { '' = 2 }\n[[r]]\ny = 2";
-        // `T` and `A__X` would replace a table and a value; `T____K` is no `T`; of two spellings of
-        // one key the first sorts first.
+        // `T` and `A__X` would replace a table and a value; `T____K` is not below `T`; of two
+        // spellings of one key, the first in sort order wins.
         let variables = ["A__X", "N__O", "R", "T", "T__M", "T____K", "t__m"];
         let variables = variables.map(|name| (format!("CALLBACK_EDGE_{name}").into(), "v".into()));
         let (variables, _) = Variable::all(variables);

@@ -1,5 +1,5 @@
-//! What the values of single keys look like, each as one function from what was written to a type.
-//! Those that name places on a network are in `address`.
+//! Parsers of single values, one function each, from the written value to a type. Those of network
+//! values are in `address`.
 
 use super::settings::{Challenge, ClientAddress, LogFormat};
 use crate::redirect::FormPost;
@@ -9,19 +9,19 @@ use jiff::{Span, SpanRelativeTo};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// What was written, and whether it can only be text because a variable holds it.
+/// A written value, and whether it comes from a variable, which can only contain text.
 #[derive(Clone, Copy)]
 pub(super) struct RawValue<'v> {
     pub(super) value: &'v Value,
     pub(super) variable: bool,
 }
 
-/// Why it is no value of this key.
+/// Why a value is invalid for its key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Invalid {
     pub(super) what: String,
     pub(super) hint: Option<String>,
-    /// The value must not be repeated.
+    /// The value must not be printed.
     pub(super) secret: bool,
 }
 
@@ -42,13 +42,13 @@ impl Invalid {
     }
 
     pub(super) fn userinfo() -> Self {
-        let bad = Self::new("the URL has a user name or password in it")
+        let bad = Self::new("the URL contains a user name or password")
             .hint("remove everything between `://` and `@`");
         Self { secret: true, ..bad }
     }
 }
 
-/// What a person calls it.
+/// The type of a value, as users call it.
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::String(..) | Value::Char(..) => "text",
@@ -61,8 +61,10 @@ pub(super) fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// A leaf that is written as text.
-pub(super) fn text<T>(parse: impl Fn(&str) -> ParseResult<T>) -> impl Fn(RawValue<'_>) -> ParseResult<T> {
+/// A value that is written as text.
+pub(super) fn text<T>(
+    parse: impl Fn(&str) -> ParseResult<T>,
+) -> impl Fn(RawValue<'_>) -> ParseResult<T> {
     move |raw| match raw.value.as_str() {
         Some("") => Err(Invalid::new("the value is empty").hint(if raw.variable {
             "unset the variable, or give it a value"
@@ -71,21 +73,23 @@ pub(super) fn text<T>(parse: impl Fn(&str) -> ParseResult<T>) -> impl Fn(RawValu
         })),
         Some(text) => parse(text),
         None => Err(match raw.value.to_i128() {
-            // Quotes may not be all that is missing: a unit, an address.
-            Some(number) => parse(&number.to_string())
-                .err()
-                .unwrap_or_else(|| Invalid::kind("text", raw.value).hint("put the value in quotes")),
+            // More than quotes may be missing: a unit, an address.
+            Some(number) => parse(&number.to_string()).err().unwrap_or_else(|| {
+                Invalid::kind("text", raw.value).hint("put the value in quotes")
+            }),
             None => Invalid::kind("text", raw.value),
         }),
     }
 }
 
 /// As [`text`], or `off`.
-pub(super) fn or_off<T>(parse: impl Fn(&str) -> ParseResult<T>) -> impl Fn(RawValue<'_>) -> ParseResult<Option<T>> {
+pub(super) fn or_off<T>(
+    parse: impl Fn(&str) -> ParseResult<T>,
+) -> impl Fn(RawValue<'_>) -> ParseResult<Option<T>> {
     text(move |text| if is_off(text) { Ok(None) } else { parse(text).map(Some) })
 }
 
-/// The two words for "not at all".
+/// Whether the text turns a setting off.
 pub(super) fn is_off(text: &str) -> bool {
     matches!(text, "off" | "none")
 }
@@ -93,9 +97,9 @@ pub(super) fn is_off(text: &str) -> bool {
 pub(super) fn flag(raw: RawValue<'_>) -> ParseResult<bool> {
     match raw.value {
         Value::Bool(_, flag) => Ok(*flag),
-        Value::String(_, text) if raw.variable => {
-            text.parse().map_err(|_| Invalid::new(format!("`{text}` is neither `true` nor `false`")))
-        }
+        Value::String(_, text) if raw.variable => text
+            .parse()
+            .map_err(|_| Invalid::new(format!("`{text}` is neither `true` nor `false`"))),
         Value::String(_, text) if matches!(&**text, "true" | "false") => {
             Err(Invalid::kind("true or false", raw.value).hint("remove the quotes"))
         }
@@ -123,7 +127,7 @@ pub(super) fn count(range: RangeInclusive<usize>) -> impl Fn(RawValue<'_>) -> Pa
     }
 }
 
-/// Bytes: a whole number, or a number with a unit.
+/// A size in bytes: a whole number, or a number with a unit.
 pub(super) fn size(range: RangeInclusive<usize>) -> impl Fn(RawValue<'_>) -> ParseResult<usize> {
     move |raw| {
         let bytes = match raw.value {
@@ -132,7 +136,9 @@ pub(super) fn size(range: RangeInclusive<usize>) -> impl Fn(RawValue<'_>) -> Par
                     "give bytes, or a number with `kB`, `KiB`, `MB` or `MiB`, for example `32KiB`",
                 )
             })?,
-            other => other.to_i128().ok_or_else(|| Invalid::kind("a size such as `32KiB`", other))?,
+            other => {
+                other.to_i128().ok_or_else(|| Invalid::kind("a size such as `32KiB`", other))?
+            }
         };
         usize::try_from(bytes).ok().filter(|bytes| range.contains(bytes)).ok_or_else(|| {
             let (least, most) = (in_units(*range.start()), in_units(*range.end()));
@@ -164,14 +170,14 @@ pub(super) fn in_units(bytes: usize) -> String {
     }
 }
 
-/// A time with its unit, within a range.
+/// A duration with its unit, within a range.
 pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> ParseResult<Duration> {
     move |text| {
         if let Some(duration) = span(text)?.filter(|duration| range.contains(duration)) {
             return Ok(duration);
         }
         let (least, most) = (friendly(*range.start()), friendly(*range.end()));
-        let range = format!("give a time from {least} to {most}");
+        let range = format!("give a duration from {least} to {most}");
         Err(Invalid::new(format!("`{text}` is out of range")).hint(range))
     }
 }
@@ -181,19 +187,19 @@ pub(super) const HOUR: Duration = Duration::from_hours(1);
 pub(super) const DAY: Duration = Duration::from_hours(24);
 pub(super) const YEAR: Duration = Duration::from_hours(365 * 24);
 
-/// `None`: a duration that is negative, or longer than can be counted.
+/// `None`: a duration that is negative or too long to represent.
 fn span(text: &str) -> ParseResult<Option<Duration>> {
     const EXAMPLES: &str = "give a number with a unit, for example `500ms`, `10s`, `5m` or `1y`";
     let bad = || Invalid::new(format!("`{text}` is not a duration")).hint(EXAMPLES);
     let Ok(span) = text.parse::<Span>() else {
-        // One with a small number in each location tells a large number from no duration.
+        // With small numbers it parses if the original was only too large.
         return if small(text).parse::<Span>().is_ok() { Ok(None) } else { Err(bad()) };
     };
     if span.get_months() != 0 {
-        // `1mo` is mostly a slip for `1m`.
+        // `1mo` is usually a typo of `1m`.
         return Err(bad().hint("months differ in length; give days, for example `30d`"));
     }
-    // A year counts 365 days, as in every `max-age` that is said to be a year.
+    // A year has 365 days, as in the `max-age` that is common for a year.
     let days = i64::from(span.get_days())
         + 7 * i64::from(span.get_weeks())
         + 365 * i64::from(span.get_years());
@@ -203,7 +209,7 @@ fn span(text: &str) -> ParseResult<Option<Duration>> {
     Ok(whole.and_then(|whole| Duration::try_from(whole).ok()))
 }
 
-/// The text with `1` for each number.
+/// The text with each number replaced by `1`.
 fn small(text: &str) -> String {
     let mut small = String::new();
     for character in text.chars() {
@@ -257,7 +263,7 @@ pub(super) fn client_address(text: &str) -> ParseResult<ClientAddress> {
     )
 }
 
-/// An e-mail address, with or without `mailto:`; directories take no other contacts.
+/// An e-mail address, with or without `mailto:`; ACME servers accept no other contacts.
 pub(super) fn contact(text: &str) -> ParseResult<Box<str>> {
     let address = text.strip_prefix("mailto:").unwrap_or(text);
     let plain = |part: &str| {
@@ -266,7 +272,7 @@ pub(super) fn contact(text: &str) -> ParseResult<Box<str>> {
     match address.split_once('@') {
         Some((name, host)) if plain(name) && plain(host) => Ok(format!("mailto:{address}").into()),
         _ => Err(Invalid::new(format!("`{}` is not an e-mail address", text.escape_debug()))
-            .hint("give one address, for example `ops@example.com`; several as a list")),
+            .hint("give an address, for example `ops@example.com`, or a list of addresses")),
     }
 }
 
@@ -288,21 +294,22 @@ pub(super) fn log_level(text: &str) -> ParseResult<tracing::Level> {
     )
 }
 
-fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> ParseResult<T> {
-    words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
-        let words: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
-        Invalid::new(format!("`{text}` is not one of {}", words.join(", ")))
+fn one_of<T: Copy>(text: &str, values: &[(&str, T)]) -> ParseResult<T> {
+    values.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<_> = values.iter().map(|(name, _)| format!("`{name}`")).collect();
+        Invalid::new(format!("`{text}` is not one of {}", names.join(", ")))
     })
 }
 
-/// Any text at all.
+/// Any text.
 pub(super) fn verbatim<T: for<'t> From<&'t str>>(raw: RawValue<'_>) -> ParseResult<T> {
     text(|text| Ok(text.into()))(raw)
 }
 
 pub(super) fn header(text: &str) -> ParseResult<HeaderValue> {
-    text.parse()
-        .map_err(|_| Invalid::new(format!("`{}` cannot stand in a header", text.escape_debug())))
+    text.parse().map_err(|_| {
+        Invalid::new(format!("`{}` is not valid in a header field", text.escape_debug()))
+    })
 }
 
 #[cfg(test)]
@@ -329,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_bytes_or_carry_a_unit() {
+    fn sizes_are_bytes_or_have_a_unit() {
         #[rustfmt::skip]
         let table = [
             ("0", Some(0)), ("512", Some(512)), ("64KiB", Some(65_536)), ("64 kib", Some(65_536)),

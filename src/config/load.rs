@@ -1,15 +1,15 @@
-use super::validate::validate;
 use super::file::{Unreadable, read_file};
 use super::layers::Layers;
 use super::problem::{Problem, Problems};
 use super::read::{log as read_log, read};
-use super::reader::{Reader, EffectiveSetting};
+use super::reader::{EffectiveSetting, Reader};
 use super::settings::{LogFormat, Settings};
 use super::source::{Document, FILE_VARIABLE, Variable, not_text};
+use super::validate::validate;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Where a file is looked for when none is named.
+/// The default files, in this order.
 const FILES: [&str; 2] = ["config.toml", "/etc/callback-edge/config.toml"];
 
 /// The longest configuration file, in bytes.
@@ -17,33 +17,33 @@ const FILE_BYTES: usize = 1 << 20;
 
 const DEFAULTS: &str = include_str!("defaults.toml");
 
-/// Settings, and where they came from.
+/// Settings and their sources.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The settings.
     pub settings: Settings,
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
-    /// Each key with its value and who set it.
+    /// Each key with its value and its source.
     pub shown: Vec<EffectiveSetting>,
-    /// What is odd but stops nothing.
+    /// Problems that prevent nothing.
     pub warnings: Problems,
-    /// Files that only who serves needs, and that cannot be used: the settings stand at something
-    /// else in their location.
+    /// Files that only `serve` needs and that cannot be used. The settings have default values
+    /// instead of their contents.
     unusable: Problems,
 }
 
 impl Loaded {
-    /// The same for who serves.
+    /// Fails if a file that only `serve` needs cannot be used.
     pub fn for_serving(self) -> Result<Self, Problems> {
         if self.unusable.0.is_empty() { Ok(self) } else { Err(self.unusable) }
     }
 }
 
-/// Loads: defaults, then the file, then the environment; all problems at once.
+/// Loads the defaults, the file and the environment; returns all problems at once.
 ///
-/// The file is `explicit`, else what `CALLBACK_EDGE_CONFIG` names, else the first that exists of
-/// `./config.toml` and `/etc/callback-edge/config.toml`. One that is named must exist.
+/// The file is `explicit`, else the value of `CALLBACK_EDGE_CONFIG`, else the first of
+/// `./config.toml` and `/etc/callback-edge/config.toml` that exists. The first two must exist.
 pub fn load(
     explicit: Option<&Path>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -86,8 +86,8 @@ pub fn load(
     }
 }
 
-/// `log.format` where it can be read, although other settings cannot be used: the log reports those
-/// in this format.
+/// `log.format` if it is valid, although other settings are not: their errors are logged in this
+/// format.
 pub fn log_format(
     explicit: Option<&Path>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -102,7 +102,7 @@ pub fn log_format(
     read_log(&mut reader.root().section("log")).format
 }
 
-/// The file that holds the settings, and its text.
+/// The settings file and its text.
 fn find(
     explicit: Option<&Path>,
     environment: &[(OsString, OsString)],
@@ -117,8 +117,8 @@ fn find(
 }
 
 fn named_file(file: &Path, named_by: &str) -> Result<(PathBuf, String), Problem> {
-    let named = || format!("`{named_by}` names this file");
-    let bytes = read_file(file, FILE_BYTES).map_err(|why| unreadable(file, &why, named()))?;
+    let hint = || format!("`{named_by}` sets this path");
+    let bytes = read_file(file, FILE_BYTES).map_err(|why| unreadable(file, &why, hint()))?;
     Ok((file.to_owned(), text(file, bytes)?))
 }
 
@@ -128,7 +128,7 @@ fn find_file() -> Result<Option<(PathBuf, String)>, Problem> {
             Ok(bytes) => return Ok(Some((file.to_owned(), text(file, bytes)?))),
             Err(why) if why.is_missing() => {}
             Err(why) => {
-                let hint = "make it readable, or name another file with `-c`";
+                let hint = "make it readable, or use another file with `-c`";
                 return Err(unreadable(file, &why, hint.into()));
             }
         }
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_what_the_contract_says() {
+    fn defaults_are_as_documented() {
         let it = settings("", &[]);
         assert_eq!((it.public_url, &*it.nango_url), (None, "https://api.nango.dev"));
         let routes = it.routes.items().iter();
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_in_the_file_replaces_those_built_in() {
+    fn a_route_in_the_file_replaces_the_default_routes() {
         let text = "[nango]\nurl = \"http://localhost:3003/nango/\"\n\
                     [[route]]\nhost = \"Bücher.example\"\npath = \"/x/app-auth/connect\"";
         let it = settings(text, &[]);
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_http_goes_to_this_machine_and_to_named_networks_only() {
+    fn plain_http_is_allowed_to_this_machine_and_listed_networks_only() {
         let target = |url: &str| {
             let text = format!(
                 "allow_plain_targets = \"10.1.0.0/16\"\n[[route]]\npath = \"/cb\"\ntarget = \"{url}\""
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_leads_back_here_is_a_loop() {
+    fn only_targets_on_this_edge_are_loops() {
         let table = [
             ("https://auth.example.com/cb", true),
             ("https://AUTH.example.com.:443/cb", true),
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn integrations_keep_the_names_that_the_file_gives_them() {
+    fn integrations_keep_their_names() {
         let text = r#"
             [preflight.integration."zen.desk/eu-1"]
             params = { subdomain = "acme", "x.y" = "1" }
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sample_file_names_every_key() {
+    fn the_sample_file_contains_every_key() {
         let sample = include_str!("../../config.toml");
         let uncommented: Vec<_> = sample
             .lines()

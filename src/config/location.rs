@@ -1,13 +1,13 @@
-//! Where a value was written, and what to show of it.
+//! Where a value is written, and the excerpt to show.
 
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// Where a value was written.
+/// Where a value is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Location {
-    /// Nowhere: it is built in, or there is no one location.
+    /// Nowhere: it is built in, or there is no single location.
     #[default]
     Default,
     /// In the file.
@@ -17,7 +17,7 @@ pub enum Location {
 }
 
 impl Location {
-    /// Leaves out the line itself: it holds something that must not be repeated.
+    /// Omits the line, which contains a secret.
     pub(super) fn hide(&mut self) {
         if let Self::File(position) = self {
             position.quote = None;
@@ -35,10 +35,10 @@ impl fmt::Display for Location {
     }
 }
 
-/// A few characters in a line of a file; line and column count characters from 1.
+/// A range of characters in a line of a file; line and column count characters from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// The file, as it was named.
+    /// The file, as given by the user.
     pub file: PathBuf,
     /// The line.
     pub line: usize,
@@ -46,18 +46,18 @@ pub struct Position {
     pub column: usize,
     /// How many characters.
     pub width: usize,
-    /// What to show of the line; `None` when it holds something that must not be repeated.
+    /// The excerpt of the line; `None` if the line contains a secret.
     pub quote: Option<Quote>,
 }
 
-/// As much of a line as a reader needs.
+/// An excerpt of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quote {
     /// The text.
     pub text: String,
-    /// How many of its characters come before the position.
+    /// How many of its characters precede the position.
     pub before: usize,
-    /// How many belong to the position.
+    /// How many the position covers.
     pub width: usize,
 }
 
@@ -67,17 +67,17 @@ impl fmt::Display for Position {
     }
 }
 
-/// Where each line of a text starts, so that a position is found without reading all before it.
+/// Where each line of a text starts, so that a lookup does not scan the text.
 #[derive(Debug)]
 pub(super) struct Lines(Vec<usize>);
 
 impl Lines {
     pub(super) fn of(text: &str) -> Self {
-        let behind = text.match_indices('\n').map(|(newline, _)| newline + 1);
-        Self(std::iter::once(0).chain(behind).collect())
+        let following = text.match_indices('\n').map(|(newline, _)| newline + 1);
+        Self(std::iter::once(0).chain(following).collect())
     }
 
-    /// The position that a span of bytes covers, as far as the end of its first line.
+    /// The position of a span of bytes, cut at the end of its first line.
     pub(super) fn position(&self, file: &Path, text: &str, span: Range<usize>) -> Position {
         let line = self.0.partition_point(|start| *start <= span.start);
         let start = line.checked_sub(1).and_then(|line| self.0.get(line)).copied();
@@ -99,11 +99,11 @@ impl Lines {
 }
 
 impl Quote {
-    /// The longest text that is quoted on either side of where the position begins, in characters.
+    /// The longest excerpt on either side of the start of the position, in characters.
     const SIDE: usize = 100;
 
     fn of(before: &str, rest: &str, width: usize) -> Self {
-        // What steers a terminal is not text to be shown.
+        // Control characters could drive the terminal.
         let shown = |character: char| match character {
             '\t' => '\t',
             it if it.is_control() => char::REPLACEMENT_CHARACTER,

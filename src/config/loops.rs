@@ -1,15 +1,16 @@
-//! Where a target leads: to this machine, to a private network, or back to the edge.
+//! Where a target leads: to this machine, to a private network, or back to this edge (a loop).
 
-use super::read::{ParsedSettings, ParsedRoute};
+use super::read::{ParsedRoute, ParsedSettings};
 use crate::redirect::Target;
 use ipnet::IpNet;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use url::{Host, Url};
 
-/// Whether plain http may go there: to this machine, or to an IP address in one of the networks.
+/// Whether plain http is allowed for this target: it is this machine, or an IP address in one of the
+/// networks.
 ///
-/// Judged as a browser reads the URL, to which `http://2130706433/` is 127.0.0.1.
+/// The URL is parsed as browsers do: for them `http://2130706433/` is 127.0.0.1.
 pub(super) fn is_plain_allowed(target: &Target, networks: &[IpNet]) -> bool {
     let Ok(url) = Url::parse(target.as_str()) else { return false };
     match url.host() {
@@ -20,8 +21,8 @@ pub(super) fn is_plain_allowed(target: &Target, networks: &[IpNet]) -> bool {
     }
 }
 
-/// The routes by their places, so that thousands of targets are held against thousands of routes
-/// in no time.
+/// The routes by host and path, so that comparing thousands of targets with thousands of routes is
+/// fast.
 pub(super) struct Callbacks<'r> {
     at: HashMap<(Option<&'r str>, &'r str), &'r ParsedRoute>,
     hosts: HashSet<&'r str>,
@@ -39,23 +40,23 @@ impl<'r> Callbacks<'r> {
         Self { at, hosts, read }
     }
 
-    /// The route of this edge that the target hits, if any: the browser would come back for ever.
+    /// The route of this edge that the target leads to, if any: the browser would loop.
     pub(super) fn hit(&self, target: &Target) -> Option<&'r ParsedRoute> {
         let url = Url::parse(target.as_str()).ok()?;
         let host = url.host_str()?;
         let host = host.strip_suffix('.').unwrap_or(host);
-        let places = [url.path(), target.path()].map(|path| [(Some(host), path), (None, path)]);
-        let routes = places.as_flattened().iter().filter_map(|location| self.at.get(location));
+        let keys = [url.path(), target.path()].map(|path| [(Some(host), path), (None, path)]);
+        let routes = keys.as_flattened().iter().filter_map(|key| self.at.get(key));
         routes.copied().next().filter(|_| leads_here(&url, host, self))
     }
 }
 
-/// Whether the edge answers at the host and port of the URL.
+/// Whether this edge serves the host and port of the URL.
 fn leads_here(url: &Url, host: &str, callbacks: &Callbacks<'_>) -> bool {
     let Some(port) = url.port_or_known_default() else { return false };
     let read = callbacks.read;
     if let Some(public) = read.public_url.as_ref().filter(|it| it.value.host.as_str() == host) {
-        // Port 80 of an https origin leads to it.
+        // Port 80 of an https origin redirects to it.
         return port == public.value.port() || (public.value.https && port == 80);
     }
     let listeners = || read.listen.http.iter().chain(&read.listen.https).map(|at| at.value);
@@ -82,7 +83,7 @@ fn is_allowed(address: IpAddr, networks: &[IpNet]) -> bool {
     address.is_loopback() || networks.iter().any(|network| network.contains(&address))
 }
 
-/// RFC 6761 §6.3: browsers take these names for this machine.
+/// RFC 6761 §6.3: browsers resolve these names to this machine.
 fn is_localhost(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     name == "localhost" || name.ends_with(".localhost")

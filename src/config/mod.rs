@@ -1,28 +1,28 @@
 //! Settings: defaults, file and environment become one immutable, typed [`Settings`].
 //!
-//! [`load`] walks: `source` (values and their places) → `layers` (figment merges) → `reader` (each
-//! leaf is read by itself) → `read` (the one list of keys) → `agree` (what only shows when settings
-//! are seen together). Each step notes its [`Problem`]s and goes on, so that one run tells them all.
+//! [`load`] calls: `source` (values and their locations) → `layers` (figment merges) → `reader` (parses
+//! each value separately) → `read` (the only list of keys) → `validate` (rules that span several
+//! settings). Each step collects its [`Problem`]s and continues, so that one run reports all of them.
 
 mod address;
-mod validate;
 mod file;
 mod layers;
 mod leaf;
 mod load;
+mod location;
 mod loops;
 mod path;
-mod location;
 mod problem;
 mod read;
 mod reader;
 mod settings;
 mod source;
 mod unknown;
+mod validate;
 
 pub use file::{Unreadable, read_file};
 pub use load::{Loaded, load, log_format};
-pub use location::{Location, Quote, Position};
+pub use location::{Location, Position, Quote};
 pub use problem::{Problem, Problems};
 pub use reader::EffectiveSetting;
 pub use settings::*;
@@ -30,7 +30,7 @@ pub use settings::*;
 use crate::redirect::{BadTarget, Path, Target};
 use url::Url;
 
-/// Where a callback leads to at Nango, `https://api.nango.dev`, when nothing else is said.
+/// The default target of a callback at `nango`, for example `https://api.nango.dev`.
 pub fn target_at_nango(nango: &str, callback: &str) -> Result<Target, BadTarget> {
     let path = Url::parse(callback).ok();
     let path = path.and_then(|url| Path::parse(url.path().trim_end_matches('/')).ok());

@@ -1,4 +1,4 @@
-//! The ways to keys: `route[0].path` is the key `path` of the first `[[route]]`.
+//! Paths to keys: `route[0].path` is the key `path` of the first `[[route]]`.
 
 use toml_edit::Key;
 
@@ -9,7 +9,7 @@ pub(super) enum Segment {
     Index(usize),
 }
 
-/// From the top of the settings to a value.
+/// From the root of the settings to a value.
 pub(super) type KeyPath = Vec<Segment>;
 
 /// The path of a key in the table at `path`.
@@ -27,7 +27,7 @@ pub(super) fn ancestors(path: &[Segment]) -> impl DoubleEndedIterator<Item = &[S
     (1..path.len()).filter_map(|length| path.get(..length))
 }
 
-/// The keys of a path, without the places in lists.
+/// The keys of a path, without the list indices.
 pub(super) fn keys(path: &[Segment]) -> Vec<&str> {
     let keys = path.iter().filter_map(|segment| match segment {
         Segment::Key(key) => Some(key.as_str()),
@@ -36,7 +36,7 @@ pub(super) fn keys(path: &[Segment]) -> Vec<&str> {
     keys.collect()
 }
 
-/// As people read it, with keys in quotes where TOML wants them.
+/// The path as text, with keys in quotes where TOML requires them.
 pub(super) fn readable(path: &[Segment]) -> String {
     let mut readable = String::new();
     for segment in path {
@@ -51,8 +51,8 @@ pub(super) fn readable(path: &[Segment]) -> String {
     readable
 }
 
-/// A path where some steps may be any: there are as many elements and names of the user's as the
-/// user likes, and each is read in the same way.
+/// A path with wildcards (`None`) for list indices and for keys that users choose: all of them are
+/// read in the same way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pattern(pub(super) Vec<Option<String>>);
 
@@ -66,13 +66,13 @@ impl Pattern {
         self.0.len() == path.len() && self.0.iter().zip(path).all(is)
     }
 
-    /// The table, and the key in it if it is no name of the user's.
+    /// The table and the key in it, unless users choose the key.
     pub(super) fn split(&self) -> Option<(Self, &str)> {
         let (key, table) = self.0.split_last()?;
         Some((Self(table.to_vec()), key.as_deref()?))
     }
 
-    /// The keys, if none of them may be any.
+    /// The keys, unless one is a wildcard.
     pub(super) fn keys(&self) -> Option<Vec<&str>> {
         self.0.iter().map(Option::as_deref).collect()
     }

@@ -3,8 +3,7 @@ use anstyle::{AnsiColor, Style};
 use std::error::Error;
 use std::fmt::{self, Write};
 
-/// Something that keeps the edge from doing what was asked, told so that it can be acted on: what,
-/// where, why, and what to do instead.
+/// An error or a warning that users can act on: what is wrong, where, why, and how to fix it.
 ///
 /// `Display` is plain text; [`Problem::coloured`] is for a terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +11,7 @@ pub struct Problem {
     warning: bool,
     what: String,
     location: Location,
-    with_note: Box<str>,
+    note: Box<str>,
     causes: Vec<String>,
     hint: Option<Box<str>>,
 }
@@ -24,32 +23,32 @@ impl Problem {
             warning: false,
             what: what.into(),
             location: Location::Default,
-            with_note: Box::default(),
+            note: Box::default(),
             causes: Vec::new(),
             hint: None,
         }
     }
 
-    /// Something that is odd but stops nothing.
+    /// Something suspicious that prevents nothing.
     pub fn warning(what: impl Into<String>) -> Self {
         Self { warning: true, ..Self::error(what) }
     }
 
-    /// Where it stands written.
+    /// Where it is written.
     #[must_use]
     pub fn at(mut self, location: &Location) -> Self {
         self.location = location.clone();
         self
     }
 
-    /// A few words with_note the caret.
+    /// A short note next to the caret.
     #[must_use]
-    pub fn with_note(mut self, words: impl Into<String>) -> Self {
-        self.with_note = words.into().into();
+    pub fn with_note(mut self, note: impl Into<String>) -> Self {
+        self.note = note.into().into();
         self
     }
 
-    /// The error behind it, and those behind that one.
+    /// The error that caused it, with the sources of that error.
     #[must_use]
     pub fn caused_by(mut self, error: &dyn Error) -> Self {
         let mut next = Some(error);
@@ -60,14 +59,14 @@ impl Problem {
         self
     }
 
-    /// The reason, in words that follow "caused by:".
+    /// The cause as text, which is printed after "caused by:".
     #[must_use]
     pub fn because(mut self, reason: &str) -> Self {
         self.causes.push(reason.to_owned());
         self
     }
 
-    /// What to do instead.
+    /// How to fix it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into().into());
@@ -79,38 +78,38 @@ impl Problem {
         &self.what
     }
 
-    /// The words with_note the caret, if any.
+    /// The note next to the caret, if any.
     pub fn note(&self) -> Option<&str> {
-        Some(&*self.with_note).filter(|note| !note.is_empty())
+        Some(&*self.note).filter(|note| !note.is_empty())
     }
 
-    /// The errors behind it, in one line.
+    /// The causes in one line, if any.
     pub fn cause(&self) -> Option<String> {
         (!self.causes.is_empty()).then(|| self.causes.join(": "))
     }
 
-    /// What to do instead, if anything is known.
+    /// The hint, if any.
     pub fn advice(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// Where it stands written; [`Location::Default`] when it is about no one location.
+    /// Where it is written; [`Location::Default`] if it has no single location.
     pub fn location(&self) -> &Location {
         &self.location
     }
 
-    /// Whether it stops nothing.
+    /// Whether it is a warning, which prevents nothing.
     pub fn is_warning(&self) -> bool {
         self.warning
     }
 
-    /// As `Display`, with the words that a reader looks for in colour.
+    /// As `Display`, with the level and the keywords in colour.
     pub fn coloured(&self) -> String {
         let level = if self.warning { AnsiColor::Yellow } else { AnsiColor::Red };
         self.render(level.on_default().bold(), AnsiColor::Cyan.on_default().bold())
     }
 
-    /// Where it comes in a list: by its location in the file, then by its variable, then the rest.
+    /// The sort key: position in the file, then variable name, then everything else.
     pub(super) fn order(&self) -> impl Ord + use<> {
         match &self.location {
             Location::File(position) => (0, position.line, position.column, String::new()),
@@ -138,7 +137,7 @@ impl Problem {
             let gutter = " ".repeat(number.len());
             write!(out, "\n --> {position}")?;
             if let Some(quote) = &position.quote {
-                // Tabs stay tabs, so that the caret lands below what it means.
+                // Tabs stay tabs, so that the caret is below the right character.
                 let indent: String = quote
                     .text
                     .chars()
@@ -148,8 +147,8 @@ impl Problem {
                 let caret = "^".repeat(quote.width);
                 write!(out, "\n{gutter} |\n{number} | {}\n{gutter} | {indent}", quote.text)?;
                 write!(out, "{level}{caret}{level:#}")?;
-                if !self.with_note.is_empty() {
-                    write!(out, " {}", self.with_note)?;
+                if !self.note.is_empty() {
+                    write!(out, " {}", self.note)?;
                 }
             }
         }
@@ -172,12 +171,12 @@ impl fmt::Display for Problem {
 
 impl Error for Problem {}
 
-/// All problems of one run, so that nobody has to fix them one start at a time.
+/// All problems of one run, so that users can fix them at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 
 impl Problems {
-    /// How many are reported; the rest is counted.
+    /// How many are reported; the others are only counted.
     const REPORTED: usize = 50;
 
     /// The problems to report, and how many more there are.
@@ -188,16 +187,16 @@ impl Problems {
 
     /// As `Display`, in colour.
     pub fn coloured(&self) -> String {
-        self.told(Problem::coloured)
+        self.render_all(Problem::coloured)
     }
 
-    fn told(&self, each: impl Fn(&Problem) -> String) -> String {
+    fn render_all(&self, each: impl Fn(&Problem) -> String) -> String {
         let (reported, more) = self.reported();
-        let mut told: Vec<_> = reported.iter().map(each).collect();
+        let mut rendered: Vec<_> = reported.iter().map(each).collect();
         if more > 0 {
-            told.push(format!("and {more} more"));
+            rendered.push(format!("and {more} more"));
         }
-        told.join("\n\n")
+        rendered.join("\n\n")
     }
 }
 
@@ -209,7 +208,7 @@ impl From<Problem> for Problems {
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.told(ToString::to_string))
+        f.write_str(&self.render_all(ToString::to_string))
     }
 }
 
@@ -218,11 +217,11 @@ impl Error for Problems {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::location::{Quote, Position};
+    use crate::config::location::{Position, Quote};
     use std::path::PathBuf;
 
     #[test]
-    fn a_problem_shows_the_line_and_points_at_the_word() {
+    fn a_problem_shows_the_line_with_a_caret() {
         let position = Position {
             file: PathBuf::from("/etc/callback-edge/config.toml"),
             line: 14,
@@ -251,7 +250,7 @@ hint: did you mean `route`?";
     }
 
     #[test]
-    fn a_problem_without_a_place_tells_its_causes() {
+    fn a_problem_without_a_location_shows_its_causes() {
         let cause = std::io::Error::other("the key does not match it");
         let problem = Problem::error("cannot use certificate `tls.pem`").caused_by(&cause);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Every key there is, read in the order in which `config show` tells them.
+//! Reads every key, in the order of `config show`.
 
 use super::address;
 use super::leaf::{self, DAY, HOUR, SECOND, YEAR, or_off, text};
@@ -19,13 +19,13 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What the leaves say; whether they agree is for `agree` to judge.
+/// The parsed values; `validate` checks the rules that span several of them.
 pub(super) struct ParsedSettings {
     pub(super) public_url: Option<Located<Origin>>,
     pub(super) plain_targets: Vec<IpNet>,
     pub(super) nango: Option<Located<Target>>,
     pub(super) routes: Vec<ParsedRoute>,
-    /// Where the list of routes stands when it is empty.
+    /// Where the list of routes is, if it is empty.
     pub(super) no_routes: Option<Location>,
     pub(super) pages: Vec<ParsedPage>,
     pub(super) listen: ParsedListen,
@@ -40,7 +40,7 @@ pub(super) struct ParsedSettings {
 pub(super) struct ParsedRoute {
     pub(super) host: Option<Host>,
     pub(super) path: Located<Path>,
-    /// `nango` says where to when the route does not.
+    /// `None`: it is derived from `nango.url`.
     pub(super) target: Option<Located<Target>>,
     pub(super) form_post: FormPost,
 }
@@ -65,7 +65,7 @@ pub(super) struct ParsedListen {
     pub(super) proxy_protocol: Networks,
     pub(super) trusted_proxies: Networks,
     pub(super) client_address: ClientAddress,
-    /// Where `http` stands when neither it nor `https` has an address.
+    /// Where `http` is, if neither it nor `https` has an address.
     pub(super) nowhere: Option<Location>,
 }
 
@@ -73,7 +73,7 @@ pub(super) struct ParsedTls {
     pub(super) certificate: Option<Located<PathBuf>>,
     pub(super) private_key: Option<Located<PathBuf>>,
     pub(super) pairs: Vec<Located<CertificateFiles>>,
-    /// Some pair was meant, even if it could not be read.
+    /// Whether any pair was given, even an invalid one.
     pub(super) given: bool,
     pub(super) hsts: Option<Located<Duration>>,
     pub(super) acme: Option<ParsedAcme>,
@@ -91,7 +91,7 @@ pub(super) struct ParsedAcme {
     pub(super) challenge: Option<Located<Challenge>>,
     pub(super) root_ca: Option<Located<PathBuf>>,
     pub(super) agreed: Option<Located<bool>>,
-    /// Some of these were written and could not be read.
+    /// Whether any of the above is invalid.
     pub(super) broken: bool,
 }
 
@@ -110,24 +110,24 @@ pub(super) struct ParsedLimits {
     pub(super) query_bytes: Option<Located<usize>>,
 }
 
-/// The directory that is asked when none is named.
+/// The default ACME server.
 pub(super) const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
-/// Where the certificates are kept when no folder is named.
+/// The default directory of account, keys and certificates.
 pub(super) const STATE_DIR: &str = "/var/lib/callback-edge/acme";
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// hyper's HTTP/1 read buffer cannot be smaller.
-const LEAST_HEADER_BYTES: usize = 8 << 10;
+/// The minimum of hyper's HTTP/1 read buffer.
+const MIN_HEADER_BYTES: usize = 8 << 10;
 
-/// Browsers send up to 20 fields with a callback, and each proxy adds a few: fewer would refuse
-/// them. A field costs about 100 bytes of memory whatever its size on the wire (RFC 9113 §10.5.1),
-/// and 1000 of them cost as much as the largest usual head.
+/// Browsers send up to 20 fields with a callback, and each proxy adds a few: a lower limit would
+/// reject them. A field costs about 100 bytes of memory whatever its size on the wire (RFC 9113
+/// §10.5.1), and 1000 of them cost as much as the largest common head.
 const HEADER_FIELDS: RangeInclusive<usize> = 20..=1000;
 
-/// Reads them all. A leaf that could not be read stands at a value that nobody sees, since then
-/// there are problems and no settings.
+/// Reads all keys. An invalid value is replaced by a default that is never used, since there are
+/// problems and no settings then.
 pub(super) fn read(root: &mut Section<'_, '_>) -> ParsedSettings {
     let public_url = root.value("public_url", text(address::origin));
     if let Some(Located { value, .. }) = &public_url {
@@ -152,7 +152,7 @@ pub(super) fn read(root: &mut Section<'_, '_>) -> ParsedSettings {
     }
 }
 
-/// The path at Nango that a route leads to when it names no target.
+/// The path at Nango of a route without a target.
 pub(super) fn path_at_nango(path: &Path) -> &'static str {
     if path.as_str().ends_with("app-auth/connect") {
         "/app-auth/connect"
@@ -210,7 +210,7 @@ fn page(table: &mut Section<'_, '_>) -> Option<ParsedPage> {
             Problem::error("a page has both `body` and `file`").hint("remove one of them")
         } else {
             Problem::error("a page has neither `body` nor `file`")
-                .hint("give the text as `body`, or name a `file` that holds it")
+                .hint("set `body` to the text, or `file` to a path")
         };
         let location = table.location();
         table.note(problem.at(&location));
@@ -237,7 +237,7 @@ fn listen(table: &mut Section<'_, '_>) -> ParsedListen {
     let https = sockets(table, "https");
     let nowhere = http.is_empty() && https.is_empty() && table.problems() == before;
     ParsedListen {
-        // A table that is none has no `http`, and was noted.
+        // Without the table there is no `http`, and that was reported.
         nowhere: (nowhere && table.is_set("http")).then(|| table.location_of("http")),
         http,
         https,
@@ -274,12 +274,13 @@ fn tls(table: &mut Section<'_, '_>) -> ParsedTls {
         Some(Located { value: CertificateFiles { certificate, private_key }, location })
     });
     let hsts = table.value("hsts", or_off(leaf::max_age));
-    let hsts = hsts.and_then(|Located { value, location }| Some(Located { value: value?, location }));
+    let hsts =
+        hsts.and_then(|Located { value, location }| Some(Located { value: value?, location }));
     let acme = acme(table);
     ParsedTls { certificate, private_key, pairs, given, hsts, acme }
 }
 
-/// `None` without the table: it is what turns ACME on.
+/// `None` without the table, which turns ACME on.
 fn acme(table: &mut Section<'_, '_>) -> Option<ParsedAcme> {
     let given = table.is_set("acme");
     let before = table.problems();
@@ -315,7 +316,7 @@ fn limits(table: &mut Section<'_, '_>) -> ParsedLimits {
     let request_timeout = time(table, "request_timeout", MILLISECOND, HOUR);
     let idle_timeout = time(table, "idle_timeout", MILLISECOND, DAY);
     let connection_age = time(table, "connection_age", MILLISECOND, YEAR);
-    let header_bytes = table.value("header_bytes", leaf::size(LEAST_HEADER_BYTES..=1 << 20));
+    let header_bytes = table.value("header_bytes", leaf::size(MIN_HEADER_BYTES..=1 << 20));
     let header_fields = table.value("header_fields", leaf::count(HEADER_FIELDS));
     let query_bytes = table.value("query_bytes", leaf::size(1..=1 << 20));
     let form_bytes = table.value("form_bytes", leaf::size(1..=1 << 20));
@@ -376,7 +377,7 @@ fn preflight(table: &mut Section<'_, '_>) -> Preflight {
     Preflight { private_networks, integrations: integrations.collect() }
 }
 
-/// What Nango and the differential test set themselves.
+/// Parameters that Nango and the differential test set themselves.
 const NOT_TO_OVERRIDE: [&str; 4] = ["client_id", "redirect_uri", "response_type", "state"];
 
 fn integration(table: &mut Section<'_, '_>) -> IntegrationSettings {

@@ -1,33 +1,32 @@
 use super::layers::Layers;
 use super::leaf::{Invalid, ParseResult, RawValue, is_off, kind};
-use super::path::{KeyPath, Pattern, Segment, child, element, readable};
 use super::location::Location;
+use super::path::{KeyPath, Pattern, Segment, child, element, readable};
 use super::problem::Problem;
 use super::source::Document;
 use figment::value::Value;
 use std::collections::BTreeMap;
 
-/// A value and where it was written.
+/// A value and where it is written.
 #[derive(Clone, Debug)]
 pub(super) struct Located<T> {
     pub(super) value: T,
     pub(super) location: Location,
 }
 
-/// A setting as it was found.
+/// A setting as `config show` prints it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EffectiveSetting {
     /// `limits.header_bytes`, `route[0].path`
     pub key: String,
-    /// As written; `None` when nothing sets it.
+    /// As written, normalized or derived; `None` if it is not set.
     pub value: Option<String>,
-    /// Who set it.
+    /// Where it is set.
     pub source: Location,
 }
 
-/// Reads the merged layers leaf by leaf. A bad leaf is noted and the reading goes on, so that one run
-/// reports every error. What was never known for is unknown: the code that reads is the one list of
-/// keys.
+/// Reads the merged layers key by key. It collects errors and continues, so that one run reports all
+/// of them. Keys that it never looks up are unknown: the code that reads is the only list of keys.
 pub(super) struct Reader<'d> {
     pub(super) layers: &'d Layers<'d>,
     pub(super) known: Vec<KnownKey>,
@@ -45,7 +44,7 @@ pub(super) struct KnownKey {
 pub(super) enum Kind {
     Leaf,
     Section,
-    /// A table whose keys are names of the user's.
+    /// A table with user-chosen keys.
     Named,
     Tables,
 }
@@ -61,12 +60,12 @@ impl<'d> Reader<'d> {
         Self { layers, known: Vec::new(), shown: Vec::new(), problems: Vec::new() }
     }
 
-    /// The table that holds all others.
+    /// The root table.
     pub(super) fn root(&mut self) -> Section<'_, 'd> {
         Section { reader: self, path: KeyPath::new() }
     }
 
-    /// What was known for and does not stand in the file.
+    /// The known keys that are not in the file.
     #[cfg(test)]
     pub(super) fn keys_not_in_the_file(&self) -> Vec<&Pattern> {
         let written = self.layers.document.map(Document::keys).unwrap_or_default();
@@ -124,7 +123,7 @@ impl<'d> Section<'_, 'd> {
         let Located { value, location } = found?;
         let variable = matches!(location, Location::Variable(_));
         if variable && value.as_dict().is_some() {
-            return None; // A variable for a key below this one; `note_unknown` tells of it.
+            return None; // A variable for a key below this one; `note_unknown` reports it.
         }
         match parse(RawValue { value, variable }) {
             Ok(value) => Some(Located { value, location }),
@@ -135,7 +134,7 @@ impl<'d> Section<'_, 'd> {
         }
     }
 
-    /// A value in a list's table that must be there.
+    /// A required value of a table in a list.
     pub(super) fn required<T>(
         &mut self,
         key: &str,
@@ -151,8 +150,12 @@ impl<'d> Section<'_, 'd> {
         self.value(key, parse)
     }
 
-    /// One value or a list of them. A variable separates them by commas, or holds a TOML list.
-    pub(super) fn list<T>(&mut self, key: &str, parse: impl Fn(&str) -> ParseResult<T>) -> Vec<Located<T>> {
+    /// One value or a list of values. A variable contains a comma-separated or a TOML list.
+    pub(super) fn list<T>(
+        &mut self,
+        key: &str,
+        parse: impl Fn(&str) -> ParseResult<T>,
+    ) -> Vec<Located<T>> {
         let path = self.inside(key);
         let Some(Located { value, location }) = self.value(key, |raw| Ok(raw.value.clone())) else {
             return Vec::new();
@@ -189,13 +192,13 @@ impl<'d> Section<'_, 'd> {
         list
     }
 
-    /// A table within.
+    /// A table in this table.
     pub(super) fn section(&mut self, key: &str) -> Section<'_, 'd> {
         self.table(key, Kind::Section)
     }
 
-    /// A table within whose keys are names of the user's, and those keys. They come from the file
-    /// alone: the name of a variable keeps neither case nor dots nor dashes.
+    /// A table with user-chosen keys, and those keys. They come only from the file: names of variables
+    /// preserve neither case nor dots nor dashes.
     pub(super) fn named(&mut self, key: &str) -> (Section<'_, 'd>, Vec<String>) {
         let table = self.table(key, Kind::Named);
         let names = table.reader.layers.document.map(|document| document.names(&table.path));
@@ -204,7 +207,7 @@ impl<'d> Section<'_, 'd> {
 
     fn table(&mut self, key: &str, kind_of_table: Kind) -> Section<'_, 'd> {
         let path = self.inside(key);
-        // One that a variable stands in the location of is told of by `note_unknown`.
+        // `note_unknown` reports a variable for the table itself.
         if let Some(Located { value, location }) = self.reader.look_up(&path, kind_of_table)
             && value.as_dict().is_none()
             && !matches!(location, Location::Variable(_))
@@ -216,7 +219,7 @@ impl<'d> Section<'_, 'd> {
         Section { reader: self.reader, path }
     }
 
-    /// A table of texts whose keys are names of the user's.
+    /// A table of texts with user-chosen keys.
     pub(super) fn texts(&mut self, key: &str) -> BTreeMap<String, Located<String>> {
         let (mut table, names) = self.named(key);
         let texts = names
@@ -225,7 +228,7 @@ impl<'d> Section<'_, 'd> {
         texts.collect()
     }
 
-    /// Each table of a list, `[[key]]`.
+    /// The tables of a list, `[[key]]`.
     pub(super) fn tables<T>(
         &mut self,
         key: &str,
@@ -253,16 +256,16 @@ impl<'d> Section<'_, 'd> {
             .collect()
     }
 
-    /// Shows a value in its normal form in place of what was written.
+    /// Shows the normalized value instead of the written one.
     pub(super) fn show(&mut self, key: &str, value: impl Into<String>) {
         let key = readable(&self.inside(key));
-        // From the end: it was read a moment ago, and there may be thousands before it.
+        // From the end: it was just read, and there may be thousands before it.
         if let Some(shown) = self.reader.shown.iter_mut().rev().find(|shown| shown.key == key) {
             shown.value = Some(value.into());
         }
     }
 
-    /// Notes what stands for a key that nothing sets, because another setting decides it.
+    /// Shows the value of a key that is not set, because it is derived or has a default.
     pub(super) fn derived(&mut self, key: &str, value: impl Into<String>) {
         let key = readable(&self.inside(key));
         let shown = self.reader.shown.iter_mut().rev().find(|shown| shown.key == key);
@@ -276,17 +279,17 @@ impl<'d> Section<'_, 'd> {
         self.reader.layers.find(&self.inside(key)).is_some()
     }
 
-    /// Where the table stands.
+    /// Where the table is.
     pub(super) fn location(&self) -> Location {
         self.reader.layers.location_of(&self.path)
     }
 
-    /// Where the value of a key stands.
+    /// Where the value of a key is.
     pub(super) fn location_of(&self, key: &str) -> Location {
         self.reader.layers.location_of(&self.inside(key))
     }
 
-    /// Whether a list has nothing in it.
+    /// Whether a list is empty.
     pub(super) fn is_empty(&self, key: &str) -> bool {
         let list = self.reader.layers.find(&self.inside(key)).and_then(Value::as_array);
         list.is_some_and(<[_]>::is_empty)
@@ -296,7 +299,7 @@ impl<'d> Section<'_, 'd> {
         self.reader.problems.push(problem);
     }
 
-    /// How many there are by now.
+    /// The number of problems so far.
     pub(super) fn problems(&self) -> usize {
         self.reader.problems.len()
     }
@@ -309,7 +312,7 @@ impl<'d> Section<'_, 'd> {
 fn separated(text: &str) -> Vec<Value> {
     let list = text.trim();
     if list.starts_with('[') {
-        // No list when it is an address in brackets.
+        // An IPv6 address in brackets is not a list.
         let toml = format!("list = {list}");
         if let Ok(document) = Document::parse(None, &toml)
             && let Some(Value::Array(_, values)) = document.value(&child(&[], "list"))

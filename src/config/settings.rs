@@ -10,26 +10,26 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Everything that can be set, typed so that a wrong value cannot exist: whoever holds one need
-/// check nothing again. Immutable; a reload builds a whole new one.
+/// All settings, with types that exclude invalid values: code that uses them checks nothing again.
+/// Immutable; a reload builds a new instance.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where browsers reach the edge. `None`: told from the routes' hosts, else from the first
+    /// Where browsers reach the edge. `None`: derived from the routes' hosts, else from the first
     /// listener once it is bound.
     pub public_url: Option<Origin>,
     /// Nango Cloud or a self-hosted server, without a trailing slash: `https://api.nango.dev`.
     pub nango_url: Box<str>,
     /// The callbacks. Never empty.
     pub routes: RouteTable<Route>,
-    /// Small static answers.
+    /// Small static responses.
     pub pages: RouteTable<Page>,
     /// Where to listen.
     pub listen: Listen,
-    /// Certificates; present whenever `listen.https` is.
+    /// Certificates; present if `listen.https` is.
     pub tls: Option<Tls>,
-    /// Limits and deadlines.
+    /// Limits and time-outs.
     pub limits: Limits,
-    /// How to end.
+    /// Graceful shutdown.
     pub shutdown: Shutdown,
     /// The self-check endpoint.
     pub self_check: SelfCheck,
@@ -39,27 +39,27 @@ pub struct Settings {
     pub preflight: Preflight,
 }
 
-/// What a preflight cannot find out by itself.
+/// What a preflight cannot discover.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Preflight {
-    /// Networks that are not public, and in which providers may be asked all the same.
+    /// Networks that are not public, and in which the preflight may probe providers.
     pub private_networks: Networks,
     /// By the integration's unique key in Nango.
     pub integrations: BTreeMap<Box<str>, IntegrationSettings>,
 }
 
-/// How flows of one integration are started.
+/// How to start flows of an integration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IntegrationSettings {
-    /// Its connection configuration.
+    /// The connection configuration.
     pub params: BTreeMap<String, String>,
     /// Parameters of the authorization request.
     pub authorization_params: BTreeMap<String, String>,
-    /// Scopes of the user, as Nango takes them.
+    /// User scopes, in Nango's format.
     pub user_scope: Option<Box<str>>,
-    /// A connection whose configuration is copied.
+    /// The connection to copy the configuration from.
     pub like_connection: Option<Box<str>>,
-    /// Whether providers are asked with `prompt=none`.
+    /// Whether probes have `prompt=none`.
     pub prompt_none: Option<bool>,
 }
 
@@ -82,7 +82,7 @@ impl Origin {
 }
 
 impl fmt::Display for Origin {
-    /// As in a URL, the default port left out, no trailing slash.
+    /// As in a URL, without the default port and without a trailing slash.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.https { "https" } else { "http" };
         write!(f, "{scheme}://{}", self.host)?;
@@ -93,14 +93,14 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A small static answer, for example a file that proves domain ownership.
+/// A small static response, for example a file that proves domain ownership.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// The host it answers on; `None` for any.
+    /// The host; `None` for any.
     pub host: Option<Host>,
-    /// The path it answers on.
+    /// The path.
     pub path: Path,
-    /// What it answers; a `file` has been read.
+    /// The response body, which may be the content of `file`.
     pub body: Bytes,
     /// Its `Content-Type`.
     pub content_type: HeaderValue,
@@ -115,7 +115,7 @@ impl Mounted for Page {
     }
 }
 
-/// Addresses to listen on, and networks whose word is believed.
+/// Addresses to listen on, and networks of trusted proxies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listen {
     /// Plain HTTP.
@@ -126,16 +126,16 @@ pub struct Listen {
     pub admin: Vec<SocketAddr>,
     /// Further host names under which the admin listener serves metrics and the self-check.
     pub admin_hosts: Vec<Host>,
-    /// Networks that must send a PROXY header, which is believed; nobody else may.
+    /// Networks that must send a PROXY header, which is trusted; no other client may send one.
     pub proxy_protocol: Networks,
-    /// Networks of the proxies whose [`client_address`](Self::client_address) is believed.
+    /// Networks of the proxies with a trusted [`client_address`](Self::client_address).
     pub trusted_proxies: Networks,
-    /// The one header field in which a trusted proxy names the client.
+    /// The header field in which a trusted proxy sends the client address.
     pub client_address: ClientAddress,
 }
 
-/// The header field that names the client. One alone is read: a proxy overwrites or appends to the
-/// field that it knows, and passes the other on as the client wrote it.
+/// The header field with the client address. Only one is read: a proxy overwrites or appends to the
+/// field that it supports, and forwards the other as the client wrote it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientAddress {
     /// `X-Forwarded-For`.
@@ -158,51 +158,51 @@ impl Networks {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// Certificates and what goes with them.
+/// TLS on the public listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    /// Certificate and key files, chosen by SNI; the first answers when no name matches.
+    /// Certificate and key files, chosen by SNI; the first is the default when no name matches.
     pub pairs: Vec<CertificateFiles>,
-    /// Certificates that the edge obtains by itself. With `pairs` as well, a pair that names a host
-    /// is shown for it.
+    /// Certificates that the edge obtains itself. A pair in `pairs` for the same host takes
+    /// precedence.
     pub acme: Option<Acme>,
-    /// How long browsers are told to insist on TLS (RFC 6797); whole seconds.
+    /// `max-age` of HSTS (RFC 6797); whole seconds.
     pub hsts: Option<Duration>,
 }
 
 /// Certificates by ACME (RFC 8555).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acme {
-    /// The names and addresses to have certificates for, each once. Never empty.
+    /// The names and addresses to obtain certificates for, each once. Never empty.
     pub domains: Vec<Host>,
-    /// Contact URLs for the account, `mailto:` written out.
+    /// Contact URLs of the account, with `mailto:`.
     pub contact: Vec<Box<str>>,
-    /// Directory URLs; the next is asked when one does not help. Never empty.
+    /// Directory URLs of ACME servers; the next is used when one fails. Never empty.
     pub directories: Vec<Box<str>>,
-    /// The certificate profile to ask for.
+    /// The certificate profile to request.
     pub profile: Option<Box<str>>,
-    /// What ties the account to a customer of the first directory.
+    /// Binds the account to a customer account of the first ACME server.
     pub eab: Option<Eab>,
-    /// The folder that keeps account, keys and certificates.
+    /// The directory of account, keys and certificates.
     pub state_dir: PathBuf,
-    /// How it is proved that the names lead here.
+    /// The challenge type.
     pub challenge: Challenge,
-    /// Whose certificates are trusted when a directory is asked.
+    /// The CAs that are trusted for connections to ACME servers.
     pub roots: Roots,
 }
 
 /// External account binding (RFC 8555 §7.3.4).
 #[derive(Clone, Debug)]
 pub struct Eab {
-    /// The key's name.
+    /// The key identifier.
     pub key_id: Box<str>,
-    /// The key itself.
+    /// The key.
     pub hmac_key: SecretSlice<u8>,
 }
 
@@ -215,7 +215,7 @@ impl PartialEq for Eab {
 
 impl Eq for Eab {}
 
-/// How a directory is shown that a name leads here.
+/// How control over a name is proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Challenge {
     /// A handshake on port 443 (RFC 8737).
@@ -225,7 +225,7 @@ pub enum Challenge {
 }
 
 impl Challenge {
-    /// As it is registered.
+    /// The registered name (RFC 8555 §9.7.8).
     pub const fn name(self) -> &'static str {
         match self {
             Self::TlsAlpn01 => "tls-alpn-01",
@@ -243,16 +243,16 @@ pub struct CertificateFiles {
     pub private_key: PathBuf,
 }
 
-/// Limits in counts and bytes, and deadlines.
+/// Limits in counts and bytes, and time-outs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Open connections on the public listeners, in all.
+    /// Open connections on the public listeners in total.
     pub connections: usize,
     /// Open connections of one client address (an IPv6 client is its /64).
     pub connections_per_address: usize,
-    /// From accept to the end of the TLS handshake, PROXY header included.
+    /// From accept to the end of the TLS handshake, including the PROXY header.
     pub handshake_timeout: Duration,
-    /// For a request to arrive whole, and for its answer to be taken.
+    /// For a request to arrive completely, and for the client to read its response.
     pub request_timeout: Duration,
     /// How long a connection may wait for its next request.
     pub idle_timeout: Duration,
@@ -268,29 +268,29 @@ pub struct Limits {
     pub form_bytes: usize,
 }
 
-/// How to end.
+/// Graceful shutdown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shutdown {
-    /// How long to serve on with failing readiness.
+    /// How long to continue serving with failing readiness.
     pub delay: Duration,
-    /// How long connections may take to finish then.
+    /// How long connections may take to finish after that.
     pub grace: Duration,
 }
 
 /// The self-check endpoint.
 #[derive(Clone, Debug)]
 pub struct SelfCheck {
-    /// How often it runs by itself.
+    /// The interval of automatic runs.
     pub every: Option<Duration>,
-    /// How long an answer is given again.
+    /// How long a result is cached.
     pub cache: Duration,
     /// The bearer token that callers must present; from `token_file`, never empty.
     pub token: Option<SecretString>,
-    /// Whose certificates are trusted.
+    /// The trusted CAs.
     pub roots: Roots,
-    /// Dial an address other than the one that DNS tells.
+    /// Addresses to connect to instead of those in DNS.
     pub connect_to: Vec<Override>,
-    /// Whether the end-to-end step goes to Nango.
+    /// Whether the check follows the redirect to Nango.
     pub follow: bool,
 }
 
@@ -299,17 +299,17 @@ pub struct SelfCheck {
 pub struct Log {
     /// Text or JSON; `None`: text on a terminal, else JSON.
     pub format: Option<LogFormat>,
-    /// The least severe level that is written.
+    /// The least severe level that is logged.
     pub level: tracing::Level,
-    /// Whether each request gets a line.
+    /// Whether each request is logged.
     pub requests: bool,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// For humans.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }

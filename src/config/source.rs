@@ -1,7 +1,7 @@
 //! Where settings come from: a TOML file and the environment, as layers for figment.
 
-use super::path::{KeyPath, Segment, child, element};
 use super::location::{Lines, Location};
+use super::path::{KeyPath, Segment, child, element};
 use super::problem::Problem;
 use figment::value::{Dict, Empty, Map, Value};
 use figment::{Metadata, Profile, Provider, Source};
@@ -11,15 +11,15 @@ use std::path::{Path, PathBuf};
 use std::string::FromUtf8Error;
 use toml_edit::{Item, TableLike};
 
-/// What every variable of the edge starts with.
+/// The prefix of every environment variable.
 pub(super) const PREFIX: &str = "CALLBACK_EDGE_";
 
-/// Names the file; a variable, but not a setting.
+/// Contains the path of the file; it is not a setting.
 pub(super) const FILE_VARIABLE: &str = "CALLBACK_EDGE_CONFIG";
 
 /// A TOML file: a layer of values, and the location of each of them.
 ///
-/// Parsed once, by the parser that knows positions, so that values and places cannot disagree.
+/// Parsed once, by a parser that records positions, so that values and locations cannot disagree.
 #[derive(Debug)]
 pub(super) struct Document {
     file: Option<PathBuf>,
@@ -28,7 +28,7 @@ pub(super) struct Document {
 }
 
 impl Document {
-    /// Parses; `file` is `None` for what is built in.
+    /// Parses; `file` is `None` for the built-in defaults.
     pub(super) fn parse(file: Option<&Path>, text: &str) -> Result<Self, Problem> {
         let lines = Lines::of(text);
         match toml_edit::Document::parse(text.to_owned()) {
@@ -46,7 +46,7 @@ impl Document {
         }
     }
 
-    /// The location of the value at a path; of its name when it is a table or a list of tables.
+    /// The location of the value at a path; for a table or a list of tables, that of its name.
     pub(super) fn location_of(&self, path: &[Segment]) -> Option<Location> {
         let (name, node) = self.node(path)?;
         let is_value =
@@ -54,7 +54,7 @@ impl Document {
         Some(self.at(if is_value { node.span() } else { name.or_else(|| node.span()) }))
     }
 
-    /// Whether it has a table at a path, if it has anything there.
+    /// Whether there is a table at a path; `None` if there is nothing.
     pub(super) fn is_table(&self, path: &[Segment]) -> Option<bool> {
         self.node(path).map(|(_, node)| node.table().is_some())
     }
@@ -76,7 +76,7 @@ impl Document {
         path.iter().try_fold(root, |(_, node), segment| node.child(segment))
     }
 
-    /// Every key with its path and the location of its name, a table before what is in it.
+    /// Every key with its path and the location of its name; a table precedes its keys.
     pub(super) fn keys(&self) -> Vec<(KeyPath, Location)> {
         let mut keys = Vec::new();
         let mut open = vec![(KeyPath::new(), Node::Item(self.toml.as_item()))];
@@ -122,7 +122,7 @@ impl Provider for Document {
 }
 
 /// An environment variable: a layer with one value. The value stays text; figment's own provider
-/// would type it by its look, and forget how the variable is spelt.
+/// would guess its type, and lose the spelling of the variable.
 #[derive(Debug)]
 pub(super) struct Variable {
     /// `CALLBACK_EDGE_LISTEN__HTTPS`
@@ -133,7 +133,7 @@ pub(super) struct Variable {
 }
 
 impl Variable {
-    /// Those with the prefix, by name. Names and values must be text.
+    /// The variables with the prefix, sorted by name. Names and values must be UTF-8.
     pub(super) fn all(
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> (Vec<Self>, Vec<Problem>) {
@@ -156,7 +156,7 @@ impl Variable {
         (variables, problems)
     }
 
-    /// How the variable that sets the key at the end of these is spelt.
+    /// The name of the variable for the key at the end of this path.
     pub(super) fn name_for(keys: &[&str]) -> String {
         format!("{PREFIX}{}", keys.join("__").to_uppercase())
     }
@@ -172,14 +172,14 @@ impl Provider for Variable {
             self.path.iter().rev().fold(Value::from(self.value.clone()), |value, segment| {
                 match segment {
                     Segment::Key(key) => Dict::from([(key.clone(), value)]).into(),
-                    Segment::Index(_) => value, // No variable names an element.
+                    Segment::Index(_) => value, // No variable sets an element.
                 }
             });
         Ok(Map::from([(Profile::Default, value.into_dict().unwrap_or_default())]))
     }
 }
 
-/// A table, a list or a value, whichever way it was written.
+/// A table, a list or a value, in any TOML notation.
 #[derive(Clone, Copy, Debug)]
 enum Node<'d> {
     Item(&'d Item),
@@ -204,7 +204,7 @@ impl<'d> Node<'d> {
         }
     }
 
-    /// One step down, and the location of the key if the step was one.
+    /// The child, and the span of its key if the segment is a key.
     fn child(self, segment: &Segment) -> Option<(Option<Range<usize>>, Self)> {
         match (segment, self) {
             (Segment::Key(key), _) => {
@@ -242,14 +242,14 @@ fn value_of(value: &toml_edit::Value) -> Value {
         toml_edit::Value::Integer(number) => (*number.value()).into(),
         toml_edit::Value::Float(number) => (*number.value()).into(),
         toml_edit::Value::Boolean(flag) => (*flag.value()).into(),
-        // No setting is a date; this says so to the reader.
+        // No setting is a date, so the reader rejects it.
         toml_edit::Value::Datetime(_) => Empty::Unit.into(),
         toml_edit::Value::Array(array) => array.iter().map(value_of).collect::<Vec<_>>().into(),
         toml_edit::Value::InlineTable(table) => dict(table).into(),
     }
 }
 
-/// The problem of a file that is not UTF-8, with the location of the first byte that is not.
+/// The problem of a file that is not UTF-8, with the location of the first invalid byte.
 pub(super) fn not_text(file: &Path, error: &FromUtf8Error) -> Problem {
     let start = error.utf8_error().valid_up_to();
     let text = String::from_utf8_lossy(error.as_bytes());
@@ -257,14 +257,14 @@ pub(super) fn not_text(file: &Path, error: &FromUtf8Error) -> Problem {
     let byte = error.as_bytes().get(start).copied().unwrap_or_default();
     Problem::error(format!("not UTF-8: the byte {byte:#04x}"))
         .at(&Location::File(Box::new(position)))
-        .hint("save the file in the encoding UTF-8")
+        .hint("save the file as UTF-8")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The location of what is at a path: of the value at each index or key in turn.
+    /// The position and width of the value at a path of keys and indices.
     fn location(text: &str, path: &[&str]) -> String {
         let document = Document::parse(Some(Path::new("f")), text).unwrap();
         let segment = |step: &&str| match step.parse() {
@@ -272,13 +272,15 @@ mod tests {
             Err(_) => Segment::Key((*step).to_owned()),
         };
         match document.location_of(&path.iter().map(segment).collect::<KeyPath>()) {
-            Some(Location::File(position)) => format!("{}:{}+{}", position.line, position.column, position.width),
+            Some(Location::File(position)) => {
+                format!("{}:{}+{}", position.line, position.column, position.width)
+            }
             _ => "nowhere".to_owned(),
         }
     }
 
     #[test]
-    fn every_value_has_a_place_however_it_is_written() {
+    fn every_value_has_a_location_in_every_notation() {
         let text = "a = 1\n[b]\nc = [ \"é\", \"d\" ]\r\ne.f = true\n[[g]]\nh = 2\n[[g]]\nh = 3\n[i]\nj = [{ k = 4 }]\n[k]\n'l.m' = 5\n'' = 6";
         #[rustfmt::skip]
         let table: [(&[&str], &str); 15] = [
@@ -294,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_spelt_as_paths() {
+    fn variable_names_are_paths() {
         let pairs =
             [("CALLBACK_EDGE_LISTEN__HTTP", "x"), ("CALLBACK_EDGE_CONFIG", "f"), ("HOME", "/")];
         let (variables, problems) =

@@ -1,18 +1,18 @@
-//! Keys that nobody known for, and what may have been meant by them.
+//! Unknown keys and variables, and suggestions for them.
 
-use super::path::{Pattern, Segment, ancestors, keys, readable};
 use super::location::Location;
+use super::path::{Pattern, Segment, ancestors, keys, readable};
 use super::problem::Problem;
 use super::reader::{Kind, Reader, with_hint};
 use super::source::{Document, Variable};
 
 impl Reader<'_> {
-    /// Notes every key of the file and every variable that nothing known for.
+    /// Reports every key of the file and every variable that was never looked up.
     pub(super) fn note_unknown(&mut self, variables: &[Variable]) {
         let mut unknown = Vec::new();
         for (path, location) in self.layers.document.map(Document::keys).unwrap_or_default() {
             let Some((Segment::Key(key), parent)) = path.split_last() else { continue };
-            // Below what is itself unknown, or no table to the reader, nothing more is told.
+            // Not below a key that is unknown itself or is not a table: one error is enough.
             let below_table = parent.is_empty() || self.kind(parent) == Some(Kind::Section);
             if below_table && self.kind(&path).is_none() {
                 let problem = Problem::error(format!("unknown key `{key}`")).at(&location);
@@ -24,14 +24,14 @@ impl Reader<'_> {
             let problem = Problem::error("no setting has this name");
             let path = variable.path.as_slice();
             let of_kind = |wanted| {
-                // The topmost, since texts by name stand in tables by name.
+                // The topmost, since a table with user-chosen keys can contain another.
                 let mut downwards = ancestors(path).chain([path]);
                 downwards.find(|path| self.kind(path) == Some(wanted))
             };
             let (named, list) = (of_kind(Kind::Named), of_kind(Kind::Tables));
             let problem = match (self.kind(path), named, list, of_kind(Kind::Leaf)) {
                 (_, Some(table), ..) => {
-                    Problem::error("a table whose keys you name cannot be set by a variable")
+                    Problem::error("a table with keys of your choice cannot be set by a variable")
                         .hint(format!("write `[{}.KEY]` in the file", readable(table)))
                 }
                 (_, _, Some(list), _) => {
@@ -70,7 +70,7 @@ impl Reader<'_> {
         format!("expected one of {}", keys.join(", "))
     }
 
-    /// What may have been meant by an unknown key.
+    /// The suggestion for an unknown key.
     fn advice(&self, parent: &[Segment], key: &str) -> Option<String> {
         let mut elsewhere = self.known.iter().filter_map(|known| known.pattern.split());
         if let Some((Pattern(table), _)) = elsewhere.find(|(_, name)| *name == key) {
@@ -106,7 +106,7 @@ impl Reader<'_> {
         Some(format!("did you mean `{}`?", Variable::name_for(&near)))
     }
 
-    /// A variable for a key of the table, if it has one that takes any.
+    /// A variable for the first key of the table that a variable can set.
     fn example(&self, section: &[Segment]) -> Option<String> {
         let leaves = self.known.iter().filter(|known| known.kind == Kind::Leaf);
         let mut leaves = leaves
@@ -115,12 +115,12 @@ impl Reader<'_> {
     }
 }
 
-/// The one whose name is most like the word, if any is.
+/// The item with the name that is most similar to the word, if one is similar enough.
 fn nearest<T>(word: &str, all: impl Iterator<Item = T>, name: impl Fn(&T) -> String) -> Option<T> {
     let normal = |text: &str| text.to_lowercase().replace(['-', '_', '.'], "");
     let word = normal(word);
     all.map(|one| (strsim::jaro_winkler(&normal(&name(&one)), &word), one))
-        .filter(|(likeness, _)| *likeness > 0.8)
+        .filter(|(similarity, _)| *similarity > 0.8)
         .max_by(|(one, _), (other, _)| one.total_cmp(other))
         .map(|(_, one)| one)
 }

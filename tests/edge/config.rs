@@ -1,4 +1,4 @@
-//! `config check` and `config show`, as a person meets them.
+//! `config check` and `config show`, run as users run them.
 
 use crate::support::{golden, golden_dir};
 use std::fs;
@@ -6,47 +6,49 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-/// Every bad configuration in `golden/config/*.toml` is refused with the text beside it, all of it.
+/// Every invalid configuration in `golden/config/*.toml` is rejected with exactly the text of the
+/// `.txt` file of the same name.
 ///
-/// Lines `# env: NAME=value` at the top of a file set variables. For a new one write the `.toml`
-/// alone; `UPDATE_GOLDEN=1` writes the text.
+/// Lines `# env: NAME=value` at the top of a file set variables. For a new case write only the
+/// `.toml` file; `UPDATE_GOLDEN=1` writes the text.
 #[test]
-fn every_mistake_is_told_with_its_place_and_a_way_out() {
+fn every_error_is_reported_with_its_location_and_a_hint() {
     let inputs = golden_inputs();
     assert!(inputs.len() > 40, "only {} inputs", inputs.len());
     let mut differ = Vec::new();
     for input in inputs {
         let text = fs::read_to_string(&input).unwrap();
         let output = check(&text, &variables(&text));
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(64), "{}: {told}", input.display());
+        let printed = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(64), "{}: {printed}", input.display());
         assert!(output.stdout.is_empty(), "{}", input.display());
-        assert!(!told.contains("canary"), "{told}");
+        assert!(!printed.contains("canary"), "{printed}");
         let name = input.file_stem().unwrap().to_str().unwrap();
-        differ.extend(golden(&format!("config/{name}.txt"), &told).err());
+        differ.extend(golden(&format!("config/{name}.txt"), &printed).err());
     }
     assert!(differ.is_empty(), "{}", differ.join("\n"));
 }
 
 #[test]
-fn a_file_that_is_named_must_exist() {
+fn a_configured_file_must_exist() {
     let dir = tempfile::tempdir().unwrap();
     let output = edge(dir.path(), &["-c", "missing.toml", "config", "check"], &[]);
     assert_eq!(output.status.code(), Some(64));
     assert_eq!(
         stderr(&output),
         "error: cannot read `missing.toml`\n  caused by: No such file or directory (os error 2)\n\
-         hint: `-c` names this file\n"
+         hint: `-c` sets this path\n"
     );
     let variable = [("CALLBACK_EDGE_CONFIG".to_owned(), "other.toml".to_owned())];
     let output = edge(dir.path(), &["config", "check"], &variable);
     assert_eq!(output.status.code(), Some(64));
-    assert!(stderr(&output).ends_with("hint: `CALLBACK_EDGE_CONFIG` names this file\n"));
+    assert!(stderr(&output).ends_with("hint: `CALLBACK_EDGE_CONFIG` sets this path\n"));
 }
 
-/// What is no regular file, too long or no text is refused at once: nothing hangs, nothing grows.
+/// Anything but a regular file of UTF-8 text within the size limit is rejected without blocking and
+/// without reading all of it.
 #[test]
-fn only_a_file_of_text_is_read() {
+fn only_text_files_are_read() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("directory")).unwrap();
     fs::write(dir.path().join("long.toml"), vec![b'#'; (1 << 20) + 1]).unwrap();
@@ -54,8 +56,8 @@ fn only_a_file_of_text_is_read() {
     let mkfifo = Command::new("mkfifo").arg(dir.path().join("pipe")).status().unwrap();
     assert!(mkfifo.success());
     let special = "it is a device, a pipe or a socket, not a regular file\n\
-                   hint: write it to a file first, and name that file\n";
-    let told = |file: &str| {
+                   hint: write the content to a regular file, and use that file\n";
+    let printed = |file: &str| {
         let output = edge(dir.path(), &["-c", file, "config", "check"], &[]);
         assert_eq!(output.status.code(), Some(64), "{file}");
         stderr(&output)
@@ -66,45 +68,45 @@ fn only_a_file_of_text_is_read() {
         (
             "directory",
             "it is a directory\n\
-             hint: name the file in it, for example `directory/config.toml`\n",
+             hint: use a file in it, for example `directory/config.toml`\n",
         ),
-        ("long.toml", "it is over 1MiB\nhint: `-c` names this file\n"),
+        ("long.toml", "it is larger than 1MiB\nhint: `-c` sets this path\n"),
     ] {
-        assert_eq!(told(file), format!("error: cannot read `{file}`\n  caused by: {why}"));
+        assert_eq!(printed(file), format!("error: cannot read `{file}`\n  caused by: {why}"));
     }
     assert_eq!(
-        told("latin1.toml"),
+        printed("latin1.toml"),
         "error: not UTF-8: the byte 0xfc\n --> latin1.toml:3:12\n  |\n\
          3 | # Müller, M\u{fffd}ller\n  |            ^\n\n\
-         hint: save the file in the encoding UTF-8\n"
+         hint: save the file as UTF-8\n"
     );
 }
 
 #[test]
-fn a_long_line_is_quoted_near_its_mistake_only() {
+fn a_long_line_is_quoted_only_around_the_error() {
     let text = format!("page = [{}]\n", "{ path = '/a', boddy = 'x' }, ".repeat(2000));
     let output = check(&text, &[]);
-    let told = stderr(&output);
-    assert!(told.lines().all(|line| line.chars().count() < 300), "{told}");
-    assert!(told.ends_with("\n\nand 3950 more\n"), "{told}");
+    let printed = stderr(&output);
+    assert!(printed.lines().all(|line| line.chars().count() < 300), "{printed}");
+    assert!(printed.ends_with("\n\nand 3950 more\n"), "{printed}");
 }
 
-/// Each of these takes minutes where something is looked up by going through all there is.
+/// Each of these would take minutes with a linear search for each item.
 #[test]
-fn thousands_of_routes_integrations_and_mistakes_take_no_time() {
+fn thousands_of_routes_integrations_and_errors_are_fast() {
     let each = |line: fn(usize) -> String| (0..20_000).map(line).collect::<String>();
-    let begun = Instant::now();
+    let started = Instant::now();
     let output = check(&each(|it| format!("[[route]]\nhost = 'h{it}.test'\npath = '/cb'\n")), &[]);
     assert_eq!(output.status.code(), Some(0));
     let integrations = each(|it| format!("[preflight.integration.i{it}]\nuser_scope = 's'\n"));
     assert_eq!(check(&integrations, &[]).status.code(), Some(0));
     let output = check(&each(|it| format!("unknown{it} = 1\n")), &[]);
     assert!(stderr(&output).ends_with("\n\nand 19950 more\n"));
-    assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(40), "{:?}", started.elapsed());
 }
 
 #[test]
-fn files_are_found_in_the_order_that_is_promised() {
+fn files_are_found_in_the_documented_order() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["config.toml", "named.toml", "variable.toml"] {
         fs::write(dir.path().join(name), "").unwrap();
@@ -124,21 +126,21 @@ fn files_are_found_in_the_order_that_is_promised() {
 }
 
 #[test]
-fn warnings_stop_nothing() {
+fn warnings_do_not_fail_the_check() {
     let output = check("[tls]\nhsts = \"1y\"\n", &[]);
     assert_eq!(output.status.code(), Some(0));
-    assert!(stderr(&output).starts_with("warning: `tls.hsts` does nothing"), "{}", stderr(&output));
+    assert!(stderr(&output).starts_with("warning: `tls.hsts` has no effect"), "{}", stderr(&output));
     let output = check("listen.admin_hosts = \"edge.example.com\"\n", &[]);
     assert_eq!(output.status.code(), Some(0));
     assert!(
-        stderr(&output).starts_with("warning: `listen.admin_hosts` does nothing"),
+        stderr(&output).starts_with("warning: `listen.admin_hosts` has no effect"),
         "{}",
         stderr(&output)
     );
 }
 
 #[test]
-fn a_certificate_that_is_not_used_is_told() {
+fn an_unused_certificate_is_a_warning() {
     let output = check("[tls]\ncertificate = \"a.pem\"\nprivate_key = \"a.key\"\n", &[]);
     assert!(
         stderr(&output)
@@ -149,25 +151,25 @@ fn a_certificate_that_is_not_used_is_told() {
 }
 
 #[test]
-fn show_tells_the_normal_form() {
+fn show_prints_normalized_values() {
     let dir = tempfile::tempdir().unwrap();
     let text = "public_url = \"HTTPS://Auth.example.com:443/\"\nlisten.admin = []\n";
     fs::write(dir.path().join("config.toml"), text).unwrap();
     let variable = [("CALLBACK_EDGE_LISTEN__HTTPS".to_owned(), "[]".to_owned())];
     let output = edge(dir.path(), &["config", "show"], &variable);
-    let told = String::from_utf8(output.stdout).unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
     for (key, value) in [
         ("public_url", "https://auth.example.com"),
         ("listen.admin", "off"),
         ("listen.https", "off"),
     ] {
-        let line = told.lines().find(|line| line.starts_with(key)).unwrap();
+        let line = printed.lines().find(|line| line.starts_with(key)).unwrap();
         assert_eq!(line.split_whitespace().nth(1), Some(value), "{line}");
     }
 }
 
 #[test]
-fn show_tells_each_setting_with_its_source() {
+fn show_prints_each_setting_with_its_source() {
     let dir = tempfile::tempdir().unwrap();
     let text = "public_url = \"https://auth.example.com\"\n[limits]\nconnections = 500\n";
     fs::write(dir.path().join("config.toml"), text).unwrap();
@@ -175,36 +177,36 @@ fn show_tells_each_setting_with_its_source() {
     let output = edge(dir.path(), &["config", "show"], &variable);
     assert_eq!(stderr(&output), "");
     assert_eq!(output.status.code(), Some(0));
-    let told = String::from_utf8(output.stdout).unwrap();
-    golden("config/show.txt", &told).unwrap_or_else(|it| panic!("{it}"));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    golden("config/show.txt", &printed).unwrap_or_else(|it| panic!("{it}"));
 }
 
-/// A target may carry a key in its query; what is printed has the names only.
+/// The query of a target may contain a secret; only the parameter names are printed.
 #[test]
 fn show_hides_the_query_values_of_targets() {
     let dir = tempfile::tempdir().unwrap();
     let text = "[[route]]\npath = '/cb'\ntarget = 'https://t.example/cb?key=canary-key&flag'\n";
     fs::write(dir.path().join("config.toml"), text).unwrap();
     let output = edge(dir.path(), &["config", "show"], &[]);
-    let told = String::from_utf8(output.stdout).unwrap();
-    assert!(told.contains("https://t.example/cb?key=…&flag  "), "{told}");
-    assert!(!told.contains("canary"), "{told}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.contains("https://t.example/cb?key=…&flag  "), "{printed}");
+    assert!(!printed.contains("canary"), "{printed}");
 }
 
-/// With the sample file the edge behaves as without any.
+/// The sample file contains the defaults.
 #[test]
-fn the_sample_file_says_what_is_built_in() {
+fn the_sample_file_changes_no_setting() {
     let sample = fs::read_to_string(root().join("config.toml")).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let show = || {
         let output = edge(dir.path(), &["config", "show"], &[]);
         assert_eq!(stderr(&output), "");
-        let told = String::from_utf8(output.stdout).unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
         let columns = |line: &str| {
             let columns: Vec<_> = line.split("  ").filter(|column| !column.is_empty()).collect();
             columns[..2].iter().map(|column| column.trim().to_owned()).collect::<Vec<_>>()
         };
-        told.lines().map(columns).collect::<Vec<_>>()
+        printed.lines().map(columns).collect::<Vec<_>>()
     };
     let without = show();
     fs::write(dir.path().join("config.toml"), sample).unwrap();

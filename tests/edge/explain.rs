@@ -43,9 +43,9 @@ fn ids() -> BTreeSet<String> {
     ids
 }
 
-/// The string literals in a folder of the source that follow `start`, which ends in a quote.
-fn literals(folder: &str, start: &str) -> impl Iterator<Item = String> {
-    files_below(&Path::new(ROOT).join(folder)).into_iter().flat_map(move |file| {
+/// The string literals in a directory of the source that follow `start`, which ends in a quote.
+fn literals(directory: &str, start: &str) -> impl Iterator<Item = String> {
+    files_below(&Path::new(ROOT).join(directory)).into_iter().flat_map(move |file| {
         let text = fs::read_to_string(file).unwrap();
         let rests = text.split(start).skip(1);
         rests.map(|rest| rest.split('"').next().unwrap().to_owned()).collect::<Vec<_>>()

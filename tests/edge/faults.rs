@@ -1,6 +1,6 @@
 //! Faults of the machine and the network: the server keeps serving, and reports them.
 
-use crate::manager::HAND_OVER;
+use crate::manager::PASS_SOCKET;
 use crate::support::{Edge, Http1, connect, settings, until, with_timeout};
 use rustix::process::Signal;
 use std::fs::OpenOptions;
@@ -55,7 +55,7 @@ async fn a_log_on_a_full_disk_blocks_nothing() {
     std::fs::write(dir.path().join("config.toml"), format!("listen.http = '{address}'")).unwrap();
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut edge = Command::new("/bin/sh")
-        .args(["-c", HAND_OVER, crate::support::process::PROGRAM, "serve"])
+        .args(["-c", PASS_SOCKET, crate::support::process::PROGRAM, "serve"])
         .current_dir(dir.path())
         .env_clear()
         .stdin(Stdio::from(OwnedFd::from(socket)))

@@ -1,4 +1,4 @@
-//! `health`, as a container runtime runs it.
+//! `health`, as container runtimes run it.
 
 use crate::support::{Authority, Edge, command, connect, expired, free, settings, until};
 use rustix::process::Signal;
@@ -13,16 +13,16 @@ fn health(settings: &str, arguments: &[&str]) -> Output {
     command(dir.path()).arg("health").args(arguments).output().unwrap()
 }
 
-fn told(output: &Output) -> (Option<i32>, String, String) {
+fn result(output: &Output) -> (Option<i32>, String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-fn yes(address: &str) -> (Option<i32>, String, String) {
+fn healthy(address: &str) -> (Option<i32>, String, String) {
     (Some(0), format!("{address}: 200\n"), String::new())
 }
 
-/// The settings of an edge whose certificate nobody trusts.
+/// Settings with an expired certificate of an unknown CA.
 fn with_tls(dir: &TempDir, listen: &str) -> String {
     let names = &["auth.example.com"];
     let (certificate, key) = Authority::new().write_with(dir.path(), "edge", names, expired);
@@ -33,11 +33,11 @@ fn with_tls(dir: &TempDir, listen: &str) -> String {
     )
 }
 
-/// Containers are asked by whoever may not read the keys, and long after their last use.
+/// The user that runs the health check may not be allowed to read keys and tokens.
 #[tokio::test]
-async fn files_that_only_who_serves_needs_may_be_gone() {
+async fn files_that_only_serve_needs_may_be_missing() {
     let edge = Edge::start("listen.http = '127.0.0.1:0'");
-    let asked = format!(
+    let probed = format!(
         "
         public_url = 'https://auth.example.com'
         listen.http = '{}'
@@ -51,11 +51,11 @@ async fn files_that_only_who_serves_needs_may_be_gone() {
         ",
         edge.http[0]
     );
-    assert_eq!(told(&health(&asked, &[])), yes(&format!("http://{}/healthz", edge.http[0])));
+    assert_eq!(result(&health(&probed, &[])), healthy(&format!("http://{}/healthz", edge.http[0])));
 }
 
 #[tokio::test]
-async fn it_asks_the_admin_listener_else_http_else_https() {
+async fn it_probes_the_admin_listener_else_http_else_https() {
     let dir = TempDir::new().unwrap();
     let all = "
         listen.http = '127.0.0.1:0'
@@ -64,25 +64,25 @@ async fn it_asks_the_admin_listener_else_http_else_https() {
         public_url = 'https://auth.example.com'";
     let edge = Edge::start(&with_tls(&dir, all));
     let (http, https, admin) = (edge.http[0], edge.https[0], edge.admin[0]);
-    let asked = format!("listen.http = '{http}'\nlisten.admin = '0.0.0.0:{}'", admin.port());
+    let probed = format!("listen.http = '{http}'\nlisten.admin = '0.0.0.0:{}'", admin.port());
     let url = format!("http://127.0.0.1:{}", admin.port());
-    assert_eq!(told(&health(&asked, &[])), yes(&format!("{url}/healthz")));
-    assert_eq!(told(&health(&asked, &["--ready"])), yes(&format!("{url}/readyz")));
-    // Health has moved to the admin listener: elsewhere it is answered, but not so.
-    let (code, out, error) = told(&health(&format!("listen.http = '{http}'"), &[]));
+    assert_eq!(result(&health(&probed, &[])), healthy(&format!("{url}/healthz")));
+    assert_eq!(result(&health(&probed, &["--ready"])), healthy(&format!("{url}/readyz")));
+    // With an admin listener, the others do not serve health.
+    let (code, out, error) = result(&health(&format!("listen.http = '{http}'"), &[]));
     assert_eq!((code, out.as_str()), (Some(1), ""));
-    assert_eq!(error, format!("error: `http://{http}/healthz` answers 308\n"));
+    assert_eq!(error, format!("error: `http://{http}/healthz` returned status 308\n"));
     drop((edge, https));
 
     let edge = Edge::start(&with_tls(&dir, "listen.http = 'off'\nlisten.https = '[::1]:0'"));
     let address = edge.https[0];
-    let asked = format!("listen.http = 'off'\nlisten.https = '[::]:{}'", address.port());
-    let asked = with_tls(&dir, &asked);
-    assert_eq!(told(&health(&asked, &["--ready"])), yes(&format!("https://{address}/readyz")));
+    let probed = format!("listen.http = 'off'\nlisten.https = '[::]:{}'", address.port());
+    let probed = with_tls(&dir, &probed);
+    assert_eq!(result(&health(&probed, &["--ready"])), healthy(&format!("https://{address}/readyz")));
 }
 
 #[tokio::test]
-async fn hosts_and_proxy_headers_do_not_keep_it_out() {
+async fn it_works_with_hosts_of_routes_and_with_proxy_headers() {
     let settings = |address: &str| {
         format!(
             "
@@ -96,64 +96,64 @@ async fn hosts_and_proxy_headers_do_not_keep_it_out() {
     };
     let edge = Edge::start(&settings("127.0.0.1:0"));
     let address = edge.http[0];
-    let asked = settings(&address.to_string());
-    assert_eq!(told(&health(&asked, &[])), yes(&format!("http://{address}/healthz")));
+    let probed = settings(&address.to_string());
+    assert_eq!(result(&health(&probed, &[])), healthy(&format!("http://{address}/healthz")));
 }
 
 #[tokio::test]
 async fn a_draining_edge_is_alive_and_not_ready() {
     let edge = Edge::start("listen.http = '127.0.0.1:0'\nshutdown.delay = '60s'");
-    let asked = format!("listen.http = '{}'", edge.http[0]);
+    let probed = format!("listen.http = '{}'", edge.http[0]);
     edge.signal(Signal::TERM);
     let mut client = connect(edge.http[0]).await;
     until("draining", async || client.get("/readyz").await.unwrap().status == 503).await;
-    assert_eq!(told(&health(&asked, &[])).0, Some(0));
-    let (code, out, error) = told(&health(&asked, &["--ready"]));
+    assert_eq!(result(&health(&probed, &[])).0, Some(0));
+    let (code, out, error) = result(&health(&probed, &["--ready"]));
     assert_eq!((code, out.as_str()), (Some(1), ""));
-    assert!(error.ends_with("/readyz` answers 503\n"), "{error}");
+    assert!(error.ends_with("/readyz` returned status 503\n"), "{error}");
 }
 
 #[test]
-fn nobody_who_answers_is_told_with_the_reason() {
+fn no_response_is_reported_with_the_reason() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let gone = free();
-    let (code, out, error) = told(&health(&format!("listen.http = '{gone}'"), &[]));
+    let (code, out, error) = result(&health(&format!("listen.http = '{gone}'"), &[]));
     assert_eq!((code, out.as_str()), (Some(3), ""));
     assert_eq!(
         error,
         format!(
-            "error: nobody answers at `http://{gone}/healthz`\n  \
+            "error: no response from `http://{gone}/healthz`\n  \
              caused by: Connection refused (os error 111)\n\
-             hint: see whether the edge runs, and with the same settings\n"
+             hint: check whether the server runs, and with the same settings\n"
         )
     );
     let started = std::time::Instant::now();
-    let asked = format!("listen.http = '{}'", silent.local_addr().unwrap());
-    let (code, _, error) = told(&health(&asked, &[]));
+    let probed = format!("listen.http = '{}'", silent.local_addr().unwrap());
+    let (code, _, error) = result(&health(&probed, &[]));
     assert_eq!(code, Some(3));
-    assert!(error.contains("it takes too long"), "{error}");
+    assert!(error.contains("timed out"), "{error}");
     assert!(started.elapsed().as_secs() < 10);
 }
 
 #[test]
-fn settings_that_say_no_address_are_a_usage_error() {
-    let (code, out, error) = told(&health("listen.http = '127.0.0.1:0'", &[]));
+fn settings_without_a_fixed_port_are_a_usage_error() {
+    let (code, out, error) = result(&health("listen.http = '127.0.0.1:0'", &[]));
     assert_eq!((code, out.as_str()), (Some(64), ""));
     assert_eq!(
         error,
-        "error: cannot ask: `listen.http` has port 0, which is another port at each start\n\
-         hint: give `listen.http` a port of its own\n"
+        "error: cannot connect: `listen.http` has port 0, which is a different port at each start\n\
+         hint: set a fixed port in `listen.http`\n"
     );
-    assert_eq!(told(&health("nonsense = 1", &[])).0, Some(64));
-    let (code, help, _) = told(&health("", &["--help"]));
+    assert_eq!(result(&health("nonsense = 1", &[])).0, Some(64));
+    let (code, help, _) = result(&health("", &["--help"]));
     assert_eq!(code, Some(0));
     assert!(help.contains("Example:\n  callback-edge -c config.toml health --ready"), "{help}");
 }
 
-/// A page whose name leads to the browser's own machine a moment later (DNS rebinding) is of the
-/// same origin, and could read what it gets; the name alone gives it away.
+/// DNS rebinding: a page can let its name resolve to a private address, so that it is of the same
+/// origin as the admin listener and could read its responses. Only the name in `Host` shows this.
 #[tokio::test]
-async fn the_admin_listener_answers_under_no_name_that_others_can_register() {
+async fn the_admin_listener_rejects_names_that_can_be_registered() {
     let dir = TempDir::new().unwrap();
     std::fs::write(dir.path().join("token"), "token-1").unwrap();
     let settings = settings::plain(

@@ -1,4 +1,4 @@
-//! What a service manager sees and does: notifications, watchdog, sockets, kill and restart.
+//! Integration with service managers: notifications, watchdog, socket activation, kill and restart.
 
 use crate::support::{Edge, connect, settings, until};
 use rustix::process::Signal;
@@ -9,11 +9,11 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// A script that hands over what is on stdin as the one socket.
-pub(crate) const HAND_OVER: &str =
+/// A script that passes stdin as the only activated socket.
+pub(crate) const PASS_SOCKET: &str =
     r#"LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; exec "$0" "$@" 3<&0 0</dev/null"#;
 
-/// The socket that a service manager would listen on.
+/// The notification socket of a service manager.
 struct Manager {
     socket: UnixDatagram,
     dir: TempDir,
@@ -41,7 +41,7 @@ impl Manager {
     }
 
     /// The next message.
-    fn told(&self) -> String {
+    fn message(&self) -> String {
         let mut message = [0; 512];
         let length = self.socket.recv(&mut message).expect("no message");
         String::from_utf8(message[..length].to_vec()).unwrap()
@@ -49,49 +49,49 @@ impl Manager {
 }
 
 #[tokio::test]
-async fn every_turn_of_its_life_is_told() {
+async fn start_reload_and_stop_are_notified() {
     let manager = Manager::new();
     let edge = manager.start("", &[]);
-    assert_eq!(manager.told(), "READY=1\n");
+    assert_eq!(manager.message(), "READY=1\n");
     edge.signal(Signal::HUP);
-    let told = manager.told();
-    let began = told.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect(&told);
-    assert!(began.trim_end().parse::<u64>().unwrap() > 0, "{told}");
-    assert_eq!(manager.told(), "READY=1\n");
-    // Settings that cannot be used are no reason to count it as not ready.
+    let message = manager.message();
+    let began = message.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect(&message);
+    assert!(began.trim_end().parse::<u64>().unwrap() > 0, "{message}");
+    assert_eq!(manager.message(), "READY=1\n");
+    // With invalid settings it stays ready.
     edge.rewrite("nonsense = 1");
     edge.signal(Signal::HUP);
-    assert!(manager.told().starts_with("RELOADING=1\n"));
-    assert_eq!(manager.told(), "READY=1\n");
+    assert!(manager.message().starts_with("RELOADING=1\n"));
+    assert_eq!(manager.message(), "READY=1\n");
     edge.signal(Signal::TERM);
-    assert_eq!(manager.told(), "STOPPING=1\n");
+    assert_eq!(manager.message(), "STOPPING=1\n");
     assert_eq!(edge.wait().0.code(), Some(0));
 }
 
 #[tokio::test]
-async fn the_watchdog_is_fed_to_the_very_end() {
+async fn the_watchdog_is_notified_until_the_end() {
     let manager = Manager::new();
     let edge = manager.start("shutdown.delay = '600ms'", &[("WATCHDOG_USEC", "200000")]);
-    assert_eq!(manager.told(), "READY=1\n");
+    assert_eq!(manager.message(), "READY=1\n");
     let started = Instant::now();
     for _ in 0..4 {
-        assert_eq!(manager.told(), "WATCHDOG=1\n");
+        assert_eq!(manager.message(), "WATCHDOG=1\n");
     }
     assert!(started.elapsed() >= Duration::from_millis(250), "{:?}", started.elapsed());
     edge.signal(Signal::TERM);
-    while manager.told() != "STOPPING=1\n" {}
-    // A manager goes on counting while the service stops.
+    while manager.message() != "STOPPING=1\n" {}
+    // The watchdog is active while the service stops.
     for _ in 0..3 {
-        assert_eq!(manager.told(), "WATCHDOG=1\n");
+        assert_eq!(manager.message(), "WATCHDOG=1\n");
     }
     assert_eq!(edge.wait().0.code(), Some(0));
 }
 
 #[tokio::test]
-async fn a_watchdog_of_no_time_is_none() {
+async fn a_watchdog_interval_of_zero_is_ignored() {
     let manager = Manager::new();
     let edge = manager.start("", &[("WATCHDOG_USEC", "0")]);
-    assert_eq!(manager.told(), "READY=1\n");
+    assert_eq!(manager.message(), "READY=1\n");
     assert_eq!(connect(edge.http[0]).await.get("/oauth/callback").await.unwrap().status, 308);
     edge.finish();
 }
@@ -102,7 +102,7 @@ async fn after_a_kill_the_same_port_serves_again_at_once() {
     let address = edge.http[0];
     let settings = format!("listen.http = '{address}'");
     for _ in 0..3 {
-        // Connections that are open leave the port in a state that a careless bind refuses.
+        // Open connections leave the port in TIME_WAIT, where bind fails without SO_REUSEADDR.
         let mut client = connect(address).await;
         assert_eq!(client.get("/oauth/callback").await.unwrap().status, 308);
         edge.signal(Signal::KILL);
@@ -115,16 +115,16 @@ async fn after_a_kill_the_same_port_serves_again_at_once() {
 }
 
 #[tokio::test]
-async fn a_socket_that_was_handed_over_is_never_lost() {
+async fn an_activated_socket_is_never_lost() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    let handed = OwnedFd::from(socket.try_clone().unwrap());
+    let passed = OwnedFd::from(socket.try_clone().unwrap());
     let one = settings::plain("");
-    let mut edge = Edge::start_from_shell(TempDir::new().unwrap(), &one, HAND_OVER, |command| {
-        command.stdin(Stdio::from(handed));
+    let mut edge = Edge::start_from_shell(TempDir::new().unwrap(), &one, PASS_SOCKET, |command| {
+        command.stdin(Stdio::from(passed));
     });
     edge.wait_for("socket_unclaimed");
-    // It is wanted now, but the certificate is missing.
+    // It is configured now, but the certificate is missing.
     let wanted = settings::plain(&format!("listen.http = ['127.0.0.1:0', '{address}']"));
     let missing = "tls.certificate = 'missing.pem'\ntls.private_key = 'missing.key'";
     edge.rewrite(&format!("{wanted}\n{missing}"));
@@ -136,7 +136,7 @@ async fn a_socket_that_was_handed_over_is_never_lost() {
     let mut client = connect(address).await;
     assert_eq!(client.get("/oauth/callback").await.unwrap().status, 308);
     until("current", async || edge.metrics().await.get("settings_current") > 0.0).await;
-    // It is given up, and wanted once more.
+    // It is removed, and configured again.
     let done = "reloads_total{result=\"success\"}";
     for (settings, count) in [(&one, 2.0), (&wanted, 3.0)] {
         edge.rewrite(settings);

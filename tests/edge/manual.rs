@@ -52,7 +52,7 @@ fn manual_pages_that_cannot_be_written_are_an_error_with_the_directory() {
     let output = command(dir.path()).args(["man", "--into", "no/such/directory"]).output().unwrap();
     assert_eq!(output.status.code(), Some(3));
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(stderr.contains("into `no/such/directory`") && stderr.contains("hint: "), "{stderr}");
+    assert!(stderr.contains("to `no/such/directory`") && stderr.contains("hint: "), "{stderr}");
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn the_manual_has_a_page_for_every_command_and_the_first_lists_them() {
     }
 }
 
-/// The variables before a command and the pipe after it belong to the shell.
+/// The shell handles the variables before a command and the pipe after it.
 #[test]
 fn every_help_ends_with_examples_that_parse() {
     let mut paths: Vec<Vec<String>> = vec![vec![], vec!["config".into()]];

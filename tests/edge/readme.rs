@@ -1,4 +1,4 @@
-//! The documents show what the program does.
+//! Transcripts, tables, links and pictures in the documents match the program.
 
 use crate::support::golden::updates;
 use crate::support::{Edge, command, connect, files_below};
@@ -62,7 +62,7 @@ fn the_readme_is_short() {
 }
 
 #[tokio::test]
-async fn the_transcripts_of_the_readme_are_real() {
+async fn the_transcripts_of_the_readme_are_correct() {
     let on_a_terminal = Edge::start("log.format = 'text'\nlisten.http = '127.0.0.1:0'");
     let on_a_terminal_address = on_a_terminal.http[0].to_string();
     let mut edge = Edge::start("listen.http = '127.0.0.1:0'");
@@ -109,7 +109,7 @@ fn configuration_errors_are_reported_as_shown() {
 }
 
 #[test]
-fn the_signature_is_the_one_that_is_shown() {
+fn the_signature_is_computed_as_shown() {
     let dir = TempDir::new().unwrap();
     let mut hmac = command(dir.path());
     let output = hmac.args(["hmac", "github", "user-1"]).env("NANGO_HMAC_KEY", "secret").output();
@@ -123,7 +123,7 @@ fn the_configuration_in_the_readme_is_valid() {
     let (_, settings) = readme.split_once("```toml\n").unwrap();
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("config.toml"), settings.split_once("```").unwrap().0).unwrap();
-    // `check` would also look for the certificate files.
+    // `config check` would also read the certificate files.
     let output = command(dir.path()).args(["config", "show"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
@@ -181,7 +181,7 @@ fn every_warning_and_error_in_the_log_has_a_hint() {
             seen += 1;
         }
     }
-    assert!(seen > 10, "nothing was read");
+    assert!(seen > 10, "nothing was checked");
 }
 
 /// Every page of the documentation.
@@ -219,7 +219,7 @@ fn every_link_between_the_pages_leads_to_a_file_and_a_heading() {
             followed += 1;
         }
     }
-    assert!(followed > 80, "nothing was read");
+    assert!(followed > 80, "nothing was checked");
 }
 
 /// The anchors of the headings, as GitHub derives them.

@@ -1,4 +1,4 @@
-//! SIGHUP: what can change does, in one step; what cannot be used changes nothing.
+//! SIGHUP: valid settings apply at once and completely; invalid settings change nothing.
 
 use crate::support::{Edge, command, connect, free, settings, until};
 use rustix::process::Signal;
@@ -27,7 +27,7 @@ async fn reload(edge: &Edge, settings: &str, result: &str) {
 }
 
 #[tokio::test]
-async fn everything_that_can_change_does_on_a_connection_that_stays() {
+async fn a_reload_applies_to_open_connections() {
     let mut edge =
         Edge::start(&leading_to("one.example", "log.level = 'warn'\nlog.format = 'text'"));
     let mut kept = connect(edge.http[0]).await;
@@ -54,7 +54,7 @@ async fn everything_that_can_change_does_on_a_connection_that_stays() {
 }
 
 #[tokio::test]
-async fn limits_that_were_lowered_hold_for_open_connections() {
+async fn lowered_limits_apply_to_open_connections() {
     let edge = Edge::start(&leading_to("one.example", ""));
     let mut silent = connect(edge.http[0]).await;
     let mut busy = connect(edge.http[0]).await;
@@ -68,7 +68,7 @@ async fn limits_that_were_lowered_hold_for_open_connections() {
 }
 
 #[tokio::test]
-async fn listeners_that_appear_are_opened_and_those_that_vanish_are_drained() {
+async fn added_listeners_are_opened_and_removed_ones_drained() {
     let mut edge = Edge::start(&leading_to("one.example", ""));
     let first = edge.http[0];
     let second = free();
@@ -78,7 +78,7 @@ async fn listeners_that_appear_are_opened_and_those_that_vanish_are_drained() {
     let mut kept = connect(*second).await;
     assert_eq!(kept.get("/oauth/callback?a").await.unwrap().text("connection"), "");
     let mut silent = connect(*second).await;
-    // The connection counts as accepted once the edge knows it.
+    // The metrics show that the connection is accepted.
     until("accepted", async || edge.metrics().await.connections() >= 2.0).await;
 
     reload(&edge, &leading_to("one.example", ""), "success").await;
@@ -89,23 +89,23 @@ async fn listeners_that_appear_are_opened_and_those_that_vanish_are_drained() {
     }
     let mut other = connect(first).await;
     assert_eq!(other.get("/oauth/callback?a").await.unwrap().text("connection"), "");
-    // And once more: nothing of the first time is in the way.
+    // Again: nothing remains of the first time.
     reload(&edge, &both, "success").await;
     assert_eq!(connect(*second).await.get("/oauth/callback").await.unwrap().status, 308);
 }
 
 #[tokio::test]
-async fn settings_that_cannot_be_used_change_nothing_and_are_told_as_by_config_check() {
+async fn invalid_settings_change_nothing_and_are_reported_as_by_config_check() {
     let mut edge = Edge::start(&leading_to("one.example", "log.format = 'text'"));
     let mut kept = connect(edge.http[0]).await;
     kept.get("/oauth/callback?code=canary-code").await.unwrap();
     let bad = leading_to("two.example", "limits.query_bytes = 1\nlog.levle = 'info'\n");
     reload(&edge, &bad, "failure").await;
     let output = command(edge.dir()).args(["-c", "config.toml", "config", "check"]).output();
-    let told = String::from_utf8(output.unwrap().stderr).unwrap();
-    assert!(told.contains("log.levle") || told.contains("levle"), "{told}");
+    let reported = String::from_utf8(output.unwrap().stderr).unwrap();
+    assert!(reported.contains("log.levle") || reported.contains("levle"), "{reported}");
     let log = edge.wait_for("reload_failed");
-    assert!(log.contains(&told), "{told}\nis not in:\n{log}");
+    assert!(log.contains(&reported), "{reported}\nis not in:\n{log}");
 
     let reply = kept.get("/oauth/callback?a").await.unwrap();
     assert_eq!(reply.location(), "https://one.example/cb?a");
@@ -121,7 +121,7 @@ async fn settings_that_cannot_be_used_change_nothing_and_are_told_as_by_config_c
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_changes_nothing() {
+async fn a_port_in_use_changes_nothing() {
     let mut edge = Edge::start(&leading_to("one.example", ""));
     let mut kept = connect(edge.http[0]).await;
     kept.get("/oauth/callback?a").await.unwrap();
@@ -143,7 +143,7 @@ async fn a_port_that_is_taken_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_port_of_its_own_is_not_blamed_on_others() {
+async fn its_own_port_is_not_attributed_to_another_program() {
     let address = free();
     let here = leading_to("one.example", &format!("listen.http = '{address}'"));
     let mut edge = Edge::start(&here);
@@ -151,7 +151,7 @@ async fn a_port_of_its_own_is_not_blamed_on_others() {
     reload(&edge, &format!("log.format = 'text'\n{everywhere}"), "failure").await;
     let log = edge.wait_for("reload_failed");
     assert!(log.contains("\"hint\":\"this process already listens on the port"), "{log}");
-    // What only a restart changes is said, and the rest is taken.
+    // Settings that need a restart are logged; the others apply.
     reload(&edge, &format!("log.format = 'text'\n{here}"), "success").await;
     edge.wait_for("restart_needed");
 }

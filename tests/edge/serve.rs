@@ -1,4 +1,4 @@
-//! Starting and ending: what it says, and what it says when it cannot.
+//! Start and shutdown, and the reports of failed starts.
 
 use crate::support::{
     Authority, Edge, Lines, PATIENCE, command, connect, connect_tls, expired, requests, settings,
@@ -15,18 +15,18 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 #[tokio::test]
-async fn it_greets_with_callbacks_targets_and_real_ports() {
+async fn the_greeting_has_callbacks_targets_and_bound_ports() {
     let edge = Edge::start("log.format = 'text'\nlisten.http = ['127.0.0.1:0', '[::1]:0']");
     let [v4, v6] = edge.http[..] else { panic!("two addresses") };
     assert!(v4.port() != 0 && v6.port() != 0);
-    let said = edge.stderr();
+    let output_text = edge.stderr();
     for line in [
         format!("callback    http://{v4}/oauth/callback"),
         "→  https://api.nango.dev/oauth/callback".to_owned(),
         format!("callback    http://{v4}/app-auth/connect"),
         "→  https://api.nango.dev/app-auth/connect".to_owned(),
     ] {
-        assert!(said.contains(&line), "no {line:?} in:\n{said}");
+        assert!(output_text.contains(&line), "no {line:?} in:\n{output_text}");
     }
     for address in [v4, v6] {
         assert_eq!(connect(address).await.get("/oauth/callback").await.unwrap().status, 308);
@@ -35,7 +35,7 @@ async fn it_greets_with_callbacks_targets_and_real_ports() {
 }
 
 #[tokio::test]
-async fn both_signals_end_it_cleanly() {
+async fn both_signals_shut_down_gracefully() {
     for signal in [Signal::TERM, Signal::INT] {
         let edge = Edge::start("listen.http = '127.0.0.1:0'");
         edge.signal(signal);
@@ -46,7 +46,7 @@ async fn both_signals_end_it_cleanly() {
 }
 
 #[tokio::test]
-async fn an_idle_client_does_not_hold_the_end_up() {
+async fn an_idle_client_does_not_delay_the_shutdown() {
     let edge = Edge::start("listen.http = '127.0.0.1:0'\nshutdown.grace = '1h'");
     let mut idle = connect(edge.http[0]).await;
     idle.get("/oauth/callback").await.unwrap();
@@ -54,7 +54,7 @@ async fn an_idle_client_does_not_hold_the_end_up() {
 }
 
 #[tokio::test]
-async fn an_expired_certificate_starts_and_says_so_loudly() {
+async fn an_expired_certificate_is_served_and_logged() {
     let authority = Authority::new();
     let dir = TempDir::new().unwrap();
     authority.write_with(dir.path(), "edge", &["localhost"], expired);
@@ -75,12 +75,12 @@ async fn requests_are_logged_by_route_status_and_outcome() {
     client.get("/else?code=1").await.unwrap();
     let (_, log) = edge.stop();
     let requests = requests(&log);
-    let told: Vec<String> = requests
+    let outcomes: Vec<String> = requests
         .iter()
         .map(|line| format!("{} {} {}", line["route"], line["outcome"], line["status"]))
         .collect();
     assert_eq!(
-        told,
+        outcomes,
         [
             "\"/oauth/callback\" \"code\" 308",
             "\"/oauth/callback\" \"error\" 308",
@@ -92,12 +92,12 @@ async fn requests_are_logged_by_route_status_and_outcome() {
     assert_eq!(requests[0]["client"], "127.0.0.1");
 }
 
-/// What a text log has when `serve` cannot start; `{dir}` stands for the directory.
-fn refusal(dir: &Path, verb: &[&str], settings: &str, code: i32) -> String {
+/// The text log when a command cannot start; `{dir}` is replaced by the directory.
+fn refusal(dir: &Path, arguments: &[&str], settings: &str, code: i32) -> String {
     let settings = settings.replace("{dir}", &dir.display().to_string());
     fs::write(dir.join("config.toml"), settings).unwrap();
     let mut command = command(dir);
-    command.args(verb).env("CALLBACK_EDGE_LOG__FORMAT", "text");
+    command.args(arguments).env("CALLBACK_EDGE_LOG__FORMAT", "text");
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(code), "{output:?}");
     assert!(output.stdout.is_empty());
@@ -105,7 +105,7 @@ fn refusal(dir: &Path, verb: &[&str], settings: &str, code: i32) -> String {
 }
 
 #[test]
-fn certificates_that_cannot_be_used_are_told_with_the_reason() {
+fn unusable_certificates_are_reported_with_the_reason() {
     let dir = TempDir::new().unwrap();
     let authority = Authority::new();
     authority.write(dir.path(), "a", &["a.example.com"]);
@@ -121,25 +121,25 @@ fn certificates_that_cannot_be_used_are_told_with_the_reason() {
         ("missing.pem", "a.key", "missing.pem`\n  caused by: No such file or directory (os error 2)\n"),
         ("a.pem", "missing.key", "a.pem`\n  caused by: cannot read the private key `{dir}/missing.key`: No such file or directory (os error 2)\n"),
         ("a.pem", "b.key", "a.pem`\n  caused by: the private key `{dir}/b.key` does not match it\n"),
-        ("a.key", "a.key", "a.key`\n  caused by: it holds no `BEGIN CERTIFICATE` block; is it PEM, and not the key?\n"),
-        ("text.pem", "a.key", "text.pem`\n  caused by: it holds no `BEGIN CERTIFICATE` block; is it PEM, and not the key?\n"),
+        ("a.key", "a.key", "a.key`\n  caused by: it contains no `BEGIN CERTIFICATE` block; is it PEM, and not the key?\n"),
+        ("text.pem", "a.key", "text.pem`\n  caused by: it contains no `BEGIN CERTIFICATE` block; is it PEM, and not the key?\n"),
         ("junk.pem", "a.key", "junk.pem`\n  caused by: its first block is not an X.509 certificate\n"),
-        ("torn.pem", "a.key", "torn.pem`\n  caused by: it is not valid PEM: a `BEGIN` line has no `END` line; was it cut short?\n"),
-        ("a.pem", "a.pem", "a.pem`\n  caused by: the private key `{dir}/a.pem` holds no `BEGIN PRIVATE KEY` block; an encrypted key must be decrypted first\n"),
+        ("torn.pem", "a.key", "torn.pem`\n  caused by: it is not valid PEM: a `BEGIN` line has no `END` line; is the file truncated?\n"),
+        ("a.pem", "a.pem", "a.pem`\n  caused by: the private key `{dir}/a.pem` contains no `BEGIN PRIVATE KEY` block; an encrypted key must be decrypted first\n"),
     ];
     for (certificate, key, expected) in table {
         let settings = format!(
             "listen.http = '127.0.0.1:0'\nlisten.https = '127.0.0.1:0'\n\
              tls.certificate = '{{dir}}/{certificate}'\ntls.private_key = '{{dir}}/{key}'"
         );
-        for verb in [&["serve"][..], &["config", "check"]] {
-            assert_eq!(refusal(dir.path(), verb, &settings, 64), format!("{head}{expected}"));
+        for arguments in [&["serve"][..], &["config", "check"]] {
+            assert_eq!(refusal(dir.path(), arguments, &settings, 64), format!("{head}{expected}"));
         }
     }
 }
 
 #[test]
-fn everything_that_keeps_it_from_starting_is_told_at_once() {
+fn everything_that_prevents_the_start_is_reported_at_once() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let dir = TempDir::new().unwrap();
@@ -147,9 +147,9 @@ fn everything_that_keeps_it_from_starting_is_told_at_once() {
         "listen.http = ['{address}', '192.0.2.1:8080']\nlisten.https = '127.0.0.1:0'\n\
          tls.certificate = '{{dir}}/missing.pem'\ntls.private_key = '{{dir}}/missing.key'"
     );
-    let said = refusal(dir.path(), &[], &settings, 64).replace(&address.to_string(), "{taken}");
+    let output_text = refusal(dir.path(), &[], &settings, 64).replace(&address.to_string(), "{taken}");
     assert_eq!(
-        said,
+        output_text,
         "error: cannot use certificate `{dir}/missing.pem`
   caused by: No such file or directory (os error 2)
 
@@ -164,17 +164,17 @@ hint: no interface of this machine has the address: `0.0.0.0` or `[::]` listens 
     );
 }
 
-/// Port taken: the settings are right, so it is no usage error.
+/// The settings are valid, so this is not a usage error.
 #[test]
-fn an_address_that_is_taken_is_exit_code_1() {
+fn an_address_in_use_is_exit_code_1() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let settings = format!("listen.http = '{}'", taken.local_addr().unwrap());
     let dir = TempDir::new().unwrap();
-    let said = refusal(dir.path(), &["serve"], &settings, 1);
-    assert!(said.starts_with("error: cannot listen on `127.0.0.1:"), "{said}");
+    let output_text = refusal(dir.path(), &["serve"], &settings, 1);
+    assert!(output_text.starts_with("error: cannot listen on `127.0.0.1:"), "{output_text}");
 }
 
-/// Every line as JSON: an event with its name.
+/// Every line is JSON with the name of its event.
 fn events(log: &str) -> Vec<Value> {
     let event = |line: &str| -> Value {
         let event: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}\n{log}"));
@@ -188,18 +188,18 @@ fn names(events: &[Value]) -> Vec<&str> {
     events.iter().map(|event| event["event"].as_str().unwrap()).collect()
 }
 
-/// Settings that are odd but usable.
-const ODD: &str = "listen.http = '127.0.0.1:0'\ntls.hsts = '1y'\n\
+/// Settings that are valid but cause a warning.
+const WITH_WARNING: &str = "listen.http = '127.0.0.1:0'\ntls.hsts = '1y'\n\
      [[route]]\npath = '/cb'\ntarget = 'https://t.example/cb?key=canary-key'\n";
 
 #[tokio::test]
-async fn without_a_terminal_every_line_is_an_event_from_the_first_warning_to_the_end() {
-    let mut edge = Edge::start(ODD);
+async fn without_a_terminal_every_line_is_an_event() {
+    let mut edge = Edge::start(WITH_WARNING);
     connect(edge.http[0]).await.get("/cb").await.unwrap();
-    edge.rewrite(&format!("{ODD}[lisen]\n"));
+    edge.rewrite(&format!("{WITH_WARNING}[lisen]\n"));
     edge.signal(Signal::HUP);
     edge.wait_for("reload_failed");
-    edge.rewrite(ODD);
+    edge.rewrite(WITH_WARNING);
     edge.signal(Signal::HUP);
     edge.wait_for("\"reloaded\"");
     let (_, log) = edge.stop();
@@ -231,7 +231,7 @@ async fn without_a_terminal_every_line_is_an_event_from_the_first_warning_to_the
     assert!(error["note"].as_str().unwrap().starts_with("expected one of `"), "{error}");
 }
 
-/// What `serve` writes on a pipe when it cannot start.
+/// What `serve` writes to a pipe when it cannot start.
 fn refused(settings: &str, variables: &[(&str, &str)]) -> (i32, Vec<Value>) {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("config.toml"), settings).unwrap();
@@ -243,9 +243,9 @@ fn refused(settings: &str, variables: &[(&str, &str)]) -> (i32, Vec<Value>) {
 }
 
 #[test]
-fn without_a_terminal_every_error_that_stops_the_start_is_an_event() {
+fn without_a_terminal_every_error_of_the_start_is_an_event() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = ODD.replace("127.0.0.1:0", &taken.local_addr().unwrap().to_string());
+    let taken = WITH_WARNING.replace("127.0.0.1:0", &taken.local_addr().unwrap().to_string());
     let variable = [("CALLBACK_EDGE_LIMITS__CONNECTIONS", "many")];
     for (settings, variables, code, expected) in [
         ("a =", &[][..], 64, &["config_error"][..]),
@@ -270,40 +270,39 @@ fn without_a_terminal_every_error_that_stops_the_start_is_an_event() {
     assert_eq!(events[1]["cause"], "Address already in use (os error 98)");
 }
 
-/// Thousands of errors: the first are reported, and how many there are beyond.
+/// The first errors are reported, the others counted.
 #[test]
-fn errors_beyond_the_fiftieth_are_counted() {
+fn only_fifty_errors_are_reported() {
     let unknown = (0..70).map(|number| format!("unknown{number} = 1")).collect::<Vec<_>>();
     let (_, events) = refused(&unknown.join("\n"), &[]);
     assert_eq!(events.len(), 51);
     assert_eq!(events[50]["problem"], "and 20 more");
 }
 
-/// What `serve` writes on a terminal that it has as stderr, until it is ready and asked to end, or
-/// cannot start.
+/// What `serve` writes to a terminal until it has shut down or cannot start.
 fn on_stderr(settings: &str) -> (Option<i32>, String) {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("config.toml"), settings).unwrap();
-    let (ours, theirs) = terminal(100);
+    let (controller, user) = terminal(100);
     let mut command = command(dir.path());
-    let mut child = command.arg("serve").stdin(Stdio::null()).stderr(theirs).spawn().unwrap();
+    let mut child = command.arg("serve").stdin(Stdio::null()).stderr(user).spawn().unwrap();
     drop(command);
-    let lines = Lines::of(ours);
+    let lines = Lines::of(controller);
     let started = Instant::now();
-    let mut asked = false;
+    let mut signaled = false;
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
         assert!(started.elapsed() < PATIENCE, "{}", lines.text());
-        if !asked && lines.text().contains("ready") {
+        if !signaled && lines.text().contains("ready") {
             let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
             kill_process(pid, Signal::TERM).unwrap();
-            asked = true;
+            signaled = true;
         }
         std::thread::yield_now();
     };
-    // The thread that reads ends with the terminal.
+    // The reader thread ends with the terminal.
     while Arc::strong_count(&lines) > 1 {
         std::thread::yield_now();
     }
@@ -311,23 +310,22 @@ fn on_stderr(settings: &str) -> (Option<i32>, String) {
 }
 
 #[test]
-fn on_a_terminal_the_configured_format_holds_also_for_errors() {
-    let json = format!("log.format = 'json'\n{ODD}");
+fn on_a_terminal_errors_have_the_configured_format() {
+    let json = format!("log.format = 'json'\n{WITH_WARNING}");
     let (code, log) = on_stderr(&json);
     let all = ["config_warning", "callback", "listening", "ready", "draining", "stopped"];
     assert_eq!((code, names(&events(&log))), (Some(0), all.to_vec()));
-    // A format that can be read counts, although the settings as a whole cannot be used.
+    // A valid format counts, although other settings are invalid.
     let (code, log) = on_stderr(&format!("{json}[lisen]\n"));
     assert_eq!((code, names(&events(&log))), (Some(64), vec!["config_error"]));
-    let (_, log) = on_stderr(ODD);
+    let (_, log) = on_stderr(WITH_WARNING);
     assert!(log.contains("warning:") && log.contains("ready; press Ctrl-C to stop"), "{log}");
 }
 
-/// The setting wins over what stderr is.
 #[tokio::test]
-async fn text_that_is_configured_is_text_without_a_terminal() {
-    let edge = Edge::start(&format!("log.format = 'text'\n{ODD}"));
+async fn configured_text_is_used_without_a_terminal() {
+    let edge = Edge::start(&format!("log.format = 'text'\n{WITH_WARNING}"));
     let log = edge.finish();
-    assert!(log.starts_with("warning: `tls.hsts` does nothing"), "{log}");
+    assert!(log.starts_with("warning: `tls.hsts` has no effect"), "{log}");
     assert!(log.contains("ready; press Ctrl-C to stop") && !log.contains("{\""), "{log}");
 }

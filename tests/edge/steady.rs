@@ -1,6 +1,6 @@
 //! Under steady load, reloads, renewed certificates and restarts fail no request.
 
-use crate::manager::HAND_OVER;
+use crate::manager::PASS_SOCKET;
 use crate::support::{Authority, Edge, MACHINE, certified, settings, until};
 use rustix::process::Signal;
 use rustls::pki_types::ServerName;
@@ -265,7 +265,7 @@ async fn restarts_with_an_inherited_socket_fail_no_request() {
     let start = || {
         let inherited = OwnedFd::from(socket.try_clone().unwrap());
         let settings = redirecting_to(0, &address.to_string());
-        Edge::start_from_shell(Arc::clone(&dir), &settings, HAND_OVER, |command| {
+        Edge::start_from_shell(Arc::clone(&dir), &settings, PASS_SOCKET, |command| {
             command.stdin(Stdio::from(inherited));
         })
     };

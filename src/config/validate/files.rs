@@ -1,4 +1,4 @@
-//! The files that settings name, read once.
+//! Reads the files that settings refer to, once.
 
 use crate::config::file::{Unreadable, read_file};
 use crate::config::location::Location;
@@ -10,13 +10,14 @@ use data_encoding::BASE64URL_NOPAD;
 use secrecy::{SecretSlice, SecretString};
 use std::path::PathBuf;
 
-/// The longest page.
+/// The maximum size of a page.
 const PAGE_BYTES: usize = 64 << 10;
 
-/// The longest bearer token: it has to fit in a request's head. Other keys are shorter still.
+/// The maximum size of a bearer token, which must fit into a request's head, and of other keys, which
+/// are shorter.
 const TOKEN_BYTES: usize = 4 << 10;
 
-/// The longest list of authorities.
+/// The maximum size of a list of CA certificates.
 const ROOT_CA_BYTES: usize = 1 << 20;
 
 pub(super) fn page_body(text: &Located<String>) -> Result<Bytes, Problem> {
@@ -37,66 +38,66 @@ pub(super) fn page(file: &Located<PathBuf>) -> Result<Bytes, Problem> {
 }
 
 fn too_long(what: &str, location: &Location) -> Problem {
-    Problem::error(format!("{what} is over {}KiB", PAGE_BYTES >> 10))
+    Problem::error(format!("{what} is larger than {}KiB", PAGE_BYTES >> 10))
         .at(location)
         .hint("pages are for verification files; serve anything larger elsewhere")
 }
 
-/// A word that clients present.
+/// The bearer token that clients must present.
 pub(super) fn token(file: &Located<PathBuf>) -> Result<SecretString, Problem> {
     let name = format!("the token file `{}`", file.value.display());
-    let unfit =
-        |why: &str, hint: &str| Problem::error(format!("{name} {why}")).at(&file.location).hint(hint);
+    let invalid = |why: &str, hint: &str| {
+        Problem::error(format!("{name} {why}")).at(&file.location).hint(hint)
+    };
     let token = read_file(&file.value, TOKEN_BYTES)
         .map_err(|why| unreadable(&name, file, &why, "self-check-token"))?;
     let token = token.trim_ascii();
     if token.is_empty() {
-        return Err(unfit("is empty", "write a token into it, or remove `token_file`"));
+        return Err(invalid("is empty", "write a token into it, or remove `token_file`"));
     }
     // RFC 9110 §5.5: nothing else can be sent in a header.
     if !token.iter().all(u8::is_ascii_graphic) {
-        let hint =
-            "write one word of letters, digits and signs, for example from `openssl rand -hex 32`";
-        return Err(unfit("holds what no bearer token has", hint));
+        let hint = "write one token of letters, digits and punctuation, for example from `openssl rand -hex 32`";
+        return Err(invalid("has characters that are not valid in a bearer token", hint));
     }
     Ok(String::from_utf8_lossy(token).into_owned().into())
 }
 
-/// The public authorities and those in the file.
+/// The public CAs and those in the file.
 pub(super) fn roots(file: &Located<PathBuf>) -> Result<Roots, Problem> {
     let name = format!("`{}`", file.value.display());
     let pem = read_file(&file.value, ROOT_CA_BYTES)
         .map_err(|why| unreadable(&name, file, &why, "ca.pem"))?;
     Roots::public().and_pem(&pem).map_err(|error| {
         Problem::error(format!("{name} {error}")).at(&file.location).hint(
-            "name a file with the authorities' certificates, each from `-----BEGIN CERTIFICATE-----` on",
+            "use a PEM file with the CA certificates, each starting with `-----BEGIN CERTIFICATE-----`",
         )
     })
 }
 
-/// A key in base64url, as authorities hand it out.
+/// A key in base64url, as CAs issue it.
 pub(super) fn hmac_key(file: &Located<PathBuf>) -> Result<SecretSlice<u8>, Problem> {
     let name = format!("the key file `{}`", file.value.display());
     let text = read_file(&file.value, TOKEN_BYTES)
         .map_err(|why| unreadable(&name, file, &why, "eab.key"))?;
-    // Some hand it out with padding.
+    // Some CAs issue it with padding.
     let text: Vec<u8> =
         text.into_iter().filter(|byte| !byte.is_ascii_whitespace() && *byte != b'=').collect();
-    let unfit = match BASE64URL_NOPAD.decode(&text) {
+    let invalid = match BASE64URL_NOPAD.decode(&text) {
         Ok(key) if key.is_empty() => "is empty",
         Ok(key) => return Ok(key.into()),
         Err(_) => "is not base64url",
     };
-    Err(Problem::error(format!("{name} {unfit}"))
+    Err(Problem::error(format!("{name} {invalid}"))
         .at(&file.location)
-        .hint("write the key into it as the authority hands it out"))
+        .hint("write the key into it exactly as the CA issued it"))
 }
 
-/// A file that a setting names cannot be read.
+/// The problem of a file that cannot be read.
 fn unreadable(name: &str, file: &Located<PathBuf>, why: &Unreadable, example: &str) -> Problem {
     let hint = why.hint(&file.value, example);
     Problem::error(format!("cannot read {name}"))
         .at(&file.location)
         .caused_by(why)
-        .hint(hint.unwrap_or_else(|| "relative paths start at the working directory".into()))
+        .hint(hint.unwrap_or_else(|| "relative paths are relative to the working directory".into()))
 }

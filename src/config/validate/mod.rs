@@ -1,12 +1,12 @@
-//! Whether the settings agree with each other, and with the files that they name.
+//! Checks the rules that span several settings, and reads the files that settings refer to.
 
 mod files;
 mod tls;
 
-use super::loops::{Callbacks, is_plain_allowed};
 use super::location::Location;
+use super::loops::{Callbacks, is_plain_allowed};
 use super::problem::Problem;
-use super::read::{PageBody, ParsedSettings, ParsedRoute, ParsedSelfCheck, below, path_at_nango};
+use super::read::{PageBody, ParsedRoute, ParsedSelfCheck, ParsedSettings, below, path_at_nango};
 use super::reader::Located;
 use super::settings::{Listen, Origin, Page, SelfCheck, Settings};
 use crate::outbound::Roots;
@@ -15,15 +15,15 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-/// The longest query that hyper takes: its URIs end at 65534 bytes, path included.
+/// The maximum length of a query: hyper limits a URI to 65534 bytes, including the path.
 const QUERY_BYTES: usize = 60_000;
 
-/// Paths that the edge answers itself.
+/// Paths that the edge serves itself.
 const RESERVED: [&str; 4] = ["/healthz", "/readyz", "/self-check", "/metrics"];
 const RESERVED_BELOW: &str = "/.well-known/acme-challenge/";
 
-/// Judges, and notes what does not agree; the settings are of use only if nothing was noted, and to
-/// who serves only if no file was either.
+/// Validates, and reports violations. The settings are usable only without `problems`, and by `serve`
+/// only without `unusable` files.
 pub(super) fn validate(
     read: ParsedSettings,
     problems: &mut Vec<Problem>,
@@ -65,7 +65,7 @@ fn listeners(read: &ParsedSettings, problems: &mut Vec<Problem>) {
     let mut taken: HashMap<u16, Vec<(SocketAddr, &str)>> = HashMap::new();
     for (name, addresses) in named {
         for at in addresses {
-            // Port 0 is a new port each time.
+            // Port 0 is a different port each time.
             if at.value.port() == 0 {
                 continue;
             }
@@ -73,8 +73,8 @@ fn listeners(read: &ParsedSettings, problems: &mut Vec<Problem>) {
             let clash = there.iter().find(|(other, of)| clash(at.value, *other, name == *of));
             if let Some((other, first)) = clash {
                 let problem = if *other == at.value {
-                    Problem::error(format!("`{}` is listened on twice", at.value)).hint(format!(
-                        "`listen.{first}` has it already; give one of them another port"
+                    Problem::error(format!("`{}` is listed twice", at.value)).hint(format!(
+                        "`listen.{first}` has it too; change the port of one of them"
                     ))
                 } else {
                     let (all, one) = if at.value.ip().is_unspecified() {
@@ -82,9 +82,10 @@ fn listeners(read: &ParsedSettings, problems: &mut Vec<Problem>) {
                     } else {
                         (*other, at.value)
                     };
-                    let what = format!("`{one}` is taken twice: `{all}` takes all addresses");
+                    let what =
+                        format!("`{one}` conflicts with `{all}`, which includes all addresses");
                     Problem::error(what).hint(format!(
-                        "`listen.{first}` has `{other}` already; give one of them another port"
+                        "`listen.{first}` has `{other}`; change the port of one of them"
                     ))
                 };
                 problems.push(problem.at(&at.location));
@@ -96,7 +97,7 @@ fn listeners(read: &ParsedSettings, problems: &mut Vec<Problem>) {
         && let Some(host) = listen.admin_hosts.first()
     {
         problems.push(
-            Problem::warning("`listen.admin_hosts` does nothing: `listen.admin` is off")
+            Problem::warning("`listen.admin_hosts` has no effect: `listen.admin` is off")
                 .at(&host.location)
                 .hint("set `listen.admin`, or remove `listen.admin_hosts`"),
         );
@@ -110,13 +111,13 @@ fn listeners(read: &ParsedSettings, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Whether two addresses with one port get in each other's way.
+/// Whether two addresses with the same port conflict.
 fn clash(one: SocketAddr, other: SocketAddr, in_one_list: bool) -> bool {
     let (one, other) = (one.ip().to_canonical(), other.ip().to_canonical());
     if one == other {
         return true;
     }
-    // `[::]` leaves IPv4 to what the same list names for it.
+    // `[::]` excludes IPv4 if the same list has IPv4 addresses.
     let is_shared = in_one_list && one.is_ipv4() != other.is_ipv4();
     let takes = |all: IpAddr, it: IpAddr| {
         all.is_unspecified() && (all.is_ipv6() || it.is_ipv4()) && !is_shared
@@ -124,8 +125,7 @@ fn clash(one: SocketAddr, other: SocketAddr, in_one_list: bool) -> bool {
     takes(one, other) || takes(other, one)
 }
 
-/// Where `https` is on, `http` sends to the https origin: a public URL with http would lead there
-/// and back again for ever.
+/// If `https` is on, `http` redirects to the https origin: a public URL with http would be a loop.
 fn public_url(read: &ParsedSettings, problems: &mut Vec<Problem>) {
     let Some(url) = read.public_url.as_ref().filter(|url| !url.value.https) else { return };
     if read.listen.https.is_empty() {
@@ -133,9 +133,11 @@ fn public_url(read: &ParsedSettings, problems: &mut Vec<Problem>) {
     }
     let https = Origin { https: true, port: None, ..url.value.clone() };
     problems.push(
-        Problem::error("`public_url` is plain http, and `listen.https` is on").at(&url.location).hint(
-            format!("write `{https}`, with the port if it is not 443; or turn `listen.https` off"),
-        ),
+        Problem::error("`public_url` is plain http, but `listen.https` is on")
+            .at(&url.location)
+            .hint(format!(
+                "write `{https}`, with the port if it is not 443; or turn `listen.https` off"
+            )),
     );
 }
 
@@ -146,15 +148,16 @@ fn limits(read: &ParsedSettings, problems: &mut Vec<Problem>) {
     if query.value > QUERY_BYTES {
         let what = format!("`limits.query_bytes` is {}, over {QUERY_BYTES}", query.value);
         problems.push(Problem::error(what).at(&query.location).hint(format!(
-            "the longest request target is 65534 bytes, path included; give at most {QUERY_BYTES}"
+            "a request target has at most 65534 bytes, including the path; give at most {QUERY_BYTES}"
         )));
     } else if query.value >= header.value {
         let what = format!(
             "`limits.query_bytes` ({}) is not below `limits.header_bytes` ({})",
             query.value, header.value
         );
-        // Whichever was set.
-        let location = if query.location == Location::Default { &header.location } else { &query.location };
+        // The one that is set.
+        let location =
+            if query.location == Location::Default { &header.location } else { &query.location };
         problems.push(Problem::error(what).at(location).hint(
             "the query is part of the request head; lower `query_bytes` or raise `header_bytes`",
         ));
@@ -163,16 +166,16 @@ fn limits(read: &ParsedSettings, problems: &mut Vec<Problem>) {
 
 fn routes(read: &ParsedSettings, problems: &mut Vec<Problem>) -> Vec<Route> {
     if let Some(nango) = &read.nango {
-        plain("nango.url", nango, read, problems);
+        check_cleartext("nango.url", nango, read, problems);
     }
     let mut routes = Vec::new();
     let callbacks = Callbacks::of(read);
-    let mut places = Places::default();
+    let mut taken = TakenPaths::default();
     for route in &read.routes {
-        free(&route.path, problems);
-        places.take("route", route.host.as_ref(), &route.path, problems);
+        check_reserved(&route.path, problems);
+        taken.insert("route", route.host.as_ref(), &route.path, problems);
         if let Some(target) = &route.target {
-            plain("target", target, read, problems);
+            check_cleartext("target", target, read, problems);
         }
         let Some(target) = target(route, read) else { continue };
         if let Some(hit) = callbacks.hit(&target.value) {
@@ -187,7 +190,7 @@ fn routes(read: &ParsedSettings, problems: &mut Vec<Problem>) -> Vec<Route> {
                         "`{}` would redirect to `{}`",
                         route.path.value, hit.path.value
                     ))
-                    .hint("name Nango's own address, for example `https://api.nango.dev`"),
+                    .hint("use the address of Nango, for example `https://api.nango.dev`"),
             );
         }
         routes.push(Route {
@@ -201,13 +204,13 @@ fn routes(read: &ParsedSettings, problems: &mut Vec<Problem>) -> Vec<Route> {
         problems.push(
             Problem::error("there is no route")
                 .at(location)
-                .hint("remove `route = []` for the two default routes, or add a `[[route]]`"),
+                .hint("remove `route = []` to use the two default routes, or add a `[[route]]`"),
         );
     }
     routes
 }
 
-/// The target of the route, or the one that follows from `nango.url`.
+/// The target of the route, or the one derived from `nango.url`.
 fn target(route: &ParsedRoute, read: &ParsedSettings) -> Option<Located<Target>> {
     if route.target.is_some() {
         return route.target.clone();
@@ -217,26 +220,31 @@ fn target(route: &ParsedRoute, read: &ParsedSettings) -> Option<Located<Target>>
     Some(Located { value: Target::parse(&text).ok()?, location: nango.location.clone() })
 }
 
-/// Codes must not cross a network of strangers in the clear.
-fn plain(key: &str, target: &Located<Target>, read: &ParsedSettings, problems: &mut Vec<Problem>) {
+/// Codes must not cross a public network in cleartext.
+fn check_cleartext(
+    key: &str,
+    target: &Located<Target>,
+    read: &ParsedSettings,
+    problems: &mut Vec<Problem>,
+) {
     if target.value.scheme() == "http" && !is_plain_allowed(&target.value, &read.plain_targets) {
-        let what = format!("`{key}` sends the codes in the clear to `{}`", target.value.host());
+        let what = format!("`{key}` sends codes in cleartext to `{}`", target.value.host());
         problems.push(Problem::error(what).at(&target.location).hint(
-            "use https; plain http goes to this machine, and to IP addresses in the private \
-             networks that `allow_plain_targets` names",
+            "use https; plain http is allowed to this machine, and to IP addresses in the private \
+             networks of `allow_plain_targets`",
         ));
     }
 }
 
 fn pages(read: &ParsedSettings, routes: &[Route], problems: &mut Vec<Problem>) -> Vec<Page> {
-    let mut places = Places::default();
+    let mut taken = TakenPaths::default();
     let mut pages = Vec::new();
-    let taken: HashSet<_> = routes.iter().map(|route| (route.host(), route.path())).collect();
+    let of_routes: HashSet<_> = routes.iter().map(|route| (route.host(), route.path())).collect();
     for page in &read.pages {
-        free(&page.path, problems);
-        places.take("page", page.host.as_ref(), &page.path, problems);
-        if taken.contains(&(page.host.as_ref(), &page.path.value)) {
-            let what = format!("a route answers on `{}` already", page.path.value);
+        check_reserved(&page.path, problems);
+        taken.insert("page", page.host.as_ref(), &page.path, problems);
+        if of_routes.contains(&(page.host.as_ref(), &page.path.value)) {
+            let what = format!("`{}` is the path of a route", page.path.value);
             problems.push(
                 Problem::error(what)
                     .at(&page.path.location)
@@ -269,30 +277,30 @@ fn self_check(
     SelfCheck {
         every: read.every,
         cache: read.cache,
-        // An empty one opens nothing.
-        token: token.map(|token| noted(token, unusable).unwrap_or_default()),
+        // An empty token grants no access.
+        token: token.map(|token| or_report(token, unusable).unwrap_or_default()),
         roots: roots(read.root_ca.as_ref(), problems),
         connect_to: read.connect_to.clone(),
         follow: read.follow,
     }
 }
 
-/// The public authorities, and those in the file.
+/// The public CAs and those in the file.
 fn roots(file: Option<&Located<PathBuf>>, problems: &mut Vec<Problem>) -> Roots {
-    file.and_then(|file| noted(files::roots(file), problems)).unwrap_or_else(Roots::public)
+    file.and_then(|file| or_report(files::roots(file), problems)).unwrap_or_else(Roots::public)
 }
 
-/// What was read, or nothing when that is a problem.
-fn noted<T>(read: Result<T, Problem>, problems: &mut Vec<Problem>) -> Option<T> {
+/// The value, or `None` after reporting the problem.
+fn or_report<T>(read: Result<T, Problem>, problems: &mut Vec<Problem>) -> Option<T> {
     read.map_err(|problem| problems.push(problem)).ok()
 }
 
-/// Places that are taken, each with where that was written.
+/// Hosts and paths that are taken, each with its location.
 #[derive(Default)]
-struct Places(HashMap<(Option<Host>, Path), Location>);
+struct TakenPaths(HashMap<(Option<Host>, Path), Location>);
 
-impl Places {
-    fn take(
+impl TakenPaths {
+    fn insert(
         &mut self,
         thing: &str,
         host: Option<&Host>,
@@ -316,13 +324,13 @@ impl Places {
     }
 }
 
-fn free(path: &Located<Path>, problems: &mut Vec<Problem>) {
+fn check_reserved(path: &Located<Path>, problems: &mut Vec<Problem>) {
     let text = path.value.as_str();
     if RESERVED.contains(&text) || text.starts_with(RESERVED_BELOW) {
         problems.push(
-            Problem::error(format!("the edge itself answers on `{text}`"))
+            Problem::error(format!("`{text}` is reserved"))
                 .at(&path.location)
-                .hint("choose another path"),
+                .hint("choose another path: the edge serves this one itself"),
         );
     }
 }

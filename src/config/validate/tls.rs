@@ -1,9 +1,9 @@
-//! Whether certificates and listeners agree, and what there is to have certificates for.
+//! Validates certificates against listeners, and collects the domains of ACME.
 
-use super::{files, noted, roots};
+use super::{files, or_report, roots};
 use crate::config::location::Location;
 use crate::config::problem::Problem;
-use crate::config::read::{ParsedAcme, LETS_ENCRYPT, ParsedSettings, STATE_DIR, ParsedTls};
+use crate::config::read::{LETS_ENCRYPT, ParsedAcme, ParsedSettings, ParsedTls, STATE_DIR};
 use crate::config::reader::Located;
 use crate::config::settings::{Acme, CertificateFiles, Challenge, Eab, Tls};
 use crate::redirect::Host;
@@ -19,7 +19,7 @@ pub(super) fn validate(
     let given = tls.given || tls.acme.is_some();
     if let (Some(https), false) = (read.listen.https.first(), given) {
         problems.push(
-            Problem::error("`listen.https` needs a certificate, and `[tls]` names none")
+            Problem::error("`listen.https` needs a certificate, but `[tls]` has none")
                 .at(&https.location)
                 .hint(
                     "set `certificate` and `private_key` in `[tls]`, or let `[tls.acme]` obtain \
@@ -38,9 +38,9 @@ pub(super) fn validate(
     }
     if let (Some(hsts), false) = (&tls.hsts, given) {
         problems.push(
-            Problem::warning("`tls.hsts` does nothing without a certificate")
+            Problem::warning("`tls.hsts` has no effect without a certificate")
                 .at(&hsts.location)
-                .hint("let whatever terminates TLS send Strict-Transport-Security"),
+                .hint("send Strict-Transport-Security from the proxy that terminates TLS"),
         );
     }
     let hsts = tls.hsts.as_ref().map(|hsts| hsts.value);
@@ -81,19 +81,19 @@ fn consent(acme: &ParsedAcme, problems: &mut Vec<Problem>) {
     let agreed = acme.agreed.as_ref();
     if !agreed.is_some_and(|agreed| agreed.value) && !acme.broken {
         problems.push(
-            Problem::error("`[tls.acme]` needs your consent to the authority's terms of service")
+            Problem::error("`[tls.acme]` needs your consent to the CA's terms of service")
                 .at(agreed.map_or(&acme.location, |agreed| &agreed.location))
                 .hint("read them, and set `agree_to_terms = true`"),
         );
     }
 }
 
-/// The challenge, and whether there are listeners to answer it and to use what comes of it.
+/// The challenge; checks that there are listeners for the challenge and for the certificates.
 fn challenge(acme: &ParsedAcme, read: &ParsedSettings, problems: &mut Vec<Problem>) -> Challenge {
     let challenge = acme.challenge.as_ref().map_or(Challenge::TlsAlpn01, |it| it.value);
     if read.listen.https.is_empty() {
         problems.push(
-            Problem::error("`[tls.acme]` obtains certificates, and `listen.https` is off")
+            Problem::error("`[tls.acme]` obtains certificates, but `listen.https` is off")
                 .at(&acme.location)
                 .hint("set it, for example `https = \"0.0.0.0:443\"` in `[listen]`"),
         );
@@ -102,7 +102,7 @@ fn challenge(acme: &ParsedAcme, read: &ParsedSettings, problems: &mut Vec<Proble
         (challenge, read.listen.http.is_empty(), &acme.challenge)
     {
         problems.push(
-            Problem::error("the challenge `http-01` is answered on `listen.http`, which is off")
+            Problem::error("the challenge `http-01` needs `listen.http`, which is off")
                 .at(&at.location)
                 .hint("set it, for example `http = \"0.0.0.0:80\"`, or use `tls-alpn-01`"),
         );
@@ -113,25 +113,27 @@ fn challenge(acme: &ParsedAcme, read: &ParsedSettings, problems: &mut Vec<Proble
 fn eab(acme: &ParsedAcme, problems: &mut Vec<Problem>, unusable: &mut Vec<Problem>) -> Option<Eab> {
     let half = match (&acme.eab_key_id, &acme.eab_hmac_key_file) {
         (Some(id), Some(file)) => {
-            let hmac_key = noted(files::hmac_key(file), unusable)?;
+            let hmac_key = or_report(files::hmac_key(file), unusable)?;
             return Some(Eab { key_id: id.value.as_str().into(), hmac_key });
         }
-        (Some(id), None) => half("tls.acme", "eab_key_id", "eab_hmac_key_file", &id.location),
-        (None, Some(file)) => half("tls.acme", "eab_hmac_key_file", "eab_key_id", &file.location),
+        (Some(id), None) => half_set("tls.acme", "eab_key_id", "eab_hmac_key_file", &id.location),
+        (None, Some(file)) => {
+            half_set("tls.acme", "eab_hmac_key_file", "eab_key_id", &file.location)
+        }
         (None, None) => return None,
     };
     if !acme.broken {
-        problems.push(half.hint("the authority hands out both together"));
+        problems.push(half.hint("the CA issues both together"));
     }
     None
 }
 
-/// Those that are named, else the hosts of the routes, else that of the public URL.
+/// The configured domains, else the hosts of the routes, else the host of the public URL.
 fn domains(acme: &ParsedAcme, read: &ParsedSettings, problems: &mut Vec<Problem>) -> Vec<Host> {
     let mut domains: Vec<Host> = Vec::new();
     for at in &acme.domains {
         if domains.contains(&at.value) {
-            let what = format!("`{}` stands in `tls.acme.domains` twice", at.value);
+            let what = format!("`{}` is in `tls.acme.domains` twice", at.value);
             problems.push(Problem::error(what).at(&at.location).hint("remove one of them"));
         } else {
             domains.push(at.value.clone());
@@ -149,24 +151,24 @@ fn domains(acme: &ParsedAcme, read: &ParsedSettings, problems: &mut Vec<Problem>
     }
     if domains.is_empty() && !acme.broken {
         problems.push(
-            Problem::error("nothing says which domain the certificate is for")
+            Problem::error("no domain to obtain a certificate for")
                 .at(&acme.location)
-                .hint("name it as `domains` in `[tls.acme]`, as `host` of a route, or in `public_url`"),
+                .hint("set `domains` in `[tls.acme]`, `host` of a route, or `public_url`"),
         );
     }
-    // A private directory may know what no public one does.
+    // A private CA may issue certificates for names that no public CA accepts.
     if acme.directories.is_empty() {
         for host in domains.iter().filter(|host| !is_public(host)) {
-            let what = format!("no public authority certifies `{host}`");
+            let what = format!("no public CA issues certificates for `{host}`");
             problems.push(Problem::error(what).at(&acme.location).hint(
-                "name a public host, or a private authority as `directory` with its `root_ca`",
+                "use a public host, or set `directory` and `root_ca` to those of a private CA",
             ));
         }
     }
     domains
 }
 
-/// Whether the host can be known beyond this machine: more than one label, or an address.
+/// Whether the host can be public: it has more than one label, or is an address.
 fn is_public(host: &Host) -> bool {
     let name = host.as_str();
     (name.contains('.') || name.starts_with('[')) && !name.ends_with(".localhost")
@@ -193,19 +195,19 @@ fn pairs(tls: &ParsedTls, problems: &mut Vec<Problem>) -> Vec<CertificateFiles> 
             });
         }
         (Some(certificate), None) => problems.push(
-            half("tls", "certificate", "private_key", &certificate.location)
-                .hint("name the PEM file as `private_key`"),
+            half_set("tls", "certificate", "private_key", &certificate.location)
+                .hint("set `private_key` to a PEM file"),
         ),
         (None, Some(private_key)) => problems.push(
-            half("tls", "private_key", "certificate", &private_key.location)
-                .hint("name the PEM file as `certificate`"),
+            half_set("tls", "private_key", "certificate", &private_key.location)
+                .hint("set `certificate` to a PEM file"),
         ),
         (None, None) => {}
     }
     pairs
 }
 
-/// One of two settings that go together.
-fn half(table: &str, has: &str, lacks: &str, location: &Location) -> Problem {
-    Problem::error(format!("`{table}.{has}` is set, and `{table}.{lacks}` is not")).at(location)
+/// Only one of two settings that belong together is set.
+fn half_set(table: &str, has: &str, lacks: &str, location: &Location) -> Problem {
+    Problem::error(format!("`{table}.{has}` is set, but `{table}.{lacks}` is not")).at(location)
 }

@@ -1,4 +1,4 @@
-//! How the edge's cost grows with what it serves.
+//! How the cost of the server grows with its load and configuration.
 
 use crate::load::{self, Hello, QUERY_BYTES, client, client_for};
 use crate::server::{Identity, Kind, Role, Server, Under};
@@ -9,24 +9,24 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// The name that the last certificate is for.
+/// The name of the last certificate.
 const NAME: &str = "last.example";
 
 pub(crate) async fn run(rounds: usize, identity: &Identity) -> Value {
-    let mut told = Map::new();
-    told.insert("query_bytes".to_owned(), queries(rounds, identity).await);
-    told.insert("routes".to_owned(), routes(rounds, identity).await);
-    told.insert("certificates".to_owned(), certificates(rounds, identity).await);
-    told.insert("scrapes".to_owned(), scrapes(rounds, identity).await);
-    told.insert("connections".to_owned(), connections(identity).await);
-    told.into()
+    let mut figures = Map::new();
+    figures.insert("query_bytes".to_owned(), queries(rounds, identity).await);
+    figures.insert("routes".to_owned(), routes(rounds, identity).await);
+    figures.insert("certificates".to_owned(), certificates(rounds, identity).await);
+    figures.insert("scrapes".to_owned(), scrapes(rounds, identity).await);
+    figures.insert("connections".to_owned(), connections(identity).await);
+    figures.into()
 }
 
 async fn start(role: Role, identity: &Identity, more: &str) -> (Server, Duration) {
     Server::start_under(Under::Taskset, Kind::Edge, role, identity, more).await
 }
 
-/// µs of CPU for each request: the median of the rounds.
+/// µs of CPU per request: the median of the rounds.
 async fn cost<F: Future<Output = ()>>(
     server: &Server,
     rounds: usize,
@@ -52,20 +52,20 @@ async fn keep_alive(server: &Server, rounds: usize, query_bytes: usize) -> f64 {
 async fn queries(rounds: usize, identity: &Identity) -> Value {
     println!("\nBytes of the query        µs per request, keep-alive");
     let (server, _) = start(Role::Plain, identity, "").await;
-    let mut told = Map::new();
+    let mut figures = Map::new();
     for bytes in [100, 600, 2048, 8192, 31 * 1024] {
         let cost = keep_alive(&server, rounds, bytes).await;
         println!("{bytes:>18}{cost:>20.1}");
-        told.insert(bytes.to_string(), cost.into());
+        figures.insert(bytes.to_string(), cost.into());
     }
-    told.into()
+    figures.into()
 }
 
 async fn routes(rounds: usize, identity: &Identity) -> Value {
     println!(
         "\nRoutes        µs per request, keep-alive        ms to the first redirect        MB"
     );
-    let mut told = Map::new();
+    let mut figures = Map::new();
     for count in [1, 100, 10_000] {
         let mut more = String::new();
         for number in 1..count {
@@ -75,17 +75,17 @@ async fn routes(rounds: usize, identity: &Identity) -> Value {
         let (server, took) = start(Role::Plain, identity, &more).await;
         let cost = keep_alive(&server, rounds, QUERY_BYTES).await;
         let memory = server.memory();
-        row(&mut told, count, cost, took, memory);
+        row(&mut figures, count, cost, took, memory);
     }
-    told.into()
+    figures.into()
 }
 
 async fn certificates(rounds: usize, identity: &Identity) -> Value {
     println!(
         "\nCertificates  µs per one-shot with the last        ms to the first redirect        MB"
     );
-    let mut told = Map::new();
-    let visitor = client_for(NAME, Hello::X25519, "http/1.1");
+    let mut figures = Map::new();
+    let client = client_for(NAME, Hello::X25519, "http/1.1");
     for count in [1, 100, 1000] {
         let mut more = String::new();
         for number in 1..=count {
@@ -100,18 +100,18 @@ async fn certificates(rounds: usize, identity: &Identity) -> Value {
         }
         let (server, took) = start(Role::Tls, identity, &more).await;
         let load = async |requests| {
-            load::one_shots(server.address(), &visitor, requests).await;
+            load::one_shots(server.address(), &client, requests).await;
         };
         let cost = cost(&server, rounds, 1000, load).await;
-        row(&mut told, count, cost, took, server.memory());
+        row(&mut figures, count, cost, took, server.memory());
     }
-    told.into()
+    figures.into()
 }
 
 async fn scrapes(rounds: usize, identity: &Identity) -> Value {
-    println!("\nScrapes of the metrics in a second        µs per request, keep-alive");
+    println!("\nScrapes of the metrics per second         µs per request, keep-alive");
     let (server, _) = start(Role::Plain, identity, "").await;
-    let mut told = Map::new();
+    let mut figures = Map::new();
     for rate in [0, 1, 10] {
         let scraping = async {
             loop {
@@ -127,43 +127,43 @@ async fn scrapes(rounds: usize, identity: &Identity) -> Value {
             () = scraping => 0.0,
         };
         println!("{rate:>34}{cost:>20.1}");
-        told.insert(rate.to_string(), cost.into());
+        figures.insert(rate.to_string(), cost.into());
     }
-    told.into()
+    figures.into()
 }
 
 async fn connections(identity: &Identity) -> Value {
-    // Each is a file here and another there; what is started inherits the limit.
+    // Each connection is a file descriptor in both processes; children inherit the limit.
     let files = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: files, maximum: files }).unwrap();
     let most = files.map_or(20_000, |files| files.saturating_sub(500).min(20_000));
     println!("\nIdle TLS connections        bytes each        µs per further one-shot");
-    let mut told = Map::new();
+    let mut figures = Map::new();
     let (server, _) = start(Role::Tls, identity, "").await;
     let at_rest = settled(&server).await;
-    let visitor = client(Hello::X25519, "http/1.1");
-    let mut held = Vec::new();
+    let client = client(Hello::X25519, "http/1.1");
+    let mut open = Vec::new();
     for count in [100, 1000, 10_000, usize::try_from(most).unwrap()] {
-        while held.len() < count {
-            // From another address each some thousands, so that newcomers find a port at once.
-            let from = Ipv4Addr::new(127, 0, 1, u8::try_from(held.len() / 5000).unwrap() + 1);
-            let more = (count - held.len()).min(5000 - held.len() % 5000);
-            let patient = visitor.clone().from(from);
-            held.extend(load::idle(server.address(), &patient, false, more).await);
+        while open.len() < count {
+            // A new source address for each 5,000, so that a free port is found at once.
+            let from = Ipv4Addr::new(127, 0, 1, u8::try_from(open.len() / 5000).unwrap() + 1);
+            let more = (count - open.len()).min(5000 - open.len() % 5000);
+            let idle_client = client.clone().from(from);
+            open.extend(load::idle(server.address(), &idle_client, false, more).await);
         }
         let each = settled(&server).await.saturating_sub(at_rest) / count as u64;
         let load = async |requests| {
-            load::one_shots(server.address(), &visitor, requests).await;
+            load::one_shots(server.address(), &client, requests).await;
         };
         let cost = cost(&server, 3, 1000, load).await;
         println!("{count:>20}{each:>18}{cost:>25.1}");
-        told.insert(count.to_string(), json!({"bytes": each, "us_per_one_shot": cost}));
+        figures.insert(count.to_string(), json!({"bytes": each, "us_per_one_shot": cost}));
     }
-    told.into()
+    figures.into()
 }
 
-fn row(told: &mut Map<String, Value>, count: usize, cost: f64, took: Duration, memory: u64) {
+fn row(figures: &mut Map<String, Value>, count: usize, cost: f64, took: Duration, memory: u64) {
     let (took, memory) = (took.as_secs_f64() * 1e3, memory as f64 / 1e6);
     println!("{count:>6}{cost:>25.1}{took:>30.0}{memory:>20.1}");
-    told.insert(count.to_string(), json!({"us": cost, "first_ms": took, "mb": memory}));
+    figures.insert(count.to_string(), json!({"us": cost, "first_ms": took, "mb": memory}));
 }

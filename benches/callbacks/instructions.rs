@@ -1,5 +1,5 @@
-//! How many instructions a callback takes. Unlike times they are the same on a busy machine, so they
-//! tell a regression from noise.
+//! The number of instructions of a callback. Unlike times it is the same on a busy machine, so it
+//! distinguishes a regression from noise.
 
 use crate::Work;
 use crate::server::{Identity, Kind, Server, Under};
@@ -7,69 +7,69 @@ use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::Path;
 
-/// Requests of the shorter of two runs. The longer one's surplus is what counts, so that start and
-/// end do not.
+/// Requests of the shorter of two runs. The difference between both runs counts, so start and shutdown
+/// do not.
 const FEW: usize = 64;
 
-/// The most that a one-shot may take, as a multiple of the floor's.
-const OVER_FLOOR: f64 = 1.04;
+/// The maximum of a one-shot, relative to the baseline.
+const OVER_BASELINE: f64 = 1.04;
 
-/// What each took when this was last looked at, and how many more requests the longer run has.
-/// Growth by more than [`GROWTH`] fails; whoever makes it less puts the new figure here.
+/// The recorded instructions, and how many more requests the longer run has. An increase by more than
+/// [`GROWTH`] fails; record a decrease here.
 const RECORDED: [(Work, f64, usize); 4] = [
     (Work::OneShot, 1_075_000.0, 160),
     (Work::KeepAlive, 22_950.0, 3200),
     (Work::H2, 69_100.0, 3200),
-    (Work::H2Crowd, 60_000.0, 3200),
+    (Work::H2Concurrent, 60_000.0, 3200),
 ];
 const GROWTH: f64 = 1.03;
 
-/// Counts, prints, and panics where the edge takes more than it may.
+/// Counts and prints; panics if the server exceeds a limit.
 pub(crate) async fn run(identity: &Identity) -> Value {
-    println!("\nInstructions for each request      edge    recorded       floor    edge/floor");
-    let mut told = Map::new();
+    println!("\nInstructions per request           edge    recorded    baseline  edge/baseline");
+    let mut figures = Map::new();
     let mut grown = Vec::new();
     for (work, recorded, more) in RECORDED {
         let edge = count(Kind::Edge, work, more, identity).await;
-        let floor = if work.is_done_by(Kind::Floor) {
-            Some(count(Kind::Floor, work, more, identity).await)
+        let baseline = if work.is_done_by(Kind::Baseline) {
+            Some(count(Kind::Baseline, work, more, identity).await)
         } else {
             None
         };
-        let ratio = floor.map(|floor| edge / floor);
+        let ratio = baseline.map(|baseline| edge / baseline);
         let shown = |figure: Option<f64>, digits| {
             figure.map_or("–".to_owned(), |figure| format!("{figure:.digits$}"))
         };
         let name = work.name();
-        let (floor, beside) = (shown(floor, 0), shown(ratio, 3));
-        println!("{name:<31}{edge:>9.0}{recorded:>12.0}{floor:>12}{beside:>14}");
-        told.insert(name.to_owned(), json!({"edge": edge, "floor_ratio": ratio}));
+        let (baseline, relative) = (shown(baseline, 0), shown(ratio, 3));
+        println!("{name:<31}{edge:>9.0}{recorded:>12.0}{baseline:>12}{relative:>15}");
+        figures.insert(name.to_owned(), json!({"edge": edge, "baseline_ratio": ratio}));
         if edge > recorded * GROWTH {
-            grown.push(format!("{name} takes {edge:.0}, recorded are {recorded:.0}"));
+            grown.push(format!("{name} takes {edge:.0}, the recorded number is {recorded:.0}"));
         }
-        if work == Work::OneShot && ratio.is_some_and(|ratio| ratio > OVER_FLOOR) {
-            grown.push(format!("{name} takes {beside} of the floor, {OVER_FLOOR} is allowed"));
+        if work == Work::OneShot && ratio.is_some_and(|ratio| ratio > OVER_BASELINE) {
+            grown.push(format!("{name} takes {relative} of the baseline, the limit is {OVER_BASELINE}"));
         }
     }
     assert!(grown.is_empty(), "{}", grown.join("; "));
-    told.into()
+    figures.into()
 }
 
-/// Instructions for each request.
+/// Instructions per request.
 async fn count(kind: Kind, work: Work, more: usize, identity: &Identity) -> f64 {
     let few = total(kind, work, FEW, identity).await;
     let many = total(kind, work, FEW + more, identity).await;
     many.saturating_sub(few) as f64 / more as f64
 }
 
-/// Instructions of a process from its first to its last.
+/// All instructions of a process.
 async fn total(kind: Kind, work: Work, requests: usize, identity: &Identity) -> u64 {
     let name = format!("{}-{work:?}-{requests}.callgrind", kind.name());
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let under = Under::Callgrind(&file);
     let (server, _) = Server::start_under(under, kind, work.role(), identity, "").await;
     work.load(&server, requests).await;
-    server.end();
+    server.stop();
     let counted = fs::read_to_string(&file).unwrap();
     let total = counted.lines().find_map(|line| line.strip_prefix("summary: "));
     total.unwrap().trim().parse().unwrap()

@@ -1,5 +1,5 @@
-//! The load: raw requests, so that it costs less than any server does. Nothing is verified but that
-//! each answer is the redirect.
+//! The load generator: raw requests, so that it costs less than any server. It verifies only that each
+//! response is the redirect.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConfig, Resumption};
@@ -18,11 +18,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Where everybody redirects to.
+/// The target of every server.
 pub(crate) const TARGET: &str = "https://api.nango.dev/oauth/callback";
 const PATH: &str = "/oauth/callback";
 pub(crate) const QUERY_BYTES: usize = 600;
-/// What a browser sends beside it.
+/// The other header fields of a browser.
 const FIELDS: [(&str, &str); 7] = [
     ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
     ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
@@ -33,16 +33,16 @@ const FIELDS: [(&str, &str); 7] = [
     ("sec-fetch-site", "cross-site"),
 ];
 /// Nothing takes so long unless it is broken.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A query of so many bytes; its first eight digits may be others.
+/// A query of this length; its first eight digits may be replaced.
 pub(crate) fn query(bytes: usize) -> String {
     let mut query = "code=00000000-4%2F0AVMBsJj&scope=email+profile%20openid&state=".to_owned();
     query.extend("Wm9vbS4uLg_-".chars().cycle().take(bytes - query.len()));
     query
 }
 
-/// A request of HTTP/1.1, and the answer that it must get.
+/// A request of HTTP/1.1, and the expected `Location`.
 struct Request {
     bytes: Vec<u8>,
     location: String,
@@ -59,48 +59,47 @@ impl Request {
     }
 }
 
-/// What everybody asks, made once.
+/// The request of every client.
 static REQUEST: LazyLock<Request> = LazyLock::new(|| Request::new(QUERY_BYTES));
 
-/// How a client shakes hands.
+/// The handshake of a client.
 #[derive(Clone, Copy)]
 pub(crate) enum Hello {
     X25519,
-    /// As browsers do: both shares in the first flight.
+    /// Both key shares in the first flight, like browsers.
     MlKem,
-    /// X25519, and comes back with a ticket where one was given.
+    /// X25519, and resumption if the server sends tickets.
     Resuming,
 }
 
-/// Visits over TLS 1.3.
+/// A client over TLS 1.3.
 #[derive(Clone)]
 pub(crate) struct Client {
     tls: TlsConnector,
     name: ServerName<'static>,
-    /// Its own address: each has so many ports.
+    /// Its source address: each has a limited number of ports.
     from: Ipv4Addr,
 }
 
 impl Client {
-    /// The same from another address of this machine.
+    /// The same client from another address of this machine.
     pub(crate) fn from(self, from: Ipv4Addr) -> Self {
         Self { from, ..self }
     }
 }
 
-/// A client with this protocol in ALPN that asks for `localhost`.
+/// A client with this protocol in ALPN and the server name `localhost`.
 pub(crate) fn client(hello: Hello, alpn: &str) -> Client {
     client_for("localhost", hello, alpn)
 }
 
-/// One that asks for this name.
+/// A client with this server name.
 pub(crate) fn client_for(name: &str, hello: Hello, alpn: &str) -> Client {
     let kx_groups: Vec<&dyn SupportedKxGroup> = match hello {
         Hello::X25519 | Hello::Resuming => vec![kx_group::X25519],
         Hello::MlKem => vec![kx_group::X25519MLKEM768, kx_group::X25519],
     };
-    // In the order of browsers. rustls would put AES-256 first, and its SHA-384 costs a server a
-    // seventh more than visitors make it pay.
+    // In the order of browsers. rustls prefers AES-256, whose SHA-384 costs a server a seventh more.
     let cipher_suites = vec![
         cipher_suite::TLS13_AES_128_GCM_SHA256,
         cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
@@ -111,7 +110,7 @@ pub(crate) fn client_for(name: &str, hello: Hello, alpn: &str) -> Client {
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        .with_custom_certificate_verifier(Arc::new(NoCertificateVerification(provider)))
         .with_no_client_auth();
     config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
     if !matches!(hello, Hello::Resuming) {
@@ -124,12 +123,12 @@ pub(crate) fn client_for(name: &str, hello: Hello, alpn: &str) -> Client {
     }
 }
 
-/// Believes everybody, and verifies no signature, unlike `outbound::config_without_verification`: the
-/// load is not what is measured, and what it costs is taken from the server beside it.
+/// Accepts every certificate and signature, unlike `outbound::config_without_verification`: the load
+/// generator is not measured, and should use little CPU.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct NoCertificateVerification(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for NoCertificateVerification {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -164,7 +163,7 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-/// Runs the job `total` times, `lanes` at once; tells what each run told.
+/// Runs the job `total` times, `lanes` at once; returns all results.
 async fn spread<T, F>(
     total: usize,
     lanes: usize,
@@ -179,11 +178,11 @@ where
         let job = job.clone();
         let share = total / lanes + usize::from(lane < total % lanes);
         set.spawn(async move {
-            let mut told = Vec::with_capacity(share);
+            let mut results = Vec::with_capacity(share);
             for _ in 0..share {
-                told.push(job().await);
+                results.push(job().await);
             }
-            told
+            results
         });
     }
     set.join_all().await.into_iter().flatten().collect()
@@ -200,21 +199,21 @@ async fn connect(address: SocketAddr, client: &Client) -> Result<TlsStream<TcpSt
     client.tls.connect(client.name.clone(), stream).await
 }
 
-/// Asks once on a fresh stream; tells how long the answer was, head and body.
-async fn ask(
+/// Sends one request on a new stream; returns the length of the response, head and body.
+async fn request(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    request: &Request,
+    expected: &Request,
 ) -> Result<usize> {
-    stream.write_all(&request.bytes).await?;
-    let mut answer = Vec::with_capacity(4096);
+    stream.write_all(&expected.bytes).await?;
+    let mut response = Vec::with_capacity(4096);
     loop {
-        if stream.read_buf(&mut answer).await? == 0 {
-            return Err(Error::other("an answer ended early"));
+        if stream.read_buf(&mut response).await? == 0 {
+            return Err(Error::other("a response ended early"));
         }
-        let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else {
+        let Some(end) = response.windows(4).position(|window| window == b"\r\n\r\n") else {
             continue;
         };
-        let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+        let head = String::from_utf8_lossy(&response[..end]).into_owned();
         let field = |wanted: &str| {
             head.lines().find_map(|line| {
                 let (name, value) = line.split_once(": ")?;
@@ -222,62 +221,62 @@ async fn ask(
             })
         };
         let location = field("location").unwrap_or_default();
-        if !head.starts_with("HTTP/1.1 308") || location != request.location {
+        if !head.starts_with("HTTP/1.1 308") || location != expected.location {
             return Err(Error::other(format!("not the redirect: {head}")));
         }
         let body = field("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
         let whole = end + 4 + body;
-        if answer.len() >= whole {
+        if response.len() >= whole {
             return Ok(whole);
         }
     }
 }
 
-/// A visitor: connects, shakes hands, asks once, leaves. Tells whether the session was resumed.
+/// One client: connects, sends one request, and closes. Returns whether the session was resumed.
 pub(crate) async fn one_shot(address: SocketAddr, client: &Client) -> Result<bool> {
-    let visit = async {
+    let task = async {
         let mut stream = connect(address, client).await?;
-        ask(&mut stream, &REQUEST).await?;
+        request(&mut stream, &REQUEST).await?;
         let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
         Ok::<_, Error>((stream, resumed))
     };
-    let (mut stream, resumed) = timeout(PATIENCE, visit).await.map_err(Error::other)??;
-    // The server's end of it belongs to what the visit costs.
+    let (mut stream, resumed) = timeout(TIMEOUT, task).await.map_err(Error::other)??;
+    // Closing the connection in the server is part of its cost.
     let _ = stream.shutdown().await;
-    let _ = timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await;
+    let _ = timeout(TIMEOUT, stream.read_to_end(&mut Vec::new())).await;
     Ok(resumed)
 }
 
-/// So many visitors; tells how many resumed a session.
+/// Sends this number of one-shots; returns how many resumed a session.
 pub(crate) async fn one_shots(address: SocketAddr, client: &Client, total: usize) -> usize {
     let client = client.clone();
-    let visits = spread(total, 8, move || {
+    let tasks = spread(total, 8, move || {
         let client = client.clone();
         async move { one_shot(address, &client).await }
     });
-    visits.await.into_iter().filter(|visit| *visit.as_ref().unwrap()).count()
+    tasks.await.into_iter().filter(|resumed| *resumed.as_ref().unwrap()).count()
 }
 
-/// So many requests over a few plain connections that stay.
+/// Sends this number of requests over a few persistent plain connections.
 pub(crate) async fn keep_alive(address: SocketAddr, total: usize, query_bytes: usize) {
     const LANES: usize = 16;
     let lane = move || async move {
-        let request = Request::new(query_bytes);
+        let expected = Request::new(query_bytes);
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        // All further answers are as long as the first.
-        let length = ask(&mut stream, &request).await.unwrap();
-        let mut answer = vec![0; length];
+        // All responses have the same length.
+        let length = request(&mut stream, &expected).await.unwrap();
+        let mut response = vec![0; length];
         for _ in 1..total / LANES {
-            stream.write_all(&request.bytes).await.unwrap();
-            stream.read_exact(&mut answer).await.unwrap();
-            assert!(answer.starts_with(b"HTTP/1.1 308"), "another answer");
+            stream.write_all(&expected.bytes).await.unwrap();
+            stream.read_exact(&mut response).await.unwrap();
+            assert!(response.starts_with(b"HTTP/1.1 308"), "another response");
         }
     };
-    timeout(PATIENCE * 3, spread(LANES, LANES, lane)).await.unwrap();
+    timeout(TIMEOUT * 3, spread(LANES, LANES, lane)).await.unwrap();
 }
 
-/// So many requests over a few HTTP/2 connections, so many at once on each.
+/// Sends this number of requests over a few HTTP/2 connections, `at_once` at a time on each.
 pub(crate) async fn h2(
     address: SocketAddr,
     client: &Client,
@@ -290,19 +289,19 @@ pub(crate) async fn h2(
         let client = client.clone();
         async move {
             let mut h2 = H2::open(address, &client).await.unwrap();
-            h2.ask(total / lanes, at_once).await.unwrap();
+            h2.request(total / lanes, at_once).await.unwrap();
         }
     };
-    timeout(PATIENCE * 3, spread(lanes, lanes, lane)).await.unwrap();
+    timeout(TIMEOUT * 3, spread(lanes, lanes, lane)).await.unwrap();
 }
 
-/// A connection that waits.
+/// An idle connection.
 pub(crate) enum Idle {
     H1 { _stream: TlsStream<TcpStream> },
     H2 { _h2: H2 },
 }
 
-/// Opens so many connections that have asked once.
+/// Opens this number of connections and sends one request on each.
 pub(crate) async fn idle(
     address: SocketAddr,
     client: &Client,
@@ -315,67 +314,67 @@ pub(crate) async fn idle(
         async move {
             if h2 {
                 let mut h2 = H2::open(address, &client).await.unwrap();
-                h2.ask(1, 1).await.unwrap();
+                h2.request(1, 1).await.unwrap();
                 Idle::H2 { _h2: h2 }
             } else {
                 let mut stream = connect(address, &client).await.unwrap();
-                ask(&mut stream, &REQUEST).await.unwrap();
+                request(&mut stream, &REQUEST).await.unwrap();
                 Idle::H1 { _stream: stream }
             }
         }
     });
-    timeout(PATIENCE * 3, open).await.unwrap()
+    timeout(TIMEOUT * 3, open).await.unwrap()
 }
 
-/// What visitors saw who came at a fixed rate, whether those before them had left or not.
+/// The results of an open loop: clients start at a fixed rate, whether earlier ones have finished or not.
 #[derive(Default)]
-pub(crate) struct Seen {
+pub(crate) struct Latencies {
     pub(crate) latencies: Vec<Duration>,
-    /// How late they set out: the load's own noise, which is in the latencies too.
+    /// How late they started: the noise of the load generator, which the latencies do not contain.
     pub(crate) lateness: Vec<Duration>,
     pub(crate) failed: usize,
 }
 
-/// Sends visitors at this rate.
+/// Starts clients at this rate.
 pub(crate) async fn open_loop(
     address: SocketAddr,
     client: &Client,
     rate: u32,
     total: u32,
-    seen: &mut Seen,
+    seen: &mut Latencies,
 ) {
     let begin = Instant::now() + Duration::from_millis(5);
-    let mut visits = JoinSet::new();
-    for visit in 0..total {
-        let due = begin + Duration::from_secs(1) / rate * visit;
+    let mut clients = JoinSet::new();
+    for number in 0..total {
+        let due = begin + Duration::from_secs(1) / rate * number;
         sleep_until(due).await;
         let client = client.clone();
-        visits.spawn(async move {
+        clients.spawn(async move {
             let started = Instant::now();
             let lateness = started - due;
-            let visit = async {
+            let task = async {
                 let mut stream = connect(address, &client).await?;
-                ask(&mut stream, &REQUEST).await?;
+                request(&mut stream, &REQUEST).await?;
                 let took = started.elapsed();
                 stream.shutdown().await?;
                 Ok::<_, Error>(took)
             };
-            (lateness, timeout(PATIENCE, visit).await)
+            (lateness, timeout(TIMEOUT, task).await)
         });
     }
-    for (lateness, visit) in visits.join_all().await {
+    for (lateness, result) in clients.join_all().await {
         seen.lateness.push(lateness);
-        match visit {
+        match result {
             Ok(Ok(took)) => seen.latencies.push(took),
             _ => seen.failed += 1,
         }
     }
 }
 
-/// An HTTP/2 connection that speaks in frames made once (RFC 9113).
+/// An HTTP/2 connection with prepared frames (RFC 9113).
 pub(crate) struct H2 {
     stream: TlsStream<TcpStream>,
-    /// The header block; no two are the same, so that nobody answers from a table.
+    /// The header block; each request differs, so that no server responds from a cache.
     block: Vec<u8>,
     digits: usize,
     next_id: u32,
@@ -406,27 +405,27 @@ impl H2 {
             (":path", path.as_str()),
         ];
         for (name, value) in pseudo.into_iter().chain(FIELDS) {
-            // A literal that is not indexed, in plain letters (RFC 7541 §6.2.2).
+            // A literal without indexing and Huffman coding (RFC 7541 §6.2.2).
             block.push(0);
             literal(&mut block, name);
             literal(&mut block, value);
         }
         let digits = block.windows(8).position(|window| window == b"00000000").unwrap();
         let mut send = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-        // No pushes; and room for whatever bodies may come.
+        // No pushes, and a window for all bodies.
         frame(&mut send, SETTINGS, 0, 0, &[0, 2, 0, 0, 0, 0]);
         frame(&mut send, WINDOW_UPDATE, 0, 0, &0x3fff_ffff_u32.to_be_bytes());
         Ok(Self { stream, block, digits, next_id: 1, read: Vec::new(), send })
     }
 
-    /// Asks so many times, so many at once.
-    async fn ask(&mut self, total: usize, at_once: usize) -> Result<()> {
-        let (mut asked, mut answered) = (0, 0);
-        while answered < total {
-            while asked < total && asked - answered < at_once {
+    /// Sends this number of requests, `at_once` at a time.
+    async fn request(&mut self, total: usize, at_once: usize) -> Result<()> {
+        let (mut sent, mut received) = (0, 0);
+        while received < total {
+            while sent < total && sent - received < at_once {
                 let id = self.next_id;
                 self.next_id += 2;
-                asked += 1;
+                sent += 1;
                 self.block[self.digits..self.digits + 8]
                     .copy_from_slice(format!("{id:08}").as_bytes());
                 frame(&mut self.send, HEADERS, END_STREAM | END_HEADERS, id, &self.block);
@@ -438,13 +437,13 @@ impl H2 {
             if self.stream.read_buf(&mut self.read).await? == 0 {
                 return Err(Error::other("an HTTP/2 connection ended"));
             }
-            answered += self.take()?;
+            received += self.read_frames()?;
         }
         Ok(())
     }
 
-    /// Takes the frames that are whole; tells how many answers ended.
-    fn take(&mut self) -> Result<usize> {
+    /// Reads all complete frames; returns how many responses ended.
+    fn read_frames(&mut self) -> Result<usize> {
         let (mut ended, mut at) = (0, 0);
         while let Some(head) = self.read.get(at..at + 9) {
             let length =
@@ -452,8 +451,8 @@ impl H2 {
             let (kind, flags) = (head[3], head[4]);
             let Some(payload) = self.read.get(at + 9..at + 9 + length) else { break };
             match kind {
-                // Less is not the redirect: it has no room for the query.
-                HEADERS if length < QUERY_BYTES / 2 => return Err(Error::other("another answer")),
+                // A shorter head is not the redirect: it cannot contain the query.
+                HEADERS if length < QUERY_BYTES / 2 => return Err(Error::other("another response")),
                 HEADERS | DATA => ended += usize::from(flags & END_STREAM != 0),
                 SETTINGS if flags & ACK == 0 => frame(&mut self.send, SETTINGS, ACK, 0, &[]),
                 PING if flags & ACK == 0 => frame(&mut self.send, PING, ACK, 0, payload),

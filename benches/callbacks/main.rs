@@ -1,5 +1,5 @@
-//! What a callback costs, beside nginx, HAProxy, Caddy and the floor. `benches/README.md` tells how
-//! to run this and what the figures mean.
+//! The cost of a callback, compared with nginx, HAProxy, Caddy and the baseline. `benches/README.md`
+//! describes how to run this and what the figures mean.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,10 +7,10 @@
     clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::cast_precision_loss,
-    reason = "a benchmark prints, and says by panicking that it cannot go on"
+    reason = "a benchmark prints its results and fails by panicking"
 )]
 
-mod floor;
+mod baseline;
 mod growth;
 mod instructions;
 mod load;
@@ -18,7 +18,7 @@ mod load;
 mod port;
 mod server;
 
-use load::{Hello, QUERY_BYTES, Seen, client};
+use load::{Hello, Latencies, QUERY_BYTES, client};
 use serde_json::{Map, Value, json};
 use server::{Identity, Kind, Role, Server, Under};
 use std::collections::BTreeMap;
@@ -27,25 +27,25 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// As the edge has it, so that the floor differs by nothing but what it leaves out.
+/// The allocator of the server, so that the baseline differs only by what it omits.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const ROUNDS: usize = 5;
-/// Visitors a second: about a quarter of what one core of nginx's takes.
+/// Clients per second: about a quarter of what nginx handles on one core.
 const RATE: u32 = 400;
 const LATENCY_ROUNDS: usize = 3;
-/// Seconds at that rate, in each round.
+/// Seconds at that rate in each round.
 const SECONDS: u32 = 2;
 
-/// What can be measured; all that differs from nothing named is left out.
+/// The parts that can be measured; the first four are the default.
 const PARTS: [&str; 6] = ["cpu", "latency", "memory", "cold", "growth", "instructions"];
 
-/// What the command line asks for.
-struct Asked {
+/// The command line.
+struct Options {
     parts: Vec<&'static str>,
     rounds: usize,
-    /// Rows of `cpu`: those with this in their name.
+    /// Only the rows of `cpu` with this in their name.
     only: String,
 }
 
@@ -53,11 +53,11 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        ["floor", certificate, key] => floor::run(certificate, key),
+        ["baseline", certificate, key] => baseline::run(certificate, key),
         ["pinned", ref words @ ..] => {
-            let asked = Asked::read(words);
+            let options = Options::read(words);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.unwrap().block_on(run(&asked));
+            runtime.unwrap().block_on(run(&options));
         }
         // The load has CPU 1, the servers CPU 0.
         _ => {
@@ -68,53 +68,53 @@ fn main() {
     }
 }
 
-impl Asked {
+impl Options {
     fn read(words: &[&str]) -> Self {
-        let mut asked = Self { parts: Vec::new(), rounds: ROUNDS, only: String::new() };
+        let mut options = Self { parts: Vec::new(), rounds: ROUNDS, only: String::new() };
         let mut words = words.iter();
         while let Some(word) = words.next() {
-            let mut value = || words.next().unwrap_or_else(|| panic!("{word} wants a value"));
+            let mut value = || words.next().unwrap_or_else(|| panic!("{word} needs a value"));
             match *word {
-                // What cargo adds by itself.
+                // Added by cargo.
                 "--bench" => {}
-                "--rounds" => asked.rounds = value().parse::<usize>().unwrap().max(1),
-                "--only" => (*value()).clone_into(&mut asked.only),
+                "--rounds" => options.rounds = value().parse::<usize>().unwrap().max(1),
+                "--only" => (*value()).clone_into(&mut options.only),
                 "--edge" => server::EDGE.set(value().into()).unwrap(),
                 part => match PARTS.into_iter().find(|known| *known == part) {
-                    Some(part) => asked.parts.push(part),
+                    Some(part) => options.parts.push(part),
                     None => panic!(
-                        "{part} is none of {PARTS:?}, --rounds N, --only ROWS, --edge PROGRAM"
+                        "{part} is not one of {PARTS:?}, --rounds N, --only ROWS, --edge PROGRAM"
                     ),
                 },
             }
         }
-        if asked.parts.is_empty() {
-            asked.parts = PARTS[..4].to_vec();
+        if options.parts.is_empty() {
+            options.parts = PARTS[..4].to_vec();
         }
-        asked
+        options
     }
 }
 
-async fn run(asked: &Asked) {
+async fn run(options: &Options) {
     let started = Instant::now();
     let identity = Identity::new();
-    let mut told = Map::new();
-    told.insert("machine".to_owned(), machine());
-    told.insert("rounds".to_owned(), asked.rounds.into());
-    for part in &asked.parts {
-        let figures = match *part {
-            "cpu" => cpu(asked, &identity).await,
-            "latency" => latency(asked.rounds, &identity).await,
+    let mut figures = Map::new();
+    figures.insert("machine".to_owned(), machine());
+    figures.insert("rounds".to_owned(), options.rounds.into());
+    for part in &options.parts {
+        let result = match *part {
+            "cpu" => cpu(options, &identity).await,
+            "latency" => latency(options.rounds, &identity).await,
             "memory" => memory(&identity).await,
-            "cold" => cold_start(asked.rounds, &identity).await,
-            "growth" => growth::run(asked.rounds, &identity).await,
+            "cold" => cold_start(options.rounds, &identity).await,
+            "growth" => growth::run(options.rounds, &identity).await,
             _ => instructions::run(&identity).await,
         };
-        told.insert((*part).to_owned(), figures);
+        figures.insert((*part).to_owned(), result);
     }
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench.json");
-    std::fs::write(&path, format!("{:#}\n", Value::from(told))).unwrap();
-    println!("\n{} s; the same in {}", started.elapsed().as_secs(), path.display());
+    std::fs::write(&path, format!("{:#}\n", Value::from(figures))).unwrap();
+    println!("\n{} s; results in {}", started.elapsed().as_secs(), path.display());
 }
 
 fn machine() -> Value {
@@ -139,7 +139,7 @@ enum Work {
     OneShotMlKem,
     Resumption,
     H2,
-    H2Crowd,
+    H2Concurrent,
     KeepAlive,
     KeepAliveLogged,
 }
@@ -150,7 +150,7 @@ impl Work {
         Self::OneShotMlKem,
         Self::Resumption,
         Self::H2,
-        Self::H2Crowd,
+        Self::H2Concurrent,
         Self::KeepAlive,
         Self::KeepAliveLogged,
     ];
@@ -161,7 +161,7 @@ impl Work {
             Self::OneShotMlKem => "one-shot TLS, X25519MLKEM768",
             Self::Resumption => "one-shot TLS, with a ticket if given",
             Self::H2 => "HTTP/2 over TLS, one at a time",
-            Self::H2Crowd => "HTTP/2 over TLS, sixteen at once",
+            Self::H2Concurrent => "HTTP/2 over TLS, sixteen at once",
             Self::KeepAlive => "HTTP/1.1 keep-alive, plain",
             Self::KeepAliveLogged => "the same with a log of requests",
         }
@@ -179,16 +179,16 @@ impl Work {
         match self {
             Self::OneShot | Self::OneShotMlKem => 1500,
             Self::Resumption => 1000,
-            Self::H2 | Self::H2Crowd | Self::KeepAlive | Self::KeepAliveLogged => 12_000,
+            Self::H2 | Self::H2Concurrent | Self::KeepAlive | Self::KeepAliveLogged => 12_000,
         }
     }
 
-    /// The floor has neither HTTP/2 nor a log.
-    fn is_done_by(self, kind: Kind) -> bool {
-        kind != Kind::Floor || !matches!(self, Self::H2 | Self::H2Crowd | Self::KeepAliveLogged)
+    /// The baseline has neither HTTP/2 nor a log.
+    fn is_supported_by(self, kind: Kind) -> bool {
+        kind != Kind::Baseline || !matches!(self, Self::H2 | Self::H2Concurrent | Self::KeepAliveLogged)
     }
 
-    /// Does it; tells how many sessions were resumed.
+    /// Generates the load; returns how many sessions were resumed.
     async fn load(self, server: &Server, requests: usize) -> usize {
         let address = server.address();
         let hello = match self {
@@ -201,23 +201,23 @@ impl Work {
                 load::keep_alive(address, requests, QUERY_BYTES).await;
             }
             Self::H2 => load::h2(address, &client(hello, "h2"), requests, 16, 1).await,
-            Self::H2Crowd => load::h2(address, &client(hello, "h2"), requests, 4, 16).await,
+            Self::H2Concurrent => load::h2(address, &client(hello, "h2"), requests, 4, 16).await,
             _ => return load::one_shots(address, &client(hello, "http/1.1"), requests).await,
         }
         0
     }
 }
 
-/// CPU of the server for each request. Each round asks every server once, so that what else the
-/// machine does falls on all of them; ratios are made within a round.
-async fn cpu(asked: &Asked, identity: &Identity) -> Value {
-    let rounds = asked.rounds;
+/// CPU of the server per request. Each round measures every server, so that other activity of the
+/// machine affects all of them; ratios are calculated within a round.
+async fn cpu(options: &Options, identity: &Identity) -> Value {
+    let rounds = options.rounds;
     let works: Vec<Work> =
-        Work::ALL.into_iter().filter(|work| work.name().contains(&asked.only)).collect();
+        Work::ALL.into_iter().filter(|work| work.name().contains(&options.only)).collect();
     let mut servers = Vec::new();
     for role in [Role::Tls, Role::Plain, Role::Logged] {
         for kind in Kind::ALL {
-            if role != Role::Logged || kind != Kind::Floor {
+            if role != Role::Logged || kind != Kind::Baseline {
                 servers.push((role, Server::start(kind, role, identity).await));
             }
         }
@@ -228,15 +228,15 @@ async fn cpu(asked: &Asked, identity: &Identity) -> Value {
     // Round 0 warms up.
     for round in 0..=rounds {
         for &work in &works {
-            let able = servers
+            let supported = servers
                 .iter()
-                .filter(|(role, server)| *role == work.role() && work.is_done_by(server.kind));
-            for (_, server) in able {
+                .filter(|(role, server)| *role == work.role() && work.is_supported_by(server.kind));
+            for (_, server) in supported {
                 let requests = if round == 0 { work.requests() / 10 } else { work.requests() };
                 let (before, own_before) = (server.cpu(), server::own_cpu());
-                let back = work.load(server, requests).await;
+                let count = work.load(server, requests).await;
                 let own_spent = server::own_cpu().saturating_sub(own_before);
-                // What is still being cleared away belongs to it.
+                // The cleanup is part of the cost.
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 let spent = server.cpu().saturating_sub(before);
                 if round > 0 {
@@ -247,7 +247,7 @@ async fn cpu(asked: &Asked, identity: &Identity) -> Value {
                         own.entry(work).or_default().push(cost);
                     }
                     if work == Work::Resumption {
-                        *resumed.entry(server.kind).or_default() += back;
+                        *resumed.entry(server.kind).or_default() += count;
                     }
                 }
             }
@@ -255,10 +255,10 @@ async fn cpu(asked: &Asked, identity: &Identity) -> Value {
     }
 
     println!(
-        "\nCPU of the server, µs per request: median of {rounds} rounds; last, the load's own"
+        "\nCPU of the server, µs per request: median of {rounds} rounds; last, the load generator"
     );
     heading("");
-    let mut told = Map::new();
+    let mut figures = Map::new();
     for &work in &works {
         let mut row = Map::new();
         let cells = Kind::ALL.map(|kind| {
@@ -269,9 +269,9 @@ async fn cpu(asked: &Asked, identity: &Identity) -> Value {
         let own = median(&own[&work]);
         line(work.name(), &[&cells[..], &[format!("{own:.1}")]].concat());
         row.insert("load".to_owned(), own.into());
-        told.insert(work.name().to_owned(), row.into());
+        figures.insert(work.name().to_owned(), row.into());
     }
-    println!("\nThe edge against each: median of the rounds' ratios, and their range");
+    println!("\nThe server relative to each: median of the ratios of the rounds, and their range");
     heading("");
     let mut ratios = Map::new();
     for &work in &works {
@@ -289,36 +289,36 @@ async fn cpu(asked: &Asked, identity: &Identity) -> Value {
         ratios.insert(work.name().to_owned(), row.into());
     }
     if !works.contains(&Work::Resumption) {
-        return json!({"us_per_request": told, "edge_ratio": ratios});
+        return json!({"us_per_request": figures, "edge_ratio": ratios});
     }
     let total = rounds * Work::Resumption.requests();
     let share = |kind: Kind| 100.0 * resumed[&kind] as f64 / total as f64;
     line("sessions resumed, %", &Kind::ALL.map(|kind| format!("{:.0}", share(kind))));
     if resumed[&Kind::Edge] == 0 {
-        println!("The edge gives no tickets: who follows a callback does not come back.");
+        println!("The server sends no tickets: a browser does not return after a callback.");
     }
     let resumed: Map<_, _> =
         resumed.keys().map(|kind| (kind.name().to_owned(), share(*kind).into())).collect();
-    json!({"us_per_request": told, "edge_ratio": ratios, "resumed_percent": resumed})
+    json!({"us_per_request": figures, "edge_ratio": ratios, "resumed_percent": resumed})
 }
 
-/// What visitors see who come at a fixed rate, with nothing else going on and during reloads.
+/// Latencies at a fixed rate, without other activity and during reloads.
 async fn latency(rounds: usize, identity: &Identity) -> Value {
     let mut servers = Vec::new();
     for kind in Kind::ALL {
         servers.push(Server::start(kind, Role::Tls, identity).await);
     }
     let client = client(Hello::X25519, "http/1.1");
-    let mut seen: BTreeMap<(bool, Kind), Seen> = BTreeMap::new();
-    // Time is what this takes most of.
+    let mut seen: BTreeMap<(bool, Kind), Latencies> = BTreeMap::new();
+    // This part takes the most time.
     for _ in 0..rounds.min(LATENCY_ROUNDS) {
         for reloading in [false, true] {
             for server in &servers {
-                if reloading && server.kind == Kind::Floor {
+                if reloading && server.kind == Kind::Baseline {
                     continue;
                 }
                 let seen = seen.entry((reloading, server.kind)).or_default();
-                let visits = load::open_loop(server.address(), &client, RATE, RATE * SECONDS, seen);
+                let clients = load::open_loop(server.address(), &client, RATE, RATE * SECONDS, seen);
                 if reloading {
                     let reloads = async {
                         for _ in 0..SECONDS {
@@ -326,17 +326,17 @@ async fn latency(rounds: usize, identity: &Identity) -> Value {
                             server.reload().await;
                         }
                     };
-                    tokio::join!(visits, reloads);
+                    tokio::join!(clients, reloads);
                 } else {
-                    visits.await;
+                    clients.await;
                 }
             }
         }
     }
     println!("\n{RATE} one-shots a second, ms at p50 / p99 / p99.9");
     heading("");
-    let mut told = Map::new();
-    for (reloading, name) in [(false, "alone"), (true, "with a reload every second")] {
+    let mut figures = Map::new();
+    for (reloading, name) in [(false, "without reloads"), (true, "with a reload every second")] {
         let mut row = Map::new();
         let mut late = Vec::new();
         let mut failed = Vec::new();
@@ -359,38 +359,38 @@ async fn latency(rounds: usize, identity: &Identity) -> Value {
             took.map(|time| format!("{time:.1}")).join(" / ")
         });
         line(name, &cells);
-        line("  the load's own lateness", &late);
-        line("  visitors who were refused", &failed);
-        told.insert(name.to_owned(), row.into());
+        line("  lateness of the load generator", &late);
+        line("  failed requests", &failed);
+        figures.insert(name.to_owned(), row.into());
     }
-    told.into()
+    figures.into()
 }
 
-/// What is held at rest and by connections that wait, one server at a time.
+/// Memory without connections and with idle connections, one server at a time.
 async fn memory(identity: &Identity) -> Value {
     let mut rows: [Vec<u64>; 4] = Default::default();
-    let mut told = Map::new();
+    let mut figures = Map::new();
     for kind in Kind::ALL {
         let server = Server::start(kind, Role::Tls, identity).await;
         let at_rest = settled(&server).await;
         let h1 = client(Hello::X25519, "http/1.1");
-        let mut held = load::idle(server.address(), &h1, false, 2000).await;
+        let mut open = load::idle(server.address(), &h1, false, 2000).await;
         let at_2000 = settled(&server).await.saturating_sub(at_rest) / 2000;
-        held.extend(load::idle(server.address(), &h1, false, 8000).await);
+        open.extend(load::idle(server.address(), &h1, false, 8000).await);
         let at_10000 = settled(&server).await.saturating_sub(at_rest) / 10_000;
-        drop((server, held));
+        drop((server, open));
         let mut h2 = 0;
-        if Work::H2.is_done_by(kind) {
+        if Work::H2.is_supported_by(kind) {
             let server = Server::start(kind, Role::Tls, identity).await;
             let at_rest = settled(&server).await;
-            let held = load::idle(server.address(), &client(Hello::X25519, "h2"), true, 2000).await;
+            let open = load::idle(server.address(), &client(Hello::X25519, "h2"), true, 2000).await;
             h2 = settled(&server).await.saturating_sub(at_rest) / 2000;
-            drop((server, held));
+            drop((server, open));
         }
         for (row, figure) in rows.iter_mut().zip([at_rest / 1000, at_2000, at_10000, h2]) {
             row.push(figure);
         }
-        told.insert(
+        figures.insert(
             kind.name().to_owned(),
             json!({"at_rest": at_rest, "h1_2000": at_2000, "h1_10000": at_10000, "h2_2000": h2}),
         );
@@ -398,7 +398,7 @@ async fn memory(identity: &Identity) -> Value {
     println!("\nMemory");
     heading("");
     let names = [
-        "at rest, kB",
+        "without connections, kB",
         "bytes per idle TLS connection: 2,000 HTTP/1.1",
         "10,000 HTTP/1.1",
         "2,000 HTTP/2",
@@ -410,11 +410,11 @@ async fn memory(identity: &Identity) -> Value {
             .collect();
         line(name, &cells);
     }
-    told.into()
+    figures.into()
 }
 
-/// What it holds once it has cleared away what it had for moments only. Allocators give back what was
-/// free for a while, when they are next called: so somebody visits in between.
+/// The memory of a server after its cleanup. Allocators return unused memory at a later call, so some
+/// requests are sent first.
 async fn settled(server: &Server) -> u64 {
     tokio::time::sleep(Duration::from_secs(2)).await;
     load::one_shots(server.address(), &client(Hello::X25519, "http/1.1"), 8).await;
@@ -461,7 +461,7 @@ fn quantile(sorted: &[Duration], share: f64) -> f64 {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "a position between nothing and the length"
+        reason = "a position between 0 and the length"
     )]
     let position = (sorted.len() as f64 * share) as usize;
     sorted.get(position.min(sorted.len().saturating_sub(1))).map_or(0.0, |time| milliseconds(*time))

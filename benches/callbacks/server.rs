@@ -1,4 +1,4 @@
-//! The servers: each a process on CPU 0, in a folder of its own, that dies when it is dropped.
+//! The servers: each is a process on CPU 0 with its own directory; dropping it kills it.
 
 use crate::load;
 use crate::port::{Port, free, listening};
@@ -13,15 +13,15 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// The build of the edge that is measured.
+/// The measured binary of the server.
 pub(crate) static EDGE: OnceLock<PathBuf> = OnceLock::new();
 const BUILT: &str = env!("CARGO_BIN_EXE_callback-edge");
 /// Everything is ready by then, or never.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
-    Floor,
+    Baseline,
     Edge,
     Nginx,
     Haproxy,
@@ -30,11 +30,11 @@ pub(crate) enum Kind {
 
 impl Kind {
     pub(crate) const ALL: [Self; 5] =
-        [Self::Floor, Self::Edge, Self::Nginx, Self::Haproxy, Self::Caddy];
+        [Self::Baseline, Self::Edge, Self::Nginx, Self::Haproxy, Self::Caddy];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Floor => "floor",
+            Self::Baseline => "baseline",
             Self::Edge => "edge",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
@@ -42,18 +42,19 @@ impl Kind {
         }
     }
 
-    /// What it says of its version, and what its program weighs.
+    /// Its version, and the size of its binary.
     pub(crate) fn version(self) -> (String, u64) {
         let (program, flag) = match self {
-            Self::Floor => return ("part of the benchmark".to_owned(), 0),
+            Self::Baseline => return ("part of the benchmark".to_owned(), 0),
             Self::Edge => (edge(), "--version"),
             Self::Nginx | Self::Haproxy => (program(self.name()), "-v"),
             Self::Caddy => (program(self.name()), "version"),
         };
-        let said = Command::new(&program).arg(flag).output().unwrap();
-        let said = [said.stdout, said.stderr].concat();
-        let said = String::from_utf8_lossy(&said).lines().next().unwrap_or_default().to_owned();
-        (said, fs::metadata(program).unwrap().len())
+        let output = Command::new(&program).arg(flag).output().unwrap();
+        let output = [output.stdout, output.stderr].concat();
+        let version =
+            String::from_utf8_lossy(&output).lines().next().unwrap_or_default().to_owned();
+        (version, fs::metadata(program).unwrap().len())
     }
 }
 
@@ -61,28 +62,28 @@ fn edge() -> PathBuf {
     EDGE.get().cloned().unwrap_or_else(|| BUILT.into())
 }
 
-/// What is asked of it.
+/// The measured listener.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Tls,
-    /// The edge redirects on plain HTTP only where it has no TLS listener.
+    /// The server redirects callbacks on plain HTTP only if it has no TLS listener.
     Plain,
-    /// Plain, and every request has its line in a log.
+    /// Plain, with a log of all requests.
     Logged,
 }
 
-/// What its process runs under.
+/// The wrapper of its process.
 #[derive(Clone, Copy)]
 pub(crate) enum Under<'a> {
     /// CPU 0.
     Taskset,
-    /// callgrind, which writes what it counted to this file at the end.
+    /// callgrind, which writes its counts to this file at exit.
     Callgrind(&'a Path),
 }
 
 impl Under<'_> {
     fn command(self) -> Command {
-        // It ends with the benchmark, however that ends.
+        // The process ends with the benchmark, even if that is killed.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM"]);
         match self {
@@ -96,7 +97,7 @@ impl Under<'_> {
     }
 }
 
-/// Certificate and key, as everybody wants them.
+/// Certificate and key, in the formats of all servers.
 pub(crate) struct Identity {
     dir: TempDir,
 }
@@ -104,7 +105,7 @@ pub(crate) struct Identity {
 impl Identity {
     pub(crate) fn new() -> Self {
         let dir = TempDir::new().unwrap();
-        // P-256, as rcgen makes them by default and as authorities give them out.
+        // P-256, the default of rcgen and of CAs.
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
         fs::write(dir.path().join("both.pem"), format!("{certificate}{key}")).unwrap();
@@ -124,9 +125,9 @@ pub(crate) struct Server {
     child: Child,
     spawned: Instant,
     dir: TempDir,
-    /// Of a peer, which cannot report the port that it bound.
-    held: BTreeMap<&'static str, Port>,
-    /// Where it listens, by the name of the listener.
+    /// The ports of a peer, which cannot report them itself.
+    reserved: BTreeMap<&'static str, Port>,
+    /// Its addresses, by name of the listener.
     addresses: BTreeMap<String, SocketAddr>,
 }
 
@@ -136,8 +137,7 @@ impl Server {
         Self::start_under(Under::Taskset, kind, role, identity, "").await.0
     }
 
-    /// With more settings at the end of its own; tells also how long it took from exec to the
-    /// first redirect.
+    /// Starts it with additional settings; also returns the time from exec to the first redirect.
     pub(crate) async fn start_under(
         under: Under<'_>,
         kind: Kind,
@@ -146,21 +146,21 @@ impl Server {
         more: &str,
     ) -> (Self, Duration) {
         let mut server = Self::spawn(under, kind, role, identity, more);
-        server.listens();
-        let took = server.redirects().await;
+        server.wait_until_listening();
+        let took = server.wait_for_redirect().await;
         (server, took)
     }
 
     fn spawn(under: Under<'_>, kind: Kind, role: Role, identity: &Identity, more: &str) -> Self {
         let dir = TempDir::new().unwrap();
-        let held: BTreeMap<_, _> = match kind {
-            Kind::Floor | Kind::Edge => BTreeMap::new(),
+        let reserved: BTreeMap<_, _> = match kind {
+            Kind::Baseline | Kind::Edge => BTreeMap::new(),
             _ => ["http", "https", "admin"].map(|name| (name, free())).into(),
         };
         let logged = role == Role::Logged;
         let access_log = dir.path().join("access.log").display().to_string();
         let (name, text, log) = match kind {
-            Kind::Floor => ("none", "", String::new()),
+            Kind::Baseline => ("none", "", String::new()),
             Kind::Edge => ("edge.toml", include_str!("edge.toml"), logged.to_string()),
             Kind::Nginx => (
                 "nginx.conf",
@@ -192,7 +192,7 @@ impl Server {
         if kind == Kind::Edge && role == Role::Tls && !more.contains("[[tls.pair]]") {
             text += "\n[tls]\ncertificate = \"{certificate}\"\nprivate_key = \"{key}\"\n";
         }
-        for (name, port) in &held {
+        for (name, port) in &reserved {
             text = text.replace(&format!("{{port:{name}}}"), &port.port().to_string());
         }
         text = text
@@ -206,8 +206,8 @@ impl Server {
         let mut command = under.command();
         command.current_dir(dir.path()).env_clear().env("HOME", dir.path());
         match kind {
-            Kind::Floor => {
-                command.arg(std::env::current_exe().unwrap()).arg("floor");
+            Kind::Baseline => {
+                command.arg(std::env::current_exe().unwrap()).arg("baseline");
                 command.args([identity.path("certificate.pem"), identity.path("key.pem")]);
             }
             Kind::Edge => {
@@ -221,44 +221,44 @@ impl Server {
                 command.arg(program("haproxy")).args(["-W", "-f"]).arg(&file);
             }
             Kind::Caddy => {
-                // One thread that runs code, as one worker is all the others have.
+                // One thread, like the one worker of the others.
                 command.env("GOMAXPROCS", "1").arg(program("caddy"));
                 command.args(["run", "--adapter", "caddyfile", "--config"]).arg(&file);
             }
         }
-        // Files, so that nobody has to read along.
-        let said = File::create(dir.path().join("said")).unwrap();
-        command.stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said);
+        // A file, so that the process never waits for a reader.
+        let output = File::create(dir.path().join("output")).unwrap();
+        command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
         let spawned = Instant::now();
         let child = command.spawn().unwrap();
-        let addresses = held.iter().map(|(name, port)| ((*name).to_owned(), **port)).collect();
-        Self { kind, role, child, spawned, dir, held, addresses }
+        let addresses = reserved.iter().map(|(name, port)| ((*name).to_owned(), **port)).collect();
+        Self { kind, role, child, spawned, dir, reserved, addresses }
     }
 
     /// Waits until this process listens on its ports.
-    fn listens(&mut self) {
+    fn wait_until_listening(&mut self) {
         loop {
-            let listens = if self.held.is_empty() {
-                let said = self.said();
-                self.addresses.extend(said.lines().filter_map(listening));
+            let listens = if self.reserved.is_empty() {
+                let output = self.output();
+                self.addresses.extend(output.lines().filter_map(listening));
                 self.addresses.contains_key(self.listener())
             } else {
-                // A refused connection costs the server nothing and is the fastest sign.
+                // A refused connection costs the server nothing, and polling is fast.
                 TcpStream::connect(self.address()).is_ok()
-                    && self.held[self.listener()].is_listened_on_by(self.child.id())
+                    && self.reserved[self.listener()].is_listened_on_by(self.child.id())
             };
             if listens {
                 return;
             }
             let name = self.kind.name();
-            assert!(self.child.try_wait().unwrap().is_none(), "{name} ended: {}", self.said());
-            assert!(self.spawned.elapsed() < PATIENCE, "{name} never listens: {}", self.said());
+            assert!(self.child.try_wait().unwrap().is_none(), "{name} exited: {}", self.output());
+            assert!(self.spawned.elapsed() < TIMEOUT, "{name} does not listen: {}", self.output());
             std::thread::sleep(Duration::from_micros(200));
         }
     }
 
-    /// Waits for the first redirect; returns how long after its start that was.
-    async fn redirects(&self) -> Duration {
+    /// Waits for the first redirect; returns the time since its start.
+    async fn wait_for_redirect(&self) -> Duration {
         if self.role == Role::Tls {
             let client = load::client(load::Hello::X25519, "http/1.1");
             load::one_shot(self.address(), &client).await.unwrap();
@@ -268,12 +268,12 @@ impl Server {
         self.spawned.elapsed()
     }
 
-    /// Everything that it printed so far.
-    fn said(&self) -> String {
-        fs::read_to_string(self.dir.path().join("said")).unwrap_or_default()
+    /// Its output so far.
+    fn output(&self) -> String {
+        fs::read_to_string(self.dir.path().join("output")).unwrap_or_default()
     }
 
-    /// The name of the listener that is measured.
+    /// The name of the measured listener.
     fn listener(&self) -> &'static str {
         if self.role == Role::Tls { "https" } else { "http" }
     }
@@ -282,10 +282,10 @@ impl Server {
         self.addresses[self.listener()]
     }
 
-    /// Makes it read its settings again while it serves.
+    /// Reloads its configuration.
     pub(crate) async fn reload(&self) {
         let signal = match self.kind {
-            Kind::Floor => return,
+            Kind::Baseline => return,
             Kind::Edge | Kind::Nginx => Signal::HUP,
             Kind::Haproxy => Signal::USR2,
             Kind::Caddy => return self.reload_caddy().await,
@@ -293,21 +293,21 @@ impl Server {
         kill_process(self.pid(), signal).unwrap();
     }
 
-    /// Reads the edge's metrics once.
+    /// Reads the metrics of the server once.
     pub(crate) async fn scrape(&self) {
         let mut stream = self.admin().await;
         let request = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         stream.write_all(request).await.unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
-        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).await.unwrap();
+        assert!(response.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&response));
     }
 
     async fn admin(&self) -> tokio::net::TcpStream {
         tokio::net::TcpStream::connect(self.addresses["admin"]).await.unwrap()
     }
 
-    /// Over its admin listener: a second process would take the CPU of the load.
+    /// Over its admin listener: a second process would use the CPU of the load generator.
     async fn reload_caddy(&self) {
         let text = fs::read_to_string(self.dir.path().join("Caddyfile")).unwrap();
         let host = self.addresses["admin"];
@@ -318,13 +318,13 @@ impl Server {
             text.len()
         );
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer).await;
-        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        let mut response = Vec::new();
+        let _ = stream.read_to_end(&mut response).await;
+        assert!(response.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&response));
     }
 
-    /// Asks it to end and waits until it has.
-    pub(crate) fn end(mut self) {
+    /// Sends SIGTERM and waits for its exit.
+    pub(crate) fn stop(mut self) {
         kill_process(self.pid(), Signal::TERM).unwrap();
         self.child.wait().unwrap();
     }
@@ -333,7 +333,7 @@ impl Server {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap()
     }
 
-    /// Its processes: a parent and what it started.
+    /// Its processes: the parent and its children.
     fn processes(&self) -> Vec<PathBuf> {
         let parent = self.child.id().to_string();
         let proc = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
@@ -344,12 +344,12 @@ impl Server {
         .collect()
     }
 
-    /// CPU that its processes have used so far, user and system.
+    /// CPU time of its processes so far, user and system.
     pub(crate) fn cpu(&self) -> Duration {
         self.processes().iter().map(|process| cpu(process)).sum()
     }
 
-    /// Bytes of memory that its processes hold; what they share counts once.
+    /// Memory of its processes in bytes; shared pages count once.
     pub(crate) fn memory(&self) -> u64 {
         let of = |process: PathBuf| {
             let text = fs::read_to_string(process.join("smaps_rollup")).unwrap_or_default();
@@ -363,11 +363,11 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // A parent that is killed leaves its workers behind; these two end at once when asked to.
+        // A killed parent does not stop its workers; these two stop quickly on SIGTERM.
         if matches!(self.kind, Kind::Nginx | Kind::Haproxy) {
             let _ = kill_process(self.pid(), Signal::TERM);
-            let asked = Instant::now();
-            while matches!(self.child.try_wait(), Ok(None)) && asked.elapsed() < PATIENCE / 2 {
+            let signalled = Instant::now();
+            while matches!(self.child.try_wait(), Ok(None)) && signalled.elapsed() < TIMEOUT / 2 {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
@@ -376,12 +376,12 @@ impl Drop for Server {
     }
 }
 
-/// CPU that this process has used so far.
+/// CPU time of this process so far.
 pub(crate) fn own_cpu() -> Duration {
     cpu(Path::new("/proc/self"))
 }
 
-/// The scheduler's own count of each thread, to the nanosecond; `stat` rounds to 10 ms.
+/// The scheduler's count per thread, in nanoseconds; `stat` rounds to 10 ms.
 fn cpu(process: &Path) -> Duration {
     let threads = fs::read_dir(process.join("task")).unwrap().map(|entry| entry.unwrap().path());
     let nanoseconds = threads.map(|thread| {
@@ -391,18 +391,18 @@ fn cpu(process: &Path) -> Duration {
     Duration::from_nanos(nanoseconds.sum())
 }
 
-/// The fields of `/proc/PID/stat` behind the name: state, parent, …
+/// The fields of `/proc/PID/stat` after the name: state, parent, …
 fn stat(process: &Path) -> Option<Vec<String>> {
     let text = fs::read_to_string(process.join("stat")).ok()?;
-    let (_, rest) = text.rsplit_once(") ")?;
-    Some(rest.split(' ').map(str::to_owned).collect())
+    let (_, fields) = text.rsplit_once(") ")?;
+    Some(fields.split(' ').map(str::to_owned).collect())
 }
 
-/// The path of a peer. Servers live in `/usr/sbin`, which is not on everybody's path.
+/// The path of a peer. Servers are in `/usr/sbin`, which is not always in `PATH`.
 fn program(name: &str) -> PathBuf {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/usr/bin";
     std::env::split_paths(&path)
-        .map(|folder| folder.join(name))
+        .map(|directory| directory.join(name))
         .find(|path| path.exists())
-        .unwrap_or_else(|| panic!("{name} is missing: run tests/peers/setup, which installs it"))
+        .unwrap_or_else(|| panic!("{name} is missing: run tests/peers/setup to install it"))
 }

@@ -1,5 +1,5 @@
-//! The floor: what TCP, rustls and a canned answer cost. It reads no request beyond its end, has no
-//! deadline, limit or counter, and answers everybody the same.
+//! The baseline: TCP, rustls and a constant response. It parses no request, has no time-out, limit or
+//! metric, and sends the same response to every client.
 
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-/// Prints where it listens, and serves for ever.
+/// Prints its addresses, and serves until it is killed.
 pub(crate) fn run(certificate: &str, key: &str) {
     let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
@@ -38,7 +38,7 @@ pub(crate) fn run(certificate: &str, key: &str) {
         tokio::spawn(async move {
             loop {
                 let stream = accept(&plain).await;
-                tokio::spawn(answer(stream));
+                tokio::spawn(respond(stream));
             }
         });
         loop {
@@ -46,7 +46,7 @@ pub(crate) fn run(certificate: &str, key: &str) {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 if let Ok(stream) = acceptor.accept(stream).await {
-                    answer(stream).await;
+                    respond(stream).await;
                 }
             });
         }
@@ -59,8 +59,8 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     stream
 }
 
-async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
-    let answer = format!(
+async fn respond(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let response = format!(
         "HTTP/1.1 308 Permanent Redirect\r\ncache-control: no-store\r\nlocation: {}?{}\r\n\
          content-length: 0\r\ndate: Wed, 25 Nov 2026 00:00:00 GMT\r\n\r\n",
         crate::load::TARGET,
@@ -72,7 +72,7 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         filled += read;
         if request[..filled].ends_with(b"\r\n\r\n") {
             filled = 0;
-            if stream.write_all(answer.as_bytes()).await.is_err() {
+            if stream.write_all(response.as_bytes()).await.is_err() {
                 return;
             }
         }

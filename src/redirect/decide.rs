@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 pub enum Decision<'t> {
     /// Redirect the browser.
     Redirect(Redirect<'t>),
-    /// Read the body, at most the form limit, and hand it to [`Form::redirect`].
+    /// Read the body, at most the form limit, and pass it to [`Form::redirect`].
     ReadForm(Form),
     /// The route does not allow the method; contains the value of `Allow`.
     MethodNotAllowed(&'static str),

@@ -60,8 +60,8 @@ impl std::error::Error for BadHost {}
 /// `Host`.
 ///
 /// HTTP/1.1 requires exactly one valid `Host` (RFC 9112 §3.2); HTTP/2 has `:authority` and refuses a
-/// `Host` that differs from it (RFC 9113 §8.3.1). The absolute form, which
-/// HTTP/1.1 has for requests to proxies, is refused: this server is not a proxy.
+/// `Host` that differs from it (RFC 9113 §8.3.1). The absolute form, which HTTP/1.1
+/// has for requests to proxies, is refused: this server is not a proxy.
 pub fn requested_host<'r>(
     version: Version,
     uri: &'r Uri,

@@ -42,8 +42,8 @@ pub(super) fn events(settings: &Settings, bound: &Addresses, acme_status: &AcmeS
     tracing::info!(event = "ready", version = env!("CARGO_PKG_VERSION"));
 }
 
-/// Reports errors and warnings of the settings: laid out for people in a text log, as `config check`
-/// prints them; else one event each.
+/// Reports errors and warnings of the settings: in a text log as `config check` prints them, otherwise as
+/// one event each.
 pub fn report(log: &Log, problems: &Problems) {
     if problems.0.is_empty() {
         return;

@@ -20,7 +20,7 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// The settings in force.
+    /// The settings in use.
     pub(super) fn snapshot(&self) -> Guard<Arc<Snapshot>> {
         self.shared.snapshot.load()
     }

@@ -20,7 +20,7 @@ pub(super) trait Protocol: Future<Output = hyper::Result<()>> + Unpin {
     fn announce_last(&mut self);
     /// Closes gracefully, after the responses to all accepted requests.
     fn shutdown(&mut self);
-    /// Gives back what is not needed to wait.
+    /// Frees what is not needed while the connection waits.
     fn hibernate(&mut self);
 }
 

@@ -29,7 +29,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 pub(super) fn challenge(shared: &Shared, head: &Parts) -> Response {
     let token = head.uri.path().strip_prefix(CHALLENGE_PATH).unwrap_or_default();
     match shared.acme_status.challenges.body(token) {
-        Some(body) => response::read_only(head, || response::typed(StatusCode::OK, OCTETS, body)),
+        Some(body) => response::get_or_head(head, || response::typed(StatusCode::OK, OCTETS, body)),
         None => response::text(StatusCode::NOT_FOUND, "not found"),
     }
 }
@@ -41,8 +41,8 @@ pub(super) fn health(shared: &Shared, snapshot: &Snapshot, head: &Parts) -> Opti
 
 fn health_at(shared: &Shared, head: &Parts) -> Option<Response> {
     match head.uri.path() {
-        "/healthz" => Some(response::read_only(head, || response::text(StatusCode::OK, "ok"))),
-        "/readyz" => Some(response::read_only(head, || match shared.not_ready() {
+        "/healthz" => Some(response::get_or_head(head, || response::text(StatusCode::OK, "ok"))),
+        "/readyz" => Some(response::get_or_head(head, || match shared.not_ready() {
             None => response::text(StatusCode::OK, "ready"),
             Some(why) => response::text(StatusCode::SERVICE_UNAVAILABLE, why),
         })),
@@ -59,7 +59,7 @@ pub(super) fn admin(shared: &Shared, head: &Parts) -> Response {
         return misdirected();
     }
     match head.uri.path() {
-        "/metrics" => response::read_only(head, || {
+        "/metrics" => response::get_or_head(head, || {
             let text = shared.metrics.text(&Sampled {
                 connections: shared.slots.by_state(),
                 ready: shared.not_ready().is_none(),
@@ -152,9 +152,10 @@ const PRIVATE_DOMAINS: &[&str] = &["localhost", "local", "home.arpa", "internal"
 ///
 /// A page whose name resolves to this machine after it was loaded (DNS rebinding) has the same origin
 /// as its later requests: it may read the responses, sends no `Origin`, and over plain HTTP no
-/// `Sec-Fetch-Site`. Only `Host` still shows the name, which its owner registered. Probes and scrapers use addresses, the names of containers and services, or no `Host`
-/// at all (HTTP/1.0). `service.namespace` of Kubernetes is not accepted: it is not distinguishable
-/// from a domain that is registered (`metrics.app`). `listen.admin_hosts` adds such names.
+/// `Sec-Fetch-Site`. Only `Host` still shows the name, which its owner registered. Probes and scrapers
+/// use addresses, the names of containers and services, or no `Host` at all (HTTP/1.0).
+/// `service.namespace` of Kubernetes is not accepted, since it is not distinguishable from a registered
+/// domain (`metrics.app`). `listen.admin_hosts` adds such names.
 fn is_private_name(snapshot: &Snapshot, head: &Parts) -> bool {
     let host = match redirect::requested_host(head.version, &head.uri, &head.headers) {
         Ok(Some(host)) => host,

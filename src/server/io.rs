@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What is read and discarded at most when a connection closes while bytes still come in.
+/// How many bytes are read and discarded at most when a connection closes while bytes still arrive.
 const DISCARD_LIMIT: usize = 256 * 1024;
 
 /// What is read at a time while a connection hibernates.

@@ -38,7 +38,7 @@ pub struct Startup {
     pub source: Source,
     /// The log.
     pub log: Arc<Log>,
-    /// Sockets that a service manager handed over.
+    /// Sockets that a service manager passed.
     pub inherited: Vec<TcpListener>,
 }
 
@@ -221,7 +221,7 @@ fn apply_acme(shared: &Shared, settings: &Settings, running: Option<Running>) ->
     let Some(acme) = settings.tls.as_ref().and_then(|tls| tls.acme.as_ref()) else {
         if running.is_some() {
             drop(running);
-            acme::end(acme_status, store, metrics);
+            acme::clear(acme_status, store, metrics);
         }
         return None;
     };

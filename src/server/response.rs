@@ -65,7 +65,7 @@ pub(super) fn typed(status: StatusCode, content_type: HeaderValue, body: Bytes) 
 }
 
 /// Responds to GET and HEAD, and refuses other methods.
-pub(super) fn read_only(head: &Parts, response: impl FnOnce() -> Response) -> Response {
+pub(super) fn get_or_head(head: &Parts, response: impl FnOnce() -> Response) -> Response {
     match head.method {
         Method::GET | Method::HEAD => response(),
         _ => allow(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD"),

@@ -107,7 +107,7 @@ impl CallbackService {
         Arc::clone(&self.connection.handle)
     }
 
-    /// What the protocol accepts of a head: bytes and fields.
+    /// The limits of a head: bytes and fields.
     pub(super) fn head_limits(&self) -> (usize, usize) {
         let limits = &self.connection.snapshot().settings.limits;
         (limits.header_bytes, limits.header_fields)
@@ -244,7 +244,7 @@ impl Connection {
         let host = redirect::requested_host(head.version, &head.uri, &head.headers);
         let host = host.ok().flatten();
         if let Some((_, page)) = snapshot.settings.pages.find(host.as_deref(), head.uri.path()) {
-            return response::read_only(head, || {
+            return response::get_or_head(head, || {
                 response::typed(StatusCode::OK, page.content_type.clone(), page.body.clone())
             });
         }

@@ -32,7 +32,7 @@ const DRIP: Duration = Duration::from_millis(40);
 const PATH: &str = "/oauth/callback?code=canary-code&state=canary-state";
 
 /// A server under attack.
-struct Arena {
+struct Attack {
     name: &'static str,
     edge: Edge,
     authority: Authority,
@@ -41,7 +41,7 @@ struct Arena {
     _machine: Box<dyn Send>,
 }
 
-impl Arena {
+impl Attack {
     async fn new(name: &'static str) -> Self {
         Self::with(name, "", b"").await
     }
@@ -91,7 +91,7 @@ impl Arena {
         self.ended_by(took, deadline, series).await;
     }
 
-    /// The same as [`Arena::ended`], but the connection may end earlier.
+    /// The same as [`Attack::ended`], but the connection may end earlier.
     async fn ended_by(self, took: Duration, deadline: Duration, series: &str) {
         eprintln!("{}: closed after {took:?}, at most {deadline:?}", self.name);
         assert!(took <= deadline + LATE, "{}: only after {took:?}", self.name);

@@ -1,7 +1,7 @@
 //! One connection from accept to its HTTP version: PROXY header, limit of its client, TLS handshake,
 //! ALPN. Then a [`ConnectionDriver`] owns it.
 
-use super::context::Context;
+use super::context::{Context, DrainSignal};
 use super::driver::ConnectionDriver;
 use super::handle::Handle;
 use super::http1::Http1;
@@ -22,7 +22,6 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::CancellationToken;
 
 /// A connection that was just accepted.
 pub(super) struct Accepted {
@@ -33,21 +32,12 @@ pub(super) struct Accepted {
     pub(super) slot: Option<Slot>,
     pub(super) handle: Arc<Handle>,
     pub(super) tls: Option<Acceptor>,
-    /// Cancelled when the listener closes.
-    pub(super) drain: CancellationToken,
+    pub(super) drain: DrainSignal,
     pub(super) shared: Arc<Shared>,
 }
 
 /// Serves a connection to its end.
 pub(super) async fn serve(accepted: Accepted) {
-    let shared = Arc::clone(&accepted.shared);
-    tokio::select! {
-        () = connect(accepted) => {}
-        () = shared.kill.cancelled() => {}
-    }
-}
-
-async fn connect(accepted: Accepted) {
     let Accepted { stream, peer, kind, mut slot, handle, tls, drain, shared } = accepted;
     let mut context = Context { shared, handle, kind, client: peer.ip(), drain };
     context.shared.metrics.accepted.count(kind);
@@ -172,8 +162,8 @@ impl Context {
 }
 
 /// Resolves when a connection that has not sent a request is no longer waited for.
-async fn drain_window(drain: &CancellationToken) {
-    drain.cancelled().await;
+async fn drain_window(drain: &DrainSignal) {
+    drain.started().await;
     tokio::time::sleep(DRAIN_WINDOW).await;
 }
 

@@ -48,21 +48,29 @@ impl<P: Protocol> ConnectionDriver<P> {
     pub(super) async fn run(mut self) {
         let context = Arc::clone(&self.context);
         let mut timer = pin!(tokio::time::sleep_until(self.deadline().into()));
-        let mut drain = pin!(context.drain.cancelled());
+        let mut drain = pin!(context.drain.started());
         let mut woken = pin!(context.handle.woken());
         loop {
+            // Both have locks; once they have the waker, a flag says whether to poll them.
+            let mut registered = false;
             let wakeup = poll_fn(|cx| {
                 // The protocol last: under a flood it would use up the task's budget each time, and
                 // the deadline would never be polled.
                 if timer.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Wakeup::Deadline);
                 }
-                if woken.as_mut().poll(cx).is_ready() {
+                if (!registered || context.handle.is_signalled())
+                    && woken.as_mut().poll(cx).is_ready()
+                {
                     return Poll::Ready(Wakeup::Woken);
                 }
-                if !self.draining && drain.as_mut().poll(cx).is_ready() {
+                if !self.draining
+                    && (!registered || context.drain.is_started())
+                    && drain.as_mut().poll(cx).is_ready()
+                {
                     return Poll::Ready(Wakeup::Drain);
                 }
+                registered = true;
                 if let Poll::Ready(ended) = Pin::new(&mut self.protocol).poll(cx) {
                     return Poll::Ready(Wakeup::Ended(ended));
                 }

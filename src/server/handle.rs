@@ -14,6 +14,8 @@ use tokio::sync::Notify;
 pub(super) struct Handle {
     lifecycle: Mutex<Lifecycle>,
     evicted: AtomicBool,
+    /// Set before `wake` notifies, so that the driver need not poll it to know that it has not.
+    signalled: AtomicBool,
     wake: Notify,
 }
 
@@ -23,13 +25,19 @@ impl Handle {
         Self {
             lifecycle: Mutex::new(Lifecycle::new(Instant::now())),
             evicted: AtomicBool::new(false),
+            signalled: AtomicBool::new(false),
             wake: Notify::new(),
         }
     }
 
-    /// Reports an event.
+    /// Reports an event that happens now.
     pub(super) fn on(&self, event: Event) -> Action {
-        self.lock().on(event, Instant::now())
+        self.on_at(event, Instant::now())
+    }
+
+    /// Reports an event that happened at this time.
+    pub(super) fn on_at(&self, event: Event, at: Instant) -> Action {
+        self.lock().on(event, at)
     }
 
     /// Does what is due. Also returns the deadline that expired, if one did.
@@ -42,9 +50,10 @@ impl Handle {
         self.lock().deadline(limits)
     }
 
-    /// Whether the next response has to announce that it is the last (HTTP/1).
-    pub(super) fn is_draining(&self) -> bool {
-        self.lock().is_draining()
+    /// Reports that a response was handed over. Returns whether it has to announce that it is the
+    /// last.
+    pub(super) fn responded(&self, ends: bool, at: Instant) -> bool {
+        self.lock().responded(ends, at)
     }
 
     /// How long ago the connection was accepted.
@@ -65,7 +74,7 @@ impl Handle {
     /// Ends the connection, since another one needs its slot.
     pub(super) fn evict(&self) {
         self.evicted.store(true, Relaxed);
-        self.wake.notify_one();
+        self.wake();
     }
 
     pub(super) fn is_evicted(&self) -> bool {
@@ -74,12 +83,19 @@ impl Handle {
 
     /// Makes the connection check its deadlines, which may have changed.
     pub(super) fn wake(&self) {
+        self.signalled.store(true, Relaxed);
         self.wake.notify_one();
+    }
+
+    /// Whether [`Handle::woken`] may resolve.
+    pub(super) fn is_signalled(&self) -> bool {
+        self.signalled.load(Relaxed)
     }
 
     /// Resolves when the connection was evicted or its deadlines may have changed.
     pub(super) async fn woken(&self) {
         self.wake.notified().await;
+        self.signalled.store(false, Relaxed);
     }
 
     /// Resolves when the connection was evicted.

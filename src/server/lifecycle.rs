@@ -165,7 +165,7 @@ async fn shut_down(
     }
     let open = shared.slots.by_state().iter().sum::<usize>();
     tracing::warn!(event = "stopped", result = "forced", by = forced_by, connections = open);
-    shared.kill.cancel();
+    // The runtime drops them when it shuts down.
     ShutdownResult::Forced
 }
 

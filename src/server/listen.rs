@@ -1,6 +1,7 @@
 //! Listeners: bind, accept, close.
 
 use super::connection::{self, Accepted};
+use super::context::DrainSignal;
 use super::handle::Handle;
 use super::origin::Addresses;
 use super::shared::Shared;
@@ -16,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Connections that the kernel queues while all slots are taken.
@@ -79,7 +79,7 @@ pub(super) struct Bound {
 
 /// The listeners of the process.
 pub(super) struct Listeners {
-    running: HashMap<Key, (SocketAddr, CancellationToken)>,
+    running: HashMap<Key, (SocketAddr, DrainSignal)>,
     /// Kept open while a listener accepts from them and after it has closed: their addresses could not
     /// be bound again.
     inherited: Vec<StdListener>,
@@ -172,7 +172,7 @@ impl Listeners {
         tls: &Acceptor,
     ) -> io::Result<()> {
         for (key, bound) in bound {
-            let drain = CancellationToken::new();
+            let drain = DrainSignal::default();
             self.running.insert(key, (bound.local, drain.clone()));
             let listener = Listener {
                 kind: key.0,
@@ -191,7 +191,7 @@ impl Listeners {
         self.running.retain(|key, (_, drain)| {
             let keep = wanted.contains(key);
             if !keep {
-                drain.cancel();
+                drain.start();
             }
             keep
         });
@@ -203,7 +203,7 @@ impl Listeners {
     pub(super) async fn drain(&mut self) {
         for ((kind, _), (_, drain)) in &self.running {
             if *kind != ListenerKind::Admin {
-                drain.cancel();
+                drain.start();
             }
         }
         self.public.close();
@@ -233,7 +233,7 @@ struct Listener {
     local: SocketAddr,
     inherited: bool,
     tls: Option<Acceptor>,
-    drain: CancellationToken,
+    drain: DrainSignal,
     shared: Arc<Shared>,
     /// What a drain waits for; `None` on the admin listener.
     tasks: Option<TaskTracker>,
@@ -249,11 +249,11 @@ impl Listener {
             // costs nothing and another process may accept it.
             let admission = tokio::select! {
                 admission = self.admission(&admin) => admission,
-                () = self.drain.cancelled() => break,
+                () = self.drain.started() => break,
             };
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
-                () = self.drain.cancelled() => break,
+                () = self.drain.started() => break,
             };
             match accepted {
                 Ok((stream, peer)) => {

@@ -19,7 +19,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
-use tokio_util::sync::CancellationToken;
 
 /// Files that the process needs in addition to its public connections: those of the admin listener,
 /// and its own.
@@ -93,7 +92,6 @@ impl Process {
             store,
             acme_status,
             draining: AtomicBool::new(false),
-            kill: CancellationToken::new(),
         });
         use_certificates(&shared, &certificates);
         let snapshot = shared.snapshot.load_full();

@@ -66,10 +66,14 @@ fn is_one_plain_head(bytes: &[u8]) -> bool {
     let last = bytes.len().wrapping_sub(b"\n\r\n".len());
     bytes.first().is_some_and(u8::is_ascii_alphabetic)
         && bytes.ends_with(b"\r\n\r\n")
-        && memchr::memchr(b'#', bytes).is_none()
-        && memchr::memchr_iter(b'\n', bytes).take_while(|&at| at < last).all(|at| {
-            let next = bytes.get(at + 1..).unwrap_or_default();
-            !next.starts_with(b"\n") && !next.starts_with(b"\r\n")
+        && memchr::memchr2_iter(b'\n', b'#', bytes).take_while(|&at| at < last).all(|at| {
+            // A line end that no empty line follows.
+            bytes.get(at) == Some(&b'\n')
+                && match bytes.get(at + 1) {
+                    Some(b'\n') => false,
+                    Some(b'\r') => bytes.get(at + 2) != Some(&b'\n'),
+                    _ => true,
+                }
         })
 }
 

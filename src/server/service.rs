@@ -60,12 +60,13 @@ impl Service<Request<Incoming>> for CallbackService {
 
     fn call(&self, request: Request<Incoming>) -> Responding {
         let connection = &*self.connection;
-        if connection.handle.on(Event::Request) == Action::Refuse {
+        let started = Instant::now();
+        if connection.handle.on_at(Event::Request, started) == Action::Refuse {
             return Responding::Never;
         }
         let snapshot = connection.snapshot();
         let (head, body) = request.into_parts();
-        let exchange = connection.exchange(&snapshot, &head, &body);
+        let exchange = connection.exchange(&snapshot, &head, &body, started);
         let (response, redirected) = match connection.decide(&snapshot, &head) {
             Handling::Response(response, redirected) => (response, redirected),
             Handling::Form(form) => {
@@ -74,7 +75,7 @@ impl Service<Request<Incoming>> for CallbackService {
                 let limit = snapshot.settings.limits.form_bytes;
                 let bytes = query + usize::try_from(announced).unwrap_or(limit).min(limit);
                 let Some(pending) = self.pending(Pending::Form { bytes }) else {
-                    return connection.respond(&snapshot, &exchange, too_many_pending(), None);
+                    return connection.refuse_pending(&snapshot, &exchange);
                 };
                 let snapshot = Arc::clone(&snapshot);
                 return Responding::Later(Box::pin(async move {
@@ -85,7 +86,7 @@ impl Service<Request<Incoming>> for CallbackService {
             }
             Handling::SelfCheck(request) => {
                 let Some(pending) = self.pending(Pending::SelfCheck) else {
-                    return connection.respond(&snapshot, &exchange, too_many_pending(), None);
+                    return connection.refuse_pending(&snapshot, &exchange);
                 };
                 let snapshot = Arc::clone(&snapshot);
                 return Responding::Later(Box::pin(async move {
@@ -94,7 +95,9 @@ impl Service<Request<Incoming>> for CallbackService {
                 }));
             }
         };
-        connection.respond(&snapshot, &exchange, response, redirected)
+        // It is there at once; no time has passed.
+        let response = connection.finish(&snapshot, &exchange, response, redirected, started);
+        Responding::Now(Some(response))
     }
 }
 
@@ -119,7 +122,7 @@ impl CallbackService {
             self.connection.shared.metrics.limits.count(Limit::PendingRequests);
             return None;
         }
-        Some(PendingResponse { connection: Arc::clone(&self.connection), kind, last: false })
+        Some(PendingResponse { connection: Arc::clone(&self.connection), kind, finished: false })
     }
 }
 
@@ -127,7 +130,7 @@ impl CallbackService {
 struct PendingResponse {
     connection: Arc<Connection>,
     kind: Pending,
-    last: bool,
+    finished: bool,
 }
 
 impl PendingResponse {
@@ -138,25 +141,30 @@ impl PendingResponse {
         response: Response,
         redirected: Redirected,
     ) -> Response {
-        let (response, last) = self.connection.finish(snapshot, exchange, response, redirected);
-        self.last = last;
-        response
+        self.finished = true;
+        let now = Instant::now();
+        self.connection.handle.on_at(Event::Completed(self.kind), now);
+        self.connection.finish(snapshot, exchange, response, redirected, now)
     }
 }
 
 impl Drop for PendingResponse {
     fn drop(&mut self) {
-        self.connection.handle.on(Event::Completed(self.kind));
-        self.connection.handle.on(Event::Responded { last: self.last });
+        if !self.finished {
+            self.connection.handle.on(Event::Completed(self.kind));
+            self.connection.handle.on(Event::Responded { last: false });
+        }
     }
 }
 
-fn too_many_pending() -> Response {
-    response::text(StatusCode::SERVICE_UNAVAILABLE, "too many requests at the same time")
-}
-
 impl Connection {
-    fn exchange(&self, snapshot: &Snapshot, head: &Parts, body: &Incoming) -> Exchange {
+    fn exchange(
+        &self,
+        snapshot: &Snapshot,
+        head: &Parts,
+        body: &Incoming,
+        started: Instant,
+    ) -> Exchange {
         // What is left of a body must not be taken for the next request, and a body that was read may
         // have had a second framing: hyper drops a `Content-Length` next to `Transfer-Encoding`
         // (RFC 9112 §6.3). See also `scan::HeadScanner`.
@@ -167,25 +175,14 @@ impl Connection {
         } else {
             self.client
         };
-        Exchange {
-            started: Instant::now(),
-            method: method(&head.method),
-            version: head.version,
-            client,
-            ends,
-        }
+        let (method, version) = (method(&head.method), head.version);
+        Exchange { started, method, version, client, ends }
     }
 
-    fn respond(
-        &self,
-        snapshot: &Snapshot,
-        exchange: &Exchange,
-        response: Response,
-        redirected: Redirected,
-    ) -> Responding {
-        let (response, last) = self.finish(snapshot, exchange, response, redirected);
-        self.handle.on(Event::Responded { last });
-        Responding::Now(Some(response))
+    fn refuse_pending(&self, snapshot: &Snapshot, exchange: &Exchange) -> Responding {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let response = response::text(status, "too many requests at the same time");
+        Responding::Now(Some(self.finish(snapshot, exchange, response, None, exchange.started)))
     }
 
     fn decide(&self, snapshot: &Snapshot, head: &Parts) -> Handling {
@@ -333,25 +330,24 @@ impl Connection {
         response::text(StatusCode::PAYLOAD_TOO_LARGE, "the form is too large")
     }
 
-    /// Completes a response: HSTS, the end of the connection, its count and its log line. Also returns
-    /// whether it is the last of the connection.
+    /// Completes a response that is ready at this time: HSTS, the end of the connection, its count and
+    /// its log line.
     fn finish(
         &self,
         snapshot: &Snapshot,
         exchange: &Exchange,
         mut response: Response,
         redirected: Redirected,
-    ) -> (Response, bool) {
+        at: Instant,
+    ) -> Response {
         if let (ListenerKind::Https, Some(hsts)) = (self.kind, &snapshot.hsts) {
             response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
-        let last = exchange.version < Version::HTTP_2
-            && (exchange.ends || self.drain.is_cancelled() || self.handle.is_draining());
-        if last {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
         if !response.body().is_empty() {
             response.body_mut().set_guard(BodyGuard::new(&self.handle));
+        }
+        if self.handle.responded(exchange.ends, at) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let status = response.status();
         self.shared.metrics.requests.count(Status::from(status));
@@ -374,7 +370,7 @@ impl Connection {
                 duration_us = micros(exchange.started.elapsed()),
             );
         }
-        (response, last)
+        response
     }
 }
 

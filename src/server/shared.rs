@@ -7,7 +7,6 @@ use crate::tls::acme::AcmeStatus;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use tokio_util::sync::CancellationToken;
 
 /// What every connection shares.
 #[derive(Debug)]
@@ -21,8 +20,6 @@ pub(super) struct Shared {
     pub(super) log: Arc<Log>,
     /// Set when the shutdown is requested; readiness fails from then on.
     pub(super) draining: AtomicBool,
-    /// Cancelled when connections are dropped, finished or not.
-    pub(super) kill: CancellationToken,
 }
 
 impl Shared {

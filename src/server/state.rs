@@ -305,8 +305,16 @@ impl Lifecycle {
         self.next(limits).0
     }
 
+    /// A response was handed over, after which the connection `ends` as far as HTTP/1 is concerned.
+    /// Returns whether the response has to announce that it is the last.
+    pub(super) fn responded(&mut self, ends: bool, now: Instant) -> bool {
+        let last = !self.multiplexed && (ends || self.is_draining());
+        self.on(Event::Responded { last }, now);
+        last
+    }
+
     /// Whether the next response has to announce that it is the last (HTTP/1).
-    pub(super) fn is_draining(&self) -> bool {
+    fn is_draining(&self) -> bool {
         self.drain.is_some() || self.stage >= Stage::Closing
     }
 
@@ -449,10 +457,13 @@ impl Lifecycle {
             Some(drain) if self.is_busy() => (drain.window_ends + drain.grace, Due::CloseTimeout),
             Some(drain) => (drain.window_ends, Due::DrainWindow),
         };
-        [stage, stalled]
-            .into_iter()
-            .flatten()
-            .fold(end, |first, other| if other.0 < first.0 { other } else { first })
+        let mut first = end;
+        for due in [stage, stalled].into_iter().flatten() {
+            if due.0 < first.0 {
+                first = due;
+            }
+        }
+        first
     }
 
     /// Whether a request is arriving or has no complete response.

@@ -139,7 +139,7 @@ async fn wait_stops_at_its_limit_and_reports_the_failures() {
 #[tokio::test]
 async fn usage_errors_exit_64_and_contain_the_expected_value() {
     let stage = Stage::new(|_, right| Act::Reply(right)).await;
-    for (args, words) in [
+    for (args, text) in [
         (&["--only", "redirects"][..], "no check id has this prefix"),
         (&["--timeout", "0s"], "is not a duration"),
         (&["--timeout=-1s"], "is not a duration"),
@@ -154,7 +154,7 @@ async fn usage_errors_exit_64_and_contain_the_expected_value() {
     ] {
         let run = stage.check(args).await;
         assert_eq!((run.code, run.stdout.as_str()), (64, ""), "{args:?}");
-        assert!(run.stderr.contains(words), "{args:?}: {}", run.stderr);
+        assert!(run.stderr.contains(text), "{args:?}: {}", run.stderr);
     }
 }
 
@@ -221,8 +221,8 @@ async fn settings_set_the_address_and_the_ca_of_the_callback() {
     assert_eq!(run.code, 0, "{}", run.stdout);
 
     // The command line overrides `connect_to` and adds to `root_ca`.
-    let place = format!("{HOST}:443:{server}");
-    let run = check(settings("127.0.0.1:1"), &["--connect-to", &place, "--ca", &ca]).await;
+    let connect_to = format!("{HOST}:443:{server}");
+    let run = check(settings("127.0.0.1:1"), &["--connect-to", &connect_to, "--ca", &ca]).await;
     assert_eq!(run.code, 0, "{}", run.stdout);
     let run = check(settings(&server.to_string()), &["--only", "tls.chain"]).await;
     assert_eq!(run.code, 1, "{}", run.stdout);
@@ -299,8 +299,8 @@ async fn settings_with_port_0_are_a_usage_error() {
     assert_eq!((run.code, run.stdout.as_str()), (64, ""));
     assert_eq!(
         run.stderr,
-        "error: cannot ask: `listen.http` has port 0, which is another port at each start\n\
-         hint: give `listen.http` a port of its own\n"
+        "error: cannot connect: `listen.http` has port 0, which is a different port at each start\n\
+         hint: set a fixed port in `listen.http`\n"
     );
     let run = check("listen.http = '127.0.0.1:0'\npublic_url = 'http://127.0.0.1:1'").await;
     assert_ne!(run.code, 64, "{}", run.stderr);
@@ -354,9 +354,9 @@ async fn a_usage_error_exits_64_when_stderr_is_not_writable() {
 #[tokio::test]
 async fn a_machine_without_a_route_could_not_run() {
     // No route leads to the broadcast address by TCP (RFC 1122 §4.2.3.10).
-    let place = format!("{HOST}:443:255.255.255.255:443");
+    let connect_to = format!("{HOST}:443:255.255.255.255:443");
     let url = format!("https://{HOST}/oauth/callback");
-    let run = callback_edge(&["check", "--no-follow", "--connect-to", &place, &url]).await;
+    let run = callback_edge(&["check", "--no-follow", "--connect-to", &connect_to, &url]).await;
     assert_eq!((run.code, run.stderr.as_str()), (3, ""), "{}", run.stdout);
     assert!(
         run.stdout.ends_with("could not run: this machine has no route to the callback\n"),
@@ -411,12 +411,12 @@ async fn queries_are_sent_byte_for_byte() {
         headers: HeaderMap::new(),
         body: bytes::Bytes::new(),
     };
-    let kept = ["a='", "a={b}|^`", "a=é", "%2f%2F", "", "?", "a&b=&&", "%zz%", "a[]=1", "a=~+%20"];
-    for query in kept {
+    let queries = ["a='", "a={b}|^`", "a=é", "%2f%2F", "", "?", "a&b=&&", "%zz%", "a[]=1", "a=~+%20"];
+    for query in queries {
         connection.send(&request(query)).await.unwrap();
         assert!(connection.ready().await);
     }
-    assert_eq!(*heard.lock().unwrap(), kept.map(|query| Some(query.to_owned())));
+    assert_eq!(*heard.lock().unwrap(), queries.map(|query| Some(query.to_owned())));
     for refused in ["a b", "a=\u{7f}", "a\r\nb"] {
         let fault = connection.send(&request(refused)).await.unwrap_err();
         assert_eq!((fault.step, fault.reason), (Step::Head, Reason::Unsendable), "{refused:?}");

@@ -148,9 +148,9 @@ fn sources_below(dir: &Path) -> Vec<PathBuf> {
         let name = entry.file_name().to_string_lossy().into_owned();
         !name.starts_with('.') && !skipped.contains(&name.as_str())
     });
-    let files = entries.map(|entry| entry.path()).flat_map(|path| {
-        if path.is_dir() { sources_below(&path) } else { vec![path] }
-    });
+    let files = entries
+        .map(|entry| entry.path())
+        .flat_map(|path| if path.is_dir() { sources_below(&path) } else { vec![path] });
     let is_source = |path: &PathBuf| match path.extension() {
         Some(extension) => ["rs", "mjs", "py", "md"].iter().any(|it| extension == *it),
         None => path.ends_with("setup") || path.ends_with("run"),

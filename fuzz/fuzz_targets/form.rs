@@ -1,4 +1,4 @@
-//! The conversion of a form: the query, `&`, and the body, byte for byte; or it is refused.
+//! The conversion of a form: the query, `&`, and the body, byte for byte; or the form is rejected.
 
 #![no_main]
 
@@ -15,7 +15,7 @@ static TABLES: LazyLock<[RouteTable; 2]> = LazyLock::new(|| {
         let path = Path::parse("/cb").expect("a path");
         let target = Target::parse(target).expect("a target");
         RouteTable::new(vec![Route { host: None, path, target, form_post: FormPost::Convert }])
-            .expect("one place")
+            .expect("one route")
     })
 });
 
@@ -35,12 +35,12 @@ fuzz_target!(|data: &[u8]| {
         .expect("a request");
     let (head, ()) = request.into_parts();
     let Decision::ReadForm(form) = decide(&TABLES[which], usize::MAX, &head) else { return };
-    // What a query can hold (RFC 3986 §3.4), and what browsers leave as it is beside it.
-    let can_stand = |byte: &u8| byte.is_ascii_graphic() && !b"\"#<>".contains(byte) || *byte > 0x7f;
+    // The bytes that a query may contain (RFC 3986 §3.4), and those that browsers do not encode either.
+    let is_allowed = |byte: &u8| byte.is_ascii_graphic() && !b"\"#<>".contains(byte) || *byte > 0x7f;
     match form.redirect(&TABLES[which], body) {
         Ok(redirect) => {
             assert_eq!(redirect.status, 303);
-            assert!(body.iter().all(can_stand));
+            assert!(body.iter().all(is_allowed));
             let runs: Vec<&[u8]> =
                 [query, body].into_iter().filter(|run| !run.is_empty()).collect();
             let joined = runs.join(&b'&');
@@ -52,6 +52,6 @@ fuzz_target!(|data: &[u8]| {
             let expected = [TARGETS[which].as_bytes(), joiner.as_bytes(), &joined].concat();
             assert_eq!(redirect.location.as_bytes(), expected);
         }
-        Err(_) => assert!(!body.iter().all(can_stand) || std::str::from_utf8(body).is_err()),
+        Err(_) => assert!(!body.iter().all(is_allowed) || std::str::from_utf8(body).is_err()),
     }
 });

@@ -1,12 +1,12 @@
-//! What Nango answers: nothing of it makes the reader panic, no refusal quotes it, and a URL that
-//! is made from a template asks with the callback that it was given.
+//! Responses of Nango: none causes a panic, no error quotes them, and an authorization URL made from
+//! a template has the given callback.
 
 #![no_main]
 
 use callback_edge::config::IntegrationSettings;
 use callback_edge::outbound::{Limits, Outbound, Resolver, Roots};
-use callback_edge::preflight::differential::{Differential, Inquiry};
-use callback_edge::preflight::{App, Nango, Refused, authorization_url};
+use callback_edge::preflight::differential::{Differential, ProbeRequest};
+use callback_edge::preflight::{App, Nango, NangoError, authorization_url};
 use callback_edge::redirect::Target;
 use callback_edge_fuzz::Input;
 use libfuzzer_sys::fuzz_target;
@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 
 const CALLBACK: &str = "https://auth.example.com/oauth/callback?x=1&y";
 
-/// No name that may be quoted looks so.
+/// A value that no error may contain.
 const CANARY: &str = "CANARY-7f3a";
 
 static NANGO: LazyLock<Nango> = LazyLock::new(|| {
@@ -23,27 +23,27 @@ static NANGO: LazyLock<Nango> = LazyLock::new(|| {
     Nango::new(outbound, &base, CANARY.to_owned().into())
 });
 
-fn unquoted(refused: &Refused) {
-    let told = refused.to_string();
-    assert!(!told.contains(CANARY), "{told}");
-    assert!(told.len() < 1000 && !told.chars().any(char::is_control), "{told}");
+fn assert_not_quoted(error: &NangoError) {
+    let text = error.to_string();
+    assert!(!text.contains(CANARY), "{text}");
+    assert!(text.len() < 1000 && !text.chars().any(char::is_control), "{text}");
 }
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Input(data);
-    let Ok(answer) = input.answer(|text| text.replace("$C", CANARY)) else { return };
-    if let Err(refused) = NANGO.read_integrations(&answer) {
-        unquoted(&refused);
+    let Ok(response) = input.response(|text| text.replace("$C", CANARY)) else { return };
+    if let Err(error) = NANGO.read_integrations(&response) {
+        assert_not_quoted(&error);
     }
-    let app = match NANGO.read_app(&answer) {
+    let app = match NANGO.read_app(&response) {
         Ok(app) => app,
-        Err(refused) => return unquoted(&refused),
+        Err(error) => return assert_not_quoted(&error),
     };
     let app = app.unwrap_or_else(|| App { client_id: "id".into(), scopes: Some("a,b".into()) });
-    let params = NANGO.read_connection_config(&answer).unwrap_or_default();
-    let template = match NANGO.read_template(&answer) {
+    let params = NANGO.read_connection_config(&response).unwrap_or_default();
+    let template = match NANGO.read_template(&response) {
         Ok(template) => template,
-        Err(refused) => return unquoted(&refused),
+        Err(error) => return assert_not_quoted(&error),
     };
     let settings = IntegrationSettings { params, ..IntegrationSettings::default() };
     let Ok(url) = authorization_url(&template, &app, &settings, CALLBACK) else { return };
@@ -51,7 +51,7 @@ fuzz_target!(|data: &[u8]| {
     let overridden = template.authorization_params.get("redirect_uri").is_some();
     let uris = parsed.query_pairs().filter(|(name, _)| name == "redirect_uri");
     assert!(overridden || uris.last().is_some_and(|(_, uri)| uri == CALLBACK), "{url}");
-    let inquiry = Inquiry {
+    let probe_request = ProbeRequest {
         template: "google".into(),
         url,
         current: CALLBACK.into(),
@@ -59,5 +59,5 @@ fuzz_target!(|data: &[u8]| {
         new: CALLBACK.into(),
         prompt_none: None,
     };
-    std::hint::black_box(Differential::preview(&inquiry).is_ok());
+    std::hint::black_box(Differential::preview(&probe_request).is_ok());
 });

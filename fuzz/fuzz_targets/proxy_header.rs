@@ -1,4 +1,4 @@
-//! The PROXY header: its length is the one that it states, and the bytes after it change nothing.
+//! The PROXY header: its length is the stated one, and the bytes after it change nothing.
 
 #![no_main]
 
@@ -17,13 +17,13 @@ fuzz_target!(|data: &[u8]| {
     };
     assert_eq!(length, stated);
     let parse = |bytes: &[u8]| parse_proxy_header(bytes).ok().flatten();
-    assert_eq!(parse(header), Some(found), "it looks beyond the header");
+    assert_eq!(parse(header), Some(found), "it reads beyond the header");
     let more = [header, b"\r\nGET / HTTP/1.1\r\n\r\n"].concat();
-    assert_eq!(parse(&more), Some(found), "what follows changes it");
+    assert_eq!(parse(&more), Some(found), "the bytes after it change it");
     for cut in 0..length {
-        assert_eq!(parse(&header[..cut]), None, "a part of it counts");
+        assert_eq!(parse(&header[..cut]), None, "a part of it is accepted");
     }
-    // A text header states the address as people write it.
+    // A text header contains the address as text.
     if let (Some(address), true) = (address, header.starts_with(b"PROXY ")) {
         let text = String::from_utf8_lossy(header);
         let words: Vec<&str> = text.split_ascii_whitespace().collect();

@@ -1,5 +1,5 @@
-//! The redirect decision: what follows the target in a `Location` is the query that was received,
-//! byte for byte; or there is no redirect.
+//! The redirect decision: in a `Location` the received query follows the target, byte for byte; or
+//! there is no redirect.
 
 #![no_main]
 
@@ -27,7 +27,7 @@ static TABLES: LazyLock<[RouteTable; 4]> = LazyLock::new(|| {
             form_post: FormPost::Convert,
         };
         RouteTable::new(vec![route(None, "/cb"), route(Some("a.example"), "/named")])
-            .expect("two places")
+            .expect("two routes")
     })
 });
 
@@ -41,7 +41,7 @@ fuzz_target!(|data: &[u8]| {
         Some(("content-type", "application/x-www-form-urlencoded")),
         Some(("sec-purpose", "prefetch;prerender")),
     ]);
-    // As hyper reads a request target.
+    // hyper parses a request target like this.
     let raw = input.0;
     let Ok(uri) = Uri::try_from(raw) else { return };
     let mut request = Request::new(());
@@ -55,8 +55,8 @@ fuzz_target!(|data: &[u8]| {
     }
     let (head, ()) = request.into_parts();
 
-    // What was received: all behind the first `?`; `http` cuts at a `#`, which `server::guard`
-    // refuses before.
+    // The received query: everything after the first `?`. `http` cuts at a `#`, which `server::guard`
+    // rejects before.
     let whole = raw.split(|byte| *byte == b'#').next().unwrap_or_default();
     let query = whole.iter().position(|byte| *byte == b'?').map(|at| &whole[at + 1..]);
     match decide(&TABLES[which], LIMIT, &head) {

@@ -1,5 +1,5 @@
-//! Reports: no text in one becomes markup. The tags of a page are those of the same report in
-//! which every letter is an `x`.
+//! Reports: no text becomes markup. The tags of a page are those of the same report with every letter
+//! replaced by `x`.
 
 #![no_main]
 
@@ -11,13 +11,13 @@ use std::time::Duration;
 const IDS: [&str; 6] =
     ["url.https", "dns.resolves", "tls.name", "tls.expiry", "redirect.query", "integration.k"];
 
-/// Builds the same report from an input, each of its texts passed through `say`.
-fn build(data: &[u8], say: fn(String) -> String) -> Vec<Report> {
+/// Builds reports from an input, each of their texts passed through `map`.
+fn build(data: &[u8], map: fn(String) -> String) -> Vec<Report> {
     let mut input = Input(data);
     let mut reports = Vec::new();
     for _ in 0..=input.byte() % 2 {
         let flags = input.byte();
-        let mut text = || say(input.text());
+        let mut text = || map(input.text());
         let (callback, target) = (text(), text());
         let broken = (flags & 1 > 0).then(&mut text);
         let switch = (flags & 2 > 0).then(|| SwitchPlan {
@@ -28,7 +28,7 @@ fn build(data: &[u8], say: fn(String) -> String) -> Vec<Report> {
         let mut checks = Vec::new();
         for _ in 0..flags >> 5 {
             let (kind, id) = (input.byte(), input.one(&IDS));
-            let mut text = || say(input.text());
+            let mut text = || map(input.text());
             let check = Check::new(id, text());
             let check = match kind % 5 {
                 0 => check.pass(text()),
@@ -54,14 +54,14 @@ fn build(data: &[u8], say: fn(String) -> String) -> Vec<Report> {
     reports
 }
 
-/// Everything between `<` and `>`, but for the values of JUnit's attributes, which are texts.
+/// Everything between `<` and `>`, except for the values of JUnit's attributes, which are texts.
 fn tags(markup: &str) -> Vec<String> {
     markup
         .split('<')
         .skip(1)
         .map(|rest| {
             let tag = rest.split_once('>').expect("a tag without an end").0;
-            // Values stand at the odd places between quotes.
+            // Values are the odd parts between quotes.
             tag.split('"').step_by(2).collect::<Vec<_>>().join("\"")
         })
         .collect()

@@ -20,7 +20,7 @@ use url::Url;
 /// Check whether a callback redirects as Nango needs
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit codes: 0 passed, 1 failed, 2 unconfirmed, 3 could not run, 64 usage
+Exit codes: 0 passed, 1 failed, 2 unconfirmed, 3 could not run, 64 usage error
 
 Example:
   callback-edge check https://auth.example.com/oauth/callback")]

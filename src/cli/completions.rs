@@ -8,7 +8,7 @@ use std::io::{self, Write};
 /// Print a completion script for a shell
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit codes: 0 printed, 64 usage
+Exit codes: 0 printed, 64 usage error
 
 Example:
   callback-edge completions bash >/etc/bash_completion.d/callback-edge")]

@@ -1,4 +1,4 @@
-//! `callback-edge hmac INTEGRATION [CONNECTION]`: the digest that Nango expects when a flow is started.
+//! `callback-edge hmac INTEGRATION [CONNECTION]`: the digest that Nango expects to start a flow.
 
 use super::secret::secret;
 use super::{Exit, print_line, usage};
@@ -8,29 +8,29 @@ use clap::builder::NonEmptyStringValueParser;
 use std::io;
 use std::path::PathBuf;
 
-/// Print the digest for `nango.auth` and `nango.connect`, where the environment wants signed starts
+/// Print the HMAC digest for `nango.auth` and `nango.connect` in environments that require it
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The key comes from the variable NANGO_HMAC_KEY, or from a file.
-Exit codes: 0 done, 64 usage
+The key comes from the variable NANGO_HMAC_KEY or from a file.
+Exit codes: 0 printed, 64 usage error
 
 Example:
   callback-edge hmac github user-1 --key-file /run/secrets/nango-hmac")]
 pub(super) struct Args {
-    /// The integration's unique key in Nango
+    /// Unique key of the integration in Nango
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     integration: String,
 
-    /// The connection's id; left out where Nango chooses it
+    /// Connection id; omit it if Nango chooses it
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     connection: Option<String>,
 
-    /// A file with the HMAC key of the environment [default: the variable `NANGO_HMAC_KEY`]
+    /// File with the HMAC key of the environment [default: the variable `NANGO_HMAC_KEY`]
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
 }
 
-/// Exit: 0 done, 64 usage.
+/// Exit: 0 printed, 64 usage error.
 pub(super) fn run(args: &Args) -> Exit {
     let key = match secret(args.key_file.as_deref(), KEY) {
         Ok(Some(key)) => key,

@@ -21,76 +21,76 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use url::Url;
 
-/// Find out whether a callback is safe to save in Nango's settings
+/// Check whether a callback is safe to save in Nango's settings
 ///
-/// Checks the callback as `check` does, asks Nango which integrations there are and how their
-/// flows begin, and asks each provider whether it knows the callback. Nobody signs in, nothing is
-/// changed, and no answer that says nothing counts as a yes.
+/// Checks the callback as `check` does, lists the integrations of a Nango environment, and probes each
+/// provider for whether the callback is registered there. It logs in nowhere and changes nothing, and
+/// it reports what it cannot determine as unconfirmed.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The API key of the Nango environment comes from the variable NANGO_SECRET_KEY, or from a file.
-Exit codes: 0 safe, 1 do not switch, 2 unconfirmed, 3 could not run, 64 usage
+The API key of the Nango environment comes from the variable NANGO_SECRET_KEY or from a file.
+Exit codes: 0 safe, 1 do not switch, 2 unconfirmed, 3 could not run, 64 usage error
 
 Example:
   callback-edge preflight --callback https://auth.example.com/oauth/callback")]
 pub(super) struct Args {
-    /// The callback that is to be saved, or was
+    /// Callback to save in Nango's settings, or saved there already
     #[arg(long, value_name = "URL", value_parser = Target::parse)]
     callback: Target,
 
-    /// The callback that Nango sends, or sent before the switch [default: Nango's own, its like
-    /// below `nango.url`]
+    /// Callback that Nango uses before the switch [default: Nango's own callback, the same path at
+    /// `nango.url`]
     #[arg(long, value_name = "URL", value_parser = Target::parse)]
     previous: Option<Target>,
 
-    /// How authorization URLs are had: `connect` starts flows, `offline` builds them from templates
-    /// and credentials, `auto` does both as far as the key may
+    /// How to obtain authorization URLs: `connect` starts flows, `offline` builds them from provider
+    /// templates and credentials, `auto` does both if the API key has the permissions
     #[arg(long, value_enum, default_value = "auto")]
     mode: ModeArg,
 
-    /// A file with the API key [default: the variable `NANGO_SECRET_KEY`]
+    /// File with the API key [default: the variable `NANGO_SECRET_KEY`]
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
 
-    /// Start flows with the environment's public key, as before connect sessions; signed where there
-    /// is an HMAC key [default: the variable `NANGO_PUBLIC_KEY`, else a connect session]
+    /// Start flows with the public key of the environment instead of a connect session, signed if
+    /// there is an HMAC key [default: the variable `NANGO_PUBLIC_KEY`, else a connect session]
     #[arg(long, value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
     public_key: Option<String>,
 
-    /// With a public key: the id that the connection would have
+    /// Connection id for flows that start with a public key
     #[arg(long, value_name = "ID", default_value = "callback-edge-preflight", value_parser = NonEmptyStringValueParser::new())]
     connection_id: String,
 
-    /// A file with the HMAC key [default: the variable `NANGO_HMAC_KEY`]
+    /// File with the HMAC key [default: the variable `NANGO_HMAC_KEY`]
     #[arg(long, value_name = "FILE")]
     hmac_key_file: Option<PathBuf>,
 
-    /// Only this integration; may be repeated, or parted by commas
+    /// Probe only this integration; repeatable, comma-separated
     #[arg(long, value_name = "KEY", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     only: Vec<String>,
 
-    /// This integration was confirmed by hand; may be repeated, or parted by commas
+    /// Accept this integration as confirmed manually; repeatable, comma-separated
     #[arg(long, value_name = "KEY", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     ack: Vec<String>,
 
-    /// Say what would be asked; start no flow, ask no provider
+    /// Print the planned requests; don't start flows, don't contact providers
     #[arg(long)]
     dry_run: bool,
 
-    /// Ask nothing of Nango's callback while the callback is checked
+    /// Don't contact Nango's callback when checking the callback
     #[arg(long)]
     no_follow: bool,
 
-    /// Between two questions to one host
+    /// Pause between two requests to the same host
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     pause: Duration,
 
-    /// Questions to providers in all; four to eight for each app
+    /// Maximum number of requests to providers; an app needs four to eight
     #[arg(long, value_name = "COUNT", default_value_t = 5000)]
     cap: usize,
 
-    /// Who asks the providers
+    /// User-Agent of requests to providers
     #[arg(long, value_name = "TEXT", default_value = preflight::USER_AGENT, value_parser = user_agent)]
     user_agent: String,
 
@@ -106,11 +106,11 @@ pub(super) struct Args {
     #[arg(long)]
     markdown: bool,
 
-    /// Run again and again, so long after each run's end; 10s at least
+    /// Repeat this long after the end of each run, at least 10s
     #[arg(long, value_name = "DURATION", value_parser = every)]
     every: Option<Duration>,
 
-    /// With --every: serve what was found as metrics, at `/metrics` of this address and port
+    /// Serve the results as metrics at `/metrics` of this address and port; needs --every
     #[arg(long, value_name = "ADDRESS", requires = "every")]
     metrics: Option<SocketAddr>,
 

@@ -1,22 +1,21 @@
-//! The label values of metrics and events, as closed sets.
+//! The label values of metrics and events, as enums.
 //!
-//! These enums are about connections, TLS and ACME, and still they are here and not in the modules that
-//! count with them. A label value is part of a metric as its name and help are: alerts and dashboards
-//! name it, the README lists it, and a change of it breaks them. [`super::Metrics`] holds all three in
-//! one place. The other ways were weighed: with the enums in their modules, either the table of metrics
-//! would import upwards; or each module would have a table of its own, and there would be no one list of
-//! metrics; or the table would know values as text alone, and no type would tie a counter to its values.
-//! The enums have no behaviour but their text: what decides on a value is in the module that counts.
+//! These enums describe connections, TLS and ACME, but are here and not in the modules that use them,
+//! because a label value is part of a metric like its name and help: alerts and dashboards contain it,
+//! the documentation lists it, and a change breaks them. [`super::Metrics`] defines all metrics in one
+//! table. With the enums in their modules, the table would import from higher layers, or each module
+//! would have a table of its own, or label values would be untyped strings. The enums have no behaviour;
+//! the modules that count decide on the values.
 
-/// A label with a closed set of values, so that no client can grow a metric.
+/// A label whose values are an enum, so that clients cannot increase the number of series.
 pub trait Label: Copy + 'static {
     /// The label's name.
     const NAME: &'static str;
     /// Every value, in the order of [`Label::index`].
     const ALL: &'static [Self];
-    /// The position in [`Label::ALL`].
+    /// The index in [`Label::ALL`].
     fn index(self) -> usize;
-    /// The value as exported.
+    /// The exported value.
     fn value(self) -> &'static str;
 }
 
@@ -41,7 +40,7 @@ macro_rules! label {
 }
 
 label! {
-    /// The status codes that the service answers with.
+    /// The status codes of responses.
     Status, "status" {
         /// 200.
         Ok => "200",
@@ -87,11 +86,11 @@ impl From<http::StatusCode> for Status {
 }
 
 label! {
-    /// What a connection is doing.
+    /// The state of a connection.
     ConnectionState, "state" {
         /// PROXY header or TLS handshake.
         Handshake => "handshake",
-        /// A request is arriving or being answered.
+        /// A request is received or processed.
         Active => "active",
         /// Waiting for a request.
         Idle => "idle",
@@ -99,7 +98,7 @@ label! {
 }
 
 label! {
-    /// What a listener speaks.
+    /// The protocol of a listener.
     ListenerKind, "listener" {
         /// Plain HTTP.
         Http => "http",
@@ -115,15 +114,15 @@ label! {
     HandshakeFailure, "reason" {
         /// The client closed or reset the connection.
         Closed => "closed",
-        /// What came was not TLS.
+        /// The data is not TLS.
         NotTls => "not_tls",
         /// No protocol version, cipher suite, group or signature in common.
         NothingInCommon => "nothing_in_common",
         /// No application protocol in common (RFC 7301 §3.2).
         NoProtocol => "no_protocol",
-        /// There is no certificate to show.
+        /// There is no certificate.
         NoCertificate => "no_certificate",
-        /// The client sent an alert: mostly it does not trust the certificate.
+        /// The client sent an alert, usually because it does not trust the certificate.
         Alert => "alert",
         /// Anything else.
         Other => "other",
@@ -131,47 +130,47 @@ label! {
 }
 
 label! {
-    /// Why a connection ended in an error after its handshake.
+    /// Why a connection ended with an error after the handshake.
     ConnectionError, "reason" {
         /// Request line and header fields over `limits.header_bytes`.
         HeadTooLarge => "head_too_large",
-        /// What came was not HTTP.
+        /// The data is not HTTP.
         Malformed => "malformed",
-        /// It ended within a request.
+        /// It was closed during a request.
         Incomplete => "incomplete",
-        /// More of what costs little to send than any browser sends (HTTP/2).
+        /// More control frames than browsers send (HTTP/2).
         Flood => "flood",
-        /// Another breach of HTTP/2.
+        /// Another HTTP/2 protocol error.
         Protocol => "protocol",
-        /// It was reset, or ended without the farewell of its protocol.
+        /// It was reset, or closed without a TLS or HTTP/2 close.
         Io => "io",
     }
 }
 
 label! {
-    /// Which deadline ended a connection.
+    /// The time-out that ended a connection.
     Deadline, "stage" {
-        /// The PROXY header did not arrive.
+        /// No PROXY header arrived.
         ProxyHeader => "proxy_header",
-        /// The TLS handshake did not end.
+        /// The TLS handshake did not finish.
         Handshake => "handshake",
         /// No first request arrived.
         FirstRequest => "first_request",
-        /// A later request began and did not arrive whole.
+        /// A further request did not arrive completely.
         Request => "request",
-        /// A form body did not arrive whole.
+        /// A form body did not arrive completely.
         Body => "body",
-        /// The client did not take its answer.
+        /// The client did not read the response.
         Response => "response",
         /// No further request.
         Idle => "idle",
-        /// The connection was old.
+        /// The connection reached its maximum age.
         Age => "age",
     }
 }
 
 label! {
-    /// Which limit was reached.
+    /// The limit that was reached.
     Limit, "limit" {
         /// `limits.connections`.
         Connections => "connections",
@@ -183,69 +182,69 @@ label! {
         QueryBytes => "query_bytes",
         /// `limits.form_bytes`.
         FormBytes => "form_bytes",
-        /// Forms and self-checks that one connection awaits at the same time.
+        /// Concurrent forms and self-checks of one connection.
         PendingRequests => "pending_requests",
-        /// The process may open no more files.
+        /// The process has reached its limit of open files.
         OpenFiles => "open_files",
     }
 }
 
 label! {
-    /// Why a connection was turned away.
+    /// Why a connection was refused.
     Refusal, "reason" {
-        /// Its address has as many as it may.
+        /// Its address has reached its limit of connections.
         Address => "address",
-        /// A trusted network sent no valid PROXY header.
+        /// A trusted proxy sent no valid PROXY header.
         ProxyHeader => "proxy_header",
     }
 }
 
 label! {
-    /// What was done on the way to a certificate by ACME.
+    /// The steps of an ACME order.
     AcmeStep, "step" {
-        /// The own test of the challenge's way passed.
+        /// The test before the order succeeded.
         Trial => "trial",
-        /// An account was made.
+        /// An account was created.
         Account => "account",
-        /// An order was made.
+        /// An order was created.
         Order => "order",
-        /// An order from before was gone on with.
+        /// A pending order was resumed.
         Resumed => "resumed",
-        /// The directory was asked to look at the challenge.
+        /// The validation of a challenge was requested.
         Challenge => "challenge",
-        /// The directory found the name to lead here, and was sent the key.
+        /// The challenge is valid, and the CSR was sent.
         Finalize => "finalize",
-        /// The certificate came, and is in use.
+        /// The certificate was issued, and is in use.
         Certificate => "certificate",
-        /// The directory told when to renew.
+        /// The ACME server returned a renewal window.
         RenewalInfo => "renewal_info",
     }
 }
 
 label! {
-    /// Why a certificate could not be had by ACME.
+    /// Why an ACME order failed.
     AcmeFailure, "reason" {
-        /// The directory limits orders.
+        /// The CA limits orders.
         RateLimited => "rate_limited",
-        /// The name has no address, or its DNS does not answer.
+        /// The domain has no address, or the lookup failed.
         Dns => "dns",
-        /// Nobody answers at the name's address.
+        /// No response from the address of the domain.
         Unreachable => "unreachable",
-        /// Somebody else answers there.
+        /// Another server responds at the address of the domain.
         WrongAnswer => "wrong_answer",
-        /// The directory is down, or not well.
-        Directory => "directory_down",
-        /// The directory keeps refusing nonces.
+        /// The ACME server is down, or does not work.
+        ServerDown => "directory_down",
+        /// The ACME server rejects nonces repeatedly.
         BadNonce => "bad_nonce",
-        /// The directory does not accept the account.
+        /// The ACME server rejects the account.
         Account => "account",
-        /// CAA forbids the directory's authority.
+        /// A CAA record forbids this CA.
         Caa => "caa",
-        /// The directory does not offer the profile.
+        /// The ACME server does not offer the profile.
         Profile => "profile",
-        /// The directory does not certify such a name.
+        /// The CA does not issue certificates for such a name.
         Refused => "refused",
-        /// The state folder cannot be used.
+        /// The state directory cannot be used.
         State => "state_dir",
         /// Anything else.
         Other => "other",
@@ -253,11 +252,11 @@ label! {
 }
 
 label! {
-    /// How a reload of the settings ended.
+    /// The result of a reload of the configuration.
     ReloadResult, "result" {
-        /// The new settings are in force.
+        /// The new configuration is in use.
         Success => "success",
-        /// The old settings stay.
+        /// The previous configuration stays in use.
         Failure => "failure",
     }
 }

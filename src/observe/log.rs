@@ -9,16 +9,16 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry, fmt as layer, reload};
 
-/// Lines that wait for a slow reader before further ones are dropped.
-const WAITING_LINES: usize = 16_384;
+/// The most lines that are queued for a slow reader; further ones are dropped.
+const MAX_QUEUED_LINES: usize = 16_384;
 
-/// Bytes of lines that are written with one call, under load.
-const WRITTEN_AT_ONCE: usize = 64 * 1024;
+/// The size of the write buffer.
+const WRITE_BUFFER_BYTES: usize = 64 * 1024;
 
-/// How long the end waits for the last lines to be read.
-const LAST_LINES: Duration = Duration::from_secs(2);
+/// How long the process waits at its exit until the queued lines are written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// For people.
@@ -29,13 +29,13 @@ pub enum Format {
 
 impl Format {
     /// Text on a terminal, else JSON.
-    pub fn fitting() -> Self {
+    pub fn detect() -> Self {
         if std::io::stderr().is_terminal() { Self::Text } else { Self::Json }
     }
 }
 
-/// The running log. Lines go to stderr from a thread of its own: a reader that stops reading
-/// costs lines, never a redirect. Dropping it writes out what waits.
+/// The log of the process. A dedicated thread writes the lines to stderr: a slow reader causes dropped
+/// lines, never a blocked redirect. Dropping the log flushes it.
 pub struct Log {
     format: Format,
     filter: reload::Handle<Targets, Registry>,
@@ -49,12 +49,12 @@ impl Log {
     pub fn start(format: Format, level: Level) -> Result<Self, LogError> {
         let (writer, guard) = NonBlockingBuilder::default()
             .lossy(true)
-            .buffered_lines_limit(WAITING_LINES)
+            .buffered_lines_limit(MAX_QUEUED_LINES)
             .thread_name("log")
-            // Flushed whenever no line waits: a write for each would cost more than the line.
-            .finish(BufWriter::with_capacity(WRITTEN_AT_ONCE, std::io::stderr()));
+            // Flushed whenever the queue is empty: a system call for each line would cost more than the line.
+            .finish(BufWriter::with_capacity(WRITE_BUFFER_BYTES, std::io::stderr()));
         let dropped = writer.error_counter();
-        let text = writer.clone();
+        let queue = writer.clone();
         let (filter, handle) = reload::Layer::new(own_events(level));
         let lines = layer::layer().with_writer(writer).with_target(false);
         let lines = match format {
@@ -70,38 +70,38 @@ impl Log {
             .with(lines.with_filter(filter))
             .try_init()
             .map_err(LogError)?;
-        Ok(Self { format, filter: handle, writer: text, dropped, flush: Some(guard) })
+        Ok(Self { format, filter: handle, writer: queue, dropped, flush: Some(guard) })
     }
 
-    /// How its lines look.
+    /// The format of its lines.
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// Says a text for people, in its turn among the lines. Colours are left out where stderr
-    /// shows none.
-    pub fn say(&self, text: &str) {
-        let mut shown = AutoStream::new(Vec::new(), AutoStream::choice(&std::io::stderr()));
-        // Neither a `Vec` nor the queue of lines refuses anything.
-        let _ = shown.write_all(text.as_bytes());
-        let _ = self.writer.clone().write_all(&shown.into_inner());
+    /// Prints a text for people, in order with the log lines. Without colours where stderr does not
+    /// support them.
+    pub fn print(&self, text: &str) {
+        let mut stripped = AutoStream::new(Vec::new(), AutoStream::choice(&std::io::stderr()));
+        // Writes to a `Vec` and to the queue do not fail.
+        let _ = stripped.write_all(text.as_bytes());
+        let _ = self.writer.clone().write_all(&stripped.into_inner());
     }
 
-    /// Changes the level from now on.
+    /// Sets the level.
     pub fn set_level(&self, level: Level) {
-        // The only error is a subscriber that is gone, and then nobody logs.
+        // It fails only when the subscriber does not exist any more.
         let _ = self.filter.reload(own_events(level));
     }
 
-    /// Lines that were dropped because the reader was too slow.
+    /// How many lines were dropped because of a slow reader.
     pub fn dropped_lines(&self) -> usize {
         self.dropped.dropped_lines()
     }
 }
 
 impl Drop for Log {
-    /// Writes out what waits, for as long as somebody reads. In a thread of its own, since the
-    /// guard says on stdout that it gives up, and that may be the pipe that is full.
+    /// Flushes the queue, with a time limit. In a thread of its own, because the guard prints to stdout
+    /// when it gives up, and stdout may be the full pipe.
     fn drop(&mut self) {
         let (done, flushed) = std::sync::mpsc::channel();
         let flush = self.flush.take();
@@ -111,7 +111,7 @@ impl Drop for Log {
             let _ = done.send(());
         });
         if started.is_ok() {
-            let _ = flushed.recv_timeout(LAST_LINES);
+            let _ = flushed.recv_timeout(FLUSH_TIMEOUT);
         }
     }
 }
@@ -122,13 +122,13 @@ impl fmt::Debug for Log {
     }
 }
 
-/// Events of this crate only. Libraries log header values and frames at `trace`, and those hold
+/// Only events of this crate. Libraries log header values and frames at `trace`, which contain
 /// codes.
 fn own_events(level: Level) -> Targets {
     Targets::new().with_target("callback_edge", LevelFilter::from_level(level))
 }
 
-/// Logging was started already.
+/// Logging was already started.
 #[derive(Debug)]
 pub struct LogError(TryInitError);
 
@@ -140,24 +140,24 @@ impl fmt::Display for LogError {
 
 impl std::error::Error for LogError {}
 
-/// A time as a number in a log line: 128 bits would become text in JSON.
+/// Milliseconds for a log line: 128-bit numbers become strings in JSON.
 pub fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// As [`millis`], a thousand times as fine.
+/// Microseconds for a log line.
 pub fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Makes a panic one log line with its place. The payload is left out: it may quote a request.
-pub fn own_panics() {
+/// Logs a panic as one line with its location. The payload is omitted, because it may quote a request.
+pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(
             event = "panic",
             place,
-            hint = "its task ended, the process serves on; report the place",
+            hint = "only its task ended, the process continues; report this as a bug, with `place`",
         );
     }));
 }

@@ -15,7 +15,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// One counter for each value of a closed label, found without hashing.
+/// One counter for each value of a label enum, by index instead of by hash.
 #[derive(Debug)]
 pub struct ByLabel<L> {
     counters: Vec<Counter>,
@@ -23,7 +23,7 @@ pub struct ByLabel<L> {
 }
 
 impl<L: Label> ByLabel<L> {
-    /// Counts one.
+    /// Increments the counter of a label.
     pub fn count(&self, label: L) {
         if let Some(counter) = self.counters.get(label.index()) {
             counter.inc();
@@ -31,7 +31,7 @@ impl<L: Label> ByLabel<L> {
     }
 }
 
-/// A metric that the registry tells of from its beginning, at zero.
+/// A metric that is exported from the start, at zero.
 pub(super) trait Registered {
     fn new(registry: &mut Registry, name: &str, help: &str) -> Self;
 }
@@ -58,10 +58,10 @@ fn one<L: Label>(label: L) -> One {
     [(L::NAME, label.value())]
 }
 
-/// Declares [`Metrics`]: each with its name, and with its help, which is its documentation too.
+/// Declares [`Metrics`]: each with its name, and its help, which is also its documentation.
 macro_rules! metrics {
     ($($visible:vis $field:ident: $type:ty = $name:literal, $help:literal;)+) => {
-        /// Every metric. Names carry the prefix `callback_edge_`.
+        /// All metrics. Names have the prefix `callback_edge_`.
         #[derive(Debug)]
         pub struct Metrics {
             registry: Registry,
@@ -72,7 +72,7 @@ macro_rules! metrics {
         }
 
         impl Metrics {
-            /// Every metric at zero.
+            /// All metrics at zero.
             pub fn new() -> Self {
                 let mut registry = Registry::default();
                 let (resident, open_files) = process(&mut registry);
@@ -96,78 +96,78 @@ macro_rules! metrics {
 
 metrics! {
     redirects: Family<[(&'static str, String); 2], Counter> = "redirects",
-        "Callbacks sent on, by route and by what the parameter names say (code, error, other)";
+        "Redirected callbacks, by route and outcome: code, error or other";
     pub requests: ByLabel<Status> = "requests",
-        "Requests answered on any listener, by status";
+        "Responses, by status";
     pub accepted: ByLabel<ListenerKind> = "connections_accepted",
-        "Connections accepted, by listener";
+        "Accepted connections, by listener";
     pub refused: ByLabel<Refusal> = "connections_refused",
-        "Connections turned away, by reason";
+        "Refused connections, by reason";
     pub evicted: Counter = "connections_evicted",
-        "Idle connections asked to make room for others";
+        "Idle connections closed to make space for new ones";
     connections: Family<One, Gauge> = "connections",
-        "Open connections on the public listeners, by what they do";
+        "Open public connections, by state";
     pub handshake_failures: ByLabel<HandshakeFailure> = "tls_handshake_failures",
-        "TLS handshakes that failed, by reason";
+        "Failed TLS handshakes, by reason";
     pub connection_errors: ByLabel<ConnectionError> = "connection_errors",
-        "Connections that ended in an error after their handshake, by reason";
+        "Connections that ended with an error after the handshake, by reason";
     pub deadlines: ByLabel<Deadline> = "deadlines",
-        "Deadlines that passed and ended a connection or a form, by stage";
+        "Connections that timed out, by stage";
     pub limits: ByLabel<Limit> = "limits",
-        "Times that a limit was reached, by limit";
+        "Limits reached, by limit";
     pub reloads: ByLabel<ReloadResult> = "reloads",
-        "Reloads of the settings, by result";
+        "Reloads of the configuration, by result";
     settings_current: Gauge = "settings_current",
-        "1 when the last load of the settings succeeded, 0 when older settings are kept";
+        "0 when the last reload failed and the previous configuration is in use, else 1";
     reloaded_at: Gauge = "settings_loaded_seconds",
-        "When the settings in force were loaded, Unix time";
+        "Load time of the configuration in use, Unix time";
     certificate_not_after: GaugeSet<1> = "certificate_not_after_seconds",
-        "End of validity of each certificate, Unix time";
+        "Expiry of each certificate, Unix time";
     certificate_current: GaugeSet<1> = "certificate_current",
-        "1 when the certificate in use is the one on disk, 0 when an older one is kept";
+        "0 when the certificate on disk cannot be used and the previous one is in use, else 1";
     pub acme_steps: ByLabel<AcmeStep> = "acme_steps",
-        "Steps taken to certificates by ACME, by step";
+        "ACME steps, by step";
     pub acme_failures: ByLabel<AcmeFailure> = "acme_failures",
-        "Certificates that could not be had by ACME, by reason; each is tried again";
+        "Failed ACME orders, by reason; each is retried";
     acme_next: GaugeSet<1> = "acme_next_seconds",
-        "When the next certificate is ordered for each domain, Unix time";
+        "Time of the next ACME order of each domain, Unix time";
     self_check_passed: Gauge = "self_check_passed",
-        "1 when every callback passed the last self-check";
+        "1 when every callback passed the last self-check, else 0";
     self_check_failed: GaugeSet<2> = "self_check_failed",
-        "1 when this check of this route failed in the last self-check, 0 when not";
+        "1 for each check that failed in the last self-check, else 0";
     self_checked_at: Gauge = "self_check_seconds",
-        "When the last self-check ended, Unix time; 0 for never";
+        "End of the last self-check, Unix time; 0 before the first";
     ready: Gauge = "ready",
-        "1 when /readyz answers 200";
+        "1 when /readyz responds 200, else 0";
     lines_dropped: Counter = "log_lines_dropped",
-        "Log lines dropped because their reader was too slow";
+        "Log lines dropped because of a slow reader";
 }
 
-/// What is looked up at the moment of a scrape.
+/// Values that are read at a scrape.
 #[derive(Clone, Debug, Default)]
 pub struct Sampled {
     /// Open public connections in the order of [`ConnectionState::ALL`].
     pub connections: [usize; 3],
-    /// Whether `/readyz` answers 200.
+    /// Whether `/readyz` responds 200.
     pub ready: bool,
     /// Log lines dropped since the start.
     pub lines_dropped: usize,
 }
 
 impl Metrics {
-    /// The counter of a route and an outcome; keep it rather than look it up for each request.
+    /// The counter of a route and an outcome. Store it, because this lookup is slow.
     pub fn redirects(&self, route: &str, outcome: &'static str) -> Counter {
         self.redirects
             .get_or_create_owned(&[("route", route.to_owned()), ("outcome", outcome.to_owned())])
     }
 
-    /// Records the time of a handshake that succeeded.
-    pub fn handshake(&self, took: Duration) {
+    /// Records the duration of a successful handshake.
+    pub fn record_handshake(&self, took: Duration) {
         self.handshakes.observe(took.as_secs_f64());
     }
 
     /// Records a reload.
-    pub fn reloaded(&self, result: ReloadResult) {
+    pub fn record_reload(&self, result: ReloadResult) {
         self.reloads.count(result);
         match result {
             ReloadResult::Success => {
@@ -180,9 +180,8 @@ impl Metrics {
         }
     }
 
-    /// Records the certificates in use, in place of those before: name, end of validity in Unix
-    /// time, whether it is the one on disk.
-    pub fn certificates(&self, all: impl IntoIterator<Item = (String, i64, bool)>) {
+    /// Replaces the certificates in use: name, expiry in Unix time, whether it is the one on disk.
+    pub fn set_certificates(&self, all: impl IntoIterator<Item = (String, i64, bool)>) {
         let (ends, current): (Vec<_>, Vec<_>) = all
             .into_iter()
             .map(|(name, not_after, current)| {
@@ -194,19 +193,19 @@ impl Metrics {
         self.certificate_current.replace(current);
     }
 
-    /// Records when a domain's next certificate is ordered, Unix time.
-    pub fn acme_next(&self, domain: &str, at: u64) {
+    /// Sets the time of a domain's next order, Unix time.
+    pub fn set_next_order(&self, domain: &str, at: u64) {
         let at = i64::try_from(at).unwrap_or(i64::MAX);
         self.acme_next.set([("domain", domain.to_owned())], at);
     }
 
-    /// Removes the domains for which no certificate is ordered any more.
-    pub fn acme_domains(&self, domains: &[Box<str>]) {
+    /// Removes all other domains.
+    pub fn retain_acme_domains(&self, domains: &[Box<str>]) {
         self.acme_next.retain(|[(_, known)]| domains.iter().any(|domain| **domain == **known));
     }
 
-    /// Records a self-check, in place of the one before: route, id of the check, whether it failed.
-    pub fn self_checked<'r>(
+    /// Replaces the last self-check: route, check id, whether the check failed.
+    pub fn record_self_check<'r>(
         &self,
         passed: bool,
         results: impl IntoIterator<Item = (String, &'r str, bool)>,
@@ -218,7 +217,7 @@ impl Metrics {
         self.self_checked_at.set(unix_seconds(SystemTime::now()));
     }
 
-    /// Everything in the `OpenMetrics` text format.
+    /// All metrics in the `OpenMetrics` text format.
     pub fn text(&self, sampled: &Sampled) -> Result<String, fmt::Error> {
         for (&state, &count) in ConnectionState::ALL.iter().zip(&sampled.connections) {
             self.connections.get_or_create_owned(&one(state)).set(signed(count));
@@ -239,10 +238,13 @@ impl Default for Metrics {
     }
 }
 
-/// What the process itself takes: resident memory and open files; and since when it runs.
+/// Registers the metrics of the process: start time, resident memory and open files.
 fn process(registry: &mut Registry) -> (Gauge, Gauge) {
-    let started: Gauge =
-        Registered::new(registry, "process_start_time_seconds", "Start of the process, Unix time");
+    let started: Gauge = Registered::new(
+        registry,
+        "process_start_time_seconds",
+        "Start time of the process, Unix time",
+    );
     started.set(unix_seconds(SystemTime::now()));
     let resident = "Resident memory of the process";
     (
@@ -253,7 +255,7 @@ fn process(registry: &mut Registry) -> (Gauge, Gauge) {
 
 fn handshakes(registry: &mut Registry) -> Histogram {
     let handshakes = Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0]);
-    let help = "Time from accept to the end of a TLS handshake that succeeded";
+    let help = "Time from accept to the end of a successful TLS handshake";
     registry.register("tls_handshake_seconds", help, handshakes.clone());
     handshakes
 }
@@ -287,11 +289,15 @@ fn open_files() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::{WatchMetrics, Watched};
+    use crate::observe::{PreflightRun, WatchMetrics};
     use std::sync::atomic::AtomicBool;
 
-    /// Scrapes while `replace` runs again and again; every scrape must hold all of these.
-    fn never_missing(replace: impl Fn() + Sync, text: impl Fn() -> String, series: &[&str]) {
+    /// Scrapes while `replace` runs repeatedly; every scrape must contain all of these series.
+    fn assert_always_complete(
+        replace: impl Fn() + Sync,
+        text: impl Fn() -> String,
+        series: &[&str],
+    ) {
         replace();
         let ended = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -311,11 +317,11 @@ mod tests {
     }
 
     #[test]
-    fn a_scrape_sees_a_set_of_series_whole_or_not_at_all() {
+    fn a_scrape_never_sees_part_of_a_set_of_series() {
         let metrics = Metrics::new();
         let text = || metrics.text(&Sampled::default()).unwrap();
         let certificates = || {
-            metrics.certificates([("a".to_owned(), 7, true), ("b".to_owned(), 8, false)]);
+            metrics.set_certificates([("a".to_owned(), 7, true), ("b".to_owned(), 8, false)]);
         };
         let series = [
             "certificate_not_after_seconds{name=\"a\"} 7",
@@ -323,19 +329,23 @@ mod tests {
             "certificate_current{name=\"a\"} 1",
             "certificate_current{name=\"b\"} 0",
         ];
-        never_missing(certificates, text, &series);
+        assert_always_complete(certificates, text, &series);
         let self_check = || {
             let results = [("r".to_owned(), "x", true), ("r".to_owned(), "y", false)];
-            metrics.self_checked(true, results);
+            metrics.record_self_check(true, results);
         };
         let series = [
             "self_check_failed{route=\"r\",check=\"x\"} 1",
             "self_check_failed{route=\"r\",check=\"y\"} 0",
         ];
-        never_missing(self_check, text, &series);
+        assert_always_complete(self_check, text, &series);
         let watch = WatchMetrics::new();
-        let run = Watched { verdict: "pass", safe: true, switched: false, failed: 0 };
+        let run = PreflightRun { verdict: "pass", safe: true, switched: false, failed: 0 };
         let series = ["integration{integration=\"i\",state=\"s\"} 1"];
-        never_missing(|| watch.ran(run, [("i", "s")]), || watch.text().unwrap(), &series);
+        assert_always_complete(
+            || watch.record(run, [("i", "s")]),
+            || watch.text().unwrap(),
+            &series,
+        );
     }
 }

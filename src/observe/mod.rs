@@ -1,5 +1,4 @@
-//! What is seen from outside: log lines and metrics. Nothing here ever takes a query, a header
-//! or a body; what cannot be handed in cannot leak.
+//! Log lines and metrics. No function here accepts a query, a header or a body, so that none can leak.
 
 mod gauges;
 mod label;
@@ -11,6 +10,6 @@ pub use label::{
     AcmeFailure, AcmeStep, ConnectionError, ConnectionState, Deadline, HandshakeFailure, Label,
     Limit, ListenerKind, Refusal, ReloadResult, Status,
 };
-pub use log::{Format, Log, LogError, micros, millis, own_panics};
+pub use log::{Format, Log, LogError, log_panics, micros, millis};
 pub use metrics::{ByLabel, Metrics, Sampled};
-pub use watch::{WatchMetrics, Watched};
+pub use watch::{PreflightRun, WatchMetrics};

@@ -8,8 +8,8 @@ use prometheus_client::registry::Registry;
 use std::fmt;
 use std::time::SystemTime;
 
-/// What a preflight that runs again and again tells: one sample for each integration, so that a
-/// provider that forgets the callback can raise an alert by name.
+/// The metrics of a repeated preflight: one series for each integration, so that an alert can name the
+/// integration whose provider no longer has the callback registered.
 #[derive(Debug)]
 pub struct WatchMetrics {
     registry: Registry,
@@ -21,56 +21,44 @@ pub struct WatchMetrics {
     integrations: GaugeSet<2>,
 }
 
-/// What one run found.
+/// The result of one preflight.
 #[derive(Clone, Copy, Debug)]
 pub struct PreflightRun {
-    /// The verdict in a word.
+    /// The verdict.
     pub verdict: &'static str,
-    /// Whether that word means that it is safe.
+    /// Whether the verdict means that it is safe to switch.
     pub safe: bool,
-    /// Whether Nango sends the callback already.
+    /// Whether Nango already sends the callback.
     pub switched: bool,
     /// How many checks failed.
     pub failed: usize,
 }
 
 impl WatchMetrics {
-    /// Every metric at zero.
+    /// All metrics at zero.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("callback_edge_preflight");
         let own = &mut registry;
         Self {
-            runs: Registered::new(own, "runs", "Preflights that ended, by verdict"),
-            safe: Registered::new(
-                own,
-                "safe",
-                "1 when the last preflight found it safe, 0 when not",
-            ),
-            switched: Registered::new(
-                own,
-                "switched",
-                "1 when Nango sends the callback, 0 while it sends another",
-            ),
+            runs: Registered::new(own, "runs", "Finished preflights, by verdict"),
+            safe: Registered::new(own, "safe", "1 when the last preflight passed, else 0"),
+            switched: Registered::new(own, "switched", "1 when Nango sends the callback, else 0"),
             ended_at: Registered::new(
                 own,
                 "ended_seconds",
-                "When the last preflight ended, Unix time; 0 for never",
+                "End of the last preflight, Unix time; 0 before the first",
             ),
-            failed: Registered::new(
-                own,
-                "checks_failed",
-                "Checks that failed in the last preflight",
-            ),
+            failed: Registered::new(own, "checks_failed", "Failed checks in the last preflight"),
             integrations: Registered::new(
                 own,
                 "integration",
-                "1 for each integration with the state that the last preflight found it in",
+                "1 for each integration with its state in the last preflight",
             ),
             registry,
         }
     }
 
-    /// Records a run, with key and state of each integration in place of those before.
+    /// Records a preflight, and replaces key and state of each integration.
     pub fn record<'s>(
         &self,
         run: PreflightRun,
@@ -86,7 +74,7 @@ impl WatchMetrics {
         }));
     }
 
-    /// Everything in the `OpenMetrics` text format.
+    /// All metrics in the `OpenMetrics` text format.
     pub fn text(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;

@@ -1,14 +1,14 @@
 use std::fmt;
 use std::io;
 
-/// What went wrong on the way, and how far it had come.
+/// Why a request failed, and at which step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The step that failed.
     pub step: Step,
-    /// What kind of failure it is.
+    /// The kind of failure.
     pub reason: Reason,
-    /// In words. Never holds anything that was sent.
+    /// The error text. It never contains request data.
     pub text: String,
 }
 
@@ -27,59 +27,59 @@ pub enum Step {
     Body,
 }
 
-/// Why a step failed, as far as callers tell failures apart.
+/// Why a step failed, as far as callers distinguish it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The name does not exist (NXDOMAIN).
     NoSuchHost,
     /// The name exists and has no address (NODATA).
     NoAddress,
-    /// The name server reports that it cannot say (SERVFAIL, REFUSED).
+    /// The name server responds with an error (SERVFAIL, REFUSED).
     ResolverFailed,
     /// No name server can be reached from this machine.
     ResolverUnreachable,
-    /// This system names no name server.
+    /// This system has no name server configured.
     ResolverNotConfigured,
-    /// The client may not connect to this address.
+    /// The client is not allowed to connect to this address.
     NotAllowed,
-    /// Nothing listens there.
+    /// Connection refused: no process listens on the port.
     Refused,
-    /// This machine has no route there, for example no IPv6.
+    /// This machine has no route to the address, for example no IPv6.
     NoRoute,
     /// The step took too long.
     Timeout,
     /// The peer closed or reset the connection.
     Closed,
-    /// The response head is over its limit.
+    /// The response head exceeds its size limit.
     TooLarge,
-    /// The peer does not speak TLS, or none of the versions that are safe.
+    /// The peer does not support TLS, or only insecure versions.
     NoTls,
-    /// The peer speaks none of the HTTP versions that were offered.
+    /// The peer supports none of the offered HTTP versions.
     NoProtocol,
-    /// The peer broke TLS off for another reason.
+    /// The TLS handshake failed for another reason.
     Tls,
     /// The peer's certificate is not trusted.
     Untrusted,
-    /// What came back is not HTTP.
+    /// The response is not HTTP.
     NotHttp,
-    /// The request holds bytes that no request line may hold.
+    /// The request target contains bytes that are not allowed in a request line.
     Unsendable,
-    /// The caller's own time is used up.
+    /// The time limit of the caller is reached.
     OutOfTime,
     /// Anything else.
     Other,
 }
 
 impl Fault {
-    /// A fault in words that hold nothing of what was sent.
+    /// A fault; its text must not contain request data.
     pub fn new(step: Step, reason: Reason, text: impl Into<String>) -> Self {
         Self { step, reason, text: text.into() }
     }
 
-    /// Reads an I/O error, and a TLS error inside it.
+    /// Classifies an I/O error, or the TLS error in it.
     pub(super) fn io(step: Step, error: &io::Error) -> Self {
-        let inside = error.get_ref();
-        if let Some(tls) = inside.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        let inner = error.get_ref();
+        if let Some(tls) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             return Self::tls(step, tls);
         }
         let reason = match error.kind() {
@@ -128,13 +128,13 @@ impl Fault {
             source = inner.source();
         }
         if error.is_parse_too_large() {
-            Self::new(step, Reason::TooLarge, "the head of the answer is over the limit")
+            Self::new(step, Reason::TooLarge, "the response head exceeds the size limit")
         } else if error.is_parse() {
-            Self::new(step, Reason::NotHttp, "the answer is not HTTP")
+            Self::new(step, Reason::NotHttp, "the response is not HTTP")
         } else if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
-            Self::new(step, Reason::Closed, "the connection was closed before an answer came")
+            Self::new(step, Reason::Closed, "the connection was closed before a response")
         } else {
-            // HTTP/2 errors: told by hyper in words that hold nothing of the request.
+            // HTTP/2 errors; hyper's text contains no request data.
             Self::new(step, Reason::Other, error.to_string())
         }
     }

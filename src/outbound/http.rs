@@ -22,7 +22,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// As people write it.
+    /// The usual notation.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Http1 => "HTTP/1.1",
@@ -31,44 +31,44 @@ impl Protocol {
     }
 }
 
-/// What is asked.
+/// A request.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The method.
     pub method: Method,
-    /// The path, and the query if there is one; goes on the wire byte for byte.
+    /// The path and query; sent byte for byte.
     pub path_and_query: String,
-    /// Fields beyond `Host` and `Content-Length`.
+    /// Header fields, without `Host` and `Content-Length`.
     pub headers: HeaderMap,
     /// The body; empty for none.
     pub body: Bytes,
 }
 
-/// What came back.
+/// A response.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct Response {
     /// The status.
     pub status: StatusCode,
-    /// The fields, values as received.
+    /// The header fields, values as received.
     pub headers: HeaderMap,
-    /// The body, up to the limit.
+    /// The body, up to the size limit.
     pub body: Bytes,
-    /// Whether that is all of it.
+    /// Whether the body is complete.
     pub whole: bool,
-    /// The version that was spoken.
+    /// The HTTP version.
     pub protocol: Protocol,
-    /// From the first byte sent to the end of the head.
+    /// The time from the first byte sent to the end of the head.
     pub head_time: Duration,
 }
 
-impl Answer {
-    /// How many seconds to wait before asking again (`Retry-After`, RFC 9110 §10.2.3).
+impl Response {
+    /// The seconds to wait before the next request (`Retry-After`, RFC 9110 §10.2.3).
     pub fn retry_after(&self) -> Option<u64> {
         seconds(&self.headers)
     }
 }
 
-/// A number, or a date.
+/// `Retry-After` is a number or a date.
 fn seconds(headers: &HeaderMap) -> Option<u64> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
@@ -79,7 +79,7 @@ fn seconds(headers: &HeaderMap) -> Option<u64> {
     Some(u64::try_from(date.as_second()).ok()?.saturating_sub(now))
 }
 
-/// How much of a body the peer may send before it is read: the HTTP/2 window.
+/// The bytes that a peer may send before they are read: the HTTP/2 window.
 const READ_AHEAD: usize = WINDOW as usize;
 const WINDOW: u32 = 256 << 10;
 
@@ -93,7 +93,7 @@ pub struct Connection {
     peer: Option<Peer>,
     limits: Limits,
     allowance: Allowance,
-    /// Whether a body was cut off, after which nothing more can be asked.
+    /// Whether a body was not read to its end, so that the connection cannot be reused.
     spent: bool,
 }
 
@@ -121,12 +121,12 @@ impl Connection {
         Ok(Self { sender, driver, authority, scheme, peer, limits, allowance, spent: false })
     }
 
-    /// Who is at the other end; `None` without TLS.
+    /// The TLS peer; `None` without TLS.
     pub fn peer(&self) -> Option<&Peer> {
         self.peer.as_ref()
     }
 
-    /// The version that is spoken.
+    /// The HTTP version in use.
     pub fn protocol(&self) -> Protocol {
         match self.sender {
             Sender::Http1(_) => Protocol::Http1,
@@ -134,7 +134,7 @@ impl Connection {
         }
     }
 
-    /// Waits until another request can be sent; `false` when the connection is at its end.
+    /// Waits until another request can be sent; `false` when the connection is closed.
     pub async fn ready(&mut self) -> bool {
         let limit = self.limits.step;
         let ready = async {
@@ -146,8 +146,8 @@ impl Connection {
         !self.spent && tokio::time::timeout(limit, ready).await.unwrap_or(false)
     }
 
-    /// Asks, and reads the answer within the limits.
-    pub async fn send(&mut self, request: &Request) -> Result<Answer, Fault> {
+    /// Sends a request and reads the response, within the limits.
+    pub async fn send(&mut self, request: &Request) -> Result<Response, Fault> {
         let wire = self.wire(request)?;
         let began = Instant::now();
         let limit = self.limits.step;
@@ -159,7 +159,7 @@ impl Connection {
             };
             response.map_err(|error| {
                 if self.allowance.is_used_up() {
-                    let text = "the server sends more than a response head may have";
+                    let text = "the response head exceeds the size limit";
                     return Fault::new(Step::Head, Reason::TooLarge, text);
                 }
                 Fault::http(Step::Head, &error)
@@ -169,18 +169,30 @@ impl Connection {
         .inspect_err(|_| self.spent = true)?;
         let head_time = began.elapsed();
         let (head, body) = response.into_parts();
-        // A chunk of one byte takes six (RFC 9112 §7.1).
+        // A chunk of one byte is six bytes long (RFC 9112 §7.1).
         self.allowance.set(8 * self.limits.body_bytes + READ_AHEAD);
         let (body, whole) = self.read(body).await;
         self.spent = !whole;
         let protocol =
             if head.version == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 };
-        Ok(Answer { status: head.status, headers: head.headers, body, whole, protocol, head_time })
+        Ok(Response {
+            status: head.status,
+            headers: head.headers,
+            body,
+            whole,
+            protocol,
+            head_time,
+        })
     }
 
     fn wire(&self, request: &Request) -> Result<http::Request<Full<Bytes>>, Fault> {
-        let unsendable =
-            |_| Fault::new(Step::Head, Reason::Unsendable, "the URL cannot be sent as it is");
+        let unsendable = |_| {
+            Fault::new(
+                Step::Head,
+                Reason::Unsendable,
+                "the URL contains characters that cannot be sent",
+            )
+        };
         let path = PathAndQuery::try_from(request.path_and_query.as_str())
             .map_err(|error| unsendable(error.into()))?;
         let mut wire = http::Request::new(Full::new(request.body.clone()));
@@ -204,17 +216,17 @@ impl Connection {
         Ok(wire)
     }
 
-    /// The body up to the limit in time and bytes, and whether that was all of it. A body that
-    /// breaks off is no fault: the head is what matters here.
+    /// Reads the body up to the limits of time and size, and returns whether it is complete. An
+    /// incomplete body is no fault, because callers evaluate mainly the head.
     async fn read(&self, mut body: Incoming) -> (Bytes, bool) {
         let mut read = BytesMut::new();
         let all = async {
             while let Some(frame) = body.frame().await {
                 let Ok(frame) = frame else { return false };
                 let Some(data) = frame.data_ref() else { continue };
-                let room = self.limits.body_bytes.saturating_sub(read.len());
-                read.extend_from_slice(data.get(..room).unwrap_or(data));
-                if data.len() > room {
+                let capacity = self.limits.body_bytes.saturating_sub(read.len());
+                read.extend_from_slice(data.get(..capacity).unwrap_or(data));
+                if data.len() > capacity {
                     return false;
                 }
             }
@@ -241,11 +253,11 @@ where
 {
     let failed = |error: hyper::Error| Fault::http(Step::Handshake, &error);
     let io = TokioIo::new(stream);
-    // How a connection ends is told by the request that it ends under.
+    // The pending request reports how a connection ends.
     match protocol {
         Protocol::Http1 => {
             let (sender, connection) = http1::Builder::new()
-                // hyper wants this much at least.
+                // The minimum of hyper.
                 .max_buf_size(limits.head_bytes.max(8 << 10))
                 .handshake(io)
                 .await
@@ -281,7 +293,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    /// A server that sends `first`, and then `forever` until the client leaves.
+    /// A server that sends `first`, and then `forever` until the client disconnects.
     async fn flood(first: &'static [u8], forever: &'static [u8]) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -289,7 +301,7 @@ mod tests {
             let (mut from, mut to) = listener.accept().await.unwrap().0.into_split();
             let mut begin = [0; 16];
             from.read_exact(&mut begin).await.unwrap();
-            // The client's acknowledgements must not hold up the flood.
+            // The client's acknowledgements must not block the flood.
             tokio::spawn(async move { tokio::io::copy(&mut from, &mut tokio::io::sink()).await });
             to.write_all(first).await.unwrap();
             let many = forever.repeat(100);
@@ -299,7 +311,7 @@ mod tests {
         address
     }
 
-    async fn ask(address: SocketAddr, offer: Offer, step: Duration) -> Result<Answer, Fault> {
+    async fn request(address: SocketAddr, offer: Offer, step: Duration) -> Result<Response, Fault> {
         let limits = Limits { step, ..Limits::default() };
         let outbound = Outbound::new(Resolver::default(), Roots::public(), limits);
         let to = Server { tls: false, host: "127.0.0.1".into(), port: address.port() };
@@ -309,7 +321,7 @@ mod tests {
             headers: HeaderMap::new(),
             body: Bytes::new(),
         };
-        outbound.ask(&to, offer, &request).await
+        outbound.send(&to, offer, &request).await
     }
 
     const LONG: Duration = Duration::from_mins(1);
@@ -326,7 +338,7 @@ mod tests {
             (Offer::Http2, settings, settings),
         ] {
             let address = flood(first, forever).await;
-            let fault = ask(address, offer, LONG).await.unwrap_err();
+            let fault = request(address, offer, LONG).await.unwrap_err();
             let kind = String::from_utf8_lossy(forever);
             assert_eq!(
                 (fault.step, fault.reason),
@@ -338,42 +350,42 @@ mod tests {
 
     #[tokio::test]
     async fn a_few_interim_responses_are_skipped() {
-        let answer = flood(
+        let server = flood(
             b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
             HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
             b"",
         );
-        let answer = ask(answer.await, Offer::Http1, LONG).await.unwrap();
+        let response = request(server.await, Offer::Http1, LONG).await.unwrap();
         assert_eq!(
-            (answer.status, &*answer.body, answer.whole),
+            (response.status, &*response.body, response.whole),
             (StatusCode::OK, &b"ok"[..], true)
         );
     }
 
     #[tokio::test]
-    async fn a_head_without_end_is_cut_off_by_its_size_or_by_time() {
+    async fn an_endless_head_is_limited_in_size_and_time() {
         let large = flood(b"HTTP/1.1 200 OK\r\nX: ", b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa").await;
-        let fault = ask(large, Offer::Http1, LONG).await.unwrap_err();
+        let fault = request(large, Offer::Http1, LONG).await.unwrap_err();
         assert_eq!(fault.reason, Reason::TooLarge);
         let silent = flood(b"HTTP/1.1 200 OK\r\nX: ", b"").await;
-        let fault = ask(silent, Offer::Http1, Duration::from_millis(100)).await.unwrap_err();
+        let fault = request(silent, Offer::Http1, Duration::from_millis(100)).await.unwrap_err();
         assert_eq!((fault.step, fault.reason), (Step::Head, Reason::Timeout));
     }
 
     #[tokio::test]
-    async fn a_body_without_end_is_cut_off() {
+    async fn an_endless_body_is_limited_in_size() {
         for (first, forever) in [
             (&b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"[..], &b"1\r\na\r\n"[..]),
             (b"HTTP/1.1 200 OK\r\n\r\n", b"a"),
         ] {
-            let answer = ask(flood(first, forever).await, Offer::Http1, LONG).await.unwrap();
-            assert!(!answer.whole);
-            assert_eq!(answer.body.len(), Limits::default().body_bytes);
+            let response = request(flood(first, forever).await, Offer::Http1, LONG).await.unwrap();
+            assert!(!response.whole);
+            assert_eq!(response.body.len(), Limits::default().body_bytes);
         }
     }
 
     #[test]
-    fn both_forms_of_retry_after_are_read() {
+    fn retry_after_is_a_number_or_a_date() {
         let read = |text: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::RETRY_AFTER, text.parse().unwrap());

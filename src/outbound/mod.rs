@@ -4,7 +4,7 @@
 //! It differs from a browser where a prober must: the caller chooses the socket address, no redirect
 //! is followed, header values are the bytes received, and
 //! [`Outbound::connect_without_verification`] accepts certificates that are not valid, so that
-//! [`Peer`] can report what is wrong with them. [`Outbound::ask`] refuses them.
+//! [`Peer`] can report what is wrong with them. [`Outbound::send`] refuses them.
 
 mod fault;
 mod http;
@@ -17,7 +17,7 @@ mod system;
 mod tls;
 
 pub use self::fault::{Fault, Reason, Step};
-pub use self::http::{Answer, Connection, Protocol, Request};
+pub use self::http::{Connection, Protocol, Request, Response};
 pub use self::range::Range;
 pub use self::resolve::{BadOverride, Origin, Override, Resolved, Resolver};
 pub use self::server::{Endpoint, Server};
@@ -31,14 +31,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
-/// What may be used up before a step is given up.
+/// The limits of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// For each of: resolve, connect, handshake, response head, response body.
     pub step: Duration,
     /// Response head, in bytes.
     pub head_bytes: usize,
-    /// Response body, in bytes; what goes beyond is not read.
+    /// Response body, in bytes; more is not read.
     pub body_bytes: usize,
 }
 
@@ -48,19 +48,19 @@ impl Default for Limits {
     }
 }
 
-/// A server that accepts no connection at its first addresses accepts none.
+/// How many addresses of a server are tried.
 const MAX_ADDRESSES: usize = 3;
 
-/// How much a peer may send in a handshake: as much as rustls takes for a message, twice.
+/// The bytes that a peer may send in a handshake: twice the largest message that rustls accepts.
 const HANDSHAKE_BYTES: usize = 128 << 10;
 
-/// The client. Cheap to clone.
+/// The outbound client. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Outbound {
     resolver: Resolver,
     roots: Roots,
     limits: Limits,
-    /// Which addresses that are not public it may connect to; `None` for all.
+    /// The addresses that are not public and that it may connect to; `None` for all.
     allowed: Option<Arc<Allowed>>,
 }
 
@@ -71,7 +71,7 @@ struct Allowed {
 }
 
 impl Outbound {
-    /// A client that finds addresses, trusts and stops as it is told.
+    /// A client with this resolver, these trusted roots and limits.
     pub fn new(resolver: Resolver, roots: Roots, limits: Limits) -> Self {
         Self { resolver, roots, limits, allowed: None }
     }
@@ -81,7 +81,7 @@ impl Outbound {
         self.limits
     }
 
-    /// The addresses that the caller gave for a host, if any.
+    /// The addresses that the caller set for a host, if any.
     pub fn overridden(&self, host: &str, port: u16) -> Option<Resolved> {
         self.resolver.overridden(host, port)
     }
@@ -91,22 +91,22 @@ impl Outbound {
         within(Step::Resolve, self.limits.step, self.resolver.resolve(host, port)).await
     }
 
-    /// The same client, which reads bodies up to so many bytes.
+    /// The same client with another limit for response bodies, in bytes.
     #[must_use]
-    pub fn reading(mut self, body_bytes: usize) -> Self {
+    pub fn with_body_limit(mut self, body_bytes: usize) -> Self {
         self.limits.body_bytes = body_bytes;
         self
     }
 
-    /// The same client, which connects to public addresses only, and to those in these networks and
-    /// ranges: for URLs that come from others. The caller's own overrides stay allowed.
+    /// The same client, limited to public addresses and to these networks and ranges: for URLs from
+    /// untrusted sources. Overrides of the caller stay allowed.
     #[must_use]
     pub fn public_only(mut self, networks: Vec<IpNet>, ranges: Vec<Range>) -> Self {
         self.allowed = Some(Arc::new(Allowed { networks, ranges }));
         self
     }
 
-    /// Checks the address itself: a name may have had another one a moment ago.
+    /// Checks the address of the connection, because a second lookup of the name may differ.
     fn check_allowed(&self, to: &Endpoint) -> Result<(), Fault> {
         let ip = to.address.ip();
         let (Some(allowed), Some(range)) = (&self.allowed, Range::of(ip)) else { return Ok(()) };
@@ -121,11 +121,16 @@ impl Outbound {
         Err(Fault::new(Step::Connect, Reason::NotAllowed, format!("its address {ip} is {range}")))
     }
 
-    /// Asks a server by its name, as clients in general do: at the first of its addresses that
-    /// takes a connection, and only when its certificate is valid. What was sent is sent once.
-    pub async fn ask(&self, to: &Server, offer: Offer, request: &Request) -> Result<Answer, Fault> {
+    /// Sends a request to the first address of a server that accepts a connection, and only when its
+    /// certificate is valid. The request is sent at most once.
+    pub async fn send(
+        &self,
+        to: &Server,
+        offer: Offer,
+        request: &Request,
+    ) -> Result<Response, Fault> {
         let resolved = self.resolve(&to.host, to.port).await?;
-        let mut failed = Fault::new(Step::Resolve, Reason::NoAddress, "it has no address");
+        let mut failed = Fault::new(Step::Resolve, Reason::NoAddress, "the name has no address");
         for address in resolved.addresses.into_iter().take(MAX_ADDRESSES) {
             let to = to.clone().at(address);
             // On the heap: a handshake's state is large.
@@ -141,8 +146,8 @@ impl Outbound {
         Err(failed)
     }
 
-    /// Connects to the endpoint, with a TLS handshake where its server speaks TLS. Every certificate
-    /// is accepted: [`Connection::peer`] says what is wrong with it.
+    /// Connects to the endpoint, with a TLS handshake if the server uses TLS. Every certificate is
+    /// accepted: [`Connection::peer`] reports what is wrong with it.
     pub async fn connect_without_verification(
         &self,
         to: &Endpoint,
@@ -153,7 +158,7 @@ impl Outbound {
             TcpStream::connect(to.address).await.map_err(|error| Fault::io(Step::Connect, &error))
         };
         let stream = within(Step::Connect, self.limits.step, dial).await?;
-        // Small requests are sent at once; a socket that cannot do so works too.
+        // Small requests are sent immediately; a failure only delays them.
         let _ = stream.set_nodelay(true);
         let allowance = Allowance::new(HANDSHAKE_BYTES);
         let stream = Metered::new(stream, allowance.clone());
@@ -180,7 +185,12 @@ async fn within<T>(
     if let Ok(done) = tokio::time::timeout(limit, work).await {
         return done;
     }
-    let nothing = if step == Step::Resolve { "no response from a name server" } else { "nothing" };
-    let text = format!("{nothing} within {} ms", began.elapsed().as_millis());
+    let what = match step {
+        Step::Resolve => "no response from a name server",
+        Step::Connect => "no connection",
+        Step::Body => "no complete response",
+        Step::Handshake | Step::Head => "no response",
+    };
+    let text = format!("{what} within {} ms", began.elapsed().as_millis());
     Err(Fault::new(step, Reason::Timeout, text))
 }

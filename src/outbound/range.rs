@@ -8,19 +8,19 @@ pub enum Range {
     Loopback,
     /// RFC 1918, RFC 4193.
     Private,
-    /// Between carriers and their customers, and overlay networks (RFC 6598).
+    /// Carrier-grade NAT, also used by overlay networks (RFC 6598).
     CarrierGradeNat,
-    /// One link; clouds serve instance metadata there (RFC 3927, RFC 4291 §2.5.6).
+    /// Link-local; clouds serve instance metadata at such addresses (RFC 3927, RFC 4291 §2.5.6).
     LinkLocal,
-    /// For examples in texts (RFC 5737, RFC 3849, RFC 9637).
+    /// For examples in documentation (RFC 5737, RFC 3849, RFC 9637).
     Documentation,
-    /// No host has such an address on the Internet: unspecified, multicast, reserved.
+    /// Not assigned to hosts on the Internet: unspecified, multicast, reserved.
     Reserved,
 }
 
 impl Range {
-    /// The range of an address; `None` for a public one. An IPv6 address that carries an IPv4
-    /// address has that one's range.
+    /// The range of an address; `None` for a public one. An IPv6 address that embeds an IPv4 address
+    /// has the range of the latter.
     pub fn of(address: IpAddr) -> Option<Self> {
         match address {
             IpAddr::V4(v4) => Self::of_v4(v4),
@@ -50,14 +50,14 @@ impl Range {
             [0x2001, 0xdb8, ..] | [0x3fff, 0..=0x0fff, ..] => Self::Documentation,
             // Protocol assignments: benchmarks, ORCHID (RFC 2928).
             [0x2001, 0..=0x1ff, ..] => Self::Reserved,
-            // All that is assigned to hosts so far (RFC 4291 §2.4).
+            // The global unicast addresses assigned so far (RFC 4291 §2.4).
             [0x2000..=0x3fff, ..] => return None,
             _ => Self::Reserved,
         })
     }
 }
 
-/// The IPv4 address that a packet to this address reaches in the end: mapped (RFC 4291 §2.5.5), by
+/// The embedded IPv4 address: mapped (RFC 4291 §2.5.5), by
 /// NAT64 (RFC 6052), 6to4 (RFC 3056), or Teredo (RFC 4380).
 fn embedded(v6: Ipv6Addr) -> Option<Ipv4Addr> {
     let [high, low, inverted] = match v6.segments() {
@@ -156,7 +156,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_the_standard_library_calls_special_is_never_public(bits: u32, wide: u128) {
+        fn addresses_that_the_standard_library_calls_special_are_never_public(bits: u32, wide: u128) {
             let v4 = Ipv4Addr::from(bits);
             let special = v4.is_loopback() || v4.is_private() || v4.is_link_local()
                 || v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast()
@@ -184,9 +184,9 @@ mod tests {
             }
         }
 
-        /// Octets near the borders of ranges, which any `u32` seldom meets.
+        /// Octets near range boundaries, which a random `u32` rarely is.
         #[test]
-        fn neighbours_of_borders_agree_with_the_standard_library(
+        fn range_boundaries_agree_with_the_standard_library(
             first in prop::sample::select(vec![0u8, 1, 9, 10, 11, 100, 126, 127, 128, 169, 172, 192, 198, 203, 223, 224, 255]),
             rest: [u8; 3],
         ) {

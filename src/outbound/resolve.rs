@@ -5,13 +5,13 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-/// Finds the addresses of hosts: the overrides first, else the system's resolver.
+/// Resolves host names: by the overrides, else by the system's resolver.
 #[derive(Clone, Debug, Default)]
 pub struct Resolver {
     overrides: Vec<Override>,
 }
 
-/// Connections to `host:port` go to `address`. Several for the same place are several addresses.
+/// Connections to `host:port` go to `address`. Several for the same host and port are several addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Override {
     /// The host in the URL, lower case; an IPv6 address in brackets.
@@ -22,16 +22,16 @@ pub struct Override {
     pub address: SocketAddr,
 }
 
-/// The addresses of a host, and who said so.
+/// The addresses of a host, and their source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
     /// Never empty.
     pub addresses: Vec<SocketAddr>,
-    /// Who said so.
+    /// Their source.
     pub origin: Origin,
 }
 
-/// Who named an address.
+/// The source of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The host is an address itself.
@@ -42,10 +42,10 @@ pub enum Origin {
     System,
 }
 
-/// More addresses than this for one name are ignored.
+/// The most addresses of one name; more are ignored.
 const MAX_ADDRESSES: usize = 16;
 
-/// Static binaries are for Linux alone; elsewhere the standard library's lookup is safe. It does not
+/// Static binaries exist only for Linux; elsewhere the standard library's lookup is safe. It does not
 /// distinguish a name that does not exist from a lookup that failed.
 #[cfg(not(target_os = "linux"))]
 async fn lookup(host: &str) -> Result<Vec<IpAddr>, Fault> {
@@ -56,7 +56,7 @@ async fn lookup(host: &str) -> Result<Vec<IpAddr>, Fault> {
 }
 
 impl Resolver {
-    /// The system's resolver, behind the overrides.
+    /// The overrides, then the system's resolver.
     pub fn new(overrides: Vec<Override>) -> Self {
         Self { overrides }
     }
@@ -121,7 +121,7 @@ pub struct BadOverride;
 
 impl fmt::Display for BadOverride {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("names no host, port and address; an IPv6 address stands in brackets")
+        f.write_str("contains no host, port and address; write an IPv6 address in brackets")
     }
 }
 
@@ -134,7 +134,7 @@ fn host_and_port(text: &str) -> Option<(String, u16, &str)> {
     (!host.is_empty()).then_some((host.to_ascii_lowercase(), port.parse().ok()?, rest))
 }
 
-/// An address as a host, with or without the brackets of a URL.
+/// The address in a host, with or without the brackets of a URL.
 pub(super) fn literal(host: &str) -> Option<IpAddr> {
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     bare.parse().ok()
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn overrides_are_read_as_curl_reads_them() {
+    fn overrides_have_the_syntax_of_curl() {
         let read = |text| Override::resolve(text).map(|read| (read.host, read.address.to_string()));
         assert_eq!(
             read("A.example:443:203.0.113.7"),
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_override_wins_over_the_system() {
+    async fn an_override_takes_precedence_over_the_system() {
         let resolver = Resolver::new(vec![Override::resolve("a.example:443:127.0.0.9").unwrap()]);
         let found = resolver.resolve("A.example", 443).await.unwrap();
         assert_eq!(found.origin, Origin::Override);

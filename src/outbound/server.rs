@@ -2,10 +2,10 @@ use super::resolve::literal;
 use std::fmt;
 use std::net::SocketAddr;
 
-/// Who is asked, by name.
+/// A server, by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Server {
-    /// Whether TLS is spoken.
+    /// Whether it uses TLS.
     pub tls: bool,
     /// The host in the URL: `Host` and SNI. An IPv6 address is in brackets.
     pub host: String,
@@ -19,7 +19,7 @@ impl Server {
         if self.tls { "https" } else { "http" }
     }
 
-    /// The port that a URL of this scheme leaves out (RFC 9110 §4.2).
+    /// The default port of the scheme (RFC 9110 §4.2).
     pub const fn default_port(tls: bool) -> u16 {
         if tls { 443 } else { 80 }
     }
@@ -33,15 +33,16 @@ impl Server {
         }
     }
 
-    /// Whether it is this machine, by its name (RFC 6761 §6.3) or address.
+    /// Whether it is this machine, by name (RFC 6761 §6.3) or address.
     pub fn is_loopback(&self) -> bool {
         self.host == "localhost"
             || self.host.ends_with(".localhost")
             || literal(&self.host).is_some_and(|address| address.is_loopback())
     }
 
-    /// Whether one host is the other or below it, as `www.example.com` is below `example.com`.
-    pub fn is_kin_of(&self, other: &Self) -> bool {
+    /// Whether the hosts are equal, or one is a subdomain of the other, like `www.example.com` and
+    /// `example.com`.
+    pub fn is_related_to(&self, other: &Self) -> bool {
         let below = |name: &str, above: &str| {
             name.strip_suffix(above).is_some_and(|label| label.ends_with('.'))
         };
@@ -50,7 +51,7 @@ impl Server {
                 && (below(&self.host, &other.host) || below(&other.host, &self.host))
     }
 
-    /// The server, dialled at this address.
+    /// The server at this address.
     #[must_use]
     pub fn at(self, address: SocketAddr) -> Endpoint {
         Endpoint { server: self, address }
@@ -58,18 +59,18 @@ impl Server {
 }
 
 impl fmt::Display for Server {
-    /// As an origin (RFC 6454 §6.2), the default port left out.
+    /// The origin (RFC 6454 §6.2), without a default port.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.scheme(), self.authority())
     }
 }
 
-/// Where to connect, and as whom to be addressed.
+/// A server and the address to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Who is meant.
+    /// The server.
     pub server: Server,
-    /// The address that is dialled.
+    /// The address to connect to.
     pub address: SocketAddr,
 }
 
@@ -82,22 +83,22 @@ mod tests {
     }
 
     #[test]
-    fn the_default_port_is_left_out() {
+    fn the_default_port_is_omitted() {
         assert_eq!(server(true, "a.example", 443).to_string(), "https://a.example");
         assert_eq!(server(false, "[::1]", 80).to_string(), "http://[::1]");
         assert_eq!(server(false, "a.example", 443).to_string(), "http://a.example:443");
     }
 
     #[test]
-    fn www_is_kin_but_a_suffix_is_not() {
-        let kin = |one, other| server(true, one, 443).is_kin_of(&server(false, other, 80));
-        assert!(kin("www.a.example", "a.example") && kin("a.example", "www.a.example"));
-        assert!(!kin("xa.example", "a.example"));
-        assert!(!kin("1.127.0.0.1", "127.0.0.1") && !kin("127.0.0.2", "127.0.0.1"));
+    fn a_subdomain_is_related_but_a_suffix_is_not() {
+        let related = |one, other| server(true, one, 443).is_related_to(&server(false, other, 80));
+        assert!(related("www.a.example", "a.example") && related("a.example", "www.a.example"));
+        assert!(!related("xa.example", "a.example"));
+        assert!(!related("1.127.0.0.1", "127.0.0.1") && !related("127.0.0.2", "127.0.0.1"));
     }
 
     #[test]
-    fn this_machine_is_known_by_name_and_by_address() {
+    fn loopback_is_recognised_by_name_and_by_address() {
         for here in ["localhost", "a.localhost", "127.9.9.9", "[::1]"] {
             assert!(server(false, here, 80).is_loopback(), "{here}");
         }

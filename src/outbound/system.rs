@@ -33,7 +33,7 @@ async fn lookup_with(hosts: &Path, resolv_conf: &Path, host: &str) -> Result<Vec
     if !listed.is_empty() {
         return Ok(listed);
     }
-    // RFC 6761 §6.3: names of this machine, which no name server is asked for.
+    // RFC 6761 §6.3: names of this machine are not sent to a name server.
     if is_same_name(host, "localhost") || has_suffix(host, ".localhost") {
         return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
     }
@@ -53,8 +53,8 @@ async fn lookup_with(hosts: &Path, resolv_conf: &Path, host: &str) -> Result<Vec
     query(config, options, host).await
 }
 
-/// The addresses that hosts(5) lists for a name. As with `hosts: files dns`, no name server is
-/// asked when there are any.
+/// The addresses that hosts(5) lists for a name. As with `hosts: files dns`, no name server is queried
+/// when there are any.
 fn find_in_hosts(text: &str, host: &str) -> Vec<IpAddr> {
     let addresses = text.lines().filter_map(|line| {
         let mut fields = line.split('#').next()?.split_ascii_whitespace();
@@ -98,7 +98,7 @@ async fn query(
         );
         let [v4, v6] = [v4, v6].map(|result| match result {
             Ok(lookup) => {
-                // Aliases are among the answers too.
+                // The answer section contains aliases too.
                 Ok(lookup.answers().iter().filter_map(|it| it.data.ip_addr()).collect())
             }
             Err(error) => Err(fault(&error)),
@@ -107,7 +107,7 @@ async fn query(
             Ok(addresses) => return Ok(addresses),
             // As in glibc: a name server that does not respond is not queried for the next name.
             Err(fault) if fault.reason == Reason::Timeout => return Err(fault),
-            Err(fault) => failed = Some(failed.map_or(fault.clone(), |it| weightier(it, fault))),
+            Err(fault) => failed = Some(failed.map_or(fault.clone(), |it| less_certain(it, fault))),
         }
     }
     Err(failed.unwrap_or_else(no_address))
@@ -120,7 +120,7 @@ fn names(host: &str, search: &[Name], ndots: usize) -> Result<Vec<Name>, Fault> 
     let bad = |_| Fault::new(Step::Resolve, Reason::NoSuchHost, "the host is not a DNS name");
     let name = Name::from_ascii(without_dot(host)).map_err(bad)?;
     let dots = without_dot(host).matches('.').count();
-    // A name that gets too long with a suffix does not exist.
+    // A name that is too long with a suffix does not exist.
     let mut names: Vec<_> = if host.ends_with('.') || dots >= ndots {
         Vec::new()
     } else {
@@ -133,14 +133,14 @@ fn names(host: &str, search: &[Name], ndots: usize) -> Result<Vec<Name>, Fault> 
     Ok(names)
 }
 
-/// Both families in turns, IPv4 first: a client that tries a few addresses tries both, and waits
-/// for no timeout where IPv6 is broken.
+/// Both families alternate, IPv4 first: a client that tries a few addresses tries both, and does not
+/// wait for a time-out where IPv6 is broken.
 fn merge(
     v4: Result<Vec<IpAddr>, Fault>,
     v6: Result<Vec<IpAddr>, Fault>,
 ) -> Result<Vec<IpAddr>, Fault> {
     match (v4, v6) {
-        (Err(v4), Err(v6)) => Err(weightier(v4, v6)),
+        (Err(v4), Err(v6)) => Err(less_certain(v4, v6)),
         (Ok(found), Err(fault)) | (Err(fault), Ok(found)) if found.is_empty() => Err(fault),
         (v4, v6) => {
             let (v4, v6) = (v4.unwrap_or_default(), v6.unwrap_or_default());
@@ -153,14 +153,14 @@ fn merge(
     }
 }
 
-/// The fault that says less for sure: when one of two lookups failed, the name may have addresses.
-fn weightier(one: Fault, other: Fault) -> Fault {
-    let weight = |fault: &Fault| match fault.reason {
+/// The less certain fault: when one of two lookups failed, the name may have addresses.
+fn less_certain(one: Fault, other: Fault) -> Fault {
+    let uncertainty = |fault: &Fault| match fault.reason {
         Reason::NoSuchHost => 0,
         Reason::NoAddress => 1,
         _ => 2,
     };
-    if weight(&other) > weight(&one) { other } else { one }
+    if uncertainty(&other) > uncertainty(&one) { other } else { one }
 }
 
 fn no_address() -> Fault {
@@ -203,12 +203,12 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, UdpSocket};
 
-    /// A name server on loopback, over UDP and TCP. The first label of a name is what happens to it.
+    /// A name server on loopback, over UDP and TCP. The first label of a name determines the response.
     struct NameServer(SocketAddr);
 
     impl NameServer {
         async fn start() -> Self {
-            // The port of a TCP listener may be taken for UDP.
+            // The port of a TCP listener may be in use for UDP.
             let (tcp, udp) = loop {
                 let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
@@ -298,7 +298,7 @@ mod tests {
                 add(&target, address(1));
                 ResponseCode::NoError
             }
-            ("alias-alone", _) => {
+            ("alias-only", _) => {
                 let target = Name::from_ascii("both.example.").unwrap();
                 add(&name, RData::CNAME(CNAME(target)));
                 ResponseCode::NoError
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn addresses_of_both_families_are_found_in_turns() {
+    async fn addresses_of_both_families_alternate() {
         let server = NameServer::start().await;
         let both = ["192.0.2.1", "2001:db8::1", "192.0.2.2", "2001:db8::2"].map(str::to_owned);
         assert_eq!(server.query("both.example").await, Ok(both.to_vec()));
@@ -348,10 +348,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn aliases_are_followed_and_an_endless_one_ends() {
+    async fn aliases_are_followed_and_loops_end() {
         let server = NameServer::start().await;
         let both = server.query("both.example").await;
-        assert_eq!(server.query("alias-alone.example").await, both);
+        assert_eq!(server.query("alias-only.example").await, both);
         let one = ["192.0.2.1", "2001:db8::1"].map(str::to_owned);
         assert_eq!(server.query("alias.example").await, Ok(one.to_vec()));
         let endless = server.query("alias-of-itself.example").await.unwrap_err();
@@ -433,7 +433,7 @@ mod tests {
         let search = ["nothing.example.", "corp.example."];
         assert!(server.query_with("short", &search, 1).await.is_ok());
         assert!(server.query("short").await.is_err());
-        // A public name is not continued within the domain of this machine.
+        // A public name is not searched for within the domain of this machine.
         assert!(server.query_with("both.other", &["x."], 1).await.is_ok());
         let corp = server.query_with("short.other", &["example."], 1).await;
         assert_eq!(corp.unwrap_err().0, Reason::NoSuchHost);
@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_hosts_file_wins_and_both_files_may_be_missing_or_change() {
+    async fn the_hosts_file_takes_precedence_and_both_files_may_be_missing_or_change() {
         let dir = tempfile::tempdir().unwrap();
         let [hosts, resolv_conf] = ["hosts", "resolv.conf"].map(|name| dir.path().join(name));
         let lookup = async |host| {

@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Whose certificates are trusted.
+/// The trusted root certificates.
 #[derive(Clone, Debug)]
 pub struct Roots(Arc<RootCertStore>);
 
@@ -34,12 +34,12 @@ impl PartialEq for Roots {
 impl Eq for Roots {}
 
 impl Roots {
-    /// Mozilla's, as compiled in.
+    /// The root certificates of Mozilla, compiled in.
     pub fn public() -> Self {
         Self(Arc::new(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }))
     }
 
-    /// These, and those in a PEM text.
+    /// These, and those in a PEM file.
     pub fn and_pem(&self, pem: &[u8]) -> Result<Self, BadRoots> {
         let mut store = RootCertStore::clone(&self.0);
         let before = store.len();
@@ -51,41 +51,41 @@ impl Roots {
     }
 }
 
-/// A text holds no certificate, or one that cannot be read.
+/// A PEM file contains no certificate, or an invalid one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadRoots;
 
 impl fmt::Display for BadRoots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("holds no readable PEM certificate")
+        f.write_str("contains no readable PEM certificate")
     }
 }
 
 impl std::error::Error for BadRoots {}
 
-/// The HTTP versions that are offered (ALPN, RFC 7301); without TLS, the one that is spoken.
+/// The HTTP versions that the client offers (ALPN, RFC 7301); without TLS, the one that it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
-    /// As browsers do: both, HTTP/2 preferred. HTTP/1.1 without TLS.
+    /// Like browsers: both, HTTP/2 preferred. HTTP/1.1 without TLS.
     Both,
-    /// HTTP/1.1 alone.
+    /// Only HTTP/1.1.
     Http1,
-    /// HTTP/2 alone.
+    /// Only HTTP/2.
     Http2,
-    /// The handshake of an ACME challenge (RFC 8737), after which nothing is said.
+    /// The handshake of an ACME challenge (RFC 8737), without a request.
     AcmeTls,
 }
 
-/// Who is at the other end of a TLS connection.
+/// The peer of a TLS connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// The version in use, for example `TLS 1.3`.
+    /// The TLS version, for example `TLS 1.3`.
     pub version: &'static str,
     /// The HTTP version that was negotiated.
     pub protocol: Protocol,
-    /// What it sent, the leaf first. Certificates that do not parse are left out.
+    /// The certificates that it sent, the leaf first. Malformed ones are omitted.
     pub certificates: Vec<Certificate>,
-    /// Whether the chain ends at a trusted root, judged at a time when the leaf is valid.
+    /// Whether the chain ends at a trusted root, verified for a time when the leaf is valid.
     pub chain: Result<(), Distrust>,
     /// Whether the leaf is for this host.
     pub name: Result<(), Distrust>,
@@ -97,7 +97,7 @@ impl Peer {
         self.certificates.first()
     }
 
-    /// Whether a browser would go on without a warning.
+    /// Whether a browser would continue without a warning.
     pub fn trusted(&self) -> bool {
         self.chain.is_ok()
             && self.name.is_ok()
@@ -108,13 +108,13 @@ impl Peer {
 /// Why a certificate or chain is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Distrust {
-    /// No trusted root vouches for it.
+    /// The chain does not end at a trusted root.
     UnknownIssuer,
     /// The leaf is for other names.
     WrongName,
     /// A certificate above the leaf is not valid now.
     Expired,
-    /// Something else, in words.
+    /// Any other error, as text.
     Other(String),
 }
 
@@ -137,21 +137,21 @@ impl From<Error> for Distrust {
     }
 }
 
-/// What a certificate says of itself.
+/// The content of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
-    /// For whom.
+    /// The subject.
     pub subject: String,
-    /// By whom.
+    /// The issuer.
     pub issuer: String,
-    /// The DNS names and addresses it is for.
+    /// The DNS names and addresses (subject alternative names).
     pub names: Vec<String>,
-    /// Valid from.
+    /// Start of the validity.
     pub not_before: SystemTime,
-    /// Valid to.
+    /// End of the validity.
     pub not_after: SystemTime,
-    /// Whether it says where the issuer's certificate is found (RFC 5280 §4.2.2.1), as those of
-    /// public authorities do.
+    /// Whether it contains the URL of the issuer's certificate (RFC 5280 §4.2.2.1), like those of public
+    /// CAs.
     pub issuer_is_published: bool,
 }
 
@@ -178,7 +178,7 @@ impl Certificate {
         })
     }
 
-    /// Whether the time is within the validity.
+    /// Whether the certificate is valid at this time.
     pub fn valid_at(&self, time: SystemTime) -> bool {
         (self.not_before..=self.not_after).contains(&time)
     }
@@ -209,7 +209,7 @@ fn time(seconds: i64) -> SystemTime {
     time.unwrap_or(UNIX_EPOCH)
 }
 
-/// Does the handshake whatever the certificate, and reports who the peer is.
+/// Performs the handshake, accepts every certificate, and returns the peer.
 pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     host: &str,
@@ -217,8 +217,9 @@ pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     roots: &Roots,
 ) -> Result<(TlsStream<S>, Peer), Fault> {
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    let name = ServerName::try_from(bare.to_owned())
-        .map_err(|_| Fault::new(Step::Handshake, Reason::Tls, "the host is no name for TLS"))?;
+    let name = ServerName::try_from(bare.to_owned()).map_err(|_| {
+        Fault::new(Step::Handshake, Reason::Tls, "the host is not a valid TLS server name")
+    })?;
     let config = config_without_verification(match offer {
         Offer::Both => &["h2", "http/1.1"],
         Offer::Http1 => &["http/1.1"],
@@ -233,14 +234,18 @@ pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         .await
         .map_err(|error| Fault::io(Step::Handshake, &error))?;
     let session = stream.get_ref().1;
-    // A server without ALPN speaks HTTP/1.1.
+    // A server without ALPN uses HTTP/1.1.
     let protocol =
         if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
     if offer == Offer::Http2 && protocol != Protocol::Http2 {
-        return Err(Fault::new(Step::Handshake, Reason::NoProtocol, "HTTP/2 is not spoken"));
+        return Err(Fault::new(
+            Step::Handshake,
+            Reason::NoProtocol,
+            "the server does not support HTTP/2",
+        ));
     }
     let ders = session.peer_certificates().unwrap_or_default();
-    let (chain, named) = judge(ders, &name, &roots.0, &provider);
+    let (chain, named) = verify(ders, &name, &roots.0, &provider);
     let peer = Peer {
         version: match session.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
@@ -255,8 +260,8 @@ pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     Ok((stream, peer))
 }
 
-/// Chain and name by themselves, so that one fault does not hide another.
-fn judge(
+/// Verifies chain and name separately, so that one error does not hide the other.
+fn verify(
     ders: &[CertificateDer<'_>],
     name: &ServerName<'_>,
     roots: &RootCertStore,
@@ -273,7 +278,7 @@ fn judge(
             return (Err(why.clone()), Err(why));
         }
     };
-    // An expired leaf is told by its dates; the chain is judged as if it were not.
+    // The dates report an expired leaf; the chain is verified as if the leaf were valid.
     let now = SystemTime::now();
     let at = match Certificate::read(leaf_der) {
         Some(read) if now > read.not_after => read.not_after,
@@ -287,8 +292,8 @@ fn judge(
 }
 
 /// A TLS client that accepts every certificate, and offers these protocols (ALPN): for callers that
-/// report what is wrong with a certificate, or do not depend on it. That the peer holds the
-/// certificate's key is still verified, and each connection sends the certificates anew.
+/// report what is wrong with a certificate, or do not depend on it. It still verifies that the peer
+/// has the private key of the certificate, and never resumes a session.
 pub fn config_without_verification(protocols: &[&str]) -> Result<ClientConfig, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -333,8 +338,8 @@ impl ServerCertVerifier for NoCertificateVerification {
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = &self.0.signature_verification_algorithms;
         verify_tls13_signature(message, cert, dss, algorithms).or_else(|error| {
-            // A critical extension that nobody here knows, such as RFC 8737's, keeps rustls from
-            // reading the certificate, and so from finding its key.
+            // rustls rejects a certificate with an unknown critical extension, such as that of RFC 8737,
+            // before it finds the key.
             let (_, read) = X509Certificate::from_der(cert).map_err(|_| error)?;
             let key = read.public_key().raw.into();
             verify_tls13_signature_with_raw_key(message, &key, dss, algorithms)
@@ -356,18 +361,18 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
     use tokio_rustls::TlsAcceptor;
 
-    /// Shows this certificate, whosever key it signs with.
+    /// Presents this certificate, even with another key.
     #[derive(Debug)]
-    struct Shows(Arc<CertifiedKey>);
+    struct FixedCertificate(Arc<CertifiedKey>);
 
-    impl ResolvesServerCert for Shows {
+    impl ResolvesServerCert for FixedCertificate {
         fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
             Some(Arc::clone(&self.0))
         }
     }
 
     #[tokio::test]
-    async fn every_certificate_is_accepted_but_not_without_its_key() {
+    async fn every_certificate_is_accepted_but_not_without_its_private_key() {
         let [own, others] = [(); 2].map(|()| KeyPair::generate().unwrap());
         let names = vec!["a.example".to_owned()];
         let plain = CertificateParams::new(names).unwrap();
@@ -381,22 +386,22 @@ mod tests {
                 let provider = Arc::new(aws_lc_rs::default_provider());
                 let key = key.serialize_der().try_into().unwrap();
                 let key = provider.key_provider.load_private_key(key).unwrap();
-                let shown = CertifiedKey::new(vec![certificate.der().clone()], key);
+                let presented = CertifiedKey::new(vec![certificate.der().clone()], key);
                 let server = ServerConfig::builder_with_provider(provider)
                     .with_protocol_versions(&[version])
                     .unwrap()
                     .with_no_client_auth()
-                    .with_cert_resolver(Arc::new(Shows(Arc::new(shown))));
+                    .with_cert_resolver(Arc::new(FixedCertificate(Arc::new(presented))));
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
                 let (accepted, _) = listener.accept().await.unwrap();
                 tokio::spawn(TlsAcceptor::from(Arc::new(server)).accept(accepted).into_future());
                 let client =
                     TlsConnector::from(Arc::new(config_without_verification(&[]).unwrap()));
-                // Another name than the certificate's, and nobody vouches for it.
+                // The name differs, and the issuer is unknown.
                 let name = ServerName::try_from("b.example").unwrap();
-                let shaken = client.connect(name, stream).await;
-                assert_eq!(shaken.is_ok(), passes, "{version:?}: {:?}", shaken.err());
+                let result = client.connect(name, stream).await;
+                assert_eq!(result.is_ok(), passes, "{version:?}: {:?}", result.err());
             }
         }
     }

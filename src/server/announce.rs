@@ -16,8 +16,8 @@ pub(super) fn text(snapshot: &Snapshot, acme_status: &AcmeStatus, file: Option<&
     for (url, target) in callbacks(settings, bound) {
         let _ = writeln!(text, "  callback    {url}\n           →  {target}");
     }
-    for (domain, standing) in acme_status.certificates() {
-        let _ = writeln!(text, "  certificate {domain}  {}", standing.summary());
+    for (domain, status) in acme_status.certificates() {
+        let _ = writeln!(text, "  certificate {domain}  {}", status.summary());
     }
     let _ = writeln!(text, "  self-check  {}", self_check_url(settings, bound));
     for (kind, address) in addresses(bound) {
@@ -30,8 +30,8 @@ pub(super) fn text(snapshot: &Snapshot, acme_status: &AcmeStatus, file: Option<&
 
 /// For programs: the same as log events.
 pub(super) fn events(settings: &Settings, bound: &Addresses, acme_status: &AcmeStatus) {
-    for (domain, standing) in acme_status.certificates() {
-        tracing::info!(event = "certificate", domain = &*domain, standing = standing.summary());
+    for (domain, status) in acme_status.certificates() {
+        tracing::info!(event = "certificate", domain = &*domain, standing = status.summary());
     }
     for (url, target) in callbacks(settings, bound) {
         tracing::info!(event = "callback", url, target);

@@ -61,7 +61,7 @@ async fn run(process: &mut Process, signals: &mut Signals) -> &'static str {
                 }
             },
             () = check.due(&process.shared) => check.start(&process.shared),
-            refreshed = files.changed(&process.shared) => process.use_refreshed(refreshed),
+            changes = files.changed(&process.shared) => process.apply_certificate_changes(changes),
         }
     }
 }
@@ -94,8 +94,8 @@ impl CertificatePoll {
             let read = reading.await;
             self.reading = None;
             // A panic was logged already.
-            if let Ok(Some(refreshed)) = read {
-                return refreshed;
+            if let Ok(Some(changes)) = read {
+                return changes;
             }
         }
     }

@@ -163,7 +163,7 @@ impl Process {
     }
 
     /// Uses certificates that changed on disk. Where one is not usable, the previous one stays in use.
-    pub(super) fn use_refreshed(&self, changes: CertificateChanges) {
+    pub(super) fn apply_certificate_changes(&self, changes: CertificateChanges) {
         // Before the log event: its readers find the certificates in use.
         use_certificates(&self.shared, &changes.certificates);
         for problem in changes.rejected {

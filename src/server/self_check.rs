@@ -214,14 +214,14 @@ async fn probe(snapshot: &Snapshot) -> Vec<Report> {
 /// Adds a check for each certificate that ACME obtains to the report about its host, else to the first
 /// report.
 fn add_certificate_checks(acme_status: &AcmeStatus, reports: &mut [Report]) {
-    for (domain, standing) in acme_status.certificates() {
+    for (domain, status) in acme_status.certificates() {
         let check = Check::new("tls.acme", "ACME obtains and renews the certificate");
-        let mut check = match (&standing.last_failure, standing.is_valid()) {
-            (None, true) => check.pass(standing.summary()),
-            (Some(_), true) => check.warn(standing.summary()),
-            (_, false) => check.fail(standing.summary()),
+        let mut check = match (&status.last_failure, status.is_valid()) {
+            (None, true) => check.pass(status.summary()),
+            (Some(_), true) => check.warn(status.summary()),
+            (_, false) => check.fail(status.summary()),
         };
-        if let Some((cause, hint)) = &standing.last_failure {
+        if let Some((cause, hint)) = &status.last_failure {
             check = check.detail(cause).hint(hint);
         }
         check.subject = domain.to_string();

@@ -9,23 +9,23 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-/// A certificate that is ready to be shown, and what is in it.
+/// A certificate that is ready to be served.
 #[derive(Clone, Debug)]
 pub struct Certificate {
-    /// Chain and key; proved to match.
+    /// Chain and key, verified to match.
     pub key: Arc<CertifiedKey>,
-    /// The DNS names of the leaf (RFC 5280 §4.2.1.6), lower case; `*.` as it stands.
+    /// The DNS names of the leaf (RFC 5280 §4.2.1.6), lower case; wildcards start with `*.`.
     pub names: Vec<String>,
-    /// Begin of validity, Unix time in seconds.
+    /// Start of the validity, Unix time in seconds.
     pub not_before: i64,
-    /// End of validity, Unix time in seconds.
+    /// End of the validity, Unix time in seconds.
     pub not_after: i64,
-    /// Tells two contents apart.
-    pub(super) content: u64,
+    /// Hash of the content of the files.
+    pub(super) hash: u64,
 }
 
 impl Certificate {
-    /// What is wrong with its validity at this moment.
+    /// Why the certificate is not valid at this time; `None` when it is.
     pub fn invalid_at(&self, now: SystemTime) -> Option<&'static str> {
         let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let now = i64::try_from(now).unwrap_or(i64::MAX);
@@ -39,25 +39,25 @@ impl Certificate {
     }
 }
 
-/// Reads a certificate and its key, and proves that they belong together.
+/// Reads a certificate and its key, and verifies that they match.
 pub fn load(files: &CertificateFiles) -> Result<Certificate, CertificateError> {
-    Bytes::read(files)?.parse(files)
+    PemPair::read(files)?.parse(files)
 }
 
-/// What stands in the two files.
-pub(super) struct Bytes {
+/// The content of the two files.
+pub(super) struct PemPair {
     certificate: Vec<u8>,
     private_key: Vec<u8>,
 }
 
-impl Bytes {
+impl PemPair {
     pub(super) fn read(files: &CertificateFiles) -> Result<Self, CertificateError> {
-        // open(2): ENFILE and EMFILE are about this process, not about the file.
-        let out_of_files = |error: &std::io::Error| matches!(error.raw_os_error(), Some(23 | 24));
+        // open(2): ENFILE and EMFILE concern this process, not the file.
+        let is_transient = |error: &std::io::Error| matches!(error.raw_os_error(), Some(23 | 24));
         let read = |path: &Path, what| {
             std::fs::read(path).map_err(|error| CertificateError {
                 files: files.clone(),
-                passes: out_of_files(&error),
+                is_transient: is_transient(&error),
                 cause: if what == "certificate" {
                     error.to_string()
                 } else {
@@ -71,14 +71,14 @@ impl Bytes {
         })
     }
 
-    /// Of one file that holds both.
+    /// One file contains both.
     pub(super) fn of_one(pem: Vec<u8>) -> Self {
         Self { certificate: pem.clone(), private_key: pem }
     }
 
-    /// Differs when the content differs. Not for adversaries: whoever writes the files owns the
-    /// edge.
-    pub(super) fn content(&self) -> u64 {
+    /// Hash of the content. Not collision-resistant: those who can write the files control the server
+    /// anyway.
+    pub(super) fn hash(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         hasher.write(&self.certificate);
         hasher.write_u8(0);
@@ -87,24 +87,25 @@ impl Bytes {
     }
 
     pub(super) fn parse(&self, files: &CertificateFiles) -> Result<Certificate, CertificateError> {
-        let fail = |cause: String| CertificateError { files: files.clone(), cause, passes: false };
+        let fail =
+            |cause: String| CertificateError { files: files.clone(), cause, is_transient: false };
         let key_path = files.private_key.display();
         let chain = CertificateDer::pem_slice_iter(&self.certificate)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| fail(format!("it is not valid PEM: {}", flaw(&error))))?;
+            .map_err(|error| fail(format!("it is not valid PEM: {}", describe(&error))))?;
         let leaf = chain.first().ok_or_else(|| {
-            fail("it holds no `BEGIN CERTIFICATE` block; is it PEM, and not the key?".into())
+            fail("it contains no `BEGIN CERTIFICATE` block; is it PEM, and not the key?".into())
         })?;
         let (_, leaf) = X509Certificate::from_der(leaf)
             .map_err(|_| fail("its first block is not an X.509 certificate".into()))?;
         let key = PrivateKeyDer::from_pem_slice(&self.private_key).map_err(|error| {
             fail(match error {
                 PemError::NoItemsFound => format!(
-                    "the private key `{key_path}` holds no `BEGIN PRIVATE KEY` block; \
+                    "the private key `{key_path}` contains no `BEGIN PRIVATE KEY` block; \
                      an encrypted key must be decrypted first"
                 ),
                 error => {
-                    format!("the private key `{key_path}` is not valid PEM: {}", flaw(&error))
+                    format!("the private key `{key_path}` is not valid PEM: {}", describe(&error))
                 }
             })
         })?;
@@ -132,17 +133,19 @@ impl Bytes {
                     error => format!("the private key `{key_path}` cannot be used: {error}"),
                 })
             })?;
-        let content = self.content();
-        Ok(Certificate { key: Arc::new(key), names, not_before, not_after, content })
+        let hash = self.hash();
+        Ok(Certificate { key: Arc::new(key), names, not_before, not_after, hash })
     }
 }
 
-/// What is wrong with a PEM file. The library's own words quote the file, and that may be a key.
-fn flaw(error: &PemError) -> &'static str {
+/// Describes a PEM error. The library's text quotes the file, which may contain a key.
+fn describe(error: &PemError) -> &'static str {
     match error {
-        PemError::MissingSectionEnd { .. } => "a `BEGIN` line has no `END` line; was it cut short?",
-        PemError::IllegalSectionStart { .. } => "a `BEGIN` line is broken",
-        PemError::Base64Decode(_) => "what stands between `BEGIN` and `END` is not base64",
+        PemError::MissingSectionEnd { .. } => {
+            "a `BEGIN` line has no `END` line; is the file truncated?"
+        }
+        PemError::IllegalSectionStart { .. } => "a `BEGIN` line is malformed",
+        PemError::Base64Decode(_) => "the text between `BEGIN` and `END` is not base64",
         _ => "it cannot be read",
     }
 }
@@ -150,12 +153,12 @@ fn flaw(error: &PemError) -> &'static str {
 /// A certificate cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateError {
-    /// The files in question.
+    /// The files.
     pub files: CertificateFiles,
-    /// Why, in words that follow "caused by:".
+    /// The cause.
     pub cause: String,
-    /// Whether it says nothing about the files: the process may open no more at the moment.
-    pub(super) passes: bool,
+    /// Whether the files may be valid: the process has too many open files at the moment.
+    pub(super) is_transient: bool,
 }
 
 impl From<&CertificateError> for Problem {

@@ -1,8 +1,8 @@
-//! Certificates: read from files or obtained by ACME, held, and chosen by SNI.
+//! Certificates: read from files or obtained by ACME, stored, and selected by SNI.
 
 pub mod acme;
 mod files;
 mod store;
 
 pub use files::{Certificate, CertificateError, load};
-pub use store::{Acceptor, Certificates, Kept, Origin, Refreshed, Store};
+pub use store::{Acceptor, CertificateChanges, Certificates, Origin, Store};

@@ -1,5 +1,5 @@
 use super::acme::{ACME_TLS, Challenges};
-use super::files::{Bytes, Certificate, CertificateError};
+use super::files::{Certificate, CertificateError, PemPair};
 use crate::config::CertificateFiles;
 use crate::observe::Metrics;
 use arc_swap::ArcSwap;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 use tokio_rustls::TlsAcceptor;
 
-/// The certificates of the process; readers never wait, writers replace the whole.
+/// The certificates of the process. Readers never wait; writers replace all of them.
 #[derive(Debug, Default)]
 pub struct Store(ArcSwap<Certificates>);
 
@@ -25,38 +25,37 @@ impl Store {
         self.0.load_full()
     }
 
-    /// Puts others into use in place of those that were read from files, for every handshake from
-    /// now on.
+    /// Replaces the certificates that were read from files, for all further handshakes.
     pub fn replace(&self, certificates: &Certificates) {
         self.0.rcu(|current| {
-            let Certificates { pairs, kept, .. } = certificates.clone();
-            Certificates::index(pairs, kept, current.own.clone())
+            let Certificates { pairs, rejected, .. } = certificates.clone();
+            Certificates::index(pairs, rejected, current.acme.clone())
         });
     }
 
-    /// Puts a certificate of our own making into use for a name; tells whether it is a new one.
-    pub(super) fn keep(&self, name: &str, certificate: &Certificate) -> bool {
+    /// Sets the certificate of ACME for a name. Returns whether it has changed.
+    pub(super) fn set_acme(&self, name: &str, certificate: &Certificate) -> bool {
         let before = self.0.rcu(|current| {
-            let mut own = current.own.clone();
-            own.insert(name.into(), certificate.clone());
-            Certificates::index(current.pairs.clone(), current.kept.clone(), own)
+            let mut acme = current.acme.clone();
+            acme.insert(name.into(), certificate.clone());
+            Certificates::index(current.pairs.clone(), current.rejected.clone(), acme)
         });
-        before.own.get(name).is_none_or(|before| before.content != certificate.content)
+        before.acme.get(name).is_none_or(|before| before.hash != certificate.hash)
     }
 
-    /// Lets go of those of our own making, but for these names.
-    pub(super) fn keep_only(&self, names: &[Box<str>]) {
+    /// Removes the certificates of ACME for all other names.
+    pub(super) fn retain_acme(&self, names: &[Box<str>]) {
         self.0.rcu(|current| {
-            let mut own = current.own.clone();
-            own.retain(|name, _| names.contains(name));
-            Certificates::index(current.pairs.clone(), current.kept.clone(), own)
+            let mut acme = current.acme.clone();
+            acme.retain(|name, _| names.contains(name));
+            Certificates::index(current.pairs.clone(), current.rejected.clone(), acme)
         });
     }
 
-    /// Tells the metrics what is in use.
-    pub fn tell(&self, metrics: &Metrics) {
+    /// Sets the metrics of the certificates in use.
+    pub fn update_metrics(&self, metrics: &Metrics) {
         let current = self.current();
-        metrics.certificates(
+        metrics.set_certificates(
             current.all().map(|(name, it, on_disk)| (name.to_string(), it.not_after, on_disk)),
         );
     }
@@ -64,31 +63,31 @@ impl Store {
 
 impl ResolvesServerCert for Store {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.load().choose(hello.server_name()).cloned()
+        self.0.load().select(hello.server_name()).cloned()
     }
 }
 
-/// Certificates, found by name in a time that does not depend on how many there are.
+/// Certificates with an index by name.
 #[derive(Clone, Default)]
 pub struct Certificates {
     pairs: Vec<(CertificateFiles, Certificate)>,
-    /// Positions of what is on disk but cannot be used, with the content that was refused.
-    kept: HashMap<usize, u64>,
-    /// Those of our own making, by the name they are for.
-    own: BTreeMap<Box<str>, Certificate>,
+    /// Positions of the pairs whose files cannot be used, with the hash of that content.
+    rejected: HashMap<usize, u64>,
+    /// The certificates of ACME, by name.
+    acme: BTreeMap<Box<str>, Certificate>,
     by_name: HashMap<Box<str>, Arc<CertifiedKey>>,
-    /// `*.example.com` under `example.com` (RFC 6125 §6.4.3: one label, the left-most).
+    /// `*.example.com` under `example.com` (RFC 6125 §6.4.3: only the left-most label).
     by_parent: HashMap<Box<str>, Arc<CertifiedKey>>,
-    /// For clients that name nobody: those that connect to an address.
-    nameless: Option<Arc<CertifiedKey>>,
-    /// For clients that name somebody else.
-    otherwise: Option<Arc<CertifiedKey>>,
+    /// For clients without SNI: those that connect to an address.
+    without_sni: Option<Arc<CertifiedKey>>,
+    /// For clients with an unknown server name.
+    fallback: Option<Arc<CertifiedKey>>,
 }
 
-/// Where a certificate is from.
+/// The origin of a certificate.
 #[derive(Clone, Copy, Debug)]
 pub enum Origin<'c> {
-    /// These files.
+    /// Files.
     Files(&'c CertificateFiles),
     /// ACME, for this name.
     Acme(&'c str),
@@ -103,22 +102,19 @@ impl fmt::Display for Origin<'_> {
     }
 }
 
-/// What a further look at the files found.
+/// The certificates whose files have changed.
 #[derive(Debug)]
-pub struct Refreshed {
-    /// What is to be used from now on.
+pub struct CertificateChanges {
+    /// The certificates to use from now on.
     pub certificates: Certificates,
-    /// Those that are new.
-    pub taken: Vec<PathBuf>,
-    /// Those that cannot be used.
-    pub kept: Vec<Kept>,
+    /// The files of the new certificates.
+    pub replaced: Vec<PathBuf>,
+    /// The new files that cannot be used; their previous certificate stays in use.
+    pub rejected: Vec<CertificateError>,
 }
 
-/// A certificate on disk cannot be used, and an older one is kept for it.
-pub type Kept = CertificateError;
-
 impl Certificates {
-    /// Reads them all; every one that cannot be used is told.
+    /// Reads all certificates, or returns all errors.
     pub fn load(files: &[CertificateFiles]) -> Result<Self, Vec<CertificateError>> {
         let mut pairs = Vec::with_capacity(files.len());
         let mut errors = Vec::new();
@@ -135,57 +131,57 @@ impl Certificates {
         }
     }
 
-    /// Looks at the files again. `None`: nothing changed. A file that cannot be used keeps the
-    /// certificate before it, and is told once for each content.
-    pub fn refreshed(&self) -> Option<Refreshed> {
+    /// Reads the files again. `None`: nothing has changed. When files cannot be used, the previous
+    /// certificate stays in use, and the error is returned once for each content.
+    pub fn reread(&self) -> Option<CertificateChanges> {
         let mut pairs = self.pairs.clone();
-        let mut kept = self.kept.clone();
-        let mut problems = Vec::new();
-        let mut taken = Vec::new();
+        let mut known = self.rejected.clone();
+        let mut rejected = Vec::new();
+        let mut replaced = Vec::new();
         let mut changed = false;
         for (position, (files, certificate)) in pairs.iter_mut().enumerate() {
-            // Unreadable counts as one content, so that it is told once.
-            let read = Bytes::read(files);
-            if read.as_ref().is_err_and(|error| error.passes) {
+            // Unreadable files count as one content, so that they are reported once.
+            let read = PemPair::read(files);
+            if read.as_ref().is_err_and(|error| error.is_transient) {
                 continue;
             }
-            let content = read.as_ref().map_or(0, Bytes::content);
-            if content == certificate.content {
-                changed |= kept.remove(&position).is_some();
+            let hash = read.as_ref().map_or(0, PemPair::hash);
+            if hash == certificate.hash {
+                changed |= known.remove(&position).is_some();
                 continue;
             }
-            if kept.get(&position) == Some(&content) {
+            if known.get(&position) == Some(&hash) {
                 continue;
             }
             changed = true;
-            match read.and_then(|bytes| bytes.parse(files)) {
+            match read.and_then(|pair| pair.parse(files)) {
                 Ok(new) => {
-                    kept.remove(&position);
+                    known.remove(&position);
                     *certificate = new;
-                    taken.push(files.certificate.clone());
+                    replaced.push(files.certificate.clone());
                 }
-                Err(problem) => {
-                    kept.insert(position, content);
-                    problems.push(problem);
+                Err(error) => {
+                    known.insert(position, hash);
+                    rejected.push(error);
                 }
             }
         }
-        changed.then(|| Refreshed {
-            certificates: Self::index(pairs, kept, self.own.clone()),
-            taken,
-            kept: problems,
+        changed.then(|| CertificateChanges {
+            certificates: Self::index(pairs, known, self.acme.clone()),
+            replaced,
+            rejected,
         })
     }
 
-    /// Every certificate with where it is from, and whether files have no other by now.
+    /// Every certificate with its origin, and whether it is the current content of its files.
     pub fn all(&self) -> impl Iterator<Item = (Origin<'_>, &Certificate, bool)> {
         let pairs = self.pairs.iter().enumerate().map(|(position, (files, certificate))| {
-            (Origin::Files(files), certificate, !self.kept.contains_key(&position))
+            (Origin::Files(files), certificate, !self.rejected.contains_key(&position))
         });
-        pairs.chain(self.own.iter().map(|(name, it)| (Origin::Acme(name), it, true)))
+        pairs.chain(self.acme.iter().map(|(name, it)| (Origin::Acme(name), it, true)))
     }
 
-    /// Those that browsers refuse at this moment because of their dates, and what is wrong.
+    /// The certificates that are not valid at this time, and why.
     pub fn invalid(
         &self,
         now: SystemTime,
@@ -195,44 +191,44 @@ impl Certificates {
         })
     }
 
-    /// Whether there is none.
+    /// Whether there is no certificate.
     pub fn is_empty(&self) -> bool {
-        self.pairs.is_empty() && self.own.is_empty()
+        self.pairs.is_empty() && self.acme.is_empty()
     }
 
-    /// The certificate for a name: its own, the wildcard's, else the first.
-    fn choose(&self, name: Option<&str>) -> Option<&Arc<CertifiedKey>> {
-        let Some(name) = name else { return self.nameless.as_ref() };
-        // rustls hands the name over in lower case.
+    /// The certificate for a name: an exact match, a wildcard, else the first.
+    fn select(&self, name: Option<&str>) -> Option<&Arc<CertifiedKey>> {
+        let Some(name) = name else { return self.without_sni.as_ref() };
+        // rustls provides the name in lower case.
         self.by_name
             .get(name)
             .or_else(|| self.by_parent.get(name.split_once('.').map(|(_, parent)| parent)?))
-            .or(self.otherwise.as_ref())
+            .or(self.fallback.as_ref())
     }
 
     fn index(
         pairs: Vec<(CertificateFiles, Certificate)>,
-        kept: HashMap<usize, u64>,
-        own: BTreeMap<Box<str>, Certificate>,
+        rejected: HashMap<usize, u64>,
+        acme: BTreeMap<Box<str>, Certificate>,
     ) -> Self {
         let mut by_name: HashMap<Box<str>, Arc<CertifiedKey>> = HashMap::new();
         let mut by_parent: HashMap<Box<str>, Arc<CertifiedKey>> = HashMap::new();
-        for certificate in pairs.iter().map(|(_, certificate)| certificate).chain(own.values()) {
+        for certificate in pairs.iter().map(|(_, certificate)| certificate).chain(acme.values()) {
             for name in &certificate.names {
                 let (map, name) = match name.strip_prefix("*.") {
                     Some(parent) => (&mut by_parent, parent),
                     None => (&mut by_name, name.as_str()),
                 };
-                // The first that names it wins, as the first pair wins when nobody does.
+                // The first certificate for a name wins, like the first pair for unknown names.
                 map.entry(name.into()).or_insert_with(|| Arc::clone(&certificate.key));
             }
         }
-        let first = pairs.first().map(|(_, certificate)| certificate).or(own.values().next());
-        let otherwise = first.map(|certificate| Arc::clone(&certificate.key));
+        let first = pairs.first().map(|(_, certificate)| certificate).or(acme.values().next());
+        let fallback = first.map(|certificate| Arc::clone(&certificate.key));
         let is_address = |name: &str| name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
-        let address = own.iter().find(|(name, _)| is_address(name));
-        let nameless = address.map(|(_, it)| Arc::clone(&it.key)).or_else(|| otherwise.clone());
-        Self { pairs, kept, own, by_name, by_parent, nameless, otherwise }
+        let address = acme.iter().find(|(name, _)| is_address(name));
+        let without_sni = address.map(|(_, it)| Arc::clone(&it.key)).or_else(|| fallback.clone());
+        Self { pairs, rejected, acme, by_name, by_parent, without_sni, fallback }
     }
 }
 
@@ -242,20 +238,20 @@ impl fmt::Debug for Certificates {
     }
 }
 
-/// Answers handshakes.
+/// Accepts TLS handshakes.
 #[derive(Clone)]
 pub struct Acceptor {
-    ordinary: TlsAcceptor,
-    /// As long as a directory may come and look.
-    challenged: TlsAcceptor,
+    regular: TlsAcceptor,
+    /// In use while an ACME challenge is pending.
+    with_challenges: TlsAcceptor,
     challenges: Arc<Challenges>,
 }
 
 impl Acceptor {
     /// TLS 1.2 and 1.3, HTTP/2 before HTTP/1.1.
     ///
-    /// No session is kept and no ticket sent: whoever follows a callback does not come back, and
-    /// two tickets cost every handshake about an eighth more.
+    /// Without session resumption: a client that follows a callback does not return, and two tickets make
+    /// every handshake about an eighth more expensive.
     pub fn new(store: Arc<Store>, challenges: Arc<Challenges>) -> Result<Self, rustls::Error> {
         let config = |resolver: Arc<dyn ResolvesServerCert>, alpn: &[&[u8]]| {
             let provider = Arc::new(aws_lc_rs::default_provider());
@@ -268,18 +264,19 @@ impl Acceptor {
             config.session_storage = Arc::new(NoServerSessionStorage {});
             Ok::<_, rustls::Error>(TlsAcceptor::from(Arc::new(config)))
         };
-        let both = Challenged { store: Arc::clone(&store), challenges: Arc::clone(&challenges) };
+        let both =
+            ChallengeResolver { store: Arc::clone(&store), challenges: Arc::clone(&challenges) };
         Ok(Self {
-            ordinary: config(store, &[b"h2", b"http/1.1"])?,
-            // Last: whoever speaks HTTP as well gets HTTP.
-            challenged: config(Arc::new(both), &[b"h2", b"http/1.1", ACME_TLS])?,
+            regular: config(store, &[b"h2", b"http/1.1"])?,
+            // Last: a client that also offers HTTP gets HTTP.
+            with_challenges: config(Arc::new(both), &[b"h2", b"http/1.1", ACME_TLS])?,
             challenges,
         })
     }
 
-    /// What answers at this moment.
+    /// The acceptor for the next handshake.
     pub fn current(&self) -> &TlsAcceptor {
-        if self.challenges.expect_handshakes() { &self.challenged } else { &self.ordinary }
+        if self.challenges.expect_handshakes() { &self.with_challenges } else { &self.regular }
     }
 }
 
@@ -289,15 +286,15 @@ impl fmt::Debug for Acceptor {
     }
 }
 
-/// The certificates in use, and those of pending challenges for clients that ask for nothing but
-/// the validating protocol (RFC 8737 §3).
+/// The certificates in use, and those of pending challenges for clients that offer only `acme-tls/1`
+/// (RFC 8737 §3).
 #[derive(Debug)]
-struct Challenged {
+struct ChallengeResolver {
     store: Arc<Store>,
     challenges: Arc<Challenges>,
 }
 
-impl ResolvesServerCert for Challenged {
+impl ResolvesServerCert for ChallengeResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         if hello
             .alpn()

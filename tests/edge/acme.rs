@@ -1,4 +1,4 @@
-//! ACME where there is no directory; with one, it is shown in `tests/peers/acme/`.
+//! ACME without a working ACME server; `tests/peers/acme/` tests it with one.
 
 use crate::stand_in::{self, Act, Reply, Wish, behaviour, tls};
 use crate::support::{Authority, Edge, certified, connect, connect_tls, until};
@@ -22,7 +22,7 @@ const SETTINGS: &str = "
 ";
 
 #[tokio::test]
-async fn without_a_certificate_it_listens_and_says_why_it_is_not_ready() {
+async fn without_a_certificate_the_server_listens_and_reports_why_it_is_not_ready() {
     let mut edge = Edge::start(SETTINGS);
     edge.wait_for("\"domain\":\"auth.example.com\",\"standing\":\"none yet");
     let ready = connect(edge.admin[0]).await.get("/readyz").await.unwrap();
@@ -31,11 +31,16 @@ async fn without_a_certificate_it_listens_and_says_why_it_is_not_ready() {
     assert!(refused.is_err());
     let log = edge.wait_for("acme_failed");
     assert!(log.contains("\"reason\":\"directory_down\""), "{log}");
-    assert!(log.contains("cannot ask `127.0.0.1`: connect: connection refused"), "{log}");
+    assert!(
+        log.contains(
+            "the request to the ACME server `127.0.0.1` failed: connect: connection refused"
+        ),
+        "{log}"
+    );
 }
 
 #[tokio::test]
-async fn beside_it_files_serve() {
+async fn certificate_files_are_served_together_with_acme() {
     let (authority, dir) = certified(&["files.example.com"]);
     let files = "[tls]\ncertificate = '{dir}/edge.pem'\nprivate_key = '{dir}/edge.key'\n[tls.acme]";
     let edge = Edge::start_in(dir, &SETTINGS.replace("[tls.acme]", files), |_| {});
@@ -44,10 +49,10 @@ async fn beside_it_files_serve() {
     connect_tls(&authority, edge.https[0], "files.example.com", &[]).await.unwrap();
 }
 
-/// The journal is a pipe that nobody writes to, as on a network file system whose server is gone; one
-/// thread serves.
+/// The journal is a pipe without a writer: reads block, as on a network file system without its server.
+/// The server has one worker thread.
 #[tokio::test]
-async fn state_that_cannot_be_read_at_the_moment_holds_up_no_request() {
+async fn a_state_file_that_blocks_does_not_delay_requests() {
     let dir = TempDir::new().unwrap();
     let journal = dir.path().join("acme/auth.example.com.json");
     std::fs::create_dir(dir.path().join("acme")).unwrap();
@@ -56,21 +61,21 @@ async fn state_that_cannot_be_read_at_the_moment_holds_up_no_request() {
         command.env("TOKIO_WORKER_THREADS", "1");
     });
     let write = || OpenOptions::new().write(true).custom_flags(NONBLOCK).open(&journal);
-    let mut held = None;
-    until("it is read", async || {
-        held = held.take().or(write().ok());
-        held.is_some()
+    let mut writer = None;
+    until("the journal is opened", async || {
+        writer = writer.take().or(write().ok());
+        writer.is_some()
     })
     .await;
-    let reply = connect(edge.admin[0]).await.get("/healthz").await.expect("no answer");
+    let reply = connect(edge.admin[0]).await.get("/healthz").await.expect("no response");
     assert_eq!(reply.status, 200);
     let log = edge.finish();
     assert!(log.contains("drained"), "{log}");
 }
 
-/// An ACME server that has a directory, and gives no nonce (RFC 8555 §7.2).
+/// An ACME server whose directory works, but that returns no nonce (RFC 8555 §7.2).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_directory_that_gives_no_nonce_is_reported_as_down() {
+async fn an_acme_server_without_nonces_is_reported_as_down() {
     for status in [200, 204, 503] {
         let authority = stand_in::Authority::new("the root");
         let wish = Wish { names: vec!["127.0.0.1".to_owned()], ..Wish::default() };
@@ -92,6 +97,6 @@ async fn a_directory_that_gives_no_nonce_is_reported_as_down() {
         let mut edge = Edge::start_in(dir, &settings, |_| {});
         let log = edge.wait_for("acme_failed");
         assert!(log.contains("\"reason\":\"directory_down\""), "{log}");
-        assert!(log.contains("cannot ask `127.0.0.1`: it gives no nonce"), "{log}");
+        assert!(log.contains("ACME server `127.0.0.1` failed: the response has no nonce"), "{log}");
     }
 }

@@ -1,4 +1,4 @@
-//! Certificates that change while the edge serves.
+//! Certificate files that change while the server runs.
 
 use crate::support::{Authority, Edge, connect_tls, settings, until};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
@@ -9,13 +9,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// What is renewed lies in a folder of its own.
+/// The files are in a directory of their own.
 const LIVE: &str = "
     tls.certificate = '{dir}/live/edge.pem'
     tls.private_key = '{dir}/live/edge.key'
 ";
 
-/// An edge whose certificate is in `live/`, for this name.
+/// A server with a certificate in `live/` for this name.
 fn edge(authority: &Authority, name: &str) -> Edge {
     let dir = TempDir::new().unwrap();
     std::fs::create_dir(dir.path().join("live")).unwrap();
@@ -23,7 +23,7 @@ fn edge(authority: &Authority, name: &str) -> Edge {
     Edge::start_in(dir, &settings::tls(LIVE), |_| {})
 }
 
-async fn shows(edge: &Edge, authority: &Authority, name: &str) -> bool {
+async fn serves(edge: &Edge, authority: &Authority, name: &str) -> bool {
     connect_tls(authority, edge.https[0], name, &[]).await.is_ok()
 }
 
@@ -39,26 +39,26 @@ fn replace(path: &Path, text: &str) {
 }
 
 #[tokio::test]
-async fn a_change_on_disk_is_taken_without_a_signal() {
+async fn changed_files_are_used_without_a_signal() {
     let authority = Authority::new();
     let edge = edge(&authority, "one.example");
-    assert!(shows(&edge, &authority, "one.example").await);
+    assert!(serves(&edge, &authority, "one.example").await);
     let before = metric(&edge, "certificate_not_after_seconds").await;
     assert!(before > 1e9);
     authority.write_with(&edge.dir().join("live"), "edge", &["two.example"], |params| {
         params.not_after = rcgen::date_time_ymd(2031, 2, 3);
     });
-    until("the new one", async || shows(&edge, &authority, "two.example").await).await;
-    assert!(!shows(&edge, &authority, "one.example").await);
+    until("the new certificate", async || serves(&edge, &authority, "two.example").await).await;
+    assert!(!serves(&edge, &authority, "one.example").await);
     // 2031-02-03T00:00:00Z.
     assert_eq!(metric(&edge, "certificate_not_after_seconds").await as i64, 1_927_843_200);
     assert_eq!(metric(&edge, "certificate_current").await as i64, 1);
     assert!(!edge.stop().1.contains("certificate_kept"));
 }
 
-/// Kubernetes: files are links to `..data/…`, and `..data` is a link that is renamed over.
+/// Kubernetes: files are links to `..data/…`, and `..data` is a link that is replaced by a rename.
 #[tokio::test]
-async fn a_link_that_is_swapped_is_followed() {
+async fn a_replaced_symlink_is_followed() {
     use std::os::unix::fs::symlink;
     let authority = Authority::new();
     let dir = TempDir::new().unwrap();
@@ -72,15 +72,15 @@ async fn a_link_that_is_swapped_is_followed() {
         symlink(format!("..data/{file}"), live.join(file)).unwrap();
     }
     let edge = Edge::start_in(dir, &settings::tls(LIVE), |_| {});
-    assert!(shows(&edge, &authority, "one.example").await);
+    assert!(serves(&edge, &authority, "one.example").await);
     symlink("..2", live.join("..new")).unwrap();
     std::fs::rename(live.join("..new"), live.join("..data")).unwrap();
     std::fs::remove_dir_all(live.join("..1")).unwrap();
-    until("the new one", async || shows(&edge, &authority, "two.example").await).await;
+    until("the new certificate", async || serves(&edge, &authority, "two.example").await).await;
 }
 
 #[tokio::test]
-async fn a_pair_that_cannot_be_used_keeps_the_last_good_one_and_says_so_once() {
+async fn an_unusable_pair_keeps_the_previous_certificate_and_is_logged_once() {
     let authority = Authority::new();
     let mut edge = edge(&authority, "one.example");
     let live = edge.dir().join("live");
@@ -94,54 +94,59 @@ async fn a_pair_that_cannot_be_used_keeps_the_last_good_one_and_says_so_once() {
     let log = edge.wait_for("certificate_kept");
     assert!(log.contains("does not match it"), "{log}");
     assert_eq!(metric(&edge, "certificate_current").await as i64, 0);
-    assert!(shows(&edge, &authority, "one.example").await);
+    assert!(serves(&edge, &authority, "one.example").await);
     let ready = crate::support::connect(edge.admin[0]).await.get("/readyz").await.unwrap();
     assert_eq!(ready.status, 200);
-    // Further looks find the same, and have nothing new to say.
-    let told = Instant::now();
-    until("another look", async || told.elapsed() > Duration::from_millis(2500)).await;
+    // Further polls find the same content, and log nothing.
+    let logged = Instant::now();
+    until("another poll", async || logged.elapsed() > Duration::from_millis(2500)).await;
     assert_eq!(edge.stderr().matches("certificate_kept").count(), 1);
     replace(&key, &good_key);
-    until("mended", async || metric(&edge, "certificate_current").await > 0.0).await;
+    until("the files are valid again", async || metric(&edge, "certificate_current").await > 0.0)
+        .await;
 
     replace(&pem, "");
-    until("kept", async || metric(&edge, "certificate_current").await < 1.0).await;
-    assert!(shows(&edge, &authority, "one.example").await);
+    until("the previous certificate is kept", async || {
+        metric(&edge, "certificate_current").await < 1.0
+    })
+    .await;
+    assert!(serves(&edge, &authority, "one.example").await);
     std::fs::remove_file(&pem).unwrap();
-    until("told", async || edge.stderr().matches("certificate_kept").count() == 3).await;
-    assert!(shows(&edge, &authority, "one.example").await);
-    // SIGHUP tells it too, and keeps what there is.
+    until("it is logged", async || edge.stderr().matches("certificate_kept").count() == 3).await;
+    assert!(serves(&edge, &authority, "one.example").await);
+    // A reload reports it too, and keeps the certificate.
     edge.signal(Signal::HUP);
     edge.wait_for("reload_failed");
-    assert!(shows(&edge, &authority, "one.example").await);
+    assert!(serves(&edge, &authority, "one.example").await);
     replace(&pem, &good);
-    until("mended", async || metric(&edge, "certificate_current").await > 0.0).await;
+    until("the files are valid again", async || metric(&edge, "certificate_current").await > 0.0)
+        .await;
     let log = edge.stop().1;
     assert!(!log.contains("PRIVATE KEY-----"), "{log}");
 }
 
-/// As on a network file system whose server is gone: what is read never comes.
+/// As on a network file system without its server: reads block forever.
 #[tokio::test]
-async fn a_file_that_blocks_holds_up_no_signal() {
+async fn a_file_that_blocks_does_not_delay_signals() {
     let authority = Authority::new();
     let mut edge = edge(&authority, "one.example");
     let pem = edge.dir().join("live/edge.pem");
     std::fs::remove_file(&pem).unwrap();
     mknodat(CWD, &pem, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-    // It can be opened so only when someone reads, who then waits for what is never written.
+    // A non-blocking open for writing succeeds only when a reader has opened the pipe.
     let write = || {
         OpenOptions::new()
             .write(true)
             .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
             .open(&pem)
     };
-    let mut held = None;
-    until("it is read", async || {
-        held = held.take().or(write().ok());
-        held.is_some()
+    let mut writer = None;
+    until("the file is opened", async || {
+        writer = writer.take().or(write().ok());
+        writer.is_some()
     })
     .await;
-    assert!(shows(&edge, &authority, "one.example").await);
+    assert!(serves(&edge, &authority, "one.example").await);
     edge.signal(Signal::TERM);
     edge.wait_for("draining");
     let (status, log) = edge.wait();

@@ -1,4 +1,4 @@
-//! The verb `check`: what it prints, what it exits with, and that bytes go on the wire as they are.
+//! The subcommand `check`: its output, its exit codes, and that queries are sent unchanged.
 
 use crate::stand_in::{
     Act, Authority, HOST, Heard, Reply, Wish, behaviour, nango, plain, right, tls,
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 #[tokio::test]
-async fn a_right_callback_passes() {
+async fn a_correct_callback_passes() {
     let stage = Stage::new(|_, right| Act::Reply(right)).await;
     let run = stage.check(&[]).await;
     assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{}", run.stdout);
@@ -23,7 +23,7 @@ async fn a_right_callback_passes() {
 }
 
 #[tokio::test]
-async fn a_wrong_callback_fails_and_says_what_to_do() {
+async fn a_broken_callback_fails_with_hints() {
     let stage = Stage::new(|_, right| {
         let location = right.location().replace("%2F", "/");
         Act::Reply(Reply::new(302).with("location", location).with("set-cookie", "id=s3cret"))
@@ -35,7 +35,7 @@ async fn a_wrong_callback_fails_and_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_check_of_every_answer_sees_them_all_when_it_is_the_only_one() {
+async fn a_single_selected_check_gets_every_response() {
     let stage = Stage::new(|heard, right| {
         let later = heard.query.as_ref().is_some_and(|query| query.contains("iss="));
         Act::Reply(if later { right.with("set-cookie", "id=s3cret") } else { right })
@@ -46,7 +46,7 @@ async fn a_check_of_every_answer_sees_them_all_when_it_is_the_only_one() {
 }
 
 #[tokio::test]
-async fn json_is_as_the_contract_says() {
+async fn json_has_the_documented_fields() {
     let stage = Stage::new(|_, right| Act::Reply(right)).await;
     let run = stage.check(&["--json"]).await;
     let report: Value = serde_json::from_str(&run.stdout).unwrap();
@@ -69,7 +69,7 @@ async fn json_is_as_the_contract_says() {
 }
 
 #[tokio::test]
-async fn several_urls_are_an_array_and_the_worst_counts() {
+async fn several_urls_give_an_array_and_the_worst_exit_code() {
     let stage = Stage::new(|_, right| Act::Reply(right)).await;
     let other = format!("{}/nothing", stage.callback());
     let run = stage.check(&["--json", &other]).await;
@@ -80,7 +80,7 @@ async fn several_urls_are_an_array_and_the_worst_counts() {
 }
 
 #[tokio::test]
-async fn no_follow_leaves_nango_alone() {
+async fn no_follow_sends_nothing_to_nango() {
     let visits = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&visits);
     let stage = Stage::with_nango(
@@ -93,7 +93,7 @@ async fn no_follow_leaves_nango_alone() {
     .await;
     let run = stage.check(&["--no-follow"]).await;
     assert_eq!((run.code, visits.load(Ordering::SeqCst)), (0, 0));
-    assert!(run.stdout.contains("not run: Nango is left alone"), "{}", run.stdout);
+    assert!(run.stdout.contains("not run: Nango is not contacted"), "{}", run.stdout);
     stage.check(&[]).await;
     assert_eq!(visits.load(Ordering::SeqCst), 2);
 }
@@ -107,7 +107,7 @@ async fn an_unreachable_nango_is_unconfirmed() {
 }
 
 #[tokio::test]
-async fn wait_repeats_until_it_passes_and_spares_nango() {
+async fn wait_repeats_without_nango_until_the_callback_works() {
     let (runs, visits) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
     let count = Arc::clone(&visits);
     let stage = Stage::with_nango(
@@ -129,37 +129,37 @@ async fn wait_repeats_until_it_passes_and_spares_nango() {
 }
 
 #[tokio::test]
-async fn wait_ends_in_time_with_what_is_wrong() {
+async fn wait_stops_at_its_limit_and_reports_the_failures() {
     let stage = Stage::new(|_, _| Act::Reply(Reply::new(503))).await;
     let run = stage.check(&["--wait", "300ms", "--no-follow"]).await;
     assert_eq!(run.code, 1);
-    assert!(run.stdout.contains("answers 503 instead of redirecting"), "{}", run.stdout);
+    assert!(run.stdout.contains("responds with 503 instead of a redirect"), "{}", run.stdout);
 }
 
 #[tokio::test]
-async fn usage_errors_are_64_and_say_what_is_expected() {
+async fn usage_errors_exit_64_and_contain_the_expected_value() {
     let stage = Stage::new(|_, right| Act::Reply(right)).await;
-    for (args, words) in [
-        (&["--only", "redirects"][..], "no id of a check starts so"),
+    for (args, text) in [
+        (&["--only", "redirects"][..], "no check id has this prefix"),
         (&["--timeout", "0s"], "is not a duration"),
         (&["--timeout=-1s"], "is not a duration"),
         (&["--wait", "soon"], "is not a duration"),
-        (&["--resolve", "a:b"], "names no host, port and address"),
-        (&["--connect-to", "a:1:b:2"], "names no host, port and address"),
+        (&["--resolve", "a:b"], "contains no host, port and address"),
+        (&["--connect-to", "a:1:b:2"], "contains no host, port and address"),
         (&["--ca", "/nonexistent.pem"], "cannot use certificate file `/nonexistent.pem`"),
-        (&["--ca", "Cargo.toml"], "holds no readable PEM certificate"),
+        (&["--ca", "Cargo.toml"], "contains no readable PEM certificate"),
         (&["--target", "nango"], "is neither an http nor an https URL"),
-        (&[""], "is no URL"),
-        (&[" \n"], "is no URL"),
+        (&[""], "is empty"),
+        (&[" \n"], "is empty"),
     ] {
         let run = stage.check(args).await;
         assert_eq!((run.code, run.stdout.as_str()), (64, ""), "{args:?}");
-        assert!(run.stderr.contains(words), "{args:?}: {}", run.stderr);
+        assert!(run.stderr.contains(text), "{args:?}: {}", run.stderr);
     }
 }
 
 #[tokio::test]
-async fn what_one_failure_bars_is_told_in_one_line() {
+async fn checks_blocked_by_one_failure_are_reported_in_one_line() {
     let run = callback_edge(&["check", &format!("http://{}/oauth/callback", free())]).await;
     assert_eq!(run.code, 1);
     assert_eq!(run.stdout.matches("not run").count(), 3, "{}", run.stdout);
@@ -171,9 +171,9 @@ async fn what_one_failure_bars_is_told_in_one_line() {
 }
 
 #[tokio::test]
-async fn without_a_url_the_callbacks_of_the_settings_are_checked() {
+async fn without_a_url_the_configured_callbacks_are_checked() {
     let edge = Edge::start("listen.http = '127.0.0.1:0'");
-    // The port is known by now, so it can stand in the settings.
+    // The port is known now, so it can be configured.
     let settings = format!("listen.http = '{}'\n[[route]]\npath = '/oauth/callback'", edge.http[0]);
     edge.rewrite(&settings);
     let file = edge.dir().join("config.toml");
@@ -190,7 +190,7 @@ async fn without_a_url_the_callbacks_of_the_settings_are_checked() {
 }
 
 #[tokio::test]
-async fn the_settings_say_where_the_callback_is_found_and_whom_to_trust() {
+async fn settings_set_the_address_and_the_ca_of_the_callback() {
     let authority = Authority::new("ours");
     let config = authority.issue(Wish::default()).config(&["h2", "http/1.1"]);
     let server =
@@ -220,9 +220,9 @@ async fn the_settings_say_where_the_callback_is_found_and_whom_to_trust() {
     let run = check(good, &[&format!("https://{HOST}/oauth/callback")]).await;
     assert_eq!(run.code, 0, "{}", run.stdout);
 
-    // The command line holds in place of the one, and in addition to the other.
-    let place = format!("{HOST}:443:{server}");
-    let run = check(settings("127.0.0.1:1"), &["--connect-to", &place, "--ca", &ca]).await;
+    // The command line overrides `connect_to` and adds to `root_ca`.
+    let connect_to = format!("{HOST}:443:{server}");
+    let run = check(settings("127.0.0.1:1"), &["--connect-to", &connect_to, "--ca", &ca]).await;
     assert_eq!(run.code, 0, "{}", run.stdout);
     let run = check(settings(&server.to_string()), &["--only", "tls.chain"]).await;
     assert_eq!(run.code, 1, "{}", run.stdout);
@@ -233,14 +233,14 @@ async fn the_settings_say_where_the_callback_is_found_and_whom_to_trust() {
 }
 
 #[tokio::test]
-async fn what_is_set_counts_beside_a_url_and_a_file_that_lies_here_does_not() {
+async fn explicit_settings_apply_to_a_url_and_a_local_file_does_not() {
     let stage = Stage::new(|_, right| Act::Reply(right)).await;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("named.toml");
     let origin = format!("http://{}", stage.nango);
     std::fs::write(&file, format!("[nango]\nurl = '{origin}'")).unwrap();
     let url = stage.callback();
-    let led_to = async |variables: &[(&str, &str)]| {
+    let target_with = async |variables: &[(&str, &str)]| {
         let mut command = command(dir.path());
         command.args(["check", "--only", "url", "--json", &url]).envs(variables.iter().copied());
         let run = ran(command).await;
@@ -248,22 +248,22 @@ async fn what_is_set_counts_beside_a_url_and_a_file_that_lies_here_does_not() {
         (run.code, report["target"].as_str().unwrap_or_default().to_owned())
     };
     let own = (0, format!("{origin}/oauth/callback"));
-    assert_eq!(led_to(&[]).await.1, "https://api.nango.dev/oauth/callback");
-    assert_eq!(led_to(&[("CALLBACK_EDGE_NANGO__URL", &origin)]).await, own);
-    assert_eq!(led_to(&[("CALLBACK_EDGE_CONFIG", file.to_str().unwrap())]).await, own);
+    assert_eq!(target_with(&[]).await.1, "https://api.nango.dev/oauth/callback");
+    assert_eq!(target_with(&[("CALLBACK_EDGE_NANGO__URL", &origin)]).await, own);
+    assert_eq!(target_with(&[("CALLBACK_EDGE_CONFIG", file.to_str().unwrap())]).await, own);
     assert_eq!(
-        led_to(&[("CALLBACK_EDGE_CONFIG", "")]).await.1,
+        target_with(&[("CALLBACK_EDGE_CONFIG", "")]).await.1,
         "https://api.nango.dev/oauth/callback"
     );
-    assert_eq!(led_to(&[("CALLBACK_EDGE_NANGO__URI", &origin)]).await.0, 64);
-    // What lies here is not even read.
+    assert_eq!(target_with(&[("CALLBACK_EDGE_NANGO__URI", &origin)]).await.0, 64);
+    // A local file is not read.
     std::fs::write(dir.path().join("config.toml"), "nonsense").unwrap();
-    assert_eq!(led_to(&[]).await.1, "https://api.nango.dev/oauth/callback");
-    assert_eq!(led_to(&[("CALLBACK_EDGE_CONFIG", file.to_str().unwrap())]).await, own);
+    assert_eq!(target_with(&[]).await.1, "https://api.nango.dev/oauth/callback");
+    assert_eq!(target_with(&[("CALLBACK_EDGE_CONFIG", file.to_str().unwrap())]).await, own);
 }
 
 #[tokio::test]
-async fn a_url_for_github_apps_leads_to_its_like() {
+async fn the_default_target_has_the_path_of_the_url() {
     for (path, expected) in [
         ("/oauth/callback", "/oauth/callback"),
         ("/app-auth/connect", "/app-auth/connect"),
@@ -287,7 +287,7 @@ async fn a_url_for_github_apps_leads_to_its_like() {
 }
 
 #[tokio::test]
-async fn settings_that_say_no_port_are_a_usage_error() {
+async fn settings_with_port_0_are_a_usage_error() {
     let dir = tempfile::tempdir().unwrap();
     let check = async |settings: &str| {
         std::fs::write(dir.path().join("config.toml"), settings).unwrap();
@@ -299,15 +299,15 @@ async fn settings_that_say_no_port_are_a_usage_error() {
     assert_eq!((run.code, run.stdout.as_str()), (64, ""));
     assert_eq!(
         run.stderr,
-        "error: cannot ask: `listen.http` has port 0, which is another port at each start\n\
-         hint: give `listen.http` a port of its own\n"
+        "error: cannot connect: `listen.http` has port 0, which is a different port at each start\n\
+         hint: set a fixed port in `listen.http`\n"
     );
     let run = check("listen.http = '127.0.0.1:0'\npublic_url = 'http://127.0.0.1:1'").await;
     assert_ne!(run.code, 64, "{}", run.stderr);
 }
 
 #[tokio::test]
-async fn json_of_settings_is_an_array_whatever_they_hold() {
+async fn json_of_configured_callbacks_is_always_an_array() {
     let dir = tempfile::tempdir().unwrap();
     let settings = "public_url = 'http://127.0.0.1:1'\n[[route]]\npath = '/oauth/callback'";
     std::fs::write(dir.path().join("config.toml"), settings).unwrap();
@@ -319,7 +319,7 @@ async fn json_of_settings_is_an_array_whatever_they_hold() {
 }
 
 #[tokio::test]
-async fn a_reader_that_has_seen_enough_changes_nothing() {
+async fn a_closed_pipe_keeps_the_exit_code() {
     let stage = Stage::new(|_, _| Act::Reply(Reply::new(503))).await;
     let url = stage.callback();
     for (args, code) in [
@@ -342,21 +342,21 @@ async fn a_reader_that_has_seen_enough_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_usage_error_is_one_even_when_nobody_can_be_told() {
+async fn a_usage_error_exits_64_when_stderr_is_not_writable() {
     for args in [&["nonsense"][..], &["check", "--ca", "/nonexistent.pem", "https://a.test"]] {
         let mut command = with(args);
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
         command.stdout(Stdio::piped()).stderr(full);
-        assert_eq!(ran_as_set_up(command).await.code, 64, "{args:?}");
+        assert_eq!(run_prepared(command).await.code, 64, "{args:?}");
     }
 }
 
 #[tokio::test]
-async fn a_machine_without_a_way_there_could_not_run() {
+async fn a_machine_without_a_route_could_not_run() {
     // No route leads to the broadcast address by TCP (RFC 1122 §4.2.3.10).
-    let place = format!("{HOST}:443:255.255.255.255:443");
+    let connect_to = format!("{HOST}:443:255.255.255.255:443");
     let url = format!("https://{HOST}/oauth/callback");
-    let run = callback_edge(&["check", "--no-follow", "--connect-to", &place, &url]).await;
+    let run = callback_edge(&["check", "--no-follow", "--connect-to", &connect_to, &url]).await;
     assert_eq!((run.code, run.stderr.as_str()), (3, ""), "{}", run.stdout);
     assert!(
         run.stdout.ends_with("could not run: this machine has no route to the callback\n"),
@@ -366,7 +366,7 @@ async fn a_machine_without_a_way_there_could_not_run() {
 }
 
 #[tokio::test]
-async fn help_is_a_command_too() {
+async fn help_is_a_subcommand() {
     for args in [&["help"][..], &["help", "check"], &["config", "help"]] {
         let run = callback_edge(args).await;
         assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{args:?}");
@@ -383,7 +383,7 @@ async fn help_ends_with_an_example() {
 }
 
 #[tokio::test]
-async fn a_secret_in_the_url_is_not_repeated() {
+async fn a_secret_in_the_url_is_not_printed() {
     let stage = Stage::new(|_, right| Act::Reply(right)).await;
     let pasted = format!("{}?code=s3cret&state=s3cret#s3cret", stage.callback());
     for form in ["--json", "--no-follow"] {
@@ -394,7 +394,7 @@ async fn a_secret_in_the_url_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn queries_go_on_the_wire_byte_for_byte() {
+async fn queries_are_sent_byte_for_byte() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let keep = Arc::clone(&heard);
     let server = plain(behaviour(move |request: &Heard| {
@@ -411,12 +411,12 @@ async fn queries_go_on_the_wire_byte_for_byte() {
         headers: HeaderMap::new(),
         body: bytes::Bytes::new(),
     };
-    let kept = ["a='", "a={b}|^`", "a=é", "%2f%2F", "", "?", "a&b=&&", "%zz%", "a[]=1", "a=~+%20"];
-    for query in kept {
+    let queries = ["a='", "a={b}|^`", "a=é", "%2f%2F", "", "?", "a&b=&&", "%zz%", "a[]=1", "a=~+%20"];
+    for query in queries {
         connection.send(&request(query)).await.unwrap();
         assert!(connection.ready().await);
     }
-    assert_eq!(*heard.lock().unwrap(), kept.map(|query| Some(query.to_owned())));
+    assert_eq!(*heard.lock().unwrap(), queries.map(|query| Some(query.to_owned())));
     for refused in ["a b", "a=\u{7f}", "a\r\nb"] {
         let fault = connection.send(&request(refused)).await.unwrap_err();
         assert_eq!((fault.step, fault.reason), (Step::Head, Reason::Unsendable), "{refused:?}");
@@ -458,7 +458,7 @@ impl Stage {
         callback_edge(&all).await
     }
 
-    /// The text without what differs from run to run.
+    /// The text with placeholders for what differs from run to run.
     fn neutral(&self, text: &str) -> String {
         text.replace(&self.callback.to_string(), "CALLBACK")
             .replace(&self.nango.to_string(), "NANGO")
@@ -471,27 +471,27 @@ struct Run {
     stderr: String,
 }
 
-/// Runs the built binary, away from the settings of whoever runs the tests.
+/// Runs the built binary without the settings of the environment of the tests.
 async fn callback_edge(args: &[&str]) -> Run {
     ran(with(args)).await
 }
 
-/// Runs it with stdout led elsewhere.
+/// Runs it with another stdout.
 async fn ran_into(args: &[&str], stdout: Stdio) -> Run {
     let mut command = with(args);
     command.stdout(stdout).stderr(Stdio::piped());
-    ran_as_set_up(command).await
+    run_prepared(command).await
 }
 
 async fn ran(mut command: Command) -> Run {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    ran_as_set_up(command).await
+    run_prepared(command).await
 }
 
-async fn ran_as_set_up(mut command: Command) -> Run {
+async fn run_prepared(mut command: Command) -> Run {
     command.stdin(Stdio::null());
     let child = command.spawn().unwrap();
-    // It may hold the other end of a pipe.
+    // It may own the other end of a pipe.
     drop(command);
     let output = tokio::task::spawn_blocking(|| child.wait_with_output()).await.unwrap().unwrap();
     Run {

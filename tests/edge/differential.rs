@@ -1,8 +1,8 @@
-//! The differential test over real sockets, against providers that are slow, endless, or change
-//! their minds: nothing of it is ever a registration, and all of it ends.
+//! The differential test over real sockets, against providers whose replies are slow, endless or
+//! inconsistent: it never reports them as registered, and always ends.
 
 use callback_edge::outbound::{Limits, Outbound, Range, Resolver, Roots};
-use callback_edge::preflight::differential::{Differential, Finding, Inquiry, Manners, State};
+use callback_edge::preflight::differential::{Differential, Finding, ProbeRequest, ProbePolicy, State};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,19 +14,20 @@ const OLD: &str = "https://api.nango.dev/oauth/callback";
 const NEW: &str = "https://auth.example.org/oauth/callback";
 const STEP: Duration = Duration::from_millis(300);
 
-/// What a provider does with a connection: which question it is, whether the URI is known to it.
-type Provider = fn(Asked, TcpStream) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+/// How a provider handles a connection, given the request.
+type Provider = fn(Incoming, TcpStream) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 #[derive(Clone, Copy)]
-struct Asked {
-    /// Counted from 0.
+struct Incoming {
+    /// The number of the request, from 0.
     number: usize,
+    /// Whether it contains the old or the new callback.
     old: bool,
     new: bool,
 }
 
-/// Serves on a port of its own; tells how often it was asked.
-async fn provider(answer: Provider) -> (SocketAddr, Arc<AtomicUsize>) {
+/// Starts a provider; returns its address and its count of requests.
+async fn provider(reply: Provider) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let count = Arc::new(AtomicUsize::new(0));
@@ -45,7 +46,7 @@ async fn provider(answer: Provider) -> (SocketAddr, Arc<AtomicUsize>) {
                 let number = counted.fetch_add(1, Ordering::SeqCst);
                 let head = String::from_utf8(head).unwrap();
                 let has = |uri: &str| head.contains(&uri.replace(':', "%3A").replace('/', "%2F"));
-                answer(Asked { number, old: has(OLD), new: has(NEW) }, stream).await;
+                reply(Incoming { number, old: has(OLD), new: has(NEW) }, stream).await;
             });
         }
     });
@@ -59,32 +60,32 @@ async fn page(mut stream: TcpStream, status: &str, body: &str) {
     let _ = stream.shutdown().await;
 }
 
-async fn test(answer: Provider) -> (Finding, usize, Duration) {
-    let (address, count) = provider(answer).await;
+async fn test(reply: Provider) -> (Finding, usize, Duration) {
+    let (address, count) = provider(reply).await;
     let limits = Limits { step: STEP, ..Limits::default() };
     let outbound = Outbound::new(Resolver::new(Vec::new()), Roots::public(), limits);
-    let manners = Manners { pause: Duration::ZERO, cap: 100, user_agent: "test".into() };
-    let differential = Differential::new(outbound, &manners);
+    let policy = ProbePolicy { pause: Duration::ZERO, cap: 100, user_agent: "test".into() };
+    let differential = Differential::new(outbound, &policy);
     let url = format!(
         "http://{address}/auth?client_id=a&state=live-canary&redirect_uri={}",
         OLD.replace(':', "%3A").replace('/', "%2F")
     );
-    let inquiry = inquiry(url);
+    let probe_request = probe_request(url);
     let began = Instant::now();
-    let finding = differential.test(&inquiry).await;
+    let finding = differential.test(&probe_request).await;
     (finding, count.load(Ordering::SeqCst), began.elapsed())
 }
 
-fn inquiry(url: String) -> Inquiry {
+fn probe_request(url: String) -> ProbeRequest {
     let (old, new) = (OLD.to_owned(), NEW.to_owned());
-    Inquiry { template: "any".into(), url, current: old.clone(), old, new, prompt_none: None }
+    ProbeRequest { template: "any".into(), url, current: old.clone(), old, new, prompt_none: None }
 }
 
 const LOGIN: &str = "<h1>Sign in</h1><input type=\"password\">";
 
 #[tokio::test]
-async fn the_harness_itself_is_judged_right() {
-    let (finding, asked, _) = test(|it, stream| {
+async fn the_test_provider_is_classified_correctly() {
+    let (finding, requests, _) = test(|it, stream| {
         Box::pin(async move {
             if it.old || it.new {
                 page(stream, "200 OK", LOGIN).await;
@@ -95,7 +96,7 @@ async fn the_harness_itself_is_judged_right() {
     })
     .await;
     assert_eq!(finding.state, Ok(State::Registered), "{}", finding.evidence);
-    assert_eq!(asked, 8, "four questions, and all of them once more");
+    assert_eq!(requests, 8, "four requests, each repeated once");
     let (finding, ..) = test(|it, stream| {
         Box::pin(async move {
             if it.old {
@@ -110,9 +111,9 @@ async fn the_harness_itself_is_judged_right() {
 }
 
 #[tokio::test]
-async fn slow_endless_and_changing_answers_are_no_registration() {
+async fn slow_endless_and_inconsistent_replies_are_not_a_registration() {
     let hostile: [(&str, Provider); 9] = [
-        ("never answers what it does not know", |it, stream| {
+        ("never replies to an unregistered callback", |it, stream| {
             Box::pin(async move {
                 if it.old || it.new {
                     page(stream, "200 OK", LOGIN).await;
@@ -122,7 +123,7 @@ async fn slow_endless_and_changing_answers_are_no_registration() {
                 }
             })
         }),
-        ("drips a head without end", |_, mut stream| {
+        ("sends an endless header slowly", |_, mut stream| {
             Box::pin(async move {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n").await;
                 while stream.write_all(b"a: b\r\n").await.is_ok() {
@@ -130,7 +131,7 @@ async fn slow_endless_and_changing_answers_are_no_registration() {
                 }
             })
         }),
-        ("endless pages, longer for what it does not know", |it, mut stream| {
+        ("endless pages, different for an unregistered callback", |it, mut stream| {
             Box::pin(async move {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
                 let words: &[u8] = if it.old || it.new { b"sign in " } else { b"go away " };
@@ -139,14 +140,14 @@ async fn slow_endless_and_changing_answers_are_no_registration() {
                 }
             })
         }),
-        ("breaks off in the middle", |it, mut stream| {
+        ("closes the connection within the body", |it, mut stream| {
             Box::pin(async move {
                 let words = if it.old || it.new { "sign in" } else { "go away" };
                 let text = format!("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{words}");
                 let _ = stream.write_all(text.as_bytes()).await;
             })
         }),
-        ("429 from the third question on", |it, stream| {
+        ("429 from the third request on", |it, stream| {
             Box::pin(async move {
                 if it.number < 2 {
                     page(stream, "200 OK", LOGIN).await;
@@ -155,7 +156,7 @@ async fn slow_endless_and_changing_answers_are_no_registration() {
                 }
             })
         }),
-        ("503 for what it does not know", |it, stream| {
+        ("503 for an unregistered callback", |it, stream| {
             Box::pin(async move {
                 if it.old || it.new {
                     page(stream, "200 OK", LOGIN).await;
@@ -164,7 +165,7 @@ async fn slow_endless_and_changing_answers_are_no_registration() {
                 }
             })
         }),
-        ("a captcha for what it does not know", |it, stream| {
+        ("a captcha for an unregistered callback", |it, stream| {
             Box::pin(async move {
                 if it.old || it.new {
                     page(stream, "200 OK", LOGIN).await;
@@ -173,7 +174,7 @@ async fn slow_endless_and_changing_answers_are_no_registration() {
                 }
             })
         }),
-        ("changes its mind about the new one", |it, stream| {
+        ("different replies for the new callback", |it, stream| {
             Box::pin(async move {
                 if it.old || (it.new && it.number < 4) {
                     page(stream, "200 OK", LOGIN).await;
@@ -182,7 +183,7 @@ async fn slow_endless_and_changing_answers_are_no_registration() {
                 }
             })
         }),
-        ("another nonce and time each time, and no word on callbacks", |it, stream| {
+        ("a new nonce and time each time, and nothing about callbacks", |it, stream| {
             Box::pin(async move {
                 let number = it.number;
                 let body = format!(
@@ -192,38 +193,38 @@ async fn slow_endless_and_changing_answers_are_no_registration() {
             })
         }),
     ];
-    for (name, answer) in hostile {
-        let (finding, asked, took) = test(answer).await;
+    for (name, reply) in hostile {
+        let (finding, requests, took) = test(reply).await;
         assert!(
             !matches!(finding.state, Ok(State::Registered | State::PrefixMatch)),
             "{name}: {finding:?}"
         );
-        assert!(asked <= 8, "{name}: asked {asked} times");
-        // Each question has a step for its head and one for its body.
+        assert!(requests <= 8, "{name}: {requests} requests");
+        // Each request has a step for its header and one for its body.
         assert!(took < STEP * 2 * 8 + Duration::from_secs(2), "{name}: {took:?}");
         assert!(!finding.evidence.contains("canary"), "{name}: {}", finding.evidence);
     }
 }
 
-/// Two integrations of one app are one question, and a host that has enough is left alone.
+/// Two integrations of one app share their requests, and a host that responds with 429 gets no more.
 #[tokio::test]
-async fn nothing_is_asked_twice_and_a_host_that_has_enough_is_left_alone() {
+async fn no_request_is_sent_twice_and_none_to_a_host_that_limits_the_rate() {
     let (address, count) = provider(|_, stream| {
         Box::pin(async move { page(stream, "429 Too Many Requests", "").await })
     })
     .await;
     let outbound = Outbound::new(Resolver::new(Vec::new()), Roots::public(), Limits::default());
-    let manners = Manners { pause: Duration::ZERO, cap: 100, user_agent: "test".into() };
-    let differential = Differential::new(outbound, &manners);
+    let policy = ProbePolicy { pause: Duration::ZERO, cap: 100, user_agent: "test".into() };
+    let differential = Differential::new(outbound, &policy);
     for client in ["a", "a", "b"] {
         let url = format!("http://{address}/auth?client_id={client}&redirect_uri={OLD}");
-        let inquiry = inquiry(url);
-        assert_eq!(differential.test(&inquiry).await.state, Ok(State::Inconclusive));
+        let probe_request = probe_request(url);
+        assert_eq!(differential.test(&probe_request).await.state, Ok(State::Inconclusive));
     }
     assert_eq!(count.load(Ordering::SeqCst), 1);
 }
 
-/// Hosts that all lead to loopback, written as a hostile Nango may write them.
+/// Spellings of loopback that a hostile Nango may send.
 const LOOPBACK: [&str; 7] = [
     "127.0.0.1",
     "127.1",
@@ -234,13 +235,13 @@ const LOOPBACK: [&str; 7] = [
     "provider.localhost",
 ];
 
-async fn asked(outbound: Outbound, url: String) -> Finding {
-    let manners = Manners { pause: Duration::ZERO, cap: 100, user_agent: "test".into() };
-    Differential::new(outbound, &manners).test(&inquiry(url)).await
+async fn tested(outbound: Outbound, url: String) -> Finding {
+    let policy = ProbePolicy { pause: Duration::ZERO, cap: 100, user_agent: "test".into() };
+    Differential::new(outbound, &policy).test(&probe_request(url)).await
 }
 
 #[tokio::test]
-async fn addresses_that_are_not_public_are_asked_only_when_they_are_allowed() {
+async fn requests_go_to_private_addresses_only_when_allowed() {
     let (address, count) =
         provider(|_, stream| Box::pin(async move { page(stream, "404 Not Found", "").await }))
             .await;
@@ -250,7 +251,7 @@ async fn addresses_that_are_not_public_are_asked_only_when_they_are_allowed() {
         |overrides| Outbound::new(Resolver::new(overrides), Roots::public(), Limits::default());
     let public_only = || outbound(Vec::new()).public_only(Vec::new(), Vec::new());
     for host in LOOPBACK {
-        let finding = asked(public_only(), url(&format!("http://{host}:{port}"))).await;
+        let finding = tested(public_only(), url(&format!("http://{host}:{port}"))).await;
         assert_eq!(finding.state, Ok(State::Inconclusive), "{host}");
         let why = "is loopback; `preflight.private_networks` does not allow it";
         assert!(finding.evidence.contains(why), "{host}: {}", finding.evidence);
@@ -266,14 +267,14 @@ async fn addresses_that_are_not_public_are_asked_only_when_they_are_allowed() {
         ("100.64.0.1", "behind carrier-grade NAT"),
         ("0", "reserved"),
     ] {
-        let finding = asked(public_only(), url(&format!("https://{host}:{port}"))).await;
+        let finding = tested(public_only(), url(&format!("https://{host}:{port}"))).await;
         let why = format!("is {range}; `preflight.private_networks` does not allow it");
         assert!(finding.evidence.contains(&why), "{host}: {}", finding.evidence);
     }
-    assert!(began.elapsed() < STEP * 10, "an address was tried");
+    assert!(began.elapsed() < STEP * 10, "it connected to an address");
     assert_eq!(count.load(Ordering::SeqCst), 0);
 
-    // Allowed by its network, by its range, and by the caller's own word on where the host is.
+    // Allowed by its network, by its range, and by an override.
     let origin = format!("http://provider.localhost:{port}");
     let network = vec!["127.0.0.0/8".parse().unwrap()];
     let over = format!("provider.localhost:{port}:{address}").parse().unwrap();
@@ -283,10 +284,10 @@ async fn addresses_that_are_not_public_are_asked_only_when_they_are_allowed() {
         outbound(vec![over]).public_only(Vec::new(), Vec::new()),
     ] {
         let before = count.load(Ordering::SeqCst);
-        asked(allowed, url(&origin)).await;
+        tested(allowed, url(&origin)).await;
         assert!(count.load(Ordering::SeqCst) > before);
     }
     let other =
         outbound(Vec::new()).public_only(vec!["10.0.0.0/8".parse().unwrap()], vec![Range::Private]);
-    assert!(asked(other, url(&origin)).await.evidence.contains("is loopback"));
+    assert!(tested(other, url(&origin)).await.evidence.contains("is loopback"));
 }

@@ -1,9 +1,9 @@
-//! A gallery of broken callbacks: each is reported under the right ids, with a hint, and nothing
-//! else fails. A new check has a case here, made with the helpers of [`World`].
+//! Broken callbacks: each is reported under the expected ids, with a hint, and no other check fails.
+//! A new check needs a case here, made with the helpers of [`World`].
 
-mod answers;
+mod responses;
 mod hostile;
-mod places;
+mod servers;
 mod queries;
 
 use crate::stand_in::{
@@ -22,31 +22,31 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_broken_callback_is_named() {
+async fn broken_callbacks_are_reported_under_the_expected_ids() {
     let world = World::new().await;
     let mut cases = Vec::new();
     cases.extend(queries::queries(&world).await);
-    cases.extend(answers::answers(&world).await);
-    cases.extend(answers::manners(&world).await);
-    cases.extend(answers::protocols(&world).await);
-    cases.extend(places::urls(&world).await);
-    cases.extend(places::certificates(&world).await);
-    cases.extend(places::addresses(&world).await);
-    cases.extend(places::nangos(&world).await);
+    cases.extend(responses::redirects(&world).await);
+    cases.extend(responses::headers(&world).await);
+    cases.extend(responses::clients(&world).await);
+    cases.extend(servers::urls(&world).await);
+    cases.extend(servers::certificates(&world).await);
+    cases.extend(servers::addresses(&world).await);
+    cases.extend(servers::nangos(&world).await);
     cases.extend(hostile::hostile(&world).await);
     let shown: BTreeSet<_> = cases.iter().flat_map(Case::ids).collect();
     for id in check::IDS {
-        assert!(shown.contains(id), "no broken callback shows {id}: tests/edge/gallery/ needs one");
+        assert!(shown.contains(id), "no broken callback for {id}: add one to tests/edge/gallery/");
     }
     let all = cases.len();
     assert!(all >= 40, "{all}");
-    let wrong = examine(&world, cases).await;
-    println!("{} of {all} broken callbacks are named rightly", all - wrong.len());
+    let wrong = unexpected(&world, cases).await;
+    println!("{} of {all} broken callbacks are reported as expected", all - wrong.len());
     assert!(wrong.is_empty(), "{} of {all} are not:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn right_callbacks_pass() {
+async fn correct_callbacks_pass() {
     let world = World::new().await;
     let mut both = world.case("both protocols", &[], |_, right| Act::Reply(right)).await;
     let insecure = plain(behaviour(|heard| {
@@ -67,48 +67,48 @@ async fn right_callbacks_pass() {
         })
         .await;
     own.target = Target::parse(&format!("{}/oauth/callback?tenant=1", world.origin)).unwrap();
-    let mut http1 = world.case("HTTP/1.1 alone", &[], |_, right| Act::Reply(right)).await;
+    let mut http1 = world.case("HTTP/1.1 only", &[], |_, right| Act::Reply(right)).await;
     http1.overrides = vec![to(
         HOST,
         443,
-        tls(world.config(&["http/1.1"]), behaviour(world.mended(|_, right| Act::Reply(right))))
+        tls(world.config(&["http/1.1"]), behaviour(world.changed(|_, right| Act::Reply(right))))
             .await,
     )];
     let mut old = world.case("no ALPN", &[], |_, right| Act::Reply(right)).await;
     old.overrides = vec![to(
         HOST,
         443,
-        tls(world.config(&[]), behaviour(world.mended(|_, right| Act::Reply(right)))).await,
+        tls(world.config(&[]), behaviour(world.changed(|_, right| Act::Reply(right)))).await,
     )];
     let cases = vec![both, own, http1, old];
-    let wrong = examine(&world, cases).await;
+    let wrong = unexpected(&world, cases).await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// What each case needs: an authority, and a Nango to lead to.
+/// What each case needs: a CA, and a Nango to redirect to.
 struct World {
     authority: Authority,
     nango: SocketAddr,
     origin: String,
 }
 
-/// One callback, and what is to be said about it.
+/// One callback and its expected report.
 struct Case {
     name: &'static str,
     url: String,
     overrides: Vec<Override>,
     target: Target,
-    /// Ids; `!` before one that warns, `?` before one that is unknown. Behind a `=`, words that
-    /// its summary or detail must hold.
+    /// Ids: `!` before one that warns, `?` before one that is unknown. After a `=`, text that its
+    /// summary or detail must contain.
     expected: &'static [&'static str],
     timeout: Duration,
-    /// For all of it.
+    /// The time limit of the check.
     total: Duration,
     selection: Selection,
 }
 
 impl Case {
-    /// The expected ids alone.
+    /// The expected ids.
     fn ids(&self) -> impl Iterator<Item = &'static str> {
         let id = |expected: &&'static str| expected.split('=').next().unwrap_or_default();
         self.expected.iter().map(id).map(|id| id.trim_start_matches(['!', '?']))
@@ -127,8 +127,8 @@ impl World {
         self.authority.issue(Wish::default()).config(protocols)
     }
 
-    /// The right answer, changed.
-    fn mended(
+    /// The correct response, changed.
+    fn changed(
         &self,
         change: impl Fn(&Heard, Reply) -> Act + Send + Sync + 'static,
     ) -> impl Fn(&Heard) -> Act + Send + Sync + 'static {
@@ -136,18 +136,18 @@ impl World {
         move |heard| change(heard, right(&origin, heard))
     }
 
-    /// A callback over TLS whose answers are the right ones, changed.
+    /// A callback over TLS with changed responses.
     async fn case(
         &self,
         name: &'static str,
         expected: &'static [&'static str],
         change: impl Fn(&Heard, Reply) -> Act + Send + Sync + 'static,
     ) -> Case {
-        let server = tls(self.config(BOTH), behaviour(self.mended(change))).await;
+        let server = tls(self.config(BOTH), behaviour(self.changed(change))).await;
         self.at(name, expected, server)
     }
 
-    /// As [`World::case`], where only the `Location` is changed.
+    /// Like [`World::case`], but changes only the `Location`.
     async fn located(
         &self,
         name: &'static str,
@@ -164,7 +164,7 @@ impl World {
         .await
     }
 
-    /// As [`World::located`], where only the query in it is changed.
+    /// Like [`World::located`], but changes only its query.
     async fn queried(
         &self,
         name: &'static str,
@@ -178,7 +178,7 @@ impl World {
         .await
     }
 
-    /// As [`World::queried`], where the query is taken apart and built anew.
+    /// Like [`World::queried`], but changes the list of parameters.
     async fn rebuilt(
         &self,
         name: &'static str,
@@ -212,10 +212,10 @@ fn to(host: &str, port: u16, address: SocketAddr) -> Override {
     Override { host: host.to_owned(), port, address }
 }
 
-/// Checks all of them, and says which are not reported as expected.
-async fn examine(world: &World, cases: Vec<Case>) -> Vec<String> {
+/// Checks all cases and returns those that are not reported as expected.
+async fn unexpected(world: &World, cases: Vec<Case>) -> Vec<String> {
     let mut running = JoinSet::new();
-    // A few at a time, so that a short timeout means the server and not the machine.
+    // A few at a time, so that a slow machine does not cause time-outs.
     let turns = Arc::new(Semaphore::new(6));
     for case in cases {
         let roots = Roots::public().and_pem(world.authority.pem.as_bytes()).unwrap();
@@ -229,13 +229,13 @@ async fn examine(world: &World, cases: Vec<Case>) -> Vec<String> {
             plan.selection = case.selection.clone();
             let began = Instant::now();
             let report = check::run(&plan, &outbound).await;
-            judge(&case, &report, began.elapsed())
+            compare(&case, &report, began.elapsed())
         });
     }
     running.join_all().await.into_iter().flatten().collect()
 }
 
-fn judge(case: &Case, report: &Report, took: Duration) -> Option<String> {
+fn compare(case: &Case, report: &Report, took: Duration) -> Option<String> {
     let mut found = BTreeSet::new();
     let mut wrong = Vec::new();
     for check in &report.checks {
@@ -246,11 +246,11 @@ fn judge(case: &Case, report: &Report, took: Duration) -> Option<String> {
             Status::Pass | Status::Skip => continue,
         };
         let id = format!("{mark}{}", check.id);
-        let says = format!("{} {}", check.summary, check.detail.as_deref().unwrap_or_default());
+        let text = format!("{} {}", check.summary, check.detail.as_deref().unwrap_or_default());
         let words = case.expected.iter().filter_map(|expected| expected.split_once('='));
         for (_, words) in words.filter(|(expected, _)| *expected == id) {
-            if !says.contains(words) {
-                wrong.push(format!("{id} does not say {words:?}: {says}"));
+            if !text.contains(words) {
+                wrong.push(format!("{id} does not contain {words:?}: {text}"));
             }
         }
         found.insert(id);

@@ -8,7 +8,7 @@ const NANGO: &str = "api.nango.dev";
 
 /// A server that decodes the query and rebuilds it, as many do.
 #[tokio::test]
-async fn a_failing_check_is_as_pictured() {
+async fn the_picture_shows_a_failing_check() {
     let authority = Authority::new("ours");
     let config = |name: &str| {
         let names = vec![name.to_owned()];
@@ -24,7 +24,7 @@ async fn a_failing_check_is_as_pictured() {
         let location = format!("https://{CALLBACK}{}{query}", heard.path);
         Act::Reply(Reply::new(308).with("location", location))
     });
-    let places = [
+    let servers = [
         (CALLBACK, 443, tls(config(CALLBACK), callback).await),
         (CALLBACK, 80, plain(to_https).await),
         (NANGO, 443, tls(config(NANGO), behaviour(nango)).await),
@@ -35,10 +35,10 @@ async fn a_failing_check_is_as_pictured() {
     let typed =
         format!("callback-edge check --only redirect,nango https://{CALLBACK}/oauth/callback");
     let mut check = command(dir.path());
-    // The options that lead to the stand-ins are not part of the picture.
+    // The options that lead to the test servers are not part of the picture.
     check.args(typed.split(' ').skip(1)).args(["--ca", "ca.pem"]);
-    for (name, port, place) in places {
-        check.args(["--connect-to", &format!("{name}:{port}:{place}")]);
+    for (name, port, server) in servers {
+        check.args(["--connect-to", &format!("{name}:{port}:{server}")]);
     }
     let (status, output) = tokio::task::spawn_blocking(|| on_a_terminal(check, 96)).await.unwrap();
     assert_eq!(status.code(), Some(1), "{output}");

@@ -1,14 +1,14 @@
-//! The self-check endpoint: what it says, to whom, and that nobody can turn it on others.
+//! The self-check endpoint: its report, its access control, and that requests cannot choose what it contacts.
 
-use crate::support::{Edge, Reply, certified, check, connect, settings, with_timeout, until};
+use crate::support::{Edge, Reply, certified, check, connect, settings, until, with_timeout};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 
-/// Leaves Nango alone: nothing of these tests leaves the machine.
-const ALONE: &str = "
+/// Without requests to Nango: these tests need no network.
+const OFFLINE: &str = "
     listen.http = '127.0.0.1:0'
     self_check.follow = false
     [[route]]
@@ -25,7 +25,7 @@ fn report(reply: &Reply) -> Value {
 }
 
 #[tokio::test]
-async fn a_right_edge_passes_its_own_check() {
+async fn a_correct_server_passes_its_self_check() {
     let (_, dir) = certified(&["auth.example.com"]);
     let settings = settings::tls(
         "
@@ -35,7 +35,7 @@ async fn a_right_edge_passes_its_own_check() {
     );
     let mut edge = Edge::start_in(dir, &settings, |_| {});
     let (http, https) = (edge.http[0], edge.https[0]);
-    // The public name leads elsewhere in this world, so `connect_to` says where the edge is.
+    // The public name does not resolve to this machine, so `connect_to` sets the address.
     edge.rewrite(&format!(
         "{settings}\nself_check.connect_to = ['auth.example.com:443:{https}', 'auth.example.com:80:{http}']"
     ));
@@ -57,8 +57,8 @@ async fn a_right_edge_passes_its_own_check() {
 }
 
 #[tokio::test]
-async fn a_broken_edge_answers_503_and_says_why() {
-    let edge = Edge::start(&format!("public_url = 'https://127.0.0.1:1'{ALONE}"));
+async fn a_failed_self_check_responds_503_with_the_reason() {
+    let edge = Edge::start(&format!("public_url = 'https://127.0.0.1:1'{OFFLINE}"));
     let reply = get(&edge, "/self-check", "").await;
     assert_eq!((reply.status, reply.text("content-type").as_str()), (503, "application/json"));
     let report = report(&reply);
@@ -69,8 +69,8 @@ async fn a_broken_edge_answers_503_and_says_why() {
 }
 
 #[tokio::test]
-async fn a_browser_gets_a_page_that_needs_nothing_else() {
-    let edge = Edge::start(ALONE);
+async fn a_browser_gets_a_self_contained_page() {
+    let edge = Edge::start(OFFLINE);
     let accept = "Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n";
     let reply = get(&edge, "/self-check", accept).await;
     assert_eq!(
@@ -86,12 +86,12 @@ async fn a_browser_gets_a_page_that_needs_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_hundred_who_ask_at_once_cause_one_run() {
-    let edge = Edge::start(ALONE);
+async fn a_hundred_concurrent_requests_share_one_run() {
+    let edge = Edge::start(OFFLINE);
     let address = edge.http[0];
-    let asking = (0..100).map(|_| async move { connect(address).await.get("/self-check").await });
+    let requests = (0..100).map(|_| async move { connect(address).await.get("/self-check").await });
     let mut tasks = tokio::task::JoinSet::new();
-    asking.for_each(|ask| drop(tasks.spawn(ask)));
+    requests.for_each(|request| drop(tasks.spawn(request)));
     let replies = tasks.join_all().await;
     assert!(replies.iter().all(|reply| reply.as_ref().unwrap().status == 200));
     assert!(
@@ -104,8 +104,8 @@ async fn a_hundred_who_ask_at_once_cause_one_run() {
 }
 
 #[tokio::test]
-async fn nothing_in_the_request_says_what_is_contacted() {
-    let edge = Edge::start(&format!("self_check.cache = '0s'{ALONE}"));
+async fn requests_do_not_choose_what_is_contacted() {
+    let edge = Edge::start(&format!("self_check.cache = '0s'{OFFLINE}"));
     let callback = format!("http://{}/oauth/callback", edge.http[0]);
     let fields =
         "Host: evil.example\r\nForwarded: host=evil.example\r\nX-Forwarded-Host: evil.example\r\n";
@@ -119,11 +119,11 @@ async fn nothing_in_the_request_says_what_is_contacted() {
 }
 
 #[tokio::test]
-async fn a_token_is_asked_for_when_there_is_one() {
+async fn a_configured_token_is_required() {
     let dir = TempDir::new().unwrap();
     std::fs::write(dir.path().join("token"), "canary-token-31\n").unwrap();
     let mut edge =
-        Edge::start_in(dir, &format!("self_check.token_file = '{{dir}}/token'{ALONE}"), |_| {});
+        Edge::start_in(dir, &format!("self_check.token_file = '{{dir}}/token'{OFFLINE}"), |_| {});
     for (fields, status) in [
         ("", 401),
         ("Authorization: Bearer wrong\r\n", 401),
@@ -135,7 +135,7 @@ async fn a_token_is_asked_for_when_there_is_one() {
         assert_eq!(reply.status, status, "{fields:?}");
         assert_eq!(reply.text("www-authenticate"), if status == 401 { "Bearer" } else { "" });
     }
-    // One that cannot be used leaves the old one; another takes effect on reload.
+    // An unusable token keeps the previous one; a new one takes effect at a reload.
     let status = async |edge: &Edge, token: &str| {
         get(edge, "/self-check", &format!("Authorization: Bearer {token}\r\n")).await.status
     };
@@ -156,19 +156,19 @@ async fn a_token_is_asked_for_when_there_is_one() {
 }
 
 #[test]
-fn without_the_token_that_was_meant_it_does_not_start() {
+fn the_server_does_not_start_without_its_token_file() {
     let dir = TempDir::new().unwrap();
-    let settings = format!("self_check.token_file = 'missing'{ALONE}");
+    let settings = format!("self_check.token_file = 'missing'{OFFLINE}");
     std::fs::write(dir.path().join("config.toml"), settings).unwrap();
     let output = crate::support::command(dir.path()).arg("serve").output().unwrap();
     assert_eq!(output.status.code(), Some(64));
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.contains("cannot read the token file `missing`"), "{told}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("cannot read the token file `missing`"), "{stderr}");
 }
 
 #[tokio::test]
-async fn it_runs_by_itself_for_the_metrics() {
-    let settings = format!("listen.admin = '127.0.0.1:0'\nself_check.every = '1s'{ALONE}");
+async fn self_checks_run_periodically_for_the_metrics() {
+    let settings = format!("listen.admin = '127.0.0.1:0'\nself_check.every = '1s'{OFFLINE}");
     let edge = Edge::start(&settings);
     until("a self-check ran", async || edge.metrics().await.find("self_check_passed") == Some(1.0))
         .await;
@@ -176,36 +176,36 @@ async fn it_runs_by_itself_for_the_metrics() {
     assert_eq!(edge.metrics().await.find(query), Some(0.0));
 }
 
-/// A callback that accepts connections and never answers.
+/// A callback that accepts connections and never responds.
 async fn hanging() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     (listener, url)
 }
 
-/// Requests the self-check, and returns when the callback that is checked has a connection.
-async fn begin(
+/// Requests the self-check, and returns when it has connected to the callback.
+async fn start(
     edge: &Edge,
     callback: &TcpListener,
 ) -> (tokio::task::JoinHandle<Option<Reply>>, TcpStream) {
     let mut client = connect(edge.http[0]).await;
     let request = tokio::spawn(async move { client.get("/self-check").await });
-    let (held, _) = with_timeout(callback.accept()).await.unwrap();
-    (request, held)
+    let (connection, _) = with_timeout(callback.accept()).await.unwrap();
+    (request, connection)
 }
 
 #[tokio::test]
-async fn a_run_of_the_settings_before_a_reload_answers_no_request_after_it() {
+async fn a_reload_discards_a_running_self_check() {
     let (callback, url) = hanging().await;
-    let mut edge = Edge::start(&format!("public_url = '{url}'{ALONE}"));
-    let (before, _held) = begin(&edge, &callback).await;
-    edge.rewrite(ALONE);
+    let mut edge = Edge::start(&format!("public_url = '{url}'{OFFLINE}"));
+    let (before, _connection) = start(&edge, &callback).await;
+    edge.rewrite(OFFLINE);
     edge.signal(Signal::HUP);
     edge.wait_for("\"reloaded\"");
     let after = get(&edge, "/self-check", "").await;
     let own = format!("http://{}/oauth/callback", edge.http[0]);
     assert_eq!((after.status, &report(&after)["callback"]), (200, &own.as_str().into()));
-    // The run that is of no use any more has ended, and its request has the new result too.
+    // The discarded run has ended, and its request gets the new result too.
     let before = with_timeout(before).await.unwrap().unwrap();
     assert_eq!(report(&before)["callback"], own.as_str());
     let (_, log) = edge.stop();
@@ -216,8 +216,8 @@ async fn a_run_of_the_settings_before_a_reload_answers_no_request_after_it() {
 async fn a_self_check_in_progress_does_not_delay_the_drain() {
     let (callback, url) = hanging().await;
     let grace = "shutdown.grace = '20s'\nshutdown.delay = '1s'";
-    let edge = Edge::start(&format!("{grace}\npublic_url = '{url}'{ALONE}"));
-    let (request, _held) = begin(&edge, &callback).await;
+    let edge = Edge::start(&format!("{grace}\npublic_url = '{url}'{OFFLINE}"));
+    let (request, _connection) = start(&edge, &callback).await;
     let started = Instant::now();
     edge.signal(Signal::TERM);
     let reply = with_timeout(request).await.unwrap().unwrap();

@@ -1,11 +1,11 @@
-//! Certificates by themselves, from a real ACME server.
+//! ACME with a real ACME server, Pebble.
 
 mod obtaining;
 mod refusals;
 mod renewal;
 mod state;
 
-use crate::pebble::{Pebble, ask, handshake};
+use crate::pebble::{Pebble, handshake, request};
 use crate::support::{Edge, connect};
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
@@ -17,29 +17,29 @@ const NAME: &str = "auth.example.com";
 
 const NEXT: &str = "callback_edge_acme_next_seconds{domain=\"auth.example.com\"} ";
 
-/// As [`until`], for what has to wait for a back-off or the end of a short lifetime.
-async fn in_time(what: &str, mut so: impl AsyncFnMut() -> bool) {
+/// Like [`until`], with time for a backoff or the expiry of a short-lived certificate.
+async fn in_time(what: &str, mut is_met: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
-    while !so().await {
+    while !is_met().await {
         assert!(started.elapsed() < Duration::from_mins(1), "never: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// A client that trusts only what Pebble issues is redirected by an edge that had nothing.
+/// Waits until a client that trusts only Pebble's CA is redirected.
 async fn redirects(pebble: &Pebble, name: &str) {
     let client = pebble.client().await;
     in_time("a certificate", async || handshake(&client, pebble.edge_https, name).await.is_ok())
         .await;
     let stream = handshake(&client, pebble.edge_https, name).await.unwrap();
-    let answer = ask(stream, name, "/oauth/callback?code=1&state=2").await;
-    assert!(answer.starts_with("HTTP/1.1 308 "), "{answer}");
+    let response = request(stream, name, "/oauth/callback?code=1&state=2").await;
+    assert!(response.starts_with("HTTP/1.1 308 "), "{response}");
     let location = "location: https://api.nango.dev/oauth/callback?code=1&state=2";
-    assert!(answer.to_lowercase().contains(location), "{answer}");
+    assert!(response.to_lowercase().contains(location), "{response}");
 }
 
-/// The certificate that is shown for a name; `None` when there is none that the client trusts.
-async fn shown(client: &Arc<ClientConfig>, pebble: &Pebble, name: &str) -> Option<Vec<u8>> {
+/// The certificate that is served for a name; `None` when the client does not trust it.
+async fn served(client: &Arc<ClientConfig>, pebble: &Pebble, name: &str) -> Option<Vec<u8>> {
     let stream = handshake(client, pebble.edge_https, name).await.ok()?;
     let certificates = stream.get_ref().1.peer_certificates()?;
     certificates.first().map(|certificate: &CertificateDer<'_>| certificate.to_vec())
@@ -50,14 +50,14 @@ async fn admin(edge: &Edge, path: &str) -> (u16, String) {
     (reply.status, String::from_utf8(reply.body).unwrap())
 }
 
-/// A folder that outlives the edge in it.
-fn lasting() -> (TempDir, String) {
+/// A state directory that survives a restart.
+fn persistent() -> (TempDir, String) {
     let dir = TempDir::new().unwrap();
     let state = format!("state_dir = '{}'", dir.path().join("acme").display());
     (dir, state)
 }
 
-/// When the next order is made, as the metrics say.
+/// The time of the next order, from the metrics.
 async fn next(edge: &Edge) -> i64 {
     let (_, metrics) = admin(edge, "/metrics").await;
     let next = metrics.lines().find_map(|line| line.strip_prefix(NEXT));

@@ -1,5 +1,5 @@
-//! `callback-edge check` against servers of others: right configurations raise no alarm, common
-//! wrong ones are caught under the id that names what is wrong.
+//! `callback-edge check` against other servers: correct configurations pass, common wrong ones are
+//! reported under the expected ids.
 
 use crate::peer::Peer;
 use crate::support::{Edge, certified, command};
@@ -8,7 +8,7 @@ use std::fs;
 use std::net::SocketAddr;
 use tempfile::TempDir;
 
-/// What `check` says of a callback at this address: exit code, and the ids of what failed.
+/// Checks the callback at this address: exit code and ids of the failed checks.
 fn check(dir: &TempDir, address: SocketAddr, tls: bool) -> (i32, Vec<String>) {
     let scheme = if tls { "https" } else { "http" };
     let port = address.port();
@@ -36,7 +36,7 @@ fn check(dir: &TempDir, address: SocketAddr, tls: bool) -> (i32, Vec<String>) {
     (output.status.code().unwrap(), failed.collect())
 }
 
-/// A folder with an authority and a certificate for `localhost`, also as one file for `HAProxy`.
+/// A directory with a CA and a certificate for `localhost`, also as one file for `HAProxy`.
 fn certified_in_one_file() -> TempDir {
     let (_, dir) = certified(&["localhost"]);
     let path = |name: &str| dir.path().join(name);
@@ -46,7 +46,7 @@ fn certified_in_one_file() -> TempDir {
 }
 
 #[test]
-fn right_configurations_raise_no_alarm() {
+fn correct_configurations_pass() {
     let dir = certified_in_one_file();
     let certs = dir.path().display().to_string();
     let nginx = Peer::nginx(
@@ -102,11 +102,11 @@ fn right_configurations_raise_no_alarm() {
 
     let (edge, _) = Edge::over_tls("");
     fs::copy(edge.dir().join("ca.pem"), dir.path().join("ca.pem")).unwrap();
-    assert_eq!(check(&dir, edge.https[0], true), (0, vec![]), "the edge");
+    assert_eq!(check(&dir, edge.https[0], true), (0, vec![]), "callback-edge");
 }
 
 #[test]
-fn common_mistakes_are_caught() {
+fn common_configuration_errors_are_reported() {
     let dir = TempDir::new().unwrap();
     let mut differ = Vec::new();
     let mut assert_fails = |name: &str, address: SocketAddr, ids: &[&str]| {
@@ -118,7 +118,7 @@ fn common_mistakes_are_caught() {
 
     #[rustfmt::skip]
     let nginx: &[(&str, &[&str])] = &[
-        // The last one's own header takes the place of those that the server sets.
+        // In the last one, `add_header` in the location replaces that of the server.
         ("return 308 https://api.nango.dev/oauth/callback;", &["redirect.query"]),
         ("return 308 https://api.nango.dev$uri;", &["redirect.query"]),
         ("rewrite ^ https://api.nango.dev/oauth/callback? permanent;", &["redirect.query"]),

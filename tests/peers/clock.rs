@@ -1,4 +1,4 @@
-//! A clock that jumps while it serves.
+//! A clock that jumps while the server runs.
 
 use crate::peer::libfaketime;
 use crate::support::{Edge, Http1, Reply, certified, connect_tls, settings, until};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 const IDLE: Duration = Duration::from_millis(500);
 
 #[tokio::test]
-async fn a_clock_that_jumps_either_way_moves_no_deadline_and_stops_no_redirect() {
+async fn a_clock_that_jumps_changes_no_timeout_and_stops_no_redirect() {
     let (authority, dir) = certified(&["localhost"]);
     let clock = dir.path().join("clock");
     fs::write(&clock, "+0").unwrap();
@@ -27,7 +27,7 @@ async fn a_clock_that_jumps_either_way_moves_no_deadline_and_stops_no_redirect()
         fs::write(&clock, offset).unwrap();
         let after = client.get("/oauth/callback?code=1").await.unwrap();
         assert_eq!((before.status, after.status), (308, 308), "{offset}");
-        // Set back, `Date` stays until the clock is there again (hyper looks whether it is later).
+        // When the clock is set back, hyper keeps `Date` until the clock is later again.
         if offset == "+9000d" {
             let year = |reply: &Reply| reply.text("date").split(' ').nth(3).map(str::to_owned);
             assert_ne!(year(&before), year(&after), "the clock did not jump");
@@ -37,6 +37,6 @@ async fn a_clock_that_jumps_either_way_moves_no_deadline_and_stops_no_redirect()
         let took = idle.elapsed();
         assert!(took > IDLE / 2 && took < IDLE * 4, "{offset}: idle for {took:?}");
     }
-    until("its end", async || edge.metrics().await.connections() < 1.0).await;
+    until("the connection is closed", async || edge.metrics().await.connections() < 1.0).await;
     edge.finish();
 }

@@ -1,9 +1,9 @@
-//! Pebble, the ACME server for tests, with its mock DNS.
+//! Pebble, the ACME server for tests, with its mock DNS server.
 
 use crate::support::certs::trusting;
 use crate::support::port::Port;
 use crate::support::process::Lines;
-use crate::support::{self, Authority, free, with_timeout, until};
+use crate::support::{self, Authority, free, until, with_timeout};
 use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
@@ -15,25 +15,25 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// How Pebble is to behave.
+/// The configuration of Pebble.
 #[derive(Default)]
 pub(crate) struct Options {
-    /// Percentage of good nonces that it refuses.
-    pub(crate) refused_nonces: u8,
-    /// Seconds that it waits at most before a validation; 0 for none.
+    /// The percentage of valid nonces that it rejects.
+    pub(crate) rejected_nonces: u8,
+    /// The maximum delay of a validation in seconds; 0 for none.
     pub(crate) delay: u8,
-    /// Seconds that a certificate is valid; `None` for years.
+    /// The lifetime of a certificate in seconds; `None` for years.
     pub(crate) lifetime: Option<u64>,
-    /// Key id and key of an external account, if it takes no others.
+    /// Key id and key of the external account binding, if it requires one.
     pub(crate) eab: Option<(&'static str, &'static str)>,
 }
 
-/// A world: Pebble, the DNS that it asks, and the ports at which it looks for the edge.
+/// Pebble, its DNS server, and the ports at which it validates.
 pub(crate) struct Pebble {
     child: Option<Child>,
     dns: Child,
-    /// What it said, each time that it was up.
-    said: Vec<Arc<Lines>>,
+    /// Its output, for each start.
+    output: Vec<Arc<Lines>>,
     /// Where it validates.
     pub(crate) edge_http: SocketAddr,
     pub(crate) edge_https: SocketAddr,
@@ -41,10 +41,10 @@ pub(crate) struct Pebble {
     management: SocketAddr,
     dns_at: SocketAddr,
     dns_management: SocketAddr,
-    /// All of them, held also while no process listens on them.
-    held: [Port; 6],
+    /// All ports, reserved also while no process listens on them.
+    ports: [Port; 6],
     options: Options,
-    /// Who vouches for Pebble itself.
+    /// The CA of Pebble's own certificate.
     pub(crate) authority: Authority,
     pub(crate) dir: TempDir,
 }
@@ -55,9 +55,9 @@ impl Pebble {
         let authority = Authority::new();
         authority.write(dir.path(), "pebble", &["localhost", "127.0.0.1"]);
         std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
-        let held: [Port; 6] = std::array::from_fn(|_| free());
+        let ports: [Port; 6] = std::array::from_fn(|_| free());
         let [dns_at, dns_management, edge_http, edge_https, acme, management] =
-            held.each_ref().map(|port| **port);
+            ports.each_ref().map(|port| **port);
         let mut dns = Command::new("pebble-challtestsrv");
         dns.args(["-defaultIPv4", "127.0.0.1", "-defaultIPv6", ""])
             .args(["-http01", "", "-https01", "", "-tlsalpn01", ""])
@@ -65,12 +65,12 @@ impl Pebble {
         let mut pebble = Self {
             child: None,
             dns: spawn(&mut dns, "pebble-challtestsrv"),
-            said: Vec::new(),
+            output: Vec::new(),
             edge_http,
             edge_https,
             acme,
             management,
-            held,
+            ports,
             dns_at,
             dns_management,
             options,
@@ -79,15 +79,15 @@ impl Pebble {
         };
         let dns = pebble.dns.id();
         until("the mock DNS is up", async || {
-            // The first two are its own; on the first it listens over UDP too.
-            pebble.held[..2].iter().all(|port| port.is_listened_on_by(dns))
+            // The first two are its own; the first also over UDP.
+            pebble.ports[..2].iter().all(|port| port.is_listened_on_by(dns))
         })
         .await;
         pebble.up().await;
         pebble
     }
 
-    /// Starts it; it knows nothing of what was before.
+    /// Starts Pebble, without any state.
     pub(crate) async fn up(&mut self) {
         let path = |name: &str| self.dir.path().join(name);
         let mut config = serde_json::json!({
@@ -112,19 +112,19 @@ impl Pebble {
             .arg("-config")
             .arg(path("pebble.json"))
             .args(["-dnsserver", &self.dns_at.to_string()])
-            .env("PEBBLE_WFE_NONCEREJECT", self.options.refused_nonces.to_string())
-            // Each order is to be validated.
+            .env("PEBBLE_WFE_NONCEREJECT", self.options.rejected_nonces.to_string())
+            // Validate every order.
             .env("PEBBLE_AUTHZREUSE", "0");
         match self.options.delay {
             0 => command.env("PEBBLE_VA_NOSLEEP", "1"),
             delay => command.env("PEBBLE_VA_SLEEPTIME", delay.to_string()),
         };
         let mut child = spawn(&mut command, "pebble");
-        self.said.push(Lines::of(child.stdout.take().unwrap()));
+        self.output.push(Lines::of(child.stdout.take().unwrap()));
         let id = child.id();
         self.child = Some(child);
-        // The last two are its own; those before are the edge's.
-        let own = &self.held[4..];
+        // The last two are its own; the two before are those of the server.
+        let own = &self.ports[4..];
         until("Pebble is up", async || own.iter().all(|port| port.is_listened_on_by(id))).await;
     }
 
@@ -135,28 +135,28 @@ impl Pebble {
         }
     }
 
-    /// Lets the DNS that Pebble asks point a name elsewhere.
+    /// Sets the address of a name in the DNS server of Pebble.
     pub(crate) async fn point(&self, name: &str, address: &str) {
-        let now = serde_json::json!({ "host": name, "addresses": [address] }).to_string();
+        let record = serde_json::json!({ "host": name, "addresses": [address] }).to_string();
         for path in ["/clear-a", "/add-a"] {
             let mut stream = TcpStream::connect(self.dns_management).await.unwrap();
-            let length = now.len();
+            let length = record.len();
             let request = format!(
-                "POST {path} HTTP/1.0\r\nHost: dns\r\nContent-Length: {length}\r\n\r\n{now}"
+                "POST {path} HTTP/1.0\r\nHost: dns\r\nContent-Length: {length}\r\n\r\n{record}"
             );
             with_timeout(stream.write_all(request.as_bytes())).await.unwrap();
-            let mut answer = String::new();
-            with_timeout(stream.read_to_string(&mut answer)).await.unwrap();
-            assert!(answer.contains(" 200 "), "{answer}");
+            let mut response = String::new();
+            with_timeout(stream.read_to_string(&mut response)).await.unwrap();
+            assert!(response.contains(" 200 "), "{response}");
         }
     }
 
-    /// The directory, under one of the names that Pebble has.
+    /// The directory URL, with one of the host names of Pebble.
     pub(crate) fn directory(&self, host: &str) -> String {
         format!("https://{host}:{}/dir", self.acme.port())
     }
 
-    /// Settings for an edge that this Pebble finds; `more` goes into `[tls.acme]`.
+    /// The configuration of a server that Pebble can validate; `more` is added to `[tls.acme]`.
     pub(crate) fn settings(&self, domains: &[&str], more: &str) -> String {
         let (http, https) = (self.edge_http, self.edge_https);
         let connect_to: Vec<_> = domains
@@ -191,17 +191,17 @@ impl Pebble {
         )
     }
 
-    /// Everything that it said.
+    /// Its output over all starts.
     fn log(&self) -> String {
-        self.said.iter().map(|said| said.text()).collect()
+        self.output.iter().map(|lines| lines.text()).collect()
     }
 
-    /// How many orders were made, over all restarts.
+    /// How many orders were created, over all starts.
     pub(crate) fn orders(&self) -> usize {
         self.log().matches("Added order").count()
     }
 
-    /// A client that trusts what this Pebble issues, and nothing else.
+    /// A client that trusts only the CA of this Pebble.
     pub(crate) async fn client(&self) -> Arc<ClientConfig> {
         let pem = get(&self.authority, self.management, "/roots/0").await;
         let root = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
@@ -227,13 +227,13 @@ fn spawn(command: &mut Command, program: &str) -> Child {
     })
 }
 
-/// The body that a server with a certificate of this authority answers.
+/// The response body of a server with a certificate of this CA.
 async fn get(authority: &Authority, address: SocketAddr, path: &str) -> String {
     let stream = handshake(&authority.client(&[]), address, "localhost").await.unwrap();
-    ask(stream, "localhost", path).await.split_once("\r\n\r\n").unwrap().1.to_owned()
+    request(stream, "localhost", path).await.split_once("\r\n\r\n").unwrap().1.to_owned()
 }
 
-/// A handshake with whoever listens there.
+/// Performs a handshake with the server at this address.
 pub(crate) async fn handshake(
     client: &Arc<ClientConfig>,
     address: SocketAddr,
@@ -243,15 +243,15 @@ pub(crate) async fn handshake(
     support::handshake(Arc::clone(client), stream, name).await
 }
 
-/// Asks, and reads to the end.
-pub(crate) async fn ask(
+/// Sends a request, and reads until the connection is closed.
+pub(crate) async fn request(
     mut stream: tokio_rustls::client::TlsStream<TcpStream>,
     host: &str,
     path: &str,
 ) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     with_timeout(stream.write_all(request.as_bytes())).await.unwrap();
-    let mut answer = Vec::new();
-    let _ = with_timeout(stream.read_to_end(&mut answer)).await;
-    String::from_utf8_lossy(&answer).into_owned()
+    let mut response = Vec::new();
+    let _ = with_timeout(stream.read_to_end(&mut response)).await;
+    String::from_utf8_lossy(&response).into_owned()
 }

@@ -1,4 +1,4 @@
-//! What is shown to whoever comes to see whether the names lead here.
+//! Responses to the validation requests of an ACME server.
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -11,85 +11,89 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// The protocol of a validating handshake (RFC 8737 §6.2).
+/// The ALPN protocol of a validation handshake (RFC 8737 §6.2).
 pub const ACME_TLS: &[u8] = b"acme-tls/1";
 
-/// The answers to challenges that are pending. Readers never wait; mostly there is nothing.
+/// The responses to pending challenges. Readers never wait; usually it is empty.
 #[derive(Debug, Default)]
-pub struct Challenges(ArcSwap<Answers>);
+pub struct Challenges(ArcSwap<Responses>);
 
 #[derive(Clone, Default)]
-struct Answers {
+struct Responses {
     /// By the server name of the handshake.
-    handshakes: HashMap<Box<str>, Arc<CertifiedKey>>,
+    certificates: HashMap<Box<str>, Arc<CertifiedKey>>,
     /// By the last segment of the path.
-    requests: HashMap<Box<str>, Bytes>,
+    bodies: HashMap<Box<str>, Bytes>,
 }
 
 impl Challenges {
-    /// Whether a validating handshake may come.
+    /// Whether a validation handshake is expected.
     pub fn expect_handshakes(&self) -> bool {
-        !self.0.load().handshakes.is_empty()
+        !self.0.load().certificates.is_empty()
     }
 
-    /// The certificate that answers the challenge for a server name.
+    /// The challenge certificate for a server name.
     pub(in crate::tls) fn certificate(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
-        self.0.load().handshakes.get(name?).cloned()
+        self.0.load().certificates.get(name?).cloned()
     }
 
-    /// The body that answers the challenge of a token.
+    /// The response body for a challenge token.
     pub fn body(&self, token: &str) -> Option<Bytes> {
-        self.0.load().requests.get(token).cloned()
+        self.0.load().bodies.get(token).cloned()
     }
 
-    /// Answers handshakes for a name, until the guard is dropped.
-    pub(super) fn answer_handshakes(self: &Arc<Self>, name: &str, with: CertifiedKey) -> Guard {
-        let (name, with) = (Box::from(name), Arc::new(with));
-        self.change(|answers| {
-            answers.handshakes.insert(Box::clone(&name), Arc::clone(&with));
+    /// Serves a challenge certificate for a server name until the guard is dropped.
+    pub(super) fn serve_certificate(
+        self: &Arc<Self>,
+        name: &str,
+        certificate: CertifiedKey,
+    ) -> Guard {
+        let (name, certificate) = (Box::from(name), Arc::new(certificate));
+        self.change(|responses| {
+            responses.certificates.insert(Box::clone(&name), Arc::clone(&certificate));
         });
-        Guard { challenges: Arc::clone(self), handshake: true, key: name }
+        Guard { challenges: Arc::clone(self), is_certificate: true, key: name }
     }
 
-    /// Answers requests for a token, until the guard is dropped.
-    pub(super) fn answer_requests(self: &Arc<Self>, token: &str, with: &str) -> Guard {
-        let (token, with) = (Box::from(token), Bytes::copy_from_slice(with.as_bytes()));
-        self.change(|answers| {
-            answers.requests.insert(Box::clone(&token), with.clone());
+    /// Serves a response body for a token until the guard is dropped.
+    pub(super) fn serve_body(self: &Arc<Self>, token: &str, body: &str) -> Guard {
+        let (token, body) = (Box::from(token), Bytes::copy_from_slice(body.as_bytes()));
+        self.change(|responses| {
+            responses.bodies.insert(Box::clone(&token), body.clone());
         });
-        Guard { challenges: Arc::clone(self), handshake: false, key: token }
+        Guard { challenges: Arc::clone(self), is_certificate: false, key: token }
     }
 
-    fn change(&self, change: impl Fn(&mut Answers)) {
-        self.0.rcu(|answers| {
-            let mut answers = Answers::clone(answers);
-            change(&mut answers);
-            answers
+    fn change(&self, change: impl Fn(&mut Responses)) {
+        self.0.rcu(|responses| {
+            let mut responses = Responses::clone(responses);
+            change(&mut responses);
+            responses
         });
     }
 }
 
-impl fmt::Debug for Answers {
+impl fmt::Debug for Responses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.handshakes.keys()).finish()
+        f.debug_set().entries(self.certificates.keys()).finish()
     }
 }
 
-/// An answer that is given as long as this lives.
+/// Removes a response when it is dropped.
 #[derive(Debug)]
 pub(super) struct Guard {
     challenges: Arc<Challenges>,
-    handshake: bool,
+    is_certificate: bool,
     key: Box<str>,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.challenges.change(|answers| {
-            if self.handshake {
-                answers.handshakes.remove(&self.key);
+        self.challenges.change(|responses| {
+            if self.is_certificate {
+                responses.certificates.remove(&self.key);
             } else {
-                answers.requests.remove(&self.key);
+                responses.bodies.remove(&self.key);
             }
         });
     }
@@ -103,7 +107,7 @@ pub(super) fn certificate(name: &str, digest: &[u8]) -> Result<CertifiedKey, rcg
     signed(&params)
 }
 
-/// A certificate that proves to ourselves that a handshake came here: its subject is the secret.
+/// The certificate of a trial. Its subject is a secret, which proves that this process presented it.
 pub(super) fn trial(name: &str, secret: &str) -> Result<CertifiedKey, rcgen::Error> {
     let mut params = CertificateParams::new(vec![name.to_owned()])?;
     params.distinguished_name = DistinguishedName::new();
@@ -117,12 +121,12 @@ fn signed(params: &CertificateParams) -> Result<CertifiedKey, rcgen::Error> {
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let key = aws_lc_rs::sign::any_supported_type(&key);
     let key = key.map_err(|_| rcgen::Error::RemoteKeyError)?;
-    // Not `from_der`, which proves that the two match: it refuses the critical extension.
+    // Not `from_der`, which verifies that certificate and key match: it rejects the critical extension.
     Ok(CertifiedKey::new(vec![certificate.der().clone()], key))
 }
 
-/// The server name by which a validating handshake asks for an identifier: an address is asked
-/// for in its reverse form, since no address may stand there (RFC 8738 §6).
+/// The server name in a validation handshake for an identifier. SNI cannot contain an address, so
+/// an address is in its reverse-DNS form (RFC 8738 §6).
 pub(super) fn server_name(name: &str) -> String {
     match address(name) {
         Some(IpAddr::V4(address)) => {
@@ -138,7 +142,7 @@ pub(super) fn server_name(name: &str) -> String {
     }
 }
 
-/// The address that a host is, with or without the brackets of a URL.
+/// The address in a host, with or without the brackets of a URL.
 pub(super) fn address(name: &str) -> Option<IpAddr> {
     name.trim_matches(['[', ']']).parse().ok()
 }
@@ -148,12 +152,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_lives_as_long_as_its_guard() {
+    fn a_response_is_served_until_its_guard_is_dropped() {
         let challenges = Arc::new(Challenges::default());
         assert!(!challenges.expect_handshakes());
         let key = certificate("a.example", &[7; 32]).unwrap();
-        let guard = challenges.answer_handshakes("a.example", key);
-        let other = challenges.answer_requests("token", "token.thumb");
+        let guard = challenges.serve_certificate("a.example", key);
+        let other = challenges.serve_body("token", "token.thumb");
         assert!(challenges.expect_handshakes());
         assert!(challenges.certificate(Some("a.example")).is_some());
         assert!(challenges.certificate(Some("b.example")).is_none());
@@ -166,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_asked_for_in_reverse() {
+    fn server_names_of_addresses_are_in_reverse_dns_form() {
         assert_eq!(server_name("auth.example.com"), "auth.example.com");
         assert_eq!(server_name("192.0.2.7"), "7.2.0.192.in-addr.arpa");
         assert_eq!(

@@ -1,6 +1,8 @@
-//! ACME's requests, by the one way out.
+//! The HTTP client of ACME, on top of the outbound client.
 
-use crate::outbound::{Answer, Offer, Outbound, Reason, Request as Outgoing, Server};
+use crate::outbound::{
+    Offer, Outbound, Reason, Request as OutboundRequest, Response as OutboundResponse, Server,
+};
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName};
 use http::{Method, Request, Response, StatusCode, Uri};
@@ -14,12 +16,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// RFC 8555 §6.5.1.
 const REPLAY_NONCE: HeaderName = HeaderName::from_static("replay-nonce");
 
-/// Speaks to one directory. A connection for each request: an order is a dozen of them, and there
-/// are few orders in a year.
+/// The client of one ACME server. Each request has a connection of its own: an order takes a dozen
+/// requests, and there are few orders in a year.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     outbound: Outbound,
-    /// Seconds of the last refusal's `Retry-After`, which the library drops; 0 for none.
+    /// Seconds of the last error response's `Retry-After`, which the library drops; 0 for none.
     retry_after: Arc<AtomicU64>,
 }
 
@@ -28,48 +30,48 @@ impl Client {
         Self { outbound, retry_after: Arc::default() }
     }
 
-    /// How long the last refusal asked to wait, told once.
-    pub(super) fn retry_after(&self) -> Option<u64> {
+    /// Takes the `Retry-After` of the last error response.
+    pub(super) fn take_retry_after(&self) -> Option<u64> {
         Some(self.retry_after.swap(0, Relaxed)).filter(|seconds| *seconds > 0)
     }
 
-    /// A GET without signature.
-    pub(super) async fn get(&self, url: &str) -> Result<Answer, Offline> {
-        let uri = url.parse().map_err(|_| Offline::new(url, "it is no URL"))?;
-        self.ask(&uri, Method::GET, HeaderMap::new(), Bytes::new()).await
+    /// Sends a GET without a signature.
+    pub(super) async fn get(&self, url: &str) -> Result<OutboundResponse, RequestError> {
+        let uri = url.parse().map_err(|_| RequestError::new(url, "invalid URL"))?;
+        self.send(&uri, Method::GET, HeaderMap::new(), Bytes::new()).await
     }
 
-    async fn ask(
+    async fn send(
         &self,
         uri: &Uri,
         method: Method,
         headers: HeaderMap,
         body: Bytes,
-    ) -> Result<Answer, Offline> {
+    ) -> Result<OutboundResponse, RequestError> {
         let host = uri.host().unwrap_or_default();
-        let offline = |why: &dyn fmt::Display| Offline::new(host, why);
+        let fail = |why: &dyn fmt::Display| RequestError::new(host, why);
         if uri.scheme_str() != Some("https") {
-            return Err(offline(&"the directory names a URL that is not https"));
+            return Err(fail(&"the URL is not https"));
         }
         let port = uri.port_u16().unwrap_or(443);
-        let request = Outgoing {
+        let request = OutboundRequest {
             method,
             path_and_query: uri.path_and_query().map_or("/", |it| it.as_str()).to_owned(),
             headers,
             body,
         };
         let server = Server { tls: true, host: host.to_owned(), port };
-        let asked = self.outbound.ask(&server, Offer::Http1, &request).await;
-        let answer = asked.map_err(|fault| match fault.reason {
-            Reason::Untrusted => offline(
-                &"its certificate is not trusted; a private authority is named by `root_ca`",
-            ),
-            _ => offline(&fault),
+        let sent = self.outbound.send(&server, Offer::Http1, &request).await;
+        let response = sent.map_err(|fault| match fault.reason {
+            Reason::Untrusted => {
+                fail(&"its certificate is not trusted; for a private CA, set `root_ca`")
+            }
+            _ => fail(&fault),
         })?;
-        if answer.status.is_client_error() || answer.status.is_server_error() {
-            self.retry_after.store(answer.retry_after().unwrap_or(0), Relaxed);
+        if response.status.is_client_error() || response.status.is_server_error() {
+            self.retry_after.store(response.retry_after().unwrap_or(0), Relaxed);
         }
-        Ok(answer)
+        Ok(response)
     }
 }
 
@@ -85,40 +87,44 @@ impl HttpClient for Client {
             let body = body.collect().await.map(http_body_util::Collected::to_bytes);
             let body = body.unwrap_or_default();
             let method = head.method;
-            let answer = client
-                .ask(&head.uri, method.clone(), head.headers, body)
+            let received = client
+                .send(&head.uri, method.clone(), head.headers, body)
                 .await
-                .map_err(|offline| Error::Other(Box::new(offline)))?;
-            // The library asks for nonces alone by HEAD (RFC 8555 §7.2), and has an error without a
-            // type for those that do not come.
+                .map_err(|error| Error::Other(Box::new(error)))?;
+            // The library sends HEAD only for nonces (RFC 8555 §7.2), and returns an untyped error
+            // when there is none.
             let no_nonce = method == Method::HEAD
-                && (answer.status != StatusCode::OK || !answer.headers.contains_key(REPLAY_NONCE));
+                && (received.status != StatusCode::OK
+                    || !received.headers.contains_key(REPLAY_NONCE));
             if no_nonce {
                 let host = head.uri.host().unwrap_or_default();
-                return Err(Error::Other(Box::new(Offline::new(host, "it gives no nonce"))));
+                return Err(Error::Other(Box::new(RequestError::new(
+                    host,
+                    "the response has no nonce",
+                ))));
             }
-            let mut response = Response::new(Full::new(answer.body));
-            *response.status_mut() = answer.status;
-            *response.headers_mut() = answer.headers;
+            let mut response = Response::new(Full::new(received.body));
+            *response.status_mut() = received.status;
+            *response.headers_mut() = received.headers;
             Ok(BytesResponse::from(response))
         })
     }
 }
 
-/// A directory cannot be asked.
+/// A request to an ACME server failed before it had an ACME response.
 #[derive(Clone, Debug)]
-pub(super) struct Offline(String);
+pub(super) struct RequestError(String);
 
-impl Offline {
+impl RequestError {
     fn new(host: &str, why: impl fmt::Display) -> Self {
-        Self(format!("cannot ask `{host}`: {why}"))
+        Self(format!("the request to the ACME server `{host}` failed: {why}"))
     }
 }
 
-impl fmt::Display for Offline {
+impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Offline {}
+impl std::error::Error for RequestError {}

@@ -1,9 +1,9 @@
-//! What went wrong, told apart as an operator has to.
+//! Failed orders, by the reason that an operator has to distinguish.
 
-use super::client::Offline;
-use super::problem::Kind;
+use super::client::RequestError;
+use super::problem::{Kind, NAMESPACE};
 use crate::config::Challenge;
-use crate::observe::AcmeFailure as Reason;
+use crate::observe::{AcmeFailure as Reason, Label as _};
 use instant_acme::{Error, Problem};
 use std::fmt;
 
@@ -11,39 +11,39 @@ use std::fmt;
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
     pub(super) reason: Reason,
-    /// In words. Holds what a directory said, never what it was sent.
+    /// The error text. It may quote the ACME server's response, never a request.
     pub(super) cause: String,
-    /// Whether it may have cost one of the attempts that an authority grants.
+    /// Whether it may count as a failed validation at the CA.
     pub(super) costly: bool,
-    /// How many seconds the directory wants to be left alone.
+    /// `Retry-After` of the ACME server, in seconds.
     pub(super) retry_after: Option<u64>,
-    /// Whether the directory no longer knows what was asked about.
-    pub(super) forgotten: bool,
+    /// Whether the ACME server does not know the resource.
+    pub(super) is_unknown: bool,
 }
 
-/// What was being done.
+/// The stage of an order at which it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Finding or making the account.
+    /// Reading or creating the account.
     Account,
-    /// Asking for an order or for what became of it.
+    /// Creating or reading the order.
     Order,
-    /// The directory looks whether the name leads here, and issues.
+    /// Validation and issuance.
     Validation,
 }
 
-/// The longest quote of a directory's words.
-const LONGEST: usize = 400;
+/// The longest cause, in characters.
+const MAX_CAUSE: usize = 400;
 
 impl Failure {
     pub(super) fn new(reason: Reason, cause: impl fmt::Display) -> Self {
-        // The words of strangers: no line breaks, no control sequences, no end.
+        // The text may come from the ACME server: without line breaks and control sequences, and short.
         let cause = cause.to_string();
-        let cause = cause.chars().filter(|it| !it.is_control()).take(LONGEST).collect();
-        Self { reason, cause, costly: false, retry_after: None, forgotten: false }
+        let cause = cause.chars().filter(|it| !it.is_control()).take(MAX_CAUSE).collect();
+        Self { reason, cause, costly: false, retry_after: None, is_unknown: false }
     }
 
-    /// The state folder failed.
+    /// The state directory failed.
     pub(super) fn state(error: &std::io::Error) -> Self {
         Self::new(Reason::State, error)
     }
@@ -52,23 +52,30 @@ impl Failure {
         Self { costly: true, ..self }
     }
 
-    /// What a directory's error means.
+    /// Classifies an error of the ACME library.
     pub(super) fn of(error: &Error, stage: Stage, retry_after: Option<u64>) -> Self {
         let failure = match error {
             Error::Api(problem) => Self::problem(problem, stage),
-            // What is no JSON comes from something before the directory, or from one that is ill.
-            Error::Json(_) => Self::new(Reason::Directory, "the answer is not ACME's"),
-            Error::Timeout(_) => Self::new(Reason::Directory, "the order is not decided in time"),
-            Error::Unsupported(what) => {
-                Self::new(Reason::Refused, format_args!("it does not offer {what}")).costly()
+            // From a proxy in front of the ACME server, or from one that does not work.
+            Error::Json(_) => {
+                Self::new(Reason::ServerDown, "the response of the ACME server is not valid JSON")
             }
-            Error::Other(inner) if inner.is::<Offline>() => Self::new(Reason::Directory, inner),
+            Error::Timeout(_) => {
+                Self::new(Reason::ServerDown, "the ACME server did not complete the order in time")
+            }
+            Error::Unsupported(what) => {
+                Self::new(Reason::Refused, format_args!("the ACME server does not offer {what}"))
+                    .costly()
+            }
+            Error::Other(inner) if inner.is::<RequestError>() => {
+                Self::new(Reason::ServerDown, inner)
+            }
             other => Self::new(Reason::Other, other),
         };
         Self { retry_after, ..failure }
     }
 
-    /// RFC 8555 §6.7.
+    /// Classifies a problem document (RFC 8555 §6.7).
     pub(super) fn problem(problem: &Problem, stage: Stage) -> Self {
         let kind = Kind::of(problem);
         let reason = match kind {
@@ -77,7 +84,7 @@ impl Failure {
             Kind::Connection => Reason::Unreachable,
             Kind::Caa => Reason::Caa,
             Kind::BadNonce => Reason::BadNonce,
-            Kind::ServerInternal => Reason::Directory,
+            Kind::ServerInternal => Reason::ServerDown,
             Kind::InvalidProfile => Reason::Profile,
             Kind::Unauthorized | Kind::IncorrectResponse | Kind::Tls
                 if stage == Stage::Validation =>
@@ -103,13 +110,14 @@ impl Failure {
                 }
             }
             _ if problem.status.is_some_and(|status| status == 429) => Reason::RateLimited,
-            _ if problem.status.is_some_and(|status| status >= 500) => Reason::Directory,
+            _ if problem.status.is_some_and(|status| status >= 500) => Reason::ServerDown,
             _ => Reason::Other,
         };
-        let said = problem.detail.as_deref().unwrap_or("no reason was given");
-        let urn = problem.r#type.as_deref().unwrap_or_default();
-        let word = urn.rsplit(':').next().unwrap_or_default();
-        let failure = Self::new(reason, format_args!("{said} ({word})"));
+        let detail = problem.detail.as_deref().unwrap_or("no detail");
+        let urn = problem.r#type.as_deref().unwrap_or("about:blank");
+        let name = urn.strip_prefix(NAMESPACE).unwrap_or(urn);
+        let text = format_args!("the ACME server reports `{name}`: {detail}");
+        let failure = Self::new(reason, text);
         let costly = stage == Stage::Validation
             && matches!(
                 reason,
@@ -120,19 +128,19 @@ impl Failure {
                     | Reason::Other
             );
         let costly = costly || matches!(reason, Reason::Refused);
-        let forgotten = stage == Stage::Order
+        let is_unknown = stage == Stage::Order
             && (matches!(kind, Kind::Malformed | Kind::Unauthorized | Kind::AccountDoesNotExist)
                 || problem.status == Some(404));
-        Self { costly, forgotten, ..failure }
+        Self { costly, is_unknown, ..failure }
     }
 
-    /// Whether another directory may do what this one did not. A name that does not lead here
-    /// fails with all of them, and costs an attempt with each.
-    pub(super) fn concerns_the_directory(&self) -> bool {
+    /// Whether another ACME server may succeed. A domain that leads elsewhere fails with all of them,
+    /// and counts as a failed validation at each.
+    pub(super) fn is_server_specific(&self) -> bool {
         matches!(
             self.reason,
             Reason::RateLimited
-                | Reason::Directory
+                | Reason::ServerDown
                 | Reason::BadNonce
                 | Reason::Account
                 | Reason::Caa
@@ -141,7 +149,13 @@ impl Failure {
         )
     }
 
-    /// What to do about it.
+    /// The hint in a log line, with the reference of the reason.
+    pub(super) fn log_hint(&self, name: &str, challenge: Challenge) -> String {
+        let hint = self.hint(name, challenge);
+        format!("{hint} (callback-edge explain acme.{})", self.reason.value())
+    }
+
+    /// What an operator can do.
     pub(super) fn hint(&self, name: &str, challenge: Challenge) -> String {
         let port = match challenge {
             Challenge::TlsAlpn01 => 443,
@@ -149,8 +163,8 @@ impl Failure {
         };
         match self.reason {
             Reason::RateLimited => {
-                "the authority limits orders; nothing to do but wait, and a second `directory` \
-                 would step in"
+                "wait until the rate limit allows another order, or add a second ACME server to \
+                 `directory`"
                     .into()
             }
             Reason::Dns => format!(
@@ -158,38 +172,38 @@ impl Failure {
                  failed, check this machine's network and resolver"
             ),
             Reason::Unreachable => format!(
-                "let port {port} of `{name}` through to this process, in firewall, router and \
-                 load balancer; if only this machine cannot reach it, set `self_check.connect_to`"
+                "open port {port} of `{name}` in the firewall, router and load balancer; if only \
+                 this machine cannot reach it, set `self_check.connect_to`"
             ),
             Reason::WrongAnswer => format!(
-                "somebody else answers on port {port} of `{name}`: look for an old DNS entry, \
-                 AAAA too, or a proxy before the edge that ends TLS or rewrites requests"
+                "port {port} of `{name}` leads to another server: look for an outdated A or AAAA \
+                 record, or a proxy in front of this server that terminates TLS or rewrites requests"
             ),
-            Reason::Directory => {
-                "it is asked again by itself; if it stays, look at the authority's status page \
-                 and at this machine's way out"
+            Reason::ServerDown => {
+                "no action while the retries succeed; otherwise check the status page of the CA and \
+                 the outbound connections of this machine"
                     .into()
             }
             Reason::BadNonce => {
-                "it is tried again by itself; a proxy that caches may stand in the way".into()
+                "if it persists, look for a proxy that caches the responses of the ACME server".into()
             }
             Reason::Account => {
-                "look at `contact`, `eab_key_id` and `eab_hmac_key_file` in `[tls.acme]`".into()
+                "check `contact`, `eab_key_id` and `eab_hmac_key_file` in `[tls.acme]`".into()
             }
             Reason::Caa => format!(
-                "the CAA entry of `{name}` or of a domain above it forbids this authority: add it, \
-                 or choose another `directory`"
+                "add this CA to the CAA record of `{name}` or of the parent domain, or choose \
+                 another `directory`"
             ),
-            Reason::Profile => "choose one of those, or remove `profile`".into(),
+            Reason::Profile => "choose a profile that the ACME server offers, or remove `profile`".into(),
             Reason::Refused => {
-                format!("the authority does not certify `{name}`: choose another `directory`")
+                format!("the CA does not issue certificates for `{name}`: choose another `directory`")
             }
             Reason::State => {
-                "make `tls.acme.state_dir` a folder that this process may write to, with room \
-                 left: without it no order is made that could be lost"
+                "make `tls.acme.state_dir` a directory that this process can write to, with free \
+                 disk space; without it no order is made, because its certificate could be lost"
                     .into()
             }
-            Reason::Other => "it is tried again by itself".into(),
+            Reason::Other => "if it persists, report `cause`".into(),
         }
     }
 }
@@ -198,13 +212,13 @@ impl Failure {
 mod tests {
     use super::*;
 
-    fn problem(word: &str) -> Problem {
-        let text = format!(r#"{{"type":"urn:ietf:params:acme:error:{word}","detail":"d"}}"#);
+    fn problem(name: &str) -> Problem {
+        let text = format!(r#"{{"type":"urn:ietf:params:acme:error:{name}","detail":"d"}}"#);
         serde_json::from_str(&text).unwrap()
     }
 
     #[test]
-    fn problems_are_told_apart_and_cost_what_they_cost() {
+    fn problem_types_map_to_reasons_and_costs() {
         use Stage::{Account, Order, Validation};
         #[rustfmt::skip]
         let table = [
@@ -217,40 +231,40 @@ mod tests {
             ("caa", Validation, Reason::Caa, true, true),
             ("caa", Order, Reason::Caa, false, true),
             ("badNonce", Order, Reason::BadNonce, false, true),
-            ("serverInternal", Order, Reason::Directory, false, true),
+            ("serverInternal", Order, Reason::ServerDown, false, true),
             ("unauthorized", Order, Reason::Account, false, true),
             ("accountDoesNotExist", Order, Reason::Account, false, true),
             ("externalAccountRequired", Account, Reason::Account, false, true),
             ("malformed", Account, Reason::Account, false, true),
             ("rejectedIdentifier", Order, Reason::Refused, true, true),
             ("invalidProfile", Order, Reason::Profile, false, true),
-            ("unheardOf", Validation, Reason::Other, true, false),
+            ("unknownType", Validation, Reason::Other, true, false),
         ];
-        for (word, stage, reason, costly, elsewhere) in table {
-            let failure = Failure::problem(&problem(word), stage);
-            assert_eq!((failure.reason, failure.costly), (reason, costly), "{word}");
-            assert_eq!(failure.concerns_the_directory(), elsewhere, "{word}");
+        for (name, stage, reason, costly, is_server_specific) in table {
+            let failure = Failure::problem(&problem(name), stage);
+            assert_eq!((failure.reason, failure.costly), (reason, costly), "{name}");
+            assert_eq!(failure.is_server_specific(), is_server_specific, "{name}");
             assert!(!failure.hint("a.example", Challenge::Http01).is_empty());
         }
     }
 
     #[test]
-    fn an_order_that_nobody_knows_is_forgotten() {
-        assert!(Failure::problem(&problem("malformed"), Stage::Order).forgotten);
-        assert!(!Failure::problem(&problem("serverInternal"), Stage::Order).forgotten);
+    fn an_order_that_the_server_does_not_know_is_recognised() {
+        assert!(Failure::problem(&problem("malformed"), Stage::Order).is_unknown);
+        assert!(!Failure::problem(&problem("serverInternal"), Stage::Order).is_unknown);
     }
 
     #[test]
-    fn the_words_of_strangers_drive_no_terminal_and_end() {
+    fn causes_are_limited_in_length_and_have_no_control_characters() {
         let failure = Failure::new(Reason::Other, format!("a\x1b[31m\nb{}", "c".repeat(9999)));
         assert!(failure.cause.starts_with("a[31mbc"));
-        assert_eq!(failure.cause.chars().count(), LONGEST);
+        assert_eq!(failure.cause.chars().count(), MAX_CAUSE);
     }
 
     #[test]
-    fn what_is_no_acme_is_the_directorys_fault() {
+    fn a_response_that_is_not_json_counts_as_a_server_failure() {
         let json = serde_json::from_str::<u8>("<html>").unwrap_err();
         let failure = Failure::of(&Error::Json(json), Stage::Order, Some(7));
-        assert_eq!((failure.reason, failure.retry_after), (Reason::Directory, Some(7)));
+        assert_eq!((failure.reason, failure.retry_after), (Reason::ServerDown, Some(7)));
     }
 }

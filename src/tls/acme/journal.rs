@@ -1,39 +1,41 @@
-//! What is remembered of one name between starts, and what follows from it for the next order.
+//! The persistent state of one domain, and when it allows the next order.
 
 use super::schedule;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Kept beside the certificate. Written before an order begins and after each step that must not
-/// be taken twice; all times are Unix seconds.
+/// Stored in a file next to the certificate. It is written before an order is requested, and after
+/// each step that must not be repeated. All times are Unix seconds. Field names in the file are stable.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Journal {
     /// The order that is not finished.
     pub(super) pending: Option<Pending>,
-    /// Set while an order is asked for: the answer may be lost in a crash.
-    asking: bool,
-    /// When orders were begun in the last hour.
+    /// Set while an order is requested: a crash may lose the response.
+    #[serde(rename = "asking")]
+    requesting: bool,
+    /// When orders were requested in the last hour.
     orders: Vec<u64>,
-    /// Failures in a row that may have cost an attempt, and those that cost nothing.
+    /// Consecutive failures that may count as failed validations at the CA, and those that do not.
     costly: u32,
     free: u32,
     /// No order before this.
     retry_at: u64,
-    /// Directories that want to be left alone, and until when.
-    held: BTreeMap<String, u64>,
-    /// When the last certificate was issued, its lifetime, and how many were replaced early.
+    /// ACME servers that sent `Retry-After`, and until when.
+    #[serde(rename = "held")]
+    retry_after: BTreeMap<String, u64>,
+    /// When the last certificate was issued, its lifetime, and how many were replaced too early.
     issued_at: Option<u64>,
     lifetime: u64,
     early: u32,
-    /// The directory that issued it.
+    /// The ACME server that issued it.
     pub(super) directory: Option<String>,
-    /// When the authority wants it to be renewed.
+    /// The renewal window that the CA suggests.
     pub(super) window: Option<Window>,
 }
 
-/// An order at a directory. With its key, because the certificate is for that key.
+/// An order at an ACME server, with its private key, because the certificate is for that key.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Pending {
     pub(super) directory: String,
@@ -47,96 +49,97 @@ impl fmt::Debug for Pending {
     }
 }
 
-/// The window of RFC 9773.
+/// The renewal window (RFC 9773).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Window {
-    /// The certificate it is for, as the directory names it.
+    /// The identifier of the certificate (RFC 9773 §4.1).
     pub(super) certificate: String,
-    /// From and to; `None` when the directory did not tell.
+    /// Start and end; `None` when the ACME server returned none.
     pub(super) span: Option<(u64, u64)>,
-    /// When to ask again.
-    pub(super) ask_at: u64,
+    /// When to request it again.
+    #[serde(rename = "ask_at")]
+    pub(super) request_at: u64,
 }
 
 impl Journal {
-    /// Makes up for a crash and for a clock that was set back: what was to be in a far future is
-    /// not waited for.
-    pub(super) fn steady(&mut self, now: u64) {
-        if std::mem::take(&mut self.asking) && self.pending.is_none() {
-            // An order may stand at the directory that nobody knows of. It counts as one that
-            // failed, so that a crash that repeats cannot order without end.
+    /// Corrects the state after a crash, and after the clock was set back: times in the far future are
+    /// limited.
+    pub(super) fn normalize(&mut self, now: u64) {
+        if std::mem::take(&mut self.requesting) && self.pending.is_none() {
+            // The ACME server may have an order whose URL is lost. It counts as a failed one, so that
+            // repeated crashes do not create orders endlessly.
             self.failed(now, true, 0.0);
         }
         for order in &mut self.orders {
             *order = now.min(*order);
         }
-        schedule::forget(&mut self.orders, now);
-        self.retry_at = self.retry_at.min(now + schedule::LONGEST_BACK_OFF);
+        schedule::discard_old(&mut self.orders, now);
+        self.retry_at = self.retry_at.min(now + schedule::MAX_BACKOFF);
         self.issued_at = self.issued_at.map(|at| at.min(now));
-        self.held.retain(|_, until| *until > now);
-        for until in self.held.values_mut() {
-            *until = (*until).min(now + schedule::LONGEST_HOLD);
+        self.retry_after.retain(|_, until| *until > now);
+        for until in self.retry_after.values_mut() {
+            *until = (*until).min(now + schedule::MAX_RETRY_AFTER);
         }
         if let Some(window) = &mut self.window {
-            window.ask_at = window.ask_at.min(now + schedule::ask_again_in(Some(u64::MAX)));
+            window.request_at = window.request_at.min(now + schedule::poll_after(Some(u64::MAX)));
         }
     }
 
-    /// When an order may begin that is wanted from `wanted` on.
+    /// When an order that is due at `wanted` is allowed.
     pub(super) fn next(&self, wanted: u64, now: u64) -> u64 {
         if self.pending.is_some() {
-            // It was counted when it began.
+            // It was counted when it was requested.
             return self.retry_at;
         }
-        let pause = schedule::pause(self.early, self.lifetime);
-        let kept = self.issued_at.map_or(0, |at| at + pause);
-        wanted.max(self.retry_at).max(kept).max(schedule::hourly(&self.orders, now))
+        let interval = schedule::min_interval(self.early, self.lifetime);
+        let earliest = self.issued_at.map_or(0, |at| at + interval);
+        wanted.max(self.retry_at).max(earliest).max(schedule::next_allowed(&self.orders, now))
     }
 
-    /// Whether an order may begin at this moment.
+    /// Whether an order is allowed now.
     pub(super) fn may_order(&self, now: u64) -> bool {
-        schedule::hourly(&self.orders, now) <= now
+        schedule::next_allowed(&self.orders, now) <= now
     }
 
-    /// An order is asked for.
-    pub(super) fn begins(&mut self, now: u64) {
+    /// Records that an order is requested.
+    pub(super) fn order_requested(&mut self, now: u64) {
         self.orders.push(now);
-        self.asking = true;
+        self.requesting = true;
         self.pending = None;
     }
 
-    /// The directory refused, so there is none.
-    pub(super) fn not_ordered(&mut self) {
+    /// Records that the ACME server rejected the order.
+    pub(super) fn order_rejected(&mut self) {
         self.orders.pop();
-        self.asking = false;
+        self.requesting = false;
     }
 
-    /// The order stands.
-    pub(super) fn ordered(&mut self, pending: Pending) {
-        self.asking = false;
+    /// Records a new order.
+    pub(super) fn order_created(&mut self, pending: Pending) {
+        self.requesting = false;
         self.pending = Some(pending);
     }
 
-    /// Something failed; tells when to try again.
+    /// Records a failure, and returns when to retry.
     pub(super) fn failed(&mut self, now: u64, costly: bool, share: f64) -> u64 {
-        self.asking = false;
+        self.requesting = false;
         let failures = if costly { &mut self.costly } else { &mut self.free };
         *failures = failures.saturating_add(1);
-        self.retry_at = now + schedule::back_off(*failures, costly, share);
+        self.retry_at = now + schedule::backoff(*failures, costly, share);
         self.retry_at
     }
 
-    /// A directory wants to be left alone for so many seconds.
-    pub(super) fn hold(&mut self, directory: &str, now: u64, seconds: u64) {
-        self.held.insert(directory.to_owned(), now + seconds.min(schedule::LONGEST_HOLD));
+    /// Records the `Retry-After` of an ACME server, in seconds.
+    pub(super) fn set_retry_after(&mut self, directory: &str, now: u64, seconds: u64) {
+        self.retry_after.insert(directory.to_owned(), now + seconds.min(schedule::MAX_RETRY_AFTER));
     }
 
-    /// Until when a directory wants to be left alone; 0 when it does not.
-    pub(super) fn held(&self, directory: &str) -> u64 {
-        self.held.get(directory).copied().unwrap_or_default()
+    /// When an ACME server may be contacted again; 0 for now.
+    pub(super) fn retry_after(&self, directory: &str) -> u64 {
+        self.retry_after.get(directory).copied().unwrap_or_default()
     }
 
-    /// The certificate is here.
+    /// Records an issued certificate.
     pub(super) fn issued(&mut self, now: u64, lifetime: u64, directory: &str) {
         let early =
             self.issued_at.is_some_and(|at| schedule::is_early(now.saturating_sub(at), lifetime));
@@ -145,7 +148,7 @@ impl Journal {
         self.lifetime = lifetime;
         self.directory = Some(directory.to_owned());
         self.pending = None;
-        self.asking = false;
+        self.requesting = false;
         self.window = None;
         (self.costly, self.free, self.retry_at) = (0, 0, 0);
     }
@@ -163,11 +166,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again_and_keys_are_not_shown() {
+    fn a_journal_survives_serialisation_and_debug_output_has_no_key() {
         let mut journal = Journal::default();
-        journal.begins(7);
-        journal.ordered(pending());
-        journal.hold("d", 7, 60);
+        journal.order_requested(7);
+        journal.order_created(pending());
+        journal.set_retry_after("d", 7, 60);
         let text = serde_json::to_string(&journal).unwrap();
         let read: Journal = serde_json::from_str(&text).unwrap();
         assert_eq!(format!("{journal:?}"), format!("{read:?}"));
@@ -176,37 +179,37 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_between_asking_and_knowing_counts_as_a_failure() {
+    fn a_crash_between_order_request_and_response_counts_as_a_failure() {
         let mut journal = Journal::default();
-        journal.begins(1000);
+        journal.order_requested(1000);
         let mut read: Journal =
             serde_json::from_str(&serde_json::to_string(&journal).unwrap()).unwrap();
-        read.steady(1001);
+        read.normalize(1001);
         assert!(read.next(0, 1001) > 1001);
-        journal.ordered(pending());
-        journal.steady(1001);
-        assert!(journal.next(0, 1001) <= 1001, "an order that is known is gone on with at once");
+        journal.order_created(pending());
+        journal.normalize(1001);
+        assert!(journal.next(0, 1001) <= 1001, "a known order is resumed immediately");
     }
 
     #[test]
-    fn a_clock_that_was_set_back_holds_nothing_up_for_long() {
+    fn a_clock_that_was_set_back_does_not_block_orders_for_long() {
         let mut journal = Journal::default();
         let future = 2_000_000_000;
-        journal.begins(future);
+        journal.order_requested(future);
         journal.failed(future, true, 0.0);
-        journal.hold("d", future, 60);
+        journal.set_retry_after("d", future, 60);
         journal.issued_at = Some(future);
         let now = 1_000_000_000;
-        journal.steady(now);
-        assert!(journal.next(0, now) <= now + schedule::LONGEST_BACK_OFF);
-        assert!(journal.held("d") <= now + schedule::LONGEST_HOLD);
+        journal.normalize(now);
+        assert!(journal.next(0, now) <= now + schedule::MAX_BACKOFF);
+        assert!(journal.retry_after("d") <= now + schedule::MAX_RETRY_AFTER);
     }
 
     #[derive(Clone, Debug)]
     enum Event {
         Fails(bool),
         Succeeds,
-        CrashesWhileAsking,
+        CrashesDuringRequest,
         CrashesLater,
         SetsTheClockBack(u64),
     }
@@ -215,17 +218,16 @@ mod tests {
         prop_oneof![
             4 => any::<bool>().prop_map(Event::Fails),
             1 => Just(Event::Succeeds),
-            2 => Just(Event::CrashesWhileAsking),
+            2 => Just(Event::CrashesDuringRequest),
             1 => Just(Event::CrashesLater),
             1 => (0_u64..100_000).prop_map(Event::SetsTheClockBack),
         ]
     }
 
     proptest! {
-        /// Whatever happens, whoever asks as early as may be stays below what five failed
-        /// validations an hour need.
+        /// For any sequence of events, orders that are made as early as allowed stay below five an hour.
         #[test]
-        fn no_hour_sees_five_orders(
+        fn at_most_four_orders_are_made_an_hour(
             events in prop::collection::vec(event(), 1..80),
             lifetime in 60_u64..8_000_000,
         ) {
@@ -235,27 +237,27 @@ mod tests {
             let mut orders: Vec<u64> = vec![];
             for event in events {
                 let mut now = time - behind;
-                journal.steady(now);
+                journal.normalize(now);
                 let at = journal.next(now, now).max(now);
                 time += at - now;
                 now = at;
-                journal.steady(now);
+                journal.normalize(now);
                 if journal.pending.is_none() {
                     prop_assert!(journal.may_order(now));
                     orders.push(time);
-                    journal.begins(now);
+                    journal.order_requested(now);
                 }
                 match event {
-                    Event::CrashesWhileAsking => {}
-                    Event::CrashesLater => journal.ordered(pending()),
+                    Event::CrashesDuringRequest => {}
+                    Event::CrashesLater => journal.order_created(pending()),
                     Event::Fails(costly) => {
-                        journal.ordered(pending());
+                        journal.order_created(pending());
                         journal.pending = None;
                         journal.failed(now, costly, 0.0);
                     }
                     Event::Succeeds => journal.issued(now, lifetime, "d"),
                     Event::SetsTheClockBack(by) => {
-                        journal.ordered(pending());
+                        journal.order_created(pending());
                         journal.pending = None;
                         journal.failed(now, true, 0.0);
                         behind += by;

@@ -1,39 +1,42 @@
-//! Certificates by themselves: ACME (RFC 8555) with renewal information (RFC 9773).
+//! ACME (RFC 8555) with renewal information (RFC 9773).
 //!
-//! [`start`] reads what the state folder holds and hands it to the store, so that a restart
-//! serves at once and orders nothing. Behind it, one task takes the folder's lock, and then one
-//! [`keeper`] for each name orders when it is time:
+//! [`start`] reads the state directory into the certificate store, so that a restart serves
+//! immediately and orders nothing. Then one task locks the directory, and runs one [`renewer`] for each
+//! domain, which orders a certificate when one is due:
 //!
-//! [`schedule`] and [`journal`] say when, as functions of the time and of what is remembered ·
-//! [`trial`] looks first whether the name leads here · [`order`] walks from the order to the
-//! certificate · [`renewal_info`] asks when to renew · [`challenge`] holds the answers that listeners
-//! give meanwhile · [`board`] is what others see · [`failure`] tells failures apart · [`state`]
-//! writes · [`client`] speaks · [`account`] is ours there · [`problem`] and [`retry`] read its refusals ·
-//! [`context`] is shared.
+//! - [`schedule`] and [`journal`] determine when, from the time and the stored state;
+//! - [`trial`] tests before an order whether the domain leads to this process;
+//! - [`order`] creates or resumes an order and obtains the certificate;
+//! - [`challenge`] has the responses that the listeners serve meanwhile;
+//! - [`renewal_info`] requests the renewal window;
+//! - [`account`] reads or creates the account, [`client`] sends requests, [`retry`] repeats them after
+//!   `badNonce`, [`problem`] has the problem types, [`failure`] classifies failures;
+//! - [`state`] reads and writes the state directory, [`status`] is the state that other modules read,
+//!   [`context`] is shared by the renewers.
 //!
-//! Files are read and written where that may block, and never on a thread that serves.
+//! File operations run on blocking threads, never on a thread that serves.
 //!
-//! Nothing in here stops: whatever fails is told, and is tried again later.
+//! No failure is final: each is logged and retried.
 
 mod account;
-mod board;
 mod challenge;
 mod client;
 mod clock;
 mod context;
 mod failure;
 mod journal;
-mod keeper;
 mod order;
 mod problem;
 mod renewal_info;
+mod renewer;
 mod retry;
 mod schedule;
 mod state;
+mod status;
 mod trial;
 
-pub use board::{Board, Standing};
 pub use challenge::{ACME_TLS, Challenges};
+pub use status::{AcmeStatus, CertificateStatus};
 pub use trial::PATH as CHALLENGE_PATH;
 
 use super::Store;
@@ -41,27 +44,26 @@ use crate::config::Acme;
 use crate::observe::{Label, Metrics};
 use crate::outbound::{Limits, Outbound, Override, Resolver, Roots};
 use context::Context;
-use keeper::Keeper;
-use state::Folder;
+use renewer::Renewer;
+use state::StateDir;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// How long each step of a request may take. Directories sign and look things up meanwhile.
-const STEP: Duration = Duration::from_secs(30);
-/// How long each step of the own test may take.
-const TRIAL_STEP: Duration = Duration::from_secs(5);
+/// The time limit of each step of a request; ACME servers are slow.
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+/// The time limit of each step of a trial.
+const TRIAL_STEP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long to wait before all begins anew after a part of it has panicked.
-const AFTER_A_PANIC: Duration = Duration::from_mins(1);
+/// The wait before all renewers restart after one has panicked.
+const PANIC_BACKOFF: Duration = Duration::from_mins(1);
 
-/// How often a folder that another process owns is looked at: for its end, and for what it has
-/// renewed.
-const NOT_OURS: Duration = Duration::from_secs(2);
+/// How often a state directory that another process owns is polled, for its lock and for renewed
+/// certificates.
+const LOCK_POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// ACME at work; ends when it is dropped. An order that is under way then is gone on with by
-/// whoever comes next.
+/// The running ACME tasks; dropping it stops them. The next start resumes a pending order.
 #[derive(Debug)]
 pub struct Running {
     settings: Acme,
@@ -70,7 +72,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Whether these settings would start the same.
+    /// Whether it was started with these settings.
     pub fn is(&self, settings: &Acme, overrides: &[Override]) -> bool {
         self.settings == *settings && self.overrides == overrides
     }
@@ -82,12 +84,12 @@ impl Drop for Running {
     }
 }
 
-/// Puts the certificates of before in use, and begins to see to them. The `overrides` say where
-/// this machine finds itself, for the own test.
+/// Puts the stored certificates in use, and starts their renewal. The trials connect to the
+/// `overrides`.
 pub fn start(
     settings: &Acme,
     overrides: &[Override],
-    board: &Arc<Board>,
+    acme_status: &Arc<AcmeStatus>,
     store: &Arc<Store>,
     metrics: &Arc<Metrics>,
 ) -> Running {
@@ -95,83 +97,83 @@ pub fn start(
         Outbound::new(Resolver::new(overrides), roots, Limits { step, ..Limits::default() })
     };
     let context = Arc::new(Context {
-        folder: Folder::new(&settings.state_dir),
-        outbound: outbound(Vec::new(), settings.roots.clone(), STEP),
-        probe: outbound(overrides.to_vec(), Roots::public(), TRIAL_STEP),
+        state_dir: StateDir::new(&settings.state_dir),
+        outbound: outbound(Vec::new(), settings.roots.clone(), STEP_TIMEOUT),
+        probe: outbound(overrides.to_vec(), Roots::public(), TRIAL_STEP_TIMEOUT),
         settings: settings.clone(),
-        board: Arc::clone(board),
+        acme_status: Arc::clone(acme_status),
         store: Arc::clone(store),
         metrics: Arc::clone(metrics),
-        accounts: tokio::sync::Mutex::default(),
+        account_lock: tokio::sync::Mutex::default(),
     });
-    store.keep_only(&context.names());
-    metrics.acme_domains(&context.names());
+    store.retain_acme(&context.names());
+    metrics.retain_acme_domains(&context.names());
     {
-        let mut standings = board.lock();
-        standings.retain(|name, _| context.names().iter().any(|known| **known == **name));
+        let mut certificates = acme_status.lock();
+        certificates.retain(|name, _| context.names().iter().any(|known| **known == **name));
     }
-    context.follow();
+    context.load_certificates();
     let cancel = CancellationToken::new();
     let ended = cancel.clone();
     tokio::spawn(async move {
         tokio::select! {
-            () = see_to_all(context) => {}
+            () = run_renewers(context) => {}
             () = ended.cancelled() => {}
         }
     });
     Running { settings: settings.clone(), overrides: overrides.to_vec(), cancel }
 }
 
-/// Ends ACME: no certificate of its own is shown any more.
-pub fn end(board: &Board, store: &Store, metrics: &Metrics) {
-    store.keep_only(&[]);
-    store.tell(metrics);
-    metrics.acme_domains(&[]);
-    board.lock().clear();
+/// Stops serving the certificates of ACME.
+pub fn clear(acme_status: &AcmeStatus, store: &Store, metrics: &Metrics) {
+    store.retain_acme(&[]);
+    store.update_metrics(metrics);
+    metrics.retain_acme_domains(&[]);
+    acme_status.lock().clear();
 }
 
-async fn see_to_all(context: Arc<Context>) {
-    take(&context).await;
+async fn run_renewers(context: Arc<Context>) {
+    acquire_lock(&context).await;
     loop {
-        let mut keepers = JoinSet::new();
+        let mut renewers = JoinSet::new();
         for name in context.names() {
             let context = Arc::clone(&context);
-            keepers.spawn(async move {
-                let folder = context.folder.clone();
-                let read = folder.blocking(move |_| Ok(Keeper::new(&name, &context)));
-                if let Ok(keeper) = read.await {
-                    // On the heap: it is too large to be moved about on a worker's stack.
-                    Box::pin(keeper.run()).await;
+            renewers.spawn(async move {
+                let state_dir = context.state_dir.clone();
+                let read = state_dir.blocking(move |_| Ok(Renewer::new(&name, &context)));
+                if let Ok(renewer) = read.await {
+                    // On the heap: the future is too large to be moved on a worker's stack.
+                    Box::pin(renewer.run()).await;
                 }
             });
         }
-        // A keeper ends only by a panic, which the log has told. All begin anew, from what is
-        // written, and not at once.
-        keepers.join_next().await;
-        keepers.shutdown().await;
-        tokio::time::sleep(AFTER_A_PANIC).await;
+        // A renewer ends only by a panic, which is in the log. All restart from the stored state,
+        // after a wait.
+        renewers.join_next().await;
+        renewers.shutdown().await;
+        tokio::time::sleep(PANIC_BACKOFF).await;
     }
 }
 
-/// Waits until the folder is ours. Meanwhile its owner's certificates are used: while an old
-/// process drains, its successor shows the same ones.
-async fn take(context: &Arc<Context>) {
-    let (mut held, mut failures) = (0, 0);
+/// Waits for the lock of the state directory. Meanwhile the certificates of its owner are used: while
+/// an old process drains, the new one serves the same certificates.
+async fn acquire_lock(context: &Arc<Context>) {
+    let (mut locked, mut failures) = (0, 0);
     loop {
-        let pause = match context.folder.blocking(Folder::lock).await {
+        let pause = match context.state_dir.blocking(StateDir::lock).await {
             Ok(true) => return,
             Ok(false) => {
-                held += 1;
-                // The first time may be our own predecessor's last moment, after a reload.
-                if held == 2 {
+                locked += 1;
+                // Immediately after a reload, the stopped tasks of this process may still have the lock.
+                if locked == 2 {
                     tracing::warn!(
                         event = "acme_state_held",
-                        state_dir = %context.folder.path().display(),
-                        hint = "another process orders certificates with this folder, and this \
-                                one uses them; it takes over when the other ends",
+                        state_dir = %context.state_dir.path().display(),
+                        hint = "another process orders certificates in this directory; this process \
+                                serves them, and takes over when the other one exits",
                     );
                 }
-                NOT_OURS
+                LOCK_POLL_INTERVAL
             }
             Err(error) => {
                 failures += 1;
@@ -179,21 +181,21 @@ async fn take(context: &Arc<Context>) {
                 context.metrics.acme_failures.count(failure.reason);
                 tracing::error!(
                     event = "acme_failed",
-                    state_dir = %context.folder.path().display(),
+                    state_dir = %context.state_dir.path().display(),
                     reason = failure.reason.value(),
                     cause = failure.cause,
-                    hint = failure.hint("", context.settings.challenge),
+                    hint = failure.log_hint("", context.settings.challenge),
                 );
-                Duration::from_secs(schedule::back_off(failures, false, 0.0))
+                Duration::from_secs(schedule::backoff(failures, false, 0.0))
             }
         };
         tokio::time::sleep(pause).await;
-        let following = Arc::clone(context);
-        let followed = context.folder.blocking(move |_| {
-            following.follow();
+        let shared = Arc::clone(context);
+        let loaded = context.state_dir.blocking(move |_| {
+            shared.load_certificates();
             Ok(())
         });
-        // A panic is in the log already.
-        let _ = followed.await;
+        // A panic is already in the log.
+        let _ = loaded.await;
     }
 }

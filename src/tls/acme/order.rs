@@ -2,15 +2,15 @@
 
 use super::account::account;
 use super::challenge::{self, Guard};
-use super::client::{Client, Offline};
+use super::client::{Client, RequestError};
 use super::clock::now;
 use super::failure::{Failure, Stage};
 use super::journal::Pending;
-use super::keeper::Keeper;
 use super::problem::Kind;
 use super::renewal_info::ari_id;
+use super::renewer::Renewer;
 use super::retry::on_bad_nonce;
-use super::trial;
+use super::{schedule, trial};
 use crate::config::Challenge;
 use crate::observe::{AcmeFailure as Reason, AcmeStep as Step};
 use instant_acme::{
@@ -21,40 +21,40 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a directory may take to look at a challenge, or to issue.
-const DECISION: Duration = Duration::from_mins(5);
+/// The time limit of a validation, and of the issuance.
+const POLL_TIMEOUT: Duration = Duration::from_mins(5);
 
-/// How long to wait before the first look, and how much longer before each further one.
-const POLL: RetryPolicy =
-    RetryPolicy::new().initial_delay(Duration::from_millis(250)).backoff(1.5).timeout(DECISION);
+/// The wait before the first poll, and its growth.
+const POLL_POLICY: RetryPolicy =
+    RetryPolicy::new().initial_delay(Duration::from_millis(250)).backoff(1.5).timeout(POLL_TIMEOUT);
 
-/// Own test failures of the kind that may be this machine's alone, after which the order is made
-/// all the same: not every machine reaches its own public address.
-const HELD_BACK: u32 = 6;
+/// The consecutive trials without a response after which the order is made anyway: some machines cannot
+/// reach their own public address.
+const MAX_UNREACHABLE_TRIALS: u32 = 6;
 
-impl Keeper {
-    /// Goes on with the order that is there, or makes one, and takes it to its end.
+impl Renewer {
+    /// Resumes the pending order, or creates one, and obtains the certificate.
     pub(super) async fn order(&mut self, directory: &str) -> Result<(), Failure> {
-        // Nothing begins that could not be remembered.
+        // No order is created while the journal cannot be written.
         self.save().await?;
         let client = Client::new(self.context.outbound.clone());
         let account = account(&self.context, directory, &client).await?;
         let mut order = match self.resume(directory, &account, &client).await? {
             Some(order) => order,
-            None => self.begin(directory, &account, &client).await?,
+            None => self.create(directory, &account, &client).await?,
         };
         let finished = self.finish(directory, &mut order, &client).await;
         finished.map_err(|failure| match failure.reason {
-            Reason::Directory | Reason::BadNonce | Reason::RateLimited | Reason::State => failure,
+            Reason::ServerDown | Reason::BadNonce | Reason::RateLimited | Reason::State => failure,
             _ => {
-                // The order will not come to anything, whatever it was.
+                // The order cannot succeed any more.
                 self.journal.pending = None;
                 failure.costly()
             }
         })
     }
 
-    /// The order of before, if this directory has one.
+    /// The pending order, if there is one at this ACME server.
     async fn resume(
         &mut self,
         directory: &str,
@@ -67,12 +67,12 @@ impl Keeper {
         };
         match on_bad_nonce!(account.order(pending.url.clone()).await) {
             Ok(order) => {
-                self.took(Step::Resumed, directory);
+                self.record_step(Step::Resumed, directory);
                 Ok(Some(order))
             }
             Err(error) => {
-                let failure = Failure::of(&error, Stage::Order, client.retry_after());
-                if failure.forgotten {
+                let failure = Failure::of(&error, Stage::Order, client.take_retry_after());
+                if failure.is_unknown {
                     self.journal.pending = None;
                 }
                 Err(failure)
@@ -80,84 +80,89 @@ impl Keeper {
         }
     }
 
-    /// Makes an order. It is in the journal before it is asked for, and again when it stands.
-    async fn begin(
+    /// Creates an order. The journal is written before the request, and again when the order exists.
+    async fn create(
         &mut self,
         directory: &str,
         account: &Account,
         client: &Client,
     ) -> Result<Order, Failure> {
         if !self.journal.may_order(now()) {
-            let what = "as many orders were made in the last hour as do no harm";
-            return Err(Failure::new(Reason::RateLimited, what));
+            let most = schedule::ORDERS_PER_HOUR;
+            let cause =
+                format_args!("{most} orders were made in the last hour, the limit of this server");
+            return Err(Failure::new(Reason::RateLimited, cause));
         }
         let context = Arc::clone(&self.context);
         let profile = context.settings.profile.as_deref();
-        offers(account, profile)?;
+        check_profile(account, profile)?;
         self.trial().await?;
-        self.took(Step::Trial, directory);
+        self.record_step(Step::Trial, directory);
 
         let key = KeyPair::generate().map_err(|error| {
-            Failure::new(Reason::Other, format_args!("cannot make a key: {error}"))
+            Failure::new(Reason::Other, format_args!("cannot generate a key: {error}"))
         })?;
         let identifiers = [match challenge::address(&self.name) {
             Some(address) => Identifier::Ip(address),
             None => Identifier::Dns(self.name.to_string()),
         }];
-        let wish = || match profile {
+        let new_order = || match profile {
             Some(profile) => NewOrder::new(&identifiers).profile(profile),
             None => NewOrder::new(&identifiers),
         };
-        self.journal.begins(now());
+        self.journal.order_requested(now());
         self.save().await?;
         let replaced = self.replaced(directory);
-        let mut made = on_bad_nonce!({
-            let wish = match &replaced {
-                Some(replaced) => wish().replaces(replaced.clone()),
-                None => wish(),
+        let mut created = on_bad_nonce!({
+            let request = match &replaced {
+                Some(replaced) => new_order().replaces(replaced.clone()),
+                None => new_order(),
             };
-            account.new_order(&wish).await
+            account.new_order(&request).await
         });
-        if replaced.is_some() && made.as_ref().is_err_and(is_not_replaced) {
-            made = on_bad_nonce!(account.new_order(&wish()).await);
+        if replaced.is_some() && created.as_ref().is_err_and(is_replacement_error) {
+            created = on_bad_nonce!(account.new_order(&new_order()).await);
         }
-        let order = made.map_err(|error| {
+        let order = created.map_err(|error| {
             if matches!(error, Error::Api(_)) {
-                self.journal.not_ordered();
+                self.journal.order_rejected();
             }
-            Failure::of(&error, Stage::Order, client.retry_after())
+            Failure::of(&error, Stage::Order, client.take_retry_after())
         })?;
-        self.journal.ordered(Pending {
+        self.journal.order_created(Pending {
             directory: directory.to_owned(),
             url: order.url().to_owned(),
             key: key.serialize_pem(),
         });
-        self.took(Step::Order, directory);
-        // It stands in the memory at least; an order that is lost in a crash is counted.
+        self.record_step(Step::Order, directory);
+        // On failure the order is in memory only; if a crash loses it, it counts as failed.
         let _ = self.save().await;
         Ok(order)
     }
 
-    /// What the order replaces: only its own directory knows that, and only one that tells windows.
+    /// The certificate that the order replaces, for an ACME server that has issued it and supports
+    /// renewal information.
     fn replaced(&self, directory: &str) -> Option<CertificateIdentifier<'static>> {
-        let is_its_own = self.journal.directory.as_deref() == Some(directory);
-        let tells = self.journal.window.as_ref().is_some_and(|window| window.span.is_some());
-        self.current.as_ref().filter(|_| is_its_own && tells).and_then(ari_id)
+        let is_issuer = self.journal.directory.as_deref() == Some(directory);
+        let has_window = self.journal.window.as_ref().is_some_and(|window| window.span.is_some());
+        self.current.as_ref().filter(|_| is_issuer && has_window).and_then(ari_id)
     }
 
     async fn trial(&mut self) -> Result<(), Failure> {
         let context = &self.context;
         let tested = trial::run(
             &context.probe,
-            &context.board.challenges,
+            &context.acme_status.challenges,
             &self.name,
             context.settings.challenge,
         );
         match tested.await {
             Err(failure)
-                if failure.reason == Reason::Unreachable && self.unreachable >= HELD_BACK =>
+                if failure.reason == Reason::Unreachable
+                    && self.unreachable >= MAX_UNREACHABLE_TRIALS =>
             {
-                self.warn(&failure, "the order is made all the same, as others may reach it");
+                self.warn(&failure, "the order is made anyway, because the CA may reach this server; if only this machine cannot \
+                            reach it, set `self_check.connect_to`");
                 Ok(())
             }
             Err(failure) => {
@@ -171,51 +176,51 @@ impl Keeper {
         }
     }
 
-    /// Takes an order from where it is to the certificate.
+    /// Completes an order, from its current state to the certificate.
     async fn finish(
         &mut self,
         directory: &str,
         order: &mut Order,
         client: &Client,
     ) -> Result<(), Failure> {
-        let fail = |error: Error| Failure::of(&error, Stage::Validation, client.retry_after());
+        let fail = |error: Error| Failure::of(&error, Stage::Validation, client.take_retry_after());
         let Some(key) = self.journal.pending.as_ref().map(|it| it.key.clone()) else {
-            return Err(Failure::new(Reason::Other, "the order has no key"));
+            return Err(Failure::new(Reason::Other, "the order has no private key"));
         };
         let key = KeyPair::from_pem(&key).map_err(|_| {
-            Failure::new(Reason::Other, "the key of the order cannot be read").costly()
+            Failure::new(Reason::Other, "the private key of the order is invalid").costly()
         })?;
         if order.state().status == OrderStatus::Pending {
-            // Given until the directory has decided.
-            let _answers = on_bad_nonce!(self.answer(directory, order).await).map_err(fail)?;
-            let decided = on_bad_nonce!(order.poll_ready(&POLL).await);
+            // Served until the ACME server has validated them.
+            let _responses = on_bad_nonce!(self.respond(directory, order).await).map_err(fail)?;
+            let validated = on_bad_nonce!(order.poll_ready(&POLL_POLICY).await);
             if order.state().status == OrderStatus::Invalid {
-                return Err(why_invalid(order).await);
+                return Err(invalid_order(order).await);
             }
-            decided.map_err(fail)?;
+            validated.map_err(fail)?;
         }
         match order.state().status {
-            OrderStatus::Invalid => return Err(why_invalid(order).await),
+            OrderStatus::Invalid => return Err(invalid_order(order).await),
             OrderStatus::Ready => {
-                let csr = self.request(&key)?;
+                let csr = self.csr(&key)?;
                 on_bad_nonce!(order.finalize_csr(&csr).await).map_err(fail)?;
-                self.took(Step::Finalize, directory);
+                self.record_step(Step::Finalize, directory);
             }
             _ => {}
         }
-        let chain = on_bad_nonce!(order.poll_certificate(&POLL).await);
+        let chain = on_bad_nonce!(order.poll_certificate(&POLL_POLICY).await);
         if order.state().status == OrderStatus::Invalid {
-            return Err(why_invalid(order).await);
+            return Err(invalid_order(order).await);
         }
         let chain = chain.map_err(fail)?;
         self.install(directory, &key.serialize_pem(), &chain).await?;
-        self.took(Step::Certificate, directory);
+        self.record_step(Step::Certificate, directory);
         Ok(())
     }
 
-    /// Puts the answers up, and asks the directory to look.
-    async fn answer(&self, directory: &str, order: &mut Order) -> Result<Vec<Guard>, Error> {
-        let challenges = &self.context.board.challenges;
+    /// Serves the responses to the challenges, and requests their validation.
+    async fn respond(&self, directory: &str, order: &mut Order) -> Result<Vec<Guard>, Error> {
+        let challenges = &self.context.acme_status.challenges;
         let kind = match self.context.settings.challenge {
             Challenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
             Challenge::Http01 => ChallengeType::Http01,
@@ -225,7 +230,7 @@ impl Keeper {
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization?;
             if authorization.status != AuthorizationStatus::Pending {
-                // Proved to be ours not long ago; or refused, which the order will tell.
+                // Valid from an earlier order; or invalid, which the order's state reports.
                 continue;
             }
             let offered = authorization.challenges.iter().map(|it| it.r#type.clone());
@@ -240,34 +245,34 @@ impl Keeper {
                     let name = self.name.trim_matches(['[', ']']);
                     let certificate = challenge::certificate(name, digest.as_ref());
                     let certificate = certificate.map_err(|error| Error::Other(error.into()))?;
-                    challenges.answer_handshakes(&challenge::server_name(&self.name), certificate)
+                    challenges.serve_certificate(&challenge::server_name(&self.name), certificate)
                 }
-                Challenge::Http01 => challenges.answer_requests(&challenge.token, proof.as_str()),
+                Challenge::Http01 => challenges.serve_body(&challenge.token, proof.as_str()),
             });
             if challenge.status == ChallengeStatus::Pending {
                 challenge.set_ready().await?;
-                self.took(Step::Challenge, directory);
+                self.record_step(Step::Challenge, directory);
             }
         }
         Ok(guards)
     }
 
-    /// The request for the certificate: the name, and nothing else.
-    fn request(&self, key: &KeyPair) -> Result<Vec<u8>, Failure> {
+    /// The certificate signing request, with only the domain.
+    fn csr(&self, key: &KeyPair) -> Result<Vec<u8>, Failure> {
         let name = self.name.trim_matches(['[', ']']).to_owned();
-        let request = CertificateParams::new(vec![name]).and_then(|mut params| {
+        let csr = CertificateParams::new(vec![name]).and_then(|mut params| {
             params.distinguished_name = DistinguishedName::new();
             params.serialize_request(key)
         });
-        let request = request.map_err(|error| {
-            Failure::new(Reason::Other, format_args!("cannot make a request: {error}"))
+        let csr = csr.map_err(|error| {
+            Failure::new(Reason::Other, format_args!("cannot create the CSR: {error}"))
         })?;
-        Ok(request.der().to_vec())
+        Ok(csr.der().to_vec())
     }
 }
 
-/// Why the directory gave an order up: the challenge says it, if that was it.
-async fn why_invalid(order: &mut Order) -> Failure {
+/// Why an order is invalid: the error of its challenge, if it has one.
+async fn invalid_order(order: &mut Order) -> Failure {
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {
         let Ok(state) = on_bad_nonce!(authorization.refresh().await) else { break };
@@ -278,30 +283,35 @@ async fn why_invalid(order: &mut Order) -> Failure {
     }
     match &order.state().error {
         Some(problem) => Failure::problem(problem, Stage::Validation).costly(),
-        None => Failure::new(Reason::Other, "the directory gave the order up").costly(),
+        None => Failure::new(
+            Reason::Other,
+            "the ACME server marked the order as invalid without an error",
+        )
+        .costly(),
     }
 }
 
-/// Whether the directory has the profile, if one is asked for.
-fn offers(account: &Account, profile: Option<&str>) -> Result<(), Failure> {
+/// Fails if the ACME server does not offer the configured profile.
+fn check_profile(account: &Account, profile: Option<&str>) -> Result<(), Failure> {
     let Some(profile) = profile else { return Ok(()) };
     let offered: Vec<_> = account.profiles().map(|it| it.name.to_owned()).collect();
     if offered.iter().any(|offered| offered == profile) {
         return Ok(());
     }
     let offered = if offered.is_empty() { "none".into() } else { offered.join(", ") };
-    let what = format!("it has no profile `{profile}`; it offers {offered}");
-    Err(Failure::new(Reason::Profile, what))
+    let cause =
+        format!("the ACME server does not offer the profile `{profile}`; it offers {offered}");
+    Err(Failure::new(Reason::Profile, cause))
 }
 
-/// Whether an order that replaces a certificate failed for that alone (RFC 9773 §5): it was replaced
-/// already, or the directory does not do that. The library then fails with an error of no type, as
-/// no other step of an order does but one that the directory cannot be reached for.
-fn is_not_replaced(error: &Error) -> bool {
+/// Whether an order failed only because it replaces a certificate (RFC 9773 §5): that one was replaced
+/// already, or the ACME server does not support `replaces`. The library then returns an untyped error,
+/// as it does otherwise only for failed requests.
+fn is_replacement_error(error: &Error) -> bool {
     match error {
         Error::Api(problem) => Kind::of(problem) == Kind::AlreadyReplaced,
         Error::Unsupported(_) => true,
-        Error::Other(cause) => !cause.is::<Offline>(),
+        Error::Other(cause) => !cause.is::<RequestError>(),
         _ => false,
     }
 }

@@ -1,6 +1,9 @@
 use instant_acme::Problem;
 
-/// Declares the problem types with the names that stand behind the namespace of their URN.
+/// The namespace of the problem types.
+pub(super) const NAMESPACE: &str = "urn:ietf:params:acme:error:";
+
+/// Declares the problem types with their names within the namespace.
 macro_rules! kinds {
     ($($kind:ident = $name:literal),+ $(,)?) => {
         /// The type of a problem document: RFC 8555 §6.7, RFC 9773 §7.4, and `invalidProfile` of
@@ -8,7 +11,7 @@ macro_rules! kinds {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(super) enum Kind {
             $($kind,)+
-            /// None of these, or none at all.
+            /// Another type, or no type.
             Unknown,
         }
 
@@ -50,8 +53,8 @@ kinds! {
 }
 
 impl Kind {
-    /// The type of a problem. An order has one name: the first subproblem (RFC 8555 §6.7.1) says
-    /// what a compound one is about.
+    /// The type of a problem. An order has one identifier, so the first subproblem (RFC 8555 §6.7.1)
+    /// determines the type of a compound problem.
     pub(super) fn of(problem: &Problem) -> Self {
         let own = Self::named(name(problem.r#type.as_deref()));
         let first = problem.subproblems.first();
@@ -62,9 +65,9 @@ impl Kind {
     }
 }
 
-/// The name behind the namespace; empty for a type of another.
+/// The name within the namespace; empty for a type of another namespace.
 fn name(urn: Option<&str>) -> &str {
-    urn.and_then(|urn| urn.strip_prefix("urn:ietf:params:acme:error:")).unwrap_or_default()
+    urn.and_then(|urn| urn.strip_prefix(NAMESPACE)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -76,8 +79,8 @@ mod tests {
     }
 
     #[test]
-    fn a_compound_problem_is_its_first_part_and_other_namespaces_are_unknown() {
-        let urn = "urn:ietf:params:acme:error:";
+    fn a_compound_problem_has_the_type_of_its_first_subproblem_and_other_namespaces_are_unknown() {
+        let urn = NAMESPACE;
         assert_eq!(kind(&format!(r#"{{"type":"{urn}badNonce"}}"#)), Kind::BadNonce);
         let parts = format!(r#"[{{"type":"{urn}caa"}},{{"type":"{urn}dns"}}]"#);
         let compound = format!(r#"{{"type":"{urn}compound","subproblems":{parts}}}"#);

@@ -1,7 +1,8 @@
-/// Repeats a request while only its nonce is refused; nothing was done then (RFC 8555 §6.5). The
-/// library sends it three times, which is not enough for a directory behind several machines.
+/// Retries a request after `badNonce`: the server has not processed it (RFC 8555 §6.5). The library
+/// sends it three times, which is not enough for an ACME server that runs on several machines.
 ///
-/// A macro, and no function of an async closure: the compiler cannot prove that its future is `Send`.
+/// A macro instead of a function with an async closure, because the compiler cannot prove that the
+/// closure's future is `Send`.
 macro_rules! on_bad_nonce {
     ($request:expr) => {{
         let mut left = 5;

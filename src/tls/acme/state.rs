@@ -1,10 +1,10 @@
-//! The folder that keeps account, certificates and journals.
+//! The state directory: account, certificates and journals.
 //!
-//! Every file is 0600, and is written whole under another name, flushed, and then renamed: after
-//! a crash there is the old one or the new one. A certificate stands in one file with its key, so
-//! that there is no moment at which the two do not match.
+//! Every file has mode 0600, and is replaced atomically: written under another name, synced, renamed.
+//! After a crash there is the old file or the new one. A certificate is in one file with its key, so
+//! that the two always match.
 //!
-//! Every method blocks; [`Folder::blocking`] runs them where that does no harm.
+//! Every method blocks; [`StateDir::blocking`] runs them on a blocking thread.
 
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -15,34 +15,34 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
-/// The folder. Its lock is held as long as one of its clones lives, and with it whatever may still
-/// write: file work goes on when the task that waits for it is cancelled.
+/// The state directory. Its lock is held as long as a clone exists, because blocking file operations
+/// continue when the task that awaits them is cancelled.
 #[derive(Clone, Debug)]
-pub(super) struct Folder {
+pub(super) struct StateDir {
     path: PathBuf,
     lock: Arc<OnceLock<File>>,
-    /// One piece of work at a time, in their order: one whose task was cancelled may still be at it.
-    turn: Arc<Mutex<()>>,
+    /// Runs one operation at a time, in order: one whose task was cancelled may still be running.
+    queue: Arc<Mutex<()>>,
 }
 
-impl Folder {
+impl StateDir {
     pub(super) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), lock: Arc::default(), turn: Arc::default() }
+        Self { path: path.to_owned(), lock: Arc::default(), queue: Arc::default() }
     }
 
-    /// Runs file work on a thread that may block: a disk may take seconds to flush, a network file
-    /// system for ever.
+    /// Runs file operations on a blocking thread: a disk may take seconds to sync, and a network file
+    /// system may never respond.
     pub(super) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        let folder = self.clone();
-        let turn = Arc::clone(&self.turn).lock_owned().await;
-        let done = spawn_blocking(move || {
+        let state_dir = self.clone();
+        let turn = Arc::clone(&self.queue).lock_owned().await;
+        let result = spawn_blocking(move || {
             let _turn = turn;
-            work(&folder)
+            work(&state_dir)
         });
-        done.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+        result.await.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -53,7 +53,7 @@ impl Folder {
         self.path.join(name)
     }
 
-    /// Takes the folder; makes it when there is none. `false`: another process has it.
+    /// Locks the directory, and creates it if it does not exist. `false`: another process has the lock.
     pub(super) fn lock(&self) -> io::Result<bool> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.path)?;
         let file = OpenOptions::new()
@@ -72,7 +72,7 @@ impl Folder {
         }
     }
 
-    /// What a file holds; `None` when there is none.
+    /// The content of a file; `None` when it does not exist.
     pub(super) fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
         match std::fs::read(self.file(name)) {
             Ok(bytes) => Ok(Some(bytes)),
@@ -81,11 +81,11 @@ impl Folder {
         }
     }
 
-    /// Replaces a file, or leaves it as it was.
+    /// Replaces a file, or leaves it unchanged.
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let new = self.file(&format!(".{name}.new"));
         let written = (|| {
-            // One that a crash left behind may have another mode.
+            // A file from before a crash may have another mode.
             match std::fs::remove_file(&new) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -100,20 +100,20 @@ impl Folder {
             let _ = std::fs::remove_file(&new);
             return Err(error);
         }
-        // The name is on disk only when the folder is.
+        // The new name is on disk only after the directory is synced.
         File::open(&self.path)?.sync_all()
     }
 
-    /// Puts a file that cannot be used out of the way, for a person to look at.
+    /// Renames a file that cannot be used, so that an operator can inspect it.
     pub(super) fn set_aside(&self, name: &str, cause: &str) {
-        let aside = format!("{name}.damaged");
-        let renamed = std::fs::rename(self.file(name), self.file(&aside));
+        let damaged = format!("{name}.damaged");
+        let renamed = std::fs::rename(self.file(name), self.file(&damaged));
         tracing::error!(
             event = "acme_state_damaged",
             file = %self.file(name).display(),
             cause,
-            kept_as = renamed.is_ok().then_some(aside),
-            hint = "the file is not used; what it held is obtained anew",
+            kept_as = renamed.is_ok().then_some(damaged),
+            hint = "its content is obtained again; find out what damaged it, such as a full disk",
         );
     }
 }
@@ -124,24 +124,24 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn files_are_for_the_owner_alone_and_replaced_whole() {
+    fn files_have_mode_0600_and_are_replaced_atomically() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::new(&dir.path().join("a/b"));
-        assert!(folder.lock().unwrap());
-        std::fs::write(folder.file(".x.new"), "left behind").unwrap();
-        folder.write("x", b"one").unwrap();
-        folder.write("x", b"two").unwrap();
-        assert_eq!(folder.read("x").unwrap().unwrap(), b"two");
+        let state_dir = StateDir::new(&dir.path().join("a/b"));
+        assert!(state_dir.lock().unwrap());
+        std::fs::write(state_dir.file(".x.new"), "from a crash").unwrap();
+        state_dir.write("x", b"one").unwrap();
+        state_dir.write("x", b"two").unwrap();
+        assert_eq!(state_dir.read("x").unwrap().unwrap(), b"two");
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(&folder.file("x")), mode(folder.path())), (0o600, 0o700));
-        assert!(!folder.file(".x.new").exists());
-        assert_eq!(folder.read("y").unwrap(), None);
+        assert_eq!((mode(&state_dir.file("x")), mode(state_dir.path())), (0o600, 0o700));
+        assert!(!state_dir.file(".x.new").exists());
+        assert_eq!(state_dir.read("y").unwrap(), None);
     }
 
     #[test]
-    fn a_second_owner_has_to_wait() {
+    fn a_second_process_gets_no_lock() {
         let dir = tempfile::tempdir().unwrap();
-        let (first, second) = (Folder::new(dir.path()), Folder::new(dir.path()));
+        let (first, second) = (StateDir::new(dir.path()), StateDir::new(dir.path()));
         assert!(first.lock().unwrap());
         assert!(!second.lock().unwrap());
         drop(first);
@@ -149,41 +149,41 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn file_work_that_no_one_waits_for_any_more_keeps_the_lock_until_its_end() {
+    async fn file_operations_of_a_cancelled_task_keep_the_lock_until_they_finish() {
         let dir = tempfile::tempdir().unwrap();
-        let (first, second) = (Folder::new(dir.path()), Folder::new(dir.path()));
+        let (first, second) = (StateDir::new(dir.path()), StateDir::new(dir.path()));
         assert!(first.lock().unwrap());
-        let (begun, has_begun) = tokio::sync::oneshot::channel();
-        let (end, may_end) = std::sync::mpsc::channel::<()>();
+        let (started, has_started) = tokio::sync::oneshot::channel();
+        let (finish, may_finish) = std::sync::mpsc::channel::<()>();
         let waiting = tokio::spawn(async move {
             let work = first.blocking(move |_| {
-                begun.send(()).unwrap();
-                let _ = may_end.recv();
+                started.send(()).unwrap();
+                let _ = may_finish.recv();
                 Ok(())
             });
             work.await.unwrap();
         });
-        has_begun.await.unwrap();
+        has_started.await.unwrap();
         waiting.abort();
         assert!(waiting.await.unwrap_err().is_cancelled());
         assert!(!second.lock().unwrap());
-        drop(end);
+        drop(finish);
         while !second.lock().unwrap() {
             tokio::task::yield_now().await;
         }
     }
 
     #[test]
-    fn what_cannot_be_written_changes_nothing() {
+    fn a_failed_write_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::new(dir.path());
-        folder.write("x", b"old").unwrap();
-        // A name that is too long stands for a disk that is full: root ignores modes.
-        assert!(folder.write(&"n".repeat(300), b"new").is_err());
-        std::fs::create_dir(folder.file("y")).unwrap();
-        assert!(folder.write("y", b"new").is_err());
+        let state_dir = StateDir::new(dir.path());
+        state_dir.write("x", b"old").unwrap();
+        // A name that is too long simulates a full disk: root ignores file modes.
+        assert!(state_dir.write(&"n".repeat(300), b"new").is_err());
+        std::fs::create_dir(state_dir.file("y")).unwrap();
+        assert!(state_dir.write("y", b"new").is_err());
         let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().flatten().collect();
         assert_eq!(names.len(), 2, "{names:?}");
-        assert_eq!(folder.read("x").unwrap().unwrap(), b"old");
+        assert_eq!(state_dir.read("x").unwrap().unwrap(), b"old");
     }
 }

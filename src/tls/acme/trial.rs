@@ -1,4 +1,5 @@
-//! The own test before an order: does what a directory will do, and costs nothing.
+//! The trial before an order: does the validation itself, so that a misconfiguration costs no failed
+//! validation at the CA.
 
 use super::challenge::{self, Challenges};
 use super::failure::Failure;
@@ -11,10 +12,10 @@ use http::{Method, StatusCode};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Where requests for challenges come in (RFC 8555 §8.3).
+/// The path prefix of HTTP-01 challenges (RFC 8555 §8.3).
 pub const PATH: &str = "/.well-known/acme-challenge/";
 
-/// Goes to the name as DNS tells it, and looks whether it comes out here.
+/// Resolves the domain, connects to each address, and verifies that this process responds.
 pub(super) async fn run(
     outbound: &Outbound,
     challenges: &Arc<Challenges>,
@@ -25,17 +26,17 @@ pub(super) async fn run(
         Challenge::TlsAlpn01 => 443,
         Challenge::Http01 => 80,
     };
-    let found = outbound.resolve(name, port).await.map_err(|fault| unresolved(name, &fault))?;
+    let resolved = outbound.resolve(name, port).await.map_err(|fault| unresolved(name, &fault))?;
     let secret = secret();
     let (mut passed, mut unreachable) = (false, None);
-    for address in found.addresses {
-        let seen = match challenge {
+    for address in resolved.addresses {
+        let result = match challenge {
             Challenge::TlsAlpn01 => handshake(outbound, challenges, name, address, &secret).await,
             Challenge::Http01 => request(outbound, challenges, name, address, &secret).await,
         };
-        match seen {
+        match result {
             Ok(()) => passed = true,
-            // Directories try the next address as well.
+            // CAs try the next address too.
             Err(failure) if failure.reason == Reason::Unreachable => {
                 unreachable.get_or_insert(failure);
             }
@@ -56,9 +57,10 @@ async fn handshake(
     secret: &str,
 ) -> Result<(), Failure> {
     let host = challenge::server_name(name);
-    let certificate = challenge::trial(&host, secret)
-        .map_err(|error| Failure::new(Reason::Other, format_args!("cannot make a key: {error}")))?;
-    let _answer = challenges.answer_handshakes(&host, certificate);
+    let certificate = challenge::trial(&host, secret).map_err(|error| {
+        Failure::new(Reason::Other, format_args!("cannot generate a key: {error}"))
+    })?;
+    let _guard = challenges.serve_certificate(&host, certificate);
     let to = Server { tls: true, host, port: 443 }.at(address);
     match outbound.connect_without_verification(&to, Offer::AcmeTls).await {
         Ok(connection) => {
@@ -66,13 +68,13 @@ async fn handshake(
             if leaf.is_some_and(|leaf| leaf.subject.contains(secret)) {
                 return Ok(());
             }
-            Err(elsewhere(name, address, "shows another certificate"))
+            Err(elsewhere(name, address, "presents another certificate"))
         }
         Err(fault) => Err(match fault.reason {
             Fault::Refused | Fault::NoRoute | Fault::Timeout | Fault::Closed | Fault::Other => {
                 unreachable(name, address, &fault.text)
             }
-            _ => elsewhere(name, address, "refuses the handshake of the challenge"),
+            _ => elsewhere(name, address, "rejects the `acme-tls/1` handshake"),
         }),
     }
 }
@@ -84,7 +86,7 @@ async fn request(
     address: SocketAddr,
     secret: &str,
 ) -> Result<(), Failure> {
-    let _answer = challenges.answer_requests(secret, secret);
+    let _guard = challenges.serve_body(secret, secret);
     let to = Server { tls: false, host: name.to_owned(), port: 80 }.at(address);
     let request = Request {
         method: Method::GET,
@@ -92,50 +94,50 @@ async fn request(
         headers: HeaderMap::new(),
         body: Bytes::new(),
     };
-    let answer = async {
+    let response = async {
         outbound.connect_without_verification(&to, Offer::Http1).await?.send(&request).await
     };
-    let answer = answer.await.map_err(|fault| match fault.reason {
-        Fault::NotHttp | Fault::TooLarge => elsewhere(name, address, "does not answer in HTTP"),
+    let response = response.await.map_err(|fault| match fault.reason {
+        Fault::NotHttp | Fault::TooLarge => elsewhere(name, address, "does not respond with HTTP"),
         _ => unreachable(name, address, &fault.text),
     })?;
-    let location = answer.headers.get(LOCATION).and_then(|value| value.to_str().ok());
-    match answer.status {
-        StatusCode::OK if answer.body == secret.as_bytes() => Ok(()),
-        // A directory follows it. To another host, it is hardly meant for us.
+    let location = response.headers.get(LOCATION).and_then(|value| value.to_str().ok());
+    match response.status {
+        StatusCode::OK if response.body == secret.as_bytes() => Ok(()),
+        // CAs follow redirects. One to another host does not lead to this process.
         status if status.is_redirection() => match location {
             Some(to) if to.contains(secret) && to.contains(name) => Ok(()),
-            _ => Err(elsewhere(name, address, "redirects to somewhere else")),
+            _ => Err(elsewhere(name, address, "redirects to another location")),
         },
         status => {
-            let says = format!("answers {} to what this process would answer", status.as_u16());
-            Err(elsewhere(name, address, &says))
+            let what = format!("responds {} to the test request", status.as_u16());
+            Err(elsewhere(name, address, &what))
         }
     }
 }
 
 fn unresolved(name: &str, fault: &outbound::Fault) -> Failure {
-    let what = match fault.reason {
+    let cause = match fault.reason {
         Fault::NoSuchHost => format!("`{name}` does not exist"),
         Fault::NoAddress => format!("`{name}` has no address"),
         _ => format!("cannot look up `{name}`: {}", fault.text),
     };
-    Failure::new(Reason::Dns, what)
+    Failure::new(Reason::Dns, cause)
 }
 
 fn unreachable(name: &str, address: SocketAddr, why: &str) -> Failure {
-    let what = format_args!("`{name}` is {address}, and nobody answers there: {why}");
-    Failure::new(Reason::Unreachable, what)
+    let cause = format_args!("test before the order: no response from {address} (`{name}`): {why}");
+    Failure::new(Reason::Unreachable, cause)
 }
 
 fn elsewhere(name: &str, address: SocketAddr, what: &str) -> Failure {
-    let what = format_args!("`{name}` is {address}, and who answers there {what}");
-    Failure::new(Reason::WrongAnswer, what)
+    let cause = format_args!("test before the order: the server at {address} (`{name}`) {what}");
+    Failure::new(Reason::WrongAnswer, cause)
 }
 
 fn secret() -> String {
     let mut bytes = [0; 16];
-    // Without randomness nothing else would work either.
+    // Without randomness, TLS does not work either.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     data_encoding::HEXLOWER.encode(&bytes)
 }

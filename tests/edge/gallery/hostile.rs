@@ -1,4 +1,4 @@
-//! Servers that mean harm, or do not know what they do.
+//! Hostile and malfunctioning servers.
 
 use super::{Case, World};
 use crate::stand_in::{Act, behaviour, right, tls};
@@ -8,22 +8,22 @@ use std::time::Duration;
 
 const HEAD: &[u8] = b"HTTP/1.1 308 X\r\n";
 
-/// Servers that mean harm, or do not know what they do.
+/// Hostile and malfunctioning servers.
 pub(super) async fn hostile(world: &World) -> Vec<Case> {
     let http1 = |act: fn() -> Act| {
         let config = world.config(&["http/1.1"]);
         async move { tls(config, behaviour(move |_| act())).await }
     };
-    let answer: &'static [&'static str] = &["redirect.answer"];
+    let expected: &'static [&'static str] = &["redirect.answer"];
     let mut cases = vec![
         world.at(
             "endless header fields",
-            answer,
+            expected,
             http1(|| Act::Endless(HEAD.to_vec(), b"x-more: and more\r\n".to_vec())).await,
         ),
         world.at(
             "1 MiB of Location",
-            answer,
+            expected,
             http1(|| {
                 let location =
                     [b"HTTP/1.1 308 X\r\nlocation: ".to_vec(), vec![b'x'; 1 << 20]].concat();
@@ -31,15 +31,15 @@ pub(super) async fn hostile(world: &World) -> Vec<Case> {
             })
             .await,
         ),
-        world.at("binary garbage", answer, http1(|| Act::Raw((0..=255).collect())).await),
-        world.at("closes without a word", answer, http1(|| Act::Raw(Vec::new())).await),
+        world.at("binary garbage", expected, http1(|| Act::Raw((0..=255).collect())).await),
+        world.at("closes without a response", answer, http1(|| Act::Raw(Vec::new())).await),
         world.at(
             "an endless page",
             &["redirect.page"],
             http1(|| Act::Endless(b"HTTP/1.1 200 X\r\n\r\n".to_vec(), vec![b'x'; 4096])).await,
         ),
     ];
-    let mut slow = world.at("never answers", answer, http1(|| Act::Hang(Vec::new())).await);
+    let mut slow = world.at("never responds", answer, http1(|| Act::Hang(Vec::new())).await);
     slow.timeout = Duration::from_secs(2);
     cases.push(slow);
     let mut drip = world.at(
@@ -64,7 +64,7 @@ pub(super) async fn hostile(world: &World) -> Vec<Case> {
         Act::Endless(head.into_bytes(), vec![b'x'; 4096])
     });
     let endless = tls(world.config(&["http/1.1"]), endless).await;
-    cases.push(world.at("right, but with an endless body", &[], endless));
+    cases.push(world.at("correct, but with an endless body", &[], endless));
     let alert = b"\x15\x03\x01\x00\x02\x02\x46";
     for (name, bytes) in [
         ("an old TLS version", alert.to_vec()),
@@ -72,27 +72,27 @@ pub(super) async fn hostile(world: &World) -> Vec<Case> {
         ("garbage on the TLS port", (0..=255).collect()),
         ("closes on the TLS port", Vec::new()),
     ] {
-        cases.push(world.at(name, &["tls.handshake"], blurt(bytes).await));
+        cases.push(world.at(name, &["tls.handshake"], sends(bytes).await));
     }
     cases
 }
 
-/// One that answers well once, and then makes everybody wait.
+/// A server that responds once and then hangs.
 async fn too_slow(world: &World) -> Case {
     let first = AtomicBool::new(true);
-    let act = world.mended(move |_, right| {
+    let act = world.changed(move |_, right| {
         if first.swap(false, Relaxed) { Act::Reply(right) } else { Act::Hang(Vec::new()) }
     });
     let server = tls(world.config(&["http/1.1"]), behaviour(act)).await;
-    let mut slow = world.at("too slow for the time there is", &["?redirect.complete"], server);
+    let mut slow = world.at("too slow for the time limit", &["?redirect.complete"], server);
     slow.total = Duration::from_secs(3);
-    // All that was not asked is unknown then; this is where that is told.
+    // All other checks are unknown then.
     slow.selection.only = ["redirect.query", "redirect.complete"].map(str::to_owned).to_vec();
     slow
 }
 
-/// Says this to whoever connects, whatever they say, and hangs up.
-async fn blurt(bytes: Vec<u8>) -> SocketAddr {
+/// Sends these bytes to each client, whatever it sends, and closes the connection.
+async fn sends(bytes: Vec<u8>) -> SocketAddr {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

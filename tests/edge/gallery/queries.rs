@@ -1,11 +1,11 @@
-//! What becomes of the query.
+//! Callbacks that change or block the query.
 
 use super::{Case, World};
 use crate::stand_in::{Act, Reply};
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 
-/// What becomes of the query.
+/// Callbacks that change or block the query.
 #[expect(clippy::too_many_lines, reason = "a table")]
 pub(super) async fn queries(world: &World) -> Vec<Case> {
     vec![
@@ -61,7 +61,7 @@ pub(super) async fn queries(world: &World) -> Vec<Case> {
         world
             .rebuilt(
                 "the last duplicate wins",
-                &["redirect.parameters=`scope` was sent 3 times and arrives 1"],
+                &["redirect.parameters=`scope` is sent 3 times and arrives once"],
                 |pairs| {
                     let last: HashMap<_, _> =
                         pairs.iter().map(|pair| (name(pair), *pair)).collect();
@@ -160,26 +160,26 @@ pub(super) async fn queries(world: &World) -> Vec<Case> {
             .await,
         world
             .case(
-                "a firewall minds URLs in scope",
-                &["redirect.blocked=Google (URLs in `scope`): answers 403"],
+                "a firewall blocks URLs in scope",
+                &["redirect.blocked=Google (URLs in `scope`): responds with 403"],
                 |heard, right| {
                     let query = heard.query.clone().unwrap_or_default();
-                    let minds = query.contains("userinfo.profile");
-                    Act::Reply(if minds { Reply::page(403, "Forbidden") } else { right })
+                    let blocks = query.contains("userinfo.profile");
+                    Act::Reply(if blocks { Reply::page(403, "Forbidden") } else { right })
                 },
             )
             .await,
         world
             .case("a firewall resets on line breaks", &["redirect.blocked"], |heard, right| {
-                let minds = heard.query.as_ref().is_some_and(|query| query.contains("%0d%0a"));
-                if minds { Act::Raw(Vec::new()) } else { Act::Reply(right) }
+                let blocks = heard.query.as_ref().is_some_and(|query| query.contains("%0d%0a"));
+                if blocks { Act::Raw(Vec::new()) } else { Act::Reply(right) }
             })
             .await,
         world
-            .case("raw bytes refused", &["!redirect.blocked"], |heard, right| {
-                let minds =
+            .case("raw bytes rejected", &["!redirect.blocked"], |heard, right| {
+                let blocks =
                     heard.query.as_ref().is_some_and(|query| query.contains(['{', 'é', '[']));
-                Act::Reply(if minds { Reply::new(400) } else { right })
+                Act::Reply(if blocks { Reply::new(400) } else { right })
             })
             .await,
         world

@@ -5,20 +5,20 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// A well-behaved client that keeps asking, each time on a new connection, while others attack.
+/// A well-behaved client that sends requests during an attack, each on a new connection.
 pub(crate) struct Bystander {
     stop: Arc<AtomicBool>,
     task: JoinHandle<u32>,
 }
 
 impl Bystander {
-    /// `first` is what a proxy would send before the request.
+    /// `first` is sent before each request, for example a PROXY header.
     pub(crate) fn start(address: SocketAddr, first: &'static [u8]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let task = tokio::spawn({
             let stop = Arc::clone(&stop);
             async move {
-                let mut answered = 0;
+                let mut responses = 0;
                 let mut pace = tokio::time::interval(Duration::from_millis(20));
                 while !stop.load(Relaxed) {
                     pace.tick().await;
@@ -26,19 +26,19 @@ impl Bystander {
                     client.send(first).await;
                     let reply = client.get("/oauth/callback?code=canary-code").await;
                     assert_eq!(reply.map(|reply| reply.status), Some(308));
-                    answered += 1;
+                    responses += 1;
                 }
-                answered
+                responses
             }
         });
         Self { stop, task }
     }
 
-    /// Panics unless every request was answered.
+    /// Panics unless every request got a response.
     pub(crate) async fn finish(self) -> u32 {
         self.stop.store(true, Relaxed);
-        let answered = self.task.await.unwrap();
-        assert!(answered > 0);
-        answered
+        let responses = self.task.await.unwrap();
+        assert!(responses > 0);
+        responses
     }
 }

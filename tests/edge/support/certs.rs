@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
 
-/// An authority, and a folder with a certificate of it for these names, in `edge.pem` and `edge.key`,
-/// and its own in `ca.pem`.
+/// A CA, and a directory with a certificate for these names in `edge.pem` and `edge.key`, and the CA
+/// certificate in `ca.pem`.
 pub(crate) fn certified(names: &[&str]) -> (Authority, TempDir) {
     let (authority, dir) = (Authority::new(), TempDir::new().unwrap());
     authority.write(dir.path(), "edge", names);
@@ -15,13 +15,13 @@ pub(crate) fn certified(names: &[&str]) -> (Authority, TempDir) {
     (authority, dir)
 }
 
-/// What makes it one of the past ([`Authority::write_with`]).
+/// Makes a certificate expired; for [`Authority::write_with`].
 pub(crate) fn expired(params: &mut CertificateParams) {
     params.not_before = rcgen::date_time_ymd(2020, 1, 1);
     params.not_after = rcgen::date_time_ymd(2021, 1, 1);
 }
 
-/// A certificate authority of the test's own.
+/// A certificate authority (CA) for tests.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -30,7 +30,7 @@ impl Authority {
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "Our CA");
+        params.distinguished_name.push(DnType::CommonName, "Test CA");
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         Self { issuer }
     }
@@ -57,7 +57,7 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let paths = (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")));
-        // Whole or not at all: the edge may look at any moment.
+        // Atomically: the edge may read the files at any time.
         for (path, text) in [(&paths.1, key.serialize_pem()), (&paths.0, certificate.pem())] {
             let new = path.with_extension("new");
             std::fs::write(&new, text).unwrap();
@@ -66,18 +66,18 @@ impl Authority {
         paths
     }
 
-    /// A client that trusts this authority only.
+    /// A client that trusts only this CA.
     pub(crate) fn client(&self, alpn: &[&str]) -> Arc<ClientConfig> {
         self.client_of(rustls::crypto::aws_lc_rs::default_provider(), alpn)
     }
 
-    /// As [`Authority::client`], with this cryptography.
+    /// As [`Authority::client`], with this cryptography provider.
     pub(crate) fn client_of(&self, provider: CryptoProvider, alpn: &[&str]) -> Arc<ClientConfig> {
         trusting(CertificateDer::from(self.issuer.der().to_vec()), provider, alpn)
     }
 }
 
-/// A client that trusts this root only.
+/// A client that trusts only this root.
 pub(crate) fn trusting(
     root: CertificateDer<'_>,
     provider: CryptoProvider,

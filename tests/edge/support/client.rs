@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Every header that any answer may carry. One that nobody stated fails the test that sees it.
+/// Every header that a response may have. Any other header fails the test.
 const ALLOWED: [&str; 11] = [
     "allow",
     "cache-control",
@@ -23,7 +23,7 @@ const ALLOWED: [&str; 11] = [
     "x-content-type-options",
 ];
 
-/// An answer as it came.
+/// A response as received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -34,8 +34,8 @@ pub(crate) struct Reply {
 impl Reply {
     fn new(status: u16, headers: Vec<(String, Vec<u8>)>, also: &[&str]) -> Self {
         for (position, (name, _)) in headers.iter().enumerate() {
-            let stated = ALLOWED.iter().chain(also).any(|stated| stated == name);
-            assert!(stated, "nobody stated the header {name}");
+            let allowed = ALLOWED.iter().chain(also).any(|allowed| allowed == name);
+            assert!(allowed, "unexpected header {name}");
             assert!(headers[..position].iter().all(|(other, _)| other != name), "{name} twice");
         }
         Self { status, headers, body: Vec::new() }
@@ -45,7 +45,7 @@ impl Reply {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_slice())
     }
 
-    /// A header as text, or nothing.
+    /// A header as text; empty if it is missing.
     pub(crate) fn text(&self, name: &str) -> String {
         String::from_utf8_lossy(self.header(name).unwrap_or_default()).into_owned()
     }
@@ -68,7 +68,7 @@ pub(crate) async fn connect(address: SocketAddr) -> Http1<TcpStream> {
     Http1::new(stream)
 }
 
-/// A TLS connection under this name, offering these protocols.
+/// A TLS connection with this server name and these ALPN protocols.
 pub(crate) async fn connect_tls(
     authority: &Authority,
     address: SocketAddr,
@@ -80,7 +80,7 @@ pub(crate) async fn connect_tls(
     handshake(authority.client(alpn), stream, name).await
 }
 
-/// TLS under this name on a connection that is there.
+/// A TLS handshake with this server name on an open connection.
 pub(crate) async fn handshake(
     client: Arc<ClientConfig>,
     stream: TcpStream,
@@ -90,7 +90,7 @@ pub(crate) async fn handshake(
     with_timeout(TlsConnector::from(client).connect(name, stream)).await
 }
 
-/// An HTTP/1 client that sends what it is told, byte for byte.
+/// An HTTP/1 client that sends exactly the given bytes.
 pub(crate) struct Http1<S> {
     stream: BufReader<S>,
     also: &'static [&'static str],
@@ -101,13 +101,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
         Self::allowing(stream, &[])
     }
 
-    /// Takes these headers too, which a proxy on the way adds.
+    /// Also allows these headers, which a proxy in between adds.
     pub(crate) fn allowing(stream: S, also: &'static [&'static str]) -> Self {
         Self { stream: BufReader::with_capacity(64 * 1024, stream), also }
     }
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
-        // A peer that has closed already says so by what it answers.
+        // If the peer has closed, reading the response shows it.
         let _ = with_timeout(self.stream.get_mut().write_all(bytes)).await;
         let _ = with_timeout(self.stream.get_mut().flush()).await;
     }
@@ -146,7 +146,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
         if method == "HEAD" { self.reply_to_head().await } else { self.reply().await }
     }
 
-    /// The next answer; `None` when the connection ended instead.
+    /// The next response; `None` if the connection ended instead.
     pub(crate) async fn reply(&mut self) -> Option<Reply> {
         with_timeout(self.read(true)).await
     }
@@ -193,7 +193,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
         Some(line)
     }
 
-    /// Whether the peer has closed, without another answer.
+    /// Whether the peer has closed without another response.
     pub(crate) async fn is_closed(&mut self) -> bool {
         let mut byte = [0];
         matches!(with_timeout(self.stream.read(&mut byte)).await, Ok(0) | Err(_))

@@ -1,4 +1,4 @@
-//! HTTP/2 frames by hand (RFC 9113 §4, §6), for clients that no library would be.
+//! HTTP/2 frames written by hand (RFC 9113 §4, §6), for clients that libraries do not allow.
 
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -66,8 +66,8 @@ pub(crate) fn literal(name: &str, value: &str) -> Vec<u8> {
     field
 }
 
-/// A string literal that is not Huffman coded: its length in seven bits, and what exceeds them seven
-/// at a time (RFC 7541 §5.1, §5.2).
+/// A string literal without Huffman coding: the length as an integer with a 7-bit prefix, then the
+/// bytes (RFC 7541 §5.1, §5.2).
 fn string(block: &mut Vec<u8>, text: &str) {
     if let Some(mut rest) = text.len().checked_sub(127) {
         block.push(127);

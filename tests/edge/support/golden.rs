@@ -1,20 +1,20 @@
-//! Texts that are compared with a file: those in `tests/edge/golden/`, and pictures.
+//! Comparison of texts with files: those in `tests/edge/golden/`, and pictures.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The folder that holds them.
+/// The directory of the golden files.
 pub(crate) fn golden_dir() -> PathBuf {
     Path::new(PROJECT).join(GOLDEN)
 }
 
-/// [`matches_file`], in that folder.
+/// [`matches_file`], in that directory.
 pub(crate) fn golden(name: &str, text: &str) -> Result<(), String> {
     matches_file(&format!("{GOLDEN}/{name}"), text)
 }
 
-/// Where the text differs from the file, and what to do. With `UPDATE_GOLDEN=1` the file is
-/// written anew instead; read it before you keep it.
+/// Returns the first difference of the text from the file, with instructions. With `UPDATE_GOLDEN=1`
+/// it writes the file instead; review it before you commit it.
 pub(crate) fn matches_file(name: &str, text: &str) -> Result<(), String> {
     let file = Path::new(PROJECT).join(name);
     if updates() {
@@ -35,12 +35,12 @@ pub(crate) fn matches_file(name: &str, text: &str) -> Result<(), String> {
     };
     Err(format!(
         "{name}:{number} differs\n  file:    {was}\n  program: {is}\n\
-         If that is meant, the same test with `UPDATE_GOLDEN=1` writes the file anew; read what \
-         it wrote.\nAll of it:\n{text}"
+         If this is intended, run the test with `UPDATE_GOLDEN=1`, and review what it writes.\n\
+         The complete text:\n{text}"
     ))
 }
 
-/// Whether files are written anew.
+/// Whether tests write the files instead of comparing them.
 pub(crate) fn updates() -> bool {
     std::env::var_os("UPDATE_GOLDEN").is_some()
 }

@@ -1,4 +1,4 @@
-//! HTTP/2 clients whose requests wait, so that the server holds what it has read of them.
+//! HTTP/2 clients with unfinished requests, so that the server keeps what it has read of them.
 
 use super::frames::{self, frame};
 use super::{Authority, connect_tls, with_timeout};
@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-/// Streams of each connection: as many as the server allows.
+/// Streams per connection: the maximum that the server allows.
 pub(crate) const STREAMS: u32 = 64;
 
 /// The value of a field of `/proc/PID/status`, in bytes.
@@ -22,7 +22,7 @@ pub(crate) fn resident(process: u32) -> u64 {
     memory(process, "VmRSS")
 }
 
-/// The largest that its resident set ever was.
+/// The peak of its resident set.
 pub(crate) fn peak(process: u32) -> u64 {
     memory(process, "VmHWM")
 }
@@ -45,8 +45,8 @@ pub(crate) fn request(stream: u32, end: u8, block: &[u8]) -> Vec<u8> {
     frames.flatten().collect()
 }
 
-/// Reads frames until the acknowledgement of a PING, after which everything that was sent before it
-/// has been read; or until the peer has closed.
+/// Reads frames until the acknowledgement of a PING: everything sent before the PING has been read
+/// then. Also returns when the peer closes.
 pub(crate) async fn acknowledged(stream: &mut (impl AsyncRead + Unpin)) {
     let read = async {
         loop {
@@ -73,7 +73,7 @@ pub(crate) struct HeldHeads {
 }
 
 impl HeldHeads {
-    /// A form of which nothing arrives.
+    /// A form with a body that never arrives.
     pub(crate) fn form(name: &'static str, fields: &[u8]) -> Self {
         let block = [&frames::post("/oauth/callback?code=1"), fields].concat();
         Self { name, block, end: 0, body: Vec::new() }

@@ -25,7 +25,7 @@ impl Metrics {
         })
     }
 
-    /// Open connections, whatever they do.
+    /// Open connections in any state.
     pub(crate) fn connections(&self) -> f64 {
         ["handshake", "active", "idle"]
             .iter()

@@ -1,4 +1,4 @@
-//! The harness: the built binary as a process, certificates, and clients that hide nothing.
+//! The test harness: the built binary as a process, certificates, and low-level clients.
 
 mod bystander;
 pub(crate) mod certs;
@@ -26,24 +26,24 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What no honest step takes, also on a loaded machine.
+/// The time-out of each step, generous enough for a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Awaits, but not for ever.
+/// Awaits, at most [`PATIENCE`].
 pub(crate) async fn with_timeout<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, what).await.expect("it takes too long")
+    tokio::time::timeout(PATIENCE, what).await.expect("timed out")
 }
 
-/// Looks again until it is so; the bound is [`PATIENCE`].
-pub(crate) async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
+/// Polls until the condition holds, at most [`PATIENCE`].
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let started = std::time::Instant::now();
-    while !so().await {
+    while !holds().await {
         assert!(started.elapsed() < PATIENCE, "never: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// The requests that a log tells of. What asks at the admin listener is no client.
+/// The requests in a log, without those to the admin listener.
 pub(crate) fn requests(log: &str) -> Vec<Value> {
     log.lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
@@ -51,13 +51,13 @@ pub(crate) fn requests(log: &str) -> Vec<Value> {
         .collect()
 }
 
-/// What a report says under this id.
+/// The check with this id in a report.
 pub(crate) fn check<'r>(report: &'r Value, id: &str) -> &'r Value {
     let checks = report["checks"].as_array().unwrap();
     checks.iter().find(|check| check["id"] == id).unwrap_or_else(|| panic!("no {id}: {report:#}"))
 }
 
-/// Every file below a folder, sorted.
+/// Every file below a directory, sorted.
 pub(crate) fn files_below(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<_> = entries
@@ -67,6 +67,6 @@ pub(crate) fn files_below(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Tests that use the machine up run alone among those that measure times: the first hold the
-/// lock for writing, the second for reading.
+/// Tests that saturate the machine must not run at the same time as tests that measure times: the
+/// former take the lock for writing, the latter for reading.
 pub(crate) static MACHINE: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());

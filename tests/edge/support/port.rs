@@ -1,6 +1,5 @@
-//! Ports of servers: one that can bind port 0 reports its own ([`listening`]); for one that cannot, a
-//! port is held from before its start until it listens ([`Port`]). The tests and the benchmark share
-//! this file.
+//! Ports of servers: a server that can bind port 0 reports its port ([`listening`]); for any other, a
+//! port is reserved before it starts ([`Port`]). The tests and the benchmark share this file.
 
 use socket2::{Domain, Socket, Type};
 use std::fmt;
@@ -8,25 +7,25 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Deref;
 
-/// A port of the loopback interface that is held: it is bound and does not listen, so the kernel
+/// A reserved port of the loopback interface: it is bound and does not listen, so the kernel
 /// assigns it to no other socket. A server that sets `SO_REUSEADDR` can listen on it nevertheless.
 pub(crate) struct Port {
     address: SocketAddr,
-    _held: Socket,
+    _reserved: Socket,
 }
 
-/// A port that no other socket has.
+/// Reserves a port that no other socket has.
 pub(crate) fn free() -> Port {
-    let held = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    held.set_reuse_address(true).unwrap();
-    held.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
-    let address = held.local_addr().unwrap().as_socket().unwrap();
-    Port { address, _held: held }
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    Port { address, _reserved: socket }
 }
 
 impl Port {
-    /// Whether this process, or a child of it, listens on the port (`proc_net(5)`). A connection
-    /// would not show who accepts it, and the server may log it or pass it on.
+    /// Whether this process or one of its children listens on the port (`proc_net(5)`). A test
+    /// connection would not show which process accepts it, and the server might log or forward it.
     pub(crate) fn is_listened_on_by(&self, process: u32) -> bool {
         let end = format!(":{:04X}", self.port());
         let tables =
@@ -83,7 +82,7 @@ impl fmt::Display for Port {
 }
 
 #[test]
-fn a_held_port_is_assigned_to_no_other_socket_and_its_listener_is_known() {
+fn a_reserved_port_is_assigned_to_no_other_socket_and_its_listener_is_found() {
     let port = free();
     let others: Vec<_> =
         (0..200).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
@@ -92,7 +91,7 @@ fn a_held_port_is_assigned_to_no_other_socket_and_its_listener_is_known() {
     assert!(!port.is_listened_on_by(own));
     let listener = std::net::TcpListener::bind(*port).unwrap();
     assert!(port.is_listened_on_by(own), "the listener is not found");
-    assert!(!port.is_listened_on_by(1), "another process is taken for the listener");
+    assert!(!port.is_listened_on_by(1), "another process is reported as the listener");
     drop(listener);
     assert!(!port.is_listened_on_by(own));
 }

@@ -9,17 +9,17 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 use tempfile::TempDir;
 
-/// The program that the tests are about.
+/// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_callback-edge");
 
-/// What it says when it is up, for people and for programs.
+/// Its output when it is ready, as text and as JSON.
 const READY: [&str; 2] = ["\nready; press Ctrl-C to stop\n", "\"event\":\"ready\""];
 
-/// A running edge. It has a folder of its own, and dies when it is dropped.
+/// A running server with its own directory. Dropping it kills the process.
 pub(crate) struct Edge {
     child: Child,
     stderr: Arc<Lines>,
-    /// Held open.
+    /// Kept open.
     _unread: Option<PipeReader>,
     dir: Arc<TempDir>,
     pub(crate) http: Vec<SocketAddr>,
@@ -27,7 +27,7 @@ pub(crate) struct Edge {
     pub(crate) admin: Vec<SocketAddr>,
 }
 
-/// What a process says, gathered by a thread of its own.
+/// The output of a process, collected by a thread.
 #[derive(Default)]
 pub(crate) struct Lines {
     text: Mutex<String>,
@@ -35,7 +35,7 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// Gathers until the pipe ends.
+    /// Collects until the pipe ends.
     pub(crate) fn of(pipe: impl Read + Send + 'static) -> Arc<Self> {
         let lines = Arc::new(Self::default());
         std::thread::spawn({
@@ -57,7 +57,7 @@ impl Lines {
         self.text.lock().unwrap().clone()
     }
 
-    /// Waits until it holds this text; tells all of it.
+    /// Waits until it contains one of these texts; returns everything so far.
     pub(crate) fn wait_for(&self, child: &mut Child, any: &[&str]) -> String {
         let started = Instant::now();
         let mut text = self.text.lock().unwrap();
@@ -71,19 +71,19 @@ impl Lines {
 }
 
 impl Edge {
-    /// Starts it in a fresh folder with these settings; `{dir}` stands for the folder. Returns
-    /// once it says that it is ready.
+    /// Starts it in a new directory with these settings, in which `{dir}` is replaced by the path.
+    /// Returns once it is ready.
     pub(crate) fn start(settings: &str) -> Self {
         Self::start_in(TempDir::new().unwrap(), settings, |_| {})
     }
 
-    /// Starts it with the plain and an admin listener, and these settings beside.
+    /// Starts it with the http and admin listeners and these settings.
     pub(crate) fn plain(own: &str) -> Self {
         Self::start(&settings::plain(own))
     }
 
-    /// Starts it as `localhost` over TLS, on a plain and an admin listener too, with these settings
-    /// beside; tells who signed its certificate.
+    /// Starts it as `localhost` with the http, https and admin listeners and these settings; also
+    /// returns the CA of its certificate.
     pub(crate) fn over_tls(own: &str) -> (Self, Authority) {
         let (authority, dir) = certified(&["localhost"]);
         (Self::start_in(dir, &settings::tls(own), |_| {}), authority)
@@ -102,7 +102,7 @@ impl Edge {
         Self::run(dir, command)
     }
 
-    /// Starts it from a shell that does something first and ends with `exec "$0" "$@"`.
+    /// Starts it from a shell script that ends with `exec "$0" "$@"`.
     pub(crate) fn start_from_shell(
         dir: impl Into<Arc<TempDir>>,
         settings: &str,
@@ -118,17 +118,17 @@ impl Edge {
         Self::run(dir, command)
     }
 
-    /// As [`Edge::start`], but nobody reads what it says once it is ready.
+    /// As [`Edge::start`], but its output is not read once it is ready.
     pub(crate) fn start_unread(settings: &str) -> Self {
         let dir = TempDir::new().unwrap();
         write_settings(dir.path(), settings);
         let mut command = command(dir.path());
-        // One pipe for both, as behind `2>&1 |`.
+        // One pipe for both, as with `2>&1 |`.
         let (mut unread, pipe) = std::io::pipe().unwrap();
         command.args(["-c", "config.toml", "serve"]).stdin(Stdio::null());
         command.stdout(pipe.try_clone().unwrap()).stderr(pipe);
         let child = command.spawn().unwrap();
-        // Byte by byte, so that what comes after it stays where it is.
+        // Byte by byte, so that the output after it stays in the pipe.
         let mut text = Vec::new();
         let mut byte = [0];
         while !READY.iter().any(|ready| text.ends_with(ready.as_bytes())) {
@@ -142,7 +142,7 @@ impl Edge {
 
     fn run(dir: Arc<TempDir>, mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        // The command may hold sockets that were handed over.
+        // The command may own sockets for the child.
         drop(command);
         let stderr = Lines::of(child.stderr.take().unwrap());
         let mut edge = Self::of(child, stderr, None, dir);
@@ -165,7 +165,7 @@ impl Edge {
         }
     }
 
-    /// What its admin listener exports now.
+    /// A scrape of its admin listener.
     pub(crate) async fn metrics(&self) -> Metrics {
         Metrics::read(self.admin[0]).await
     }
@@ -178,7 +178,7 @@ impl Edge {
         self.child.id()
     }
 
-    /// Replaces the settings file; `{dir}` stands for the folder.
+    /// Replaces the settings file; `{dir}` is replaced by the path of the directory.
     pub(crate) fn rewrite(&self, settings: &str) {
         write_settings(self.dir.path(), settings);
     }
@@ -193,17 +193,17 @@ impl Edge {
         self.stderr.text()
     }
 
-    /// Waits until stderr holds this text; tells all of it.
+    /// Waits until stderr contains this text; returns everything so far.
     pub(crate) fn wait_for(&mut self, needle: &str) -> String {
         self.stderr.wait_for(&mut self.child, &[needle])
     }
 
-    /// Waits for the process to end by itself; tells how, and everything on stderr.
+    /// Waits for the process to end; returns its status and everything on stderr.
     pub(crate) fn wait(mut self) -> (ExitStatus, String) {
         let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                // The reader thread ends with the pipe; what it has read by then is all.
+                // The reader thread ends with the pipe; it has read everything then.
                 while Arc::strong_count(&self.stderr) > 1 {
                     std::thread::yield_now();
                 }
@@ -214,13 +214,13 @@ impl Edge {
         }
     }
 
-    /// Asks it to end and waits for it.
+    /// Sends SIGTERM and waits for the end.
     pub(crate) fn stop(self) -> (ExitStatus, String) {
         self.signal(Signal::TERM);
         self.wait()
     }
 
-    /// Asks it to end, which it must do in order; tells everything on stderr.
+    /// Shuts it down, which must be graceful; returns everything on stderr.
     pub(crate) fn finish(self) -> String {
         let (status, log) = self.stop();
         assert!(status.code() == Some(0) && !log.contains("panic"), "{status}:\n{log}");
@@ -235,7 +235,7 @@ impl Drop for Edge {
     }
 }
 
-/// The program with an environment of its own.
+/// The program with an empty environment.
 pub(crate) fn command(dir: &Path) -> Command {
     let mut command = Command::new(PROGRAM);
     command.current_dir(dir).env_clear();

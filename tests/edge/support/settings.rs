@@ -1,10 +1,9 @@
-//! The settings that most tests start from: a test states what is particular to it, and what it
-//! states takes the place of what stands here.
+//! The settings that most tests start from; a test adds its own, which override these.
 
-/// The plain listener alone, and an admin listener.
+/// The http and admin listeners.
 const PLAIN: &[&str] = &["listen.http = '127.0.0.1:0'", "listen.admin = '127.0.0.1:0'"];
 
-/// Every listener, as `localhost`, with the certificate that [`super::certified`] writes.
+/// All listeners, as `localhost`, with the certificate of [`super::certified`].
 const TLS: &[&str] = &[
     "public_url = 'https://localhost'",
     "listen.http = '127.0.0.1:0'",
@@ -16,20 +15,20 @@ const TLS: &[&str] = &[
 
 /// Settings for an edge without TLS.
 pub(crate) fn plain(own: &str) -> String {
-    beside(PLAIN, own)
+    merged(PLAIN, own)
 }
 
 /// Settings for an edge with TLS.
 pub(crate) fn tls(own: &str) -> String {
-    beside(TLS, own)
+    merged(TLS, own)
 }
 
-/// A test's own settings, behind those of the others whose keys it does not name.
-fn beside(others: &[&str], own: &str) -> String {
-    let is_named = |other: &&&str| {
-        let (key, _) = other.split_once('=').unwrap();
+/// A test's own settings, after the base settings with other keys.
+fn merged(base: &[&str], own: &str) -> String {
+    let is_overridden = |line: &&&str| {
+        let (key, _) = line.split_once('=').unwrap();
         own.lines().any(|line| line.trim_start().starts_with(key))
     };
-    let others = others.iter().filter(|other| !is_named(other));
-    others.copied().chain([own]).collect::<Vec<_>>().join("\n")
+    let base = base.iter().filter(|line| !is_overridden(line));
+    base.copied().chain([own]).collect::<Vec<_>>().join("\n")
 }

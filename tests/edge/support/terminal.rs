@@ -1,4 +1,4 @@
-//! What a person sees: the program on a terminal, and a picture of that.
+//! The program on a terminal, and pictures of it.
 
 use anstyle_svg::{Palette, Term, WIN10_CONSOLE};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -9,46 +9,46 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, ExitStatus, Stdio};
 
-/// Runs it with a terminal of so many columns as its output. What it says has its escape sequences.
+/// Runs a command on a terminal with this many columns. The output contains the escape sequences.
 pub(crate) fn on_a_terminal(mut command: Command, columns: u16) -> (ExitStatus, String) {
-    let (ours, theirs) = terminal(columns);
-    command.env("TERM", "xterm").stdin(Stdio::null()).stdout(theirs);
+    let (controller, user) = terminal(columns);
+    command.env("TERM", "xterm").stdin(Stdio::null()).stdout(user);
     let mut child = command.spawn().unwrap();
-    // It holds the other end.
+    // It owns the other end.
     drop(command);
-    let mut said = Vec::new();
+    let mut output = Vec::new();
     // The end of a terminal is an error (EIO).
-    let _ = (&ours).read_to_end(&mut said);
-    let said = String::from_utf8(said).unwrap().replace("\r\n", "\n");
-    (child.wait().unwrap(), said)
+    let _ = (&controller).read_to_end(&mut output);
+    let output = String::from_utf8(output).unwrap().replace("\r\n", "\n");
+    (child.wait().unwrap(), output)
 }
 
-/// A terminal of so many columns: our end and the program's.
+/// A pseudoterminal with this many columns: the controller's end and the program's.
 pub(crate) fn terminal(columns: u16) -> (File, File) {
-    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&ours).unwrap();
-    unlockpt(&ours).unwrap();
-    let name = ptsname(&ours, Vec::new()).unwrap();
-    let theirs = File::options().read(true).write(true).open(OsStr::from_bytes(name.as_bytes()));
-    let theirs = theirs.unwrap();
+    let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&controller).unwrap();
+    unlockpt(&controller).unwrap();
+    let name = ptsname(&controller, Vec::new()).unwrap();
+    let user = File::options().read(true).write(true).open(OsStr::from_bytes(name.as_bytes()));
+    let user = user.unwrap();
     let size = Winsize { ws_row: 50, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-    tcsetwinsize(&theirs, size).unwrap();
-    (File::from(ours), theirs)
+    tcsetwinsize(&user, size).unwrap();
+    (File::from(controller), user)
 }
 
-/// The picture (SVG) of a terminal on which this was typed and this was said. It has a ground of its
-/// own, so that it reads alike on a light page and a dark one.
-pub(crate) fn picture(typed: &str, said: &str) -> String {
+/// The picture (SVG) of a terminal with a command and its output. It has its own background, so that
+/// it is readable on light and dark pages.
+pub(crate) fn picture(command: &str, output: &str) -> String {
     let term = Term::new()
         .palette(PALETTE)
         .fg_color(anstyle::RgbColor(0xd8, 0xde, 0xe9).into())
         .bg_color(anstyle::RgbColor(0x1c, 0x21, 0x28).into());
-    let svg = term.render_svg(&format!("\u{1b}[1m$ {typed}\u{1b}[0m\n{}", said.trim_end()));
-    // At 0.4 what is dimmed is hard to read.
+    let svg = term.render_svg(&format!("\u{1b}[1m$ {command}\u{1b}[0m\n{}", output.trim_end()));
+    // Dimmed text with an opacity of 0.4 is hard to read.
     svg.replace(".dimmed { opacity: 0.4; }", ".dimmed { opacity: 0.65; }")
 }
 
-/// Colours that are told apart on that ground.
+/// Colours that are distinguishable on that background.
 const PALETTE: Palette = {
     let mut colours = WIN10_CONSOLE.0;
     colours[1] = anstyle::RgbColor(0xff, 0x7b, 0x72);

@@ -1,7 +1,7 @@
-//! From nothing to a certificate.
+//! The first certificate.
 
 use super::{NAME, admin, next, redirects};
-use crate::pebble::{Options, Pebble, ask, handshake};
+use crate::pebble::{Options, Pebble, handshake, request};
 use crate::support::{Edge, check, connect, until};
 use callback_edge::outbound::config_without_verification;
 use rustix::process::Signal;
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 #[tokio::test]
-async fn first_certificate_by_a_handshake_and_the_edge_says_how_it_stands() {
+async fn the_first_certificate_by_tls_alpn_01_and_its_state_is_reported() {
     let pebble = Pebble::start(Options { delay: 2, ..Options::default() }).await;
     let edge = Edge::start(&pebble.settings(&[NAME], ""));
     let started = edge.stderr();
@@ -23,8 +23,8 @@ async fn first_certificate_by_a_handshake_and_the_edge_says_how_it_stands() {
     assert_eq!(admin(&edge, "/readyz").await, (200, "ready\n".into()));
     assert_eq!(pebble.orders(), 1);
 
-    // The certificate is shown a moment before that is told.
-    until("it is told", async || {
+    // The certificate is served shortly before the metrics are updated.
+    until("the metrics are updated", async || {
         admin(&edge, "/metrics").await.1.contains("acme_steps_total{step=\"certificate\"} 1")
             && next(&edge).await > jiff::Timestamp::now().as_second()
     })
@@ -43,7 +43,7 @@ async fn first_certificate_by_a_handshake_and_the_edge_says_how_it_stands() {
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
     let check = check(&report[0], "tls.acme");
     assert_eq!((&check["status"], &check["subject"]), (&"pass".into(), &NAME.into()), "{check}");
-    assert!(check["summary"].as_str().unwrap().contains("renewed at 20"), "{check}");
+    assert!(check["summary"].as_str().unwrap().contains("renewal at 20"), "{check}");
 
     let state = edge.dir().join("acme");
     assert_eq!(mode(&state), 0o700);
@@ -53,7 +53,7 @@ async fn first_certificate_by_a_handshake_and_the_edge_says_how_it_stands() {
 }
 
 #[tokio::test]
-async fn first_certificate_by_a_request() {
+async fn the_first_certificate_by_http_01() {
     let pebble = Pebble::start(Options::default()).await;
     let edge = Edge::start(&pebble.settings(&[NAME], "challenge = 'http-01'"));
     redirects(&pebble, NAME).await;
@@ -88,7 +88,7 @@ async fn external_accounts_are_bound_and_nothing_secret_is_logged() {
     let mut edge = Edge::start(&settings);
     let log = edge.wait_for("acme_failed");
     assert!(log.contains("\"reason\":\"account\""), "{log}");
-    // Another key under the same name is another setting.
+    // A changed key file is a changed configuration.
     std::fs::write(&file, format!("{KEY}\n")).unwrap();
     edge.signal(Signal::HUP);
     redirects(&pebble, NAME).await;
@@ -113,35 +113,35 @@ async fn external_accounts_are_bound_and_nothing_secret_is_logged() {
 }
 
 #[tokio::test]
-async fn refused_nonces_and_slow_validations_are_borne() {
-    for (refused_nonces, delay) in [(5, 5), (20, 1)] {
-        let pebble = Pebble::start(Options { refused_nonces, delay, ..Options::default() }).await;
+async fn rejected_nonces_and_slow_validations_are_tolerated() {
+    for (rejected_nonces, delay) in [(5, 5), (20, 1)] {
+        let pebble = Pebble::start(Options { rejected_nonces, delay, ..Options::default() }).await;
         let _edge = Edge::start(&pebble.settings(&[NAME], ""));
         redirects(&pebble, NAME).await;
-        assert_eq!(pebble.orders(), 1, "{refused_nonces} % of the nonces refused");
+        assert_eq!(pebble.orders(), 1, "{rejected_nonces} % of the nonces rejected");
     }
 }
 
 #[tokio::test]
-async fn challenges_are_answered_to_directories_only() {
+async fn challenges_are_served_only_to_validation_clients() {
     let pebble = Pebble::start(Options { delay: 3, ..Options::default() }).await;
     let mut edge = Edge::start(&pebble.settings(&[NAME], ""));
-    // As a directory does, which looks at the challenge and not at who vouches.
+    // Like an ACME server, which verifies the challenge and not the issuer.
     let with = |alpn: &[&str]| Arc::new(config_without_verification(alpn).unwrap());
     edge.wait_for("\"step\":\"challenge\"");
-    // The answer, and then the end, whatever is asked.
+    // After the handshake the connection is closed, without a response to any request.
     let stream = handshake(&with(&["acme-tls/1"]), pebble.edge_https, NAME).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"acme-tls/1"[..]));
-    assert_eq!(ask(stream, NAME, "/oauth/callback").await, "");
-    // While one is pending, a handshake for another name gets nothing, and one that offers HTTP
-    // as well gets no challenge.
+    assert_eq!(request(stream, NAME, "/oauth/callback").await, "");
+    // While a challenge is pending, a handshake for another name fails, and a client that also offers
+    // HTTP gets no challenge certificate.
     for (alpn, name) in [(&["acme-tls/1"][..], "other.example.com"), (&["acme-tls/1", "h2"], NAME)]
     {
         let refused = handshake(&with(alpn), pebble.edge_https, name).await;
         assert!(refused.is_err(), "{alpn:?} {name}");
     }
     redirects(&pebble, NAME).await;
-    // Without a challenge, the protocol is unknown.
+    // Without a pending challenge, the protocol is not supported.
     until("the end of the challenge", async || {
         handshake(&with(&["acme-tls/1"]), pebble.edge_https, NAME).await.is_err()
     })

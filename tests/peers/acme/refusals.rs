@@ -1,12 +1,12 @@
-//! What stands in the way of an order, and what it costs.
+//! Failed orders, and what they cost.
 
-use super::{NAME, admin, lasting, next, redirects};
+use super::{NAME, admin, next, persistent, redirects};
+use crate::ari::AriProxy;
 use crate::pebble::{Options, Pebble};
 use crate::support::{Edge, free, until};
-use crate::ari::AriProxy;
 
 #[tokio::test]
-async fn a_directory_that_is_down_is_waited_for_and_the_next_is_asked() {
+async fn an_acme_server_that_is_down_is_retried_and_the_next_one_is_tried() {
     let mut pebble = Pebble::start(Options::default()).await;
     pebble.down();
     let mut edge = Edge::start(&pebble.settings(&[NAME], ""));
@@ -27,10 +27,10 @@ async fn a_directory_that_is_down_is_waited_for_and_the_next_is_asked() {
 }
 
 #[tokio::test]
-async fn a_name_that_leads_elsewhere_costs_no_order() {
+async fn a_domain_that_leads_elsewhere_costs_no_order() {
     let pebble = Pebble::start(Options::default()).await;
     for challenge in ["tls-alpn-01", "http-01"] {
-        // Pebble itself stands for the other server.
+        // Pebble itself is the other server.
         let elsewhere = pebble.directory("127.0.0.1");
         let elsewhere = elsewhere.trim_start_matches("https://").trim_end_matches("/dir");
         let (https, http) = (pebble.edge_https, pebble.edge_http);
@@ -41,7 +41,7 @@ async fn a_name_that_leads_elsewhere_costs_no_order() {
             .replace(&format!(":80:{http}"), &format!(":80:{elsewhere}"));
         let mut edge = Edge::start(&settings);
         let log = edge.wait_for("\"reason\":\"wrong_answer\"");
-        assert!(log.contains("look for an old DNS entry"), "{log}");
+        assert!(log.contains("look for an outdated A or AAAA record"), "{log}");
         let (_, log) = edge.stop();
         assert!(!log.contains("\"step\":\"order\""), "{log}");
 
@@ -64,22 +64,22 @@ async fn a_name_that_leads_elsewhere_costs_no_order() {
 }
 
 #[tokio::test]
-async fn a_blocked_challenge_is_told_and_its_back_off_survives_a_restart() {
+async fn a_failed_validation_is_reported_and_its_backoff_survives_a_restart() {
     let pebble = Pebble::start(Options::default()).await;
-    // Seen from Pebble, the name leads to where nobody listens; from here it is right.
+    // Pebble resolves the name to an address without a listener; this machine resolves it correctly.
     pebble.point(NAME, "127.0.0.9").await;
-    let (_dir, state) = lasting();
+    let (_dir, state) = persistent();
     let settings = pebble.settings(&[NAME], &state);
     let mut edge = Edge::start(&settings);
-    // Pebble says so in words; others have a type for it.
+    // Pebble reports it in `detail`; other servers have a problem type for it.
     let log = edge.wait_for("\"reason\":\"wrong_answer\"");
     assert!(log.contains("Failed to connect to 127.0.0.9"), "{log}");
     assert_eq!(pebble.orders(), 1);
     for _ in 0..3 {
         edge.stop();
         edge = Edge::start(&settings);
-        // It looks at what it knows before it says how it stands.
-        until("the next order is told", async || {
+        // The journal is read before the metric exists.
+        until("the time of the next order", async || {
             admin(&edge, "/metrics").await.1.contains("acme_next_seconds{domain=")
         })
         .await;
@@ -91,11 +91,11 @@ async fn a_blocked_challenge_is_told_and_its_back_off_survives_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_is_respected_for_as_long_as_it_says_and_over_restarts() {
+async fn retry_after_of_a_rate_limit_is_respected_and_survives_restarts() {
     let pebble = Pebble::start(Options::default()).await;
     let limited = AriProxy::start(&pebble, true).await;
     limited.reject_orders(5000);
-    let (_dir, state) = lasting();
+    let (_dir, state) = persistent();
     let more = format!("{state}\ndirectory = 'https://{}/dir'", limited.address);
     let settings = pebble.settings(&[NAME], &more);
     for _ in 0..3 {
@@ -106,10 +106,13 @@ async fn a_limit_is_respected_for_as_long_as_it_says_and_over_restarts() {
         })
         .await;
         let (_, log) = edge.stop();
-        assert!(log.contains("\"reason\":\"rate_limited\"") || limited.rejected_orders() == 1, "{log}");
+        assert!(
+            log.contains("\"reason\":\"rate_limited\"") || limited.rejected_orders() == 1,
+            "{log}"
+        );
     }
     assert_eq!((limited.rejected_orders(), pebble.orders()), (1, 0));
-    // Another directory is not meant.
+    // It does not apply to another ACME server.
     let list = format!(
         "{state}\ndirectory = ['https://{}/dir', '{}']",
         limited.address,
@@ -125,6 +128,9 @@ async fn a_profile_that_is_not_offered_costs_no_order() {
     let pebble = Pebble::start(Options::default()).await;
     let mut edge = Edge::start(&pebble.settings(&[NAME], "profile = 'shortlived'"));
     let log = edge.wait_for("\"reason\":\"profile\"");
-    assert!(log.contains("it has no profile `shortlived`; it offers none"), "{log}");
+    assert!(
+        log.contains("the ACME server does not offer the profile `shortlived`; it offers none"),
+        "{log}"
+    );
     assert_eq!(pebble.orders(), 0);
 }

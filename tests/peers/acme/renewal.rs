@@ -1,10 +1,10 @@
-//! Another certificate in time, and none before.
+//! Renewals, in time and not too early.
 
-use super::{NAME, in_time, lasting, next, redirects, shown};
+use super::{NAME, in_time, next, persistent, redirects, served};
+use crate::ari::AriProxy;
 use crate::pebble::{Options, Pebble, handshake};
 use crate::peer::libfaketime;
 use crate::support::Edge;
-use crate::ari::AriProxy;
 use rustix::process::Signal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -12,18 +12,18 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 #[tokio::test]
-async fn short_certificates_are_renewed_though_the_directory_was_down() {
+async fn short_lived_certificates_are_renewed_after_an_outage_of_the_acme_server() {
     let mut pebble = Pebble::start(Options { lifetime: Some(30), ..Options::default() }).await;
-    let (_dir, state) = lasting();
+    let (_dir, state) = persistent();
     let mut edge = Edge::start(&pebble.settings(&[NAME], &state));
     redirects(&pebble, NAME).await;
     let client = pebble.client().await;
-    let first = shown(&client, &pebble, NAME).await.unwrap();
+    let first = served(&client, &pebble, NAME).await.unwrap();
     pebble.down();
-    // Pebble forgets everything and comes back as another authority: account and root are new.
+    // Pebble has no persistent state: after a restart, account and root are new.
     let log = edge.wait_for("\"reason\":\"directory_down\"");
-    assert!(log.contains("the one before it is used to its end"), "{log}");
-    assert_eq!(shown(&client, &pebble, NAME).await, Some(first));
+    assert!(log.contains("the previous certificate stays in use"), "{log}");
+    assert_eq!(served(&client, &pebble, NAME).await, Some(first));
     pebble.up().await;
     redirects(&pebble, NAME).await;
     assert_eq!(pebble.orders(), 2);
@@ -35,7 +35,7 @@ async fn a_renewal_under_load_fails_no_handshake() {
     let edge = Edge::start(&pebble.settings(&[NAME], ""));
     redirects(&pebble, NAME).await;
     let client = pebble.client().await;
-    let first = shown(&client, &pebble, NAME).await.unwrap();
+    let first = served(&client, &pebble, NAME).await.unwrap();
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let address = pebble.edge_https;
     let load: Vec<_> = (0..4)
@@ -49,11 +49,11 @@ async fn a_renewal_under_load_fails_no_handshake() {
             })
         })
         .collect();
-    // The same Pebble under another name is another directory, so that its certificate is due.
+    // The same Pebble under another name is another ACME server, so that a new certificate is due.
     let directory = format!("directory = '{}'", pebble.directory("localhost"));
     edge.rewrite(&pebble.settings(&[NAME], &directory));
     edge.signal(Signal::HUP);
-    in_time("another certificate", async || shown(&client, &pebble, NAME).await.unwrap() != first)
+    in_time("another certificate", async || served(&client, &pebble, NAME).await.unwrap() != first)
         .await;
     stop.store(true, Relaxed);
     for task in load {
@@ -65,33 +65,34 @@ async fn a_renewal_under_load_fails_no_handshake() {
     assert_eq!(pebble.orders(), 2);
 }
 
-/// With a thread for the directory, while this one waits for words.
+/// With a second thread for the proxy, because `wait_for` blocks.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_window_that_moves_is_followed_and_names_what_it_replaces() {
+async fn a_changed_renewal_window_is_followed_and_the_order_names_the_replaced_certificate() {
     for retry_after in [true, false] {
         let pebble = Pebble::start(Options::default()).await;
         let windows = AriProxy::start(&pebble, retry_after).await;
         windows.set_window(1000, 2000);
-        let (_dir, state) = lasting();
+        let (_dir, state) = persistent();
         let more = format!("{state}\ndirectory = 'https://{}/dir'", windows.address);
         let settings = pebble.settings(&[NAME], &more);
         let mut edge = Edge::start(&settings);
         redirects(&pebble, NAME).await;
         edge.wait_for("acme_renewal_window");
         let client = pebble.client().await;
-        let first = shown(&client, &pebble, NAME).await;
+        let first = served(&client, &pebble, NAME).await;
         edge.stop();
-        // The authority changes its mind: at once.
+        // The CA changes the window: renew immediately.
         windows.set_window(-2, -1);
         let edge = Edge::start(&settings);
-        in_time("another certificate", async || shown(&client, &pebble, NAME).await != first).await;
+        in_time("another certificate", async || served(&client, &pebble, NAME).await != first)
+            .await;
         assert_eq!(pebble.orders(), 2);
         let replaced = windows.replaced_certificates();
         assert_eq!(replaced.len(), 1, "{replaced:?}");
         assert_eq!(replaced[0].split('.').count(), 2, "{replaced:?}");
-        // It says the same of the new one. That is not believed for ever: the next is ordered
-        // when an eighth of the lifetime is over, which is months here.
-        in_time("the pause", async || {
+        // The window of the new certificate is the same. It is limited: the next order is made after an
+        // eighth of the lifetime, which is months here.
+        in_time("the minimum interval", async || {
             let now = jiff::Timestamp::now().as_second();
             windows.window_requests() >= 3 && next(&edge).await > now + 100 * 24 * 3600
         })
@@ -101,18 +102,18 @@ async fn a_window_that_moves_is_followed_and_names_what_it_replaces() {
 }
 
 #[tokio::test]
-async fn a_clock_that_jumps_does_not_order_without_end() {
+async fn a_clock_that_jumps_does_not_cause_endless_orders() {
     let pebble = Pebble::start(Options::default()).await;
-    let (_dir, state) = lasting();
+    let (_dir, state) = persistent();
     let settings = pebble.settings(&[NAME], &state);
     let edge = Edge::start(&settings);
     redirects(&pebble, NAME).await;
     edge.stop();
     for (offset, orders) in [
-        // Far beyond the end of every certificate: a new one is had, and a second, which may be
-        // for a reason; then the pauses begin.
+        // After the expiry of every certificate: two orders are made, as the second may have a valid
+        // reason; then the intervals grow.
         ("+3650d", 3),
-        // Back: what was written in the future holds nothing up, and nothing is due.
+        // Back: times in the future do not block orders, and none is due.
         ("+0", 3),
         ("-3650d", 3),
     ] {
@@ -122,9 +123,9 @@ async fn a_clock_that_jumps_does_not_order_without_end() {
                 .env("FAKETIME", offset)
                 .env("DONT_FAKE_MONOTONIC", "1");
         });
-        in_time("the next order is told", async || next(&edge).await > 0).await;
+        in_time("the time of the next order", async || next(&edge).await > 0).await;
         in_time("the orders", async || pebble.orders() == orders).await;
-        // Enough for several more, if there were any.
+        // Long enough for several more orders.
         let until = Instant::now() + Duration::from_secs(3);
         in_time("nothing more", async || {
             assert_eq!(pebble.orders(), orders, "{offset}: {}", edge.stderr());

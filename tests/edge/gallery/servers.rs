@@ -1,4 +1,4 @@
-//! URLs, certificates, addresses, and what is at the target.
+//! Wrong URLs, certificates, addresses and targets.
 
 use super::{BOTH, Case, World, to};
 use crate::stand_in::{
@@ -9,7 +9,7 @@ use callback_edge::redirect::Target;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// What is wrong with the URL as it is written.
+/// Wrong URLs.
 pub(super) async fn urls(world: &World) -> Vec<Case> {
     let mut cases = Vec::new();
     let written: [(&'static str, String, &'static [&'static str]); 12] = [
@@ -24,19 +24,19 @@ pub(super) async fn urls(world: &World) -> Vec<Case> {
         ("a fragment", format!("https://{HOST}/oauth/callback#s3cret"), &["url.fragment"]),
         ("a query", format!("https://{HOST}/oauth/callback?code=s3cret"), &["url.query"]),
         ("a password", format!("https://me:s3cret@{HOST}/oauth/callback"), &["url.userinfo"]),
-        ("no URL", format!("{HOST}/oauth/callback"), &["url.syntax"]),
+        ("not a URL", format!("{HOST}/oauth/callback"), &["url.syntax"]),
         (
             "a space in the host",
             format!("https://{} {}/oauth/callback", &HOST[..1], &HOST[1..]),
-            &["url.characters", "url.syntax=the host has a space"],
+            &["url.characters", "url.syntax=the host contains a space"],
         ),
         ("spaces around", format!(" https://{HOST}/oauth/callback\u{200b}"), &["url.characters"]),
         (
-            "a port beyond all ports",
+            "a port out of range",
             format!("https://{HOST}:99999/oauth/callback"),
-            &["url.syntax=no port 99999"],
+            &["url.syntax=port 99999"],
         ),
-        ("port 0", format!("https://{HOST}:0/oauth/callback"), &["url.syntax=no port 0"]),
+        ("port 0", format!("https://{HOST}:0/oauth/callback"), &["url.syntax=port 0"]),
     ];
     for (name, url, expected) in written {
         let mut case = world.case(name, expected, |_, right| Act::Reply(right)).await;
@@ -54,15 +54,15 @@ pub(super) async fn urls(world: &World) -> Vec<Case> {
     let mut slash = world.at("a trailing slash", &["!url.path", "!url.slash"], server);
     slash.url.push('/');
     cases.push(slash);
-    let mut path = world.at("a path of one's own", &["!url.path"], server);
+    let mut path = world.at("another path", &["!url.path"], server);
     path.url = format!("https://{HOST}/integrations/done");
     cases.push(path);
     let mut insecure = world.at("plain http", &["url.https"], server);
     insecure.url = format!("http://{HOST}/oauth/callback");
     insecure.overrides =
-        vec![to(HOST, 80, plain(behaviour(world.mended(|_, right| Act::Reply(right)))).await)];
+        vec![to(HOST, 80, plain(behaviour(world.changed(|_, right| Act::Reply(right)))).await)];
     cases.push(insecure);
-    let local = plain(behaviour(world.mended(|_, right| Act::Reply(right)))).await;
+    let local = plain(behaviour(world.changed(|_, right| Act::Reply(right)))).await;
     let mut development = world.at("plain http on this machine", &["!url.https"], local);
     development.url = format!("http://{local}/oauth/callback");
     development.overrides.clear();
@@ -70,7 +70,7 @@ pub(super) async fn urls(world: &World) -> Vec<Case> {
     let foreign = "xn--uth-tna.example.test";
     let wish = Wish { names: vec![foreign.to_owned()], ..Wish::default() };
     let config = world.authority.issue(wish).config(BOTH);
-    let server = tls(config, behaviour(world.mended(|_, right| Act::Reply(right)))).await;
+    let server = tls(config, behaviour(world.changed(|_, right| Act::Reply(right)))).await;
     let mut lookalike = world.at("a look-alike", &["!url.lookalike"], server);
     lookalike.url = format!("https://{foreign}/oauth/callback");
     lookalike.overrides = vec![to(foreign, 443, server)];
@@ -102,7 +102,7 @@ pub(super) async fn certificates(world: &World) -> Vec<Case> {
             root.issue(Wish { left: Ok(days(3)), ..Wish::default() }),
         ),
         (
-            "short-lived, and two of three thirds are over",
+            "short-lived, with less than a third left",
             &["!tls.expiry"],
             root.issue(Wish { age: days(5), left: Ok(days(1)), ..Wish::default() }),
         ),
@@ -113,9 +113,9 @@ pub(super) async fn certificates(world: &World) -> Vec<Case> {
         ),
         ("self-signed", &["tls.chain=self-signed"], Chain::self_signed()),
         (
-            "unknown authority",
+            "unknown CA",
             &["tls.chain=issuer is not trusted"],
-            Authority::new("nobody").issue(Wish::default()),
+            Authority::new("unknown").issue(Wish::default()),
         ),
         (
             "incomplete chain",
@@ -123,9 +123,9 @@ pub(super) async fn certificates(world: &World) -> Vec<Case> {
             root.issue_below_intermediate(Wish { issuer_is_published: true, ..Wish::default() }),
         ),
         (
-            "expired, of another name and authority",
+            "expired, with another name and CA",
             &["tls.chain", "tls.expiry", "tls.name"],
-            Authority::new("nobody").issue(Wish {
+            Authority::new("unknown").issue(Wish {
                 names: vec!["other.example.test".to_owned()],
                 left: Err(days(1)),
                 ..Wish::default()
@@ -139,18 +139,18 @@ pub(super) async fn certificates(world: &World) -> Vec<Case> {
     ];
     let mut cases = Vec::new();
     for (name, expected, chain) in chains {
-        let answers = behaviour(world.mended(|_, right| Act::Reply(right)));
-        cases.push(world.at(name, expected, tls(chain.config(BOTH), answers).await));
+        let behaviour = behaviour(world.changed(|_, right| Act::Reply(right)));
+        cases.push(world.at(name, expected, tls(chain.config(BOTH), behaviour).await));
     }
     let short = Wish { age: days(1), left: Ok(days(5)), ..Wish::default() };
-    let answers = behaviour(world.mended(|_, right| Act::Reply(right)));
-    let fresh = tls(root.issue(short).config(BOTH), answers).await;
+    let behaviour = behaviour(world.changed(|_, right| Act::Reply(right)));
+    let fresh = tls(root.issue(short).config(BOTH), behaviour).await;
     cases.push(world.at("short-lived, but fresh", &[], fresh));
     cases
 }
 
 pub(super) async fn addresses(world: &World) -> Vec<Case> {
-    let right = || behaviour(world.mended(|_, right| Act::Reply(right)));
+    let right = || behaviour(world.changed(|_, right| Act::Reply(right)));
     let mut cases = Vec::new();
     let dead = dead();
     cases.push(world.at("nothing listens", &["dns.reach"], dead));
@@ -158,7 +158,7 @@ pub(super) async fn addresses(world: &World) -> Vec<Case> {
     let good = tls(world.config(BOTH), right()).await;
     half.overrides.push(to(HOST, 443, good));
     cases.push(half);
-    let mut old = world.at("one address is an old server", &["dns.alike=404"], good);
+    let mut old = world.at("one address is an outdated server", &["dns.alike=404"], good);
     let forgotten = behaviour(|_| Act::Reply(Reply::page(404, "default backend")));
     let forgotten = tls_at(another_family(), world.config(BOTH), forgotten).await;
     old.overrides.push(to(HOST, 443, forgotten));
@@ -172,32 +172,32 @@ pub(super) async fn addresses(world: &World) -> Vec<Case> {
     let config = world.authority.issue(wish).config(BOTH);
     expired.overrides.push(to(HOST, 443, tls(config, right()).await));
     cases.push(expired);
-    let mut bare = world.at("one address speaks no TLS", &["dns.alike"], good);
-    // It waits for the end of a request that never comes.
+    let mut bare = world.at("one address without TLS", &["dns.alike"], good);
+    // The server waits for the end of a request that never comes.
     bare.timeout = Duration::from_secs(3);
     bare.overrides.push(to(HOST, 443, plain_at(another_family(), right()).await));
     cases.push(bare);
-    // RFC 6761 §6.4: nobody has it. Where no resolver answers, that is told instead.
+    // RFC 6761 §6.4: does not exist. Without a resolver, the check is unknown instead.
     let nowhere = "auth.invalid";
-    let said = tokio::net::lookup_host((nowhere, 443)).await.err().unwrap().to_string();
-    let is_down = said.contains("Temporary failure");
+    let error = tokio::net::lookup_host((nowhere, 443)).await.err().unwrap().to_string();
+    let is_down = error.contains("Temporary failure");
     let expected: &[_] = if is_down { &["?dns.resolves"] } else { &["dns.resolves"] };
     let mut unknown = world.at("no such host", expected, good);
     unknown.url = format!("https://{nowhere}/oauth/callback");
     unknown.overrides.clear();
     cases.push(unknown);
-    // RFC 1122 §3.2.1.3: no host's, though here it leads to this machine.
+    // RFC 1122 §3.2.1.3: not an address of a host, but it leads to this machine here.
     let this = "0.0.0.0";
     let wish = Wish { names: vec![this.to_owned()], ..Wish::default() };
     let here = tls(world.authority.issue(wish).config(BOTH), right()).await;
-    let mut odd = world.at("an address that is nobody's", &["!dns.public=reserved"], here);
+    let mut odd = world.at("a reserved address", &["!dns.public=reserved"], here);
     odd.url = format!("https://{this}:{}/oauth/callback", here.port());
     odd.overrides.clear();
     cases.push(odd);
     cases
 }
 
-/// IPv6, where the machine has it.
+/// IPv6, if the machine has it.
 fn another_family() -> SocketAddr {
     let v6: SocketAddr = "[::1]:0".parse().unwrap();
     let has_v6 = std::net::TcpListener::bind(v6).is_ok();
@@ -206,7 +206,7 @@ fn another_family() -> SocketAddr {
 
 /// An address where nothing listens.
 fn dead() -> SocketAddr {
-    // Bound and not listening, for as long as the process lives: nobody else can take it.
+    // Bound and not listening, as long as the process runs, so that no other process can use it.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap();
@@ -214,10 +214,10 @@ fn dead() -> SocketAddr {
     address
 }
 
-/// What is at the target.
+/// Wrong targets.
 pub(super) async fn nangos(world: &World) -> Vec<Case> {
     let mut cases = Vec::new();
-    let elsewhere: [(&'static str, &'static [&'static str], SocketAddr); 4] = [
+    let targets: [(&'static str, &'static [&'static str], SocketAddr); 4] = [
         (
             "the target is not Nango",
             &["nango.callback", "nango.echo"],
@@ -230,12 +230,12 @@ pub(super) async fn nangos(world: &World) -> Vec<Case> {
         ),
         ("Nango cannot be reached", &["?nango.callback", "?nango.echo"], dead()),
         (
-            "Nango has had enough",
+            "Nango limits the rate",
             &["?nango.callback", "?nango.echo"],
             plain(behaviour(|_| Act::Reply(Reply::new(429)))).await,
         ),
     ];
-    for (name, expected, nango) in elsewhere {
+    for (name, expected, nango) in targets {
         let origin = format!("http://{nango}");
         let target = Target::parse(&format!("{origin}/oauth/callback")).unwrap();
         let server = behaviour(move |heard| Act::Reply(right(&origin, heard)));

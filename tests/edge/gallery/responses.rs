@@ -1,13 +1,13 @@
-//! What the answers are, and what else they do.
+//! Callbacks with wrong responses.
 
 use super::{BOTH, Case, World, to};
 use crate::stand_in::{Act, HOST, Heard, Reply, behaviour, nango, plain, tls};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-/// Answers that are no redirect to the target.
+/// Responses that are not a redirect to the target.
 #[expect(clippy::too_many_lines, reason = "a table")]
-pub(super) async fn answers(world: &World) -> Vec<Case> {
+pub(super) async fn redirects(world: &World) -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, status, expected) in [
         ("301", 301, &["!redirect.status"][..]),
@@ -50,14 +50,14 @@ pub(super) async fn answers(world: &World) -> Vec<Case> {
     cases.push(page("OK", &["redirect.page"], Reply::page(200, "OK")).await);
     let wall =
         Reply::page(403, "<title>Just a moment...</title>").with("cf-mitigated", "challenge");
-    cases.push(page("bot wall", &["redirect.page=bot wall"], wall).await);
+    cases.push(page("bot challenge", &["redirect.page=bot challenge"], wall).await);
     let login = Reply::page(200, "<form><input type=\"password\"></form>");
-    cases.push(page("login page", &["redirect.page=login wall"], login).await);
+    cases.push(page("login page", &["redirect.page=login page"], login).await);
     let basic = Reply::new(401).with("www-authenticate", "Basic realm=staging");
-    cases.push(page("basic authentication", &["redirect.page=login wall"], basic).await);
+    cases.push(page("basic authentication", &["redirect.page=login page"], basic).await);
     let sso = "https://login.example.test/sso?next=s3cret";
     let sso = Reply::new(302).with("location", sso);
-    cases.push(page("login host", &["!redirect.status", "redirect.target=login wall"], sso).await);
+    cases.push(page("login host", &["!redirect.status", "redirect.target=login page"], sso).await);
     cases.push(page("no Location", &["redirect.target"], Reply::new(308)).await);
     let location = format!("{}/oauth/callback", world.origin);
     let two = Reply::new(308).with("location", &location).with("location", &location);
@@ -182,7 +182,7 @@ pub(super) async fn answers(world: &World) -> Vec<Case> {
             },
         )
         .await;
-    let direct = world.mended(|_, right| Act::Reply(right));
+    let direct = world.changed(|_, right| Act::Reply(right));
     www.overrides.push(to(
         &format!("www.{HOST}"),
         443,
@@ -192,8 +192,8 @@ pub(super) async fn answers(world: &World) -> Vec<Case> {
     cases
 }
 
-/// What else the answers do.
-pub(super) async fn manners(world: &World) -> Vec<Case> {
+/// Redirects with wrong header fields, and other requests.
+pub(super) async fn headers(world: &World) -> Vec<Case> {
     let with = |name, expected, header: &'static str, value: &'static str| {
         world.case(name, expected, move |_, right| {
             Act::Reply(right.without(header).with(header, value))
@@ -210,7 +210,7 @@ pub(super) async fn manners(world: &World) -> Vec<Case> {
         with("no-cache", &["!redirect.cache"], "cache-control", "no-cache").await,
         world
             .case(
-                "a cache without regard to the query",
+                "a cache that ignores the query",
                 &["redirect.cache=the parameters of another"],
                 move |heard, right| {
                     if heard.method != "GET" || heard.query.as_ref().is_none_or(String::is_empty) {
@@ -226,7 +226,7 @@ pub(super) async fn manners(world: &World) -> Vec<Case> {
         with("a cookie", &["!redirect.cookie"], "set-cookie", "session=s3cret; HttpOnly").await,
         world
             .case(
-                "the request's fields come back",
+                "request header fields in the response",
                 &["redirect.echo=in `cookie`"],
                 |heard, right| {
                     let cookie = heard.header("cookie").unwrap().to_owned();
@@ -235,12 +235,12 @@ pub(super) async fn manners(world: &World) -> Vec<Case> {
             )
             .await,
         world
-            .case("in the body", &["redirect.echo"], |heard, right| {
+            .case("request header fields in the body", &["redirect.echo"], |heard, right| {
                 Act::Reply(right.body(&format!("{heard:?}")))
             })
             .await,
         world
-            .case("a form is answered 308", &["!redirect.form"], |heard, right| {
+            .case("308 for a form", &["!redirect.form"], |heard, right| {
                 Act::Reply(if heard.method == "POST" { right.status(308) } else { right })
             })
             .await,
@@ -266,19 +266,19 @@ pub(super) async fn manners(world: &World) -> Vec<Case> {
     ]
 }
 
-/// Other versions, other clients, other schemes.
-pub(super) async fn protocols(world: &World) -> Vec<Case> {
+/// Other HTTP versions, clients and schemes.
+pub(super) async fn clients(world: &World) -> Vec<Case> {
     let h2 =
-        tls(world.config(&["h2"]), behaviour(world.mended(|_, right| Act::Reply(right)))).await;
+        tls(world.config(&["h2"]), behaviour(world.changed(|_, right| Act::Reply(right)))).await;
     let mut cases = vec![
         world
-            .case("right over HTTP/2 alone", &["redirect.protocols"], |heard, right| {
+            .case("correct only over HTTP/2", &["redirect.protocols"], |heard, right| {
                 Act::Reply(if heard.http2 { right } else { Reply::new(404) })
             })
             .await,
-        world.at("HTTP/2 alone", &["!redirect.protocols"], h2),
+        world.at("HTTP/2 only", &["!redirect.protocols"], h2),
         world
-            .case("programs are refused", &["!redirect.clients"], |heard, right| {
+            .case("programs are rejected", &["!redirect.clients"], |heard, right| {
                 let browser =
                     heard.header("user-agent").is_some_and(|agent| agent.contains("Mozilla"));
                 Act::Reply(if browser { right } else { Reply::page(403, "captcha") })
@@ -294,8 +294,8 @@ pub(super) async fn protocols(world: &World) -> Vec<Case> {
     ];
     for (name, location) in [
         ("plain http drops the query", format!("https://{HOST}/oauth/callback")),
-        ("plain http leads to the root", format!("https://{HOST}/")),
-        ("plain http leads elsewhere", "https://www.example.test/oauth/callback".to_owned()),
+        ("plain http redirects to the root", format!("https://{HOST}/")),
+        ("plain http redirects elsewhere", "https://www.example.test/oauth/callback".to_owned()),
     ] {
         let insecure =
             plain(behaviour(move |_| Act::Reply(Reply::new(301).with("location", &location))))

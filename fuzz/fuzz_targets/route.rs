@@ -1,5 +1,5 @@
-//! Which route answers: only the one whose host is named, in any case, with any port, with or
-//! without its final dot, and whose path is this one.
+//! Route selection: only the route with the requested host, in any case, with any port, with or without
+//! its final dot, and with the requested path.
 
 #![no_main]
 
@@ -18,11 +18,11 @@ static TABLE: LazyLock<RouteTable> = LazyLock::new(|| {
         target: Target::parse("https://t.example/cb").expect("a target"),
         form_post: FormPost::Reject,
     });
-    RouteTable::new(routes.into()).expect("three places")
+    RouteTable::new(routes.into()).expect("three routes")
 });
 
-/// What a person would take for the host of this field.
-fn plainly(field: &str) -> String {
+/// The expected host of this field.
+fn expected_host(field: &str) -> String {
     let field = field.to_ascii_lowercase();
     let host = match field.rfind(':') {
         Some(at) if field[at + 1..].bytes().all(|byte| byte.is_ascii_digit()) => &field[..at],
@@ -54,27 +54,27 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(Some(host)) = &host {
         assert!(!host.is_empty() && !host.bytes().any(|byte| byte.is_ascii_uppercase()));
         assert!(!host.contains(['/', '@', '?', '#', ' ', '\\']), "{host}");
-        let said = uri.authority().map_or_else(|| fields[0].clone(), |it| it.as_str().to_owned());
-        assert_eq!(**host, plainly(&said));
+        let given = uri.authority().map_or_else(|| fields[0].clone(), |it| it.as_str().to_owned());
+        assert_eq!(**host, expected_host(&given));
         if let Some(authority) = uri.authority() {
             assert!(fields.iter().all(|it| it.eq_ignore_ascii_case(authority.as_str())));
         }
         match TABLE.find(Some(host), uri.path()) {
             Some((position, _)) => {
-                assert_eq!(plainly(&said), HOSTS[position]);
+                assert_eq!(expected_host(&given), HOSTS[position]);
                 assert_eq!(uri.path(), "/cb");
             }
-            None => assert!(uri.path() != "/cb" || !HOSTS.contains(&plainly(&said).as_str())),
+            None => assert!(uri.path() != "/cb" || !HOSTS.contains(&expected_host(&given).as_str())),
         }
         assert_eq!(TABLE.serves_host(Some(host)), HOSTS.contains(&&**host));
     }
 
-    // What settings may name is what a request can name.
+    // The configuration accepts only hosts that a request can have.
     if let Some(field) = fields.first()
         && let Ok(named) = Host::parse(field)
     {
         let mut headers = HeaderMap::new();
-        headers.insert(header::HOST, HeaderValue::from_str(field).expect("a name"));
+        headers.insert(header::HOST, HeaderValue::from_str(field).expect("a host"));
         let uri = Uri::from_static("/");
         let host = requested_host(Version::HTTP_11, &uri, &headers).expect("a host").expect("one");
         assert_eq!(host, named.as_str());

@@ -1,54 +1,54 @@
-//! One name's certificate, kept for ever.
+//! Obtains and renews the certificate of one domain.
 
 use super::account;
-use super::board::Standing;
 use super::client::Client;
-use super::clock::{moment, now};
+use super::clock::{now, timestamp};
 use super::context::{Context, certificate_file};
 use super::failure::Failure;
 use super::journal::{Journal, Window};
-use super::renewal_info::{ari_text, ask_for_window};
+use super::renewal_info::{ari_text, request_window};
 use super::schedule;
+use super::status::CertificateStatus;
 use crate::observe::{AcmeFailure as Reason, AcmeStep as Step, Label};
 use crate::tls::files::Certificate;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// The longest sleep. The clock on the wall may be set meanwhile.
-const LOOK: u64 = 60;
+/// The longest sleep, in seconds, because the wall clock may be set meanwhile.
+const MAX_SLEEP: u64 = 60;
 
-/// How long a whole order may take, all waiting included.
-const ORDER: Duration = Duration::from_mins(15);
+/// The time limit of an order, including all waits.
+const ORDER_TIMEOUT: Duration = Duration::from_mins(15);
 
-/// When to ask for the window again after the directory did not tell.
-const WINDOW_FAILED: u64 = 60 * 60;
+/// When to retry a failed request for the renewal window, in seconds.
+const WINDOW_RETRY: u64 = 60 * 60;
 
-/// Sees to one name.
+/// Obtains and renews the certificate of one domain.
 ///
-/// Each name has an order and a certificate of its own: a name whose DNS is wrong then fails by
-/// itself, validations are limited for each name anyway, and addresses, which authorities certify
-/// under other profiles, need no rule of their own.
-pub(super) struct Keeper {
+/// Each domain has an order and a certificate of its own: wrong DNS of one does not block the others,
+/// CAs limit validations by domain anyway, and addresses, for which CAs require other profiles, need
+/// no special case.
+pub(super) struct Renewer {
     pub(super) name: Box<str>,
     pub(super) context: Arc<Context>,
     pub(super) journal: Journal,
     pub(super) current: Option<Certificate>,
-    /// Own tests in a row that could not get through.
+    /// Consecutive trials without a response.
     pub(super) unreachable: u32,
-    /// A certificate that is in use and could not be written.
+    /// A certificate that is in use but not yet written.
     unsaved: Option<Vec<u8>>,
-    /// What went wrong last.
-    trouble: Option<Failure>,
+    /// The last failure, until an order succeeds.
+    last_failure: Option<Failure>,
 }
 
-impl Keeper {
-    /// Reads what is known of the name. Only the owner of the folder does. Blocks.
+impl Renewer {
+    /// Reads the stored state of the domain. Only the owner of the state directory does so. Blocks.
     pub(super) fn new(name: &str, context: &Arc<Context>) -> Self {
-        let folder = &context.folder;
-        let journal = match folder.read(&journal_file(name)) {
+        let state_dir = &context.state_dir;
+        let journal = match state_dir.read(&journal_file(name)) {
             Ok(Some(bytes)) => serde_json::from_slice(&bytes).unwrap_or_else(|_| {
-                // The words of the parser may quote a key.
-                folder.set_aside(&journal_file(name), "it is not a journal");
+                // The parser's error text may quote a key.
+                state_dir.set_aside(&journal_file(name), "not a valid journal");
                 Journal::default()
             }),
             Ok(None) => Journal::default(),
@@ -57,7 +57,7 @@ impl Keeper {
                     event = "acme_state_unreadable",
                     domain = name,
                     cause = %error,
-                    hint = "let this process read the files in `tls.acme.state_dir`",
+                    hint = "give this process read permission for the files in `tls.acme.state_dir`",
                 );
                 Journal::default()
             }
@@ -65,81 +65,82 @@ impl Keeper {
         let current = match context.read_certificate(name) {
             Ok(certificate) => certificate,
             Err(cause) => {
-                folder.set_aside(&certificate_file(name), &cause);
+                state_dir.set_aside(&certificate_file(name), &cause);
                 None
             }
         };
-        let mut keeper = Self {
+        let mut renewer = Self {
             name: name.into(),
             context: Arc::clone(context),
             journal,
             current,
             unreachable: 0,
             unsaved: None,
-            trouble: None,
+            last_failure: None,
         };
-        keeper.reconcile();
-        keeper
+        renewer.reconcile();
+        renewer
     }
 
-    /// Makes certificate and journal agree, whichever was written last before a crash.
+    /// Makes the journal consistent with the certificate, whichever was written last before a crash.
     fn reconcile(&mut self) {
         let Some(current) = &self.current else { return };
-        let file = self.context.folder.read(&certificate_file(&self.name));
+        let file = self.context.state_dir.read(&certificate_file(&self.name));
         let file = file.ok().flatten().unwrap_or_default();
         if let Some(pending) = &self.journal.pending
             && file.starts_with(pending.key.as_bytes())
         {
-            // The order came to its end; only that was not written any more.
+            // The order succeeded, but the journal was not written.
             let directory = pending.directory.clone();
             self.journal.issued(now(), lifetime(current), &directory);
         }
         if self.journal.directory.is_none() {
-            // Whoever issued it, it is there: no reason to order another.
+            // The issuer is not known, but there is a certificate: no new one is needed.
             self.journal.directory =
                 self.context.settings.directories.first().map(ToString::to_string);
         }
-        // A restart asks anew.
+        // After a restart the window is requested immediately.
         if let Some(window) = &mut self.journal.window {
-            window.ask_at = 0;
+            window.request_at = 0;
         }
-        self.context.show(&self.name, current);
+        self.context.serve(&self.name, current);
     }
 
-    /// Orders when it is time, and never ends.
+    /// Orders a certificate whenever one is due. Never returns.
     pub(super) async fn run(mut self) {
         loop {
-            let moment = now();
-            self.journal.steady(moment);
+            let now = now();
+            self.journal.normalize(now);
             if self.unsaved.is_some() && self.save().await.is_ok() {
                 tracing::info!(event = "acme_state_saved", domain = &*self.name);
             }
-            self.look_at_window(moment).await;
-            let due = self.due(moment);
-            self.tell(due);
-            if due > moment {
-                tokio::time::sleep(Duration::from_secs((due - moment).min(LOOK))).await;
+            self.update_window(now).await;
+            let due = self.due(now);
+            self.publish(due);
+            if due > now {
+                tokio::time::sleep(Duration::from_secs((due - now).min(MAX_SLEEP))).await;
             } else {
                 self.attempt().await;
             }
         }
     }
 
-    /// When the next order begins.
+    /// When the next order is made.
     fn due(&self, now: u64) -> u64 {
         let directories = &self.context.settings.directories;
         let at = self.journal.next(self.wanted(now), now);
-        // When none may be asked, nothing is tried.
-        let held = directories.iter().map(|directory| self.journal.held(directory)).min();
-        at.max(held.unwrap_or_default())
+        // While every ACME server has sent `Retry-After`, no order is made.
+        let retry_after = directories.iter().map(|directory| self.journal.retry_after(directory));
+        at.max(retry_after.min().unwrap_or_default())
     }
 
-    /// When a certificate is wanted, whatever stands in the way of an order.
+    /// When a certificate is due, apart from backoff and rate limits.
     fn wanted(&self, now: u64) -> u64 {
         let directories = &self.context.settings.directories;
         let issuer = self.journal.directory.as_deref();
         match &self.current {
-            // One from a directory that is no longer named, such as a staging one, is no good.
+            // A certificate of an ACME server that is no longer configured, such as a staging server,
+            // is replaced.
             Some(certificate) if directories.iter().any(|it| Some(&**it) == issuer) => {
                 let window = self.journal.window.as_ref();
                 let span =
@@ -151,34 +152,37 @@ impl Keeper {
         }
     }
 
-    /// Asks one directory after the other.
+    /// Tries the ACME servers in order.
     async fn attempt(&mut self) {
         let directories = self.context.settings.directories.clone();
         let mut costly = false;
         for directory in &directories {
-            if self.journal.held(directory) > now() {
+            if self.journal.retry_after(directory) > now() {
                 continue;
             }
-            // On the heap: it is too large to be handed from hand to hand on a worker's stack.
-            let ordered = tokio::time::timeout(ORDER, Box::pin(self.order(directory))).await;
+            // On the heap: the future is too large to be moved on a worker's stack.
+            let ordered =
+                tokio::time::timeout(ORDER_TIMEOUT, Box::pin(self.order(directory))).await;
             let outcome = ordered.unwrap_or_else(|_| {
-                Err(Failure::new(Reason::Directory, "the order came to no end"))
+                let minutes = ORDER_TIMEOUT.as_secs() / 60;
+                let cause = format_args!("the order did not finish within {minutes} minutes");
+                Err(Failure::new(Reason::ServerDown, cause))
             });
             let Err(failure) = outcome else {
-                self.trouble = None;
+                self.last_failure = None;
                 return;
             };
             if let Some(seconds) = failure.retry_after {
-                self.journal.hold(directory, now(), seconds);
+                self.journal.set_retry_after(directory, now(), seconds);
             }
-            if failure.reason == Reason::Account && failure.forgotten {
-                let cause = "the directory does not know the account any more";
+            if failure.reason == Reason::Account && failure.is_unknown {
+                let cause = "the ACME server does not know the account";
                 account::set_aside(&self.context, directory, cause).await;
             }
             costly |= failure.costly;
-            let elsewhere = failure.concerns_the_directory();
-            self.failed(directory, failure);
-            if !elsewhere {
+            let is_server_specific = failure.is_server_specific();
+            self.report_failure(directory, failure);
+            if !is_server_specific {
                 break;
             }
         }
@@ -186,12 +190,12 @@ impl Keeper {
         let _ = self.save().await;
     }
 
-    fn failed(&mut self, directory: &str, failure: Failure) {
+    fn report_failure(&mut self, directory: &str, failure: Failure) {
         let context = &self.context;
         context.metrics.acme_failures.count(failure.reason);
         let valid =
             self.current.as_ref().is_some_and(|it| it.invalid_at(SystemTime::now()).is_none());
-        let hint = failure.hint(&self.name, context.settings.challenge);
+        let hint = failure.log_hint(&self.name, context.settings.challenge);
         let (domain, reason, cause) = (&*self.name, failure.reason.value(), &*failure.cause);
         if valid {
             tracing::warn!(
@@ -201,15 +205,15 @@ impl Keeper {
                 reason,
                 cause,
                 hint,
-                certificate = "the one before it is used to its end",
+                certificate = "the previous certificate stays in use",
             );
         } else {
             tracing::error!(event = "acme_failed", domain, directory, reason, cause, hint);
         }
-        self.trouble = Some(failure);
+        self.last_failure = Some(failure);
     }
 
-    /// Says what is odd, and goes on.
+    /// Warns that a trial was inconclusive.
     pub(super) fn warn(&self, failure: &Failure, hint: &str) {
         tracing::warn!(
             event = "acme_trial_inconclusive",
@@ -220,12 +224,12 @@ impl Keeper {
         );
     }
 
-    /// A step was taken.
-    pub(super) fn took(&self, step: Step, directory: &str) {
-        self.context.took(step, &self.name, directory);
+    /// Counts and logs a step.
+    pub(super) fn record_step(&self, step: Step, directory: &str) {
+        self.context.record_step(step, &self.name, directory);
     }
 
-    /// Uses what the directory issued from this moment on, and keeps it.
+    /// Puts an issued certificate in use, and stores it.
     pub(super) async fn install(
         &mut self,
         directory: &str,
@@ -233,55 +237,56 @@ impl Keeper {
         chain: &str,
     ) -> Result<(), Failure> {
         let pem = format!("{key}{chain}").into_bytes();
-        let bad = |why: &str| {
-            Failure::new(Reason::Other, format_args!("what was issued is of no use: {why}"))
+        let unusable = |why: &str| {
+            Failure::new(Reason::Other, format_args!("the issued certificate is unusable: {why}"))
                 .costly()
         };
         let certificate =
-            self.context.parse(&self.name, pem.clone()).map_err(|cause| bad(&cause))?;
+            self.context.parse(&self.name, pem.clone()).map_err(|cause| unusable(&cause))?;
         self.journal.issued(now(), lifetime(&certificate), directory);
         tracing::info!(
             event = "acme_certificate",
             domain = &*self.name,
             directory,
-            not_after = %moment(validity(&certificate).1),
+            not_after = %timestamp(validity(&certificate).1),
         );
-        self.context.show(&self.name, &certificate);
+        self.context.serve(&self.name, &certificate);
         self.current = Some(certificate);
         self.unsaved = Some(pem);
         if let Err(failure) = self.save().await {
-            // It is in use, and written as soon as that can be; until then the journal on disk
-            // still has the order with its key, from which a restart gets it again.
-            self.failed(directory, failure);
+            // The certificate is in use, and is written as soon as possible. Until then the journal on
+            // disk contains the order with its key, from which a restart obtains it again.
+            self.report_failure(directory, failure);
         }
         Ok(())
     }
 
-    /// Writes the certificate, if it is not yet, and then the journal: in this order, so that a
-    /// crash between the two costs nothing.
+    /// Writes the certificate, if it is not written yet, and then the journal. In this order a crash
+    /// between the two loses nothing.
     pub(super) async fn save(&mut self) -> Result<(), Failure> {
         let certificate = self.unsaved.clone().map(|pem| (certificate_file(&self.name), pem));
         let text = serde_json::to_vec_pretty(&self.journal)
-            .map_err(|_| Failure::new(Reason::State, "the journal cannot be written"))?;
+            .map_err(|_| Failure::new(Reason::State, "cannot serialize the journal"))?;
         let journal = (journal_file(&self.name), text);
-        let written = self.context.folder.blocking(move |folder| {
+        let written = self.context.state_dir.blocking(move |state_dir| {
             let files = certificate.into_iter().chain([journal]);
-            files.into_iter().try_for_each(|(name, bytes)| folder.write(&name, &bytes))
+            files.into_iter().try_for_each(|(name, bytes)| state_dir.write(&name, &bytes))
         });
         written.await.map_err(|error| Failure::state(&error))?;
         self.unsaved = None;
         Ok(())
     }
 
-    fn tell(&self, due: u64) {
-        self.context.metrics.acme_next(&self.name, due);
-        let trouble = self.trouble.as_ref();
-        self.context.board.put(
+    /// Publishes the state of the domain in the metrics and in [`AcmeStatus`](super::AcmeStatus).
+    fn publish(&self, due: u64) {
+        self.context.metrics.set_next_order(&self.name, due);
+        let last_failure = self.last_failure.as_ref();
+        self.context.acme_status.set(
             &self.name,
-            Standing {
+            CertificateStatus {
                 not_after: self.current.as_ref().map(|certificate| validity(certificate).1),
                 next: due,
-                trouble: trouble.map(|failure| {
+                last_failure: last_failure.map(|failure| {
                     let hint = failure.hint(&self.name, self.context.settings.challenge);
                     (format!("{}: {}", failure.reason.value(), failure.cause), hint)
                 }),
@@ -289,40 +294,40 @@ impl Keeper {
         );
     }
 
-    /// Asks the directory when to renew (RFC 9773), if it tells that. A failure changes nothing.
+    /// Requests the renewal window (RFC 9773), if the ACME server supports it. A failure changes nothing.
     ///
-    /// Not by the library: that fails without `Retry-After`, which directories leave out.
-    async fn look_at_window(&mut self, now: u64) {
+    /// Not with the library, which fails without `Retry-After`: some servers omit it.
+    async fn update_window(&mut self, now: u64) {
         let Some(certificate) = self.current.as_ref().and_then(ari_text) else { return };
         let known = self.journal.window.take().filter(|it| it.certificate == certificate);
         let mut window = known.unwrap_or_else(|| Window { certificate, ..Window::default() });
         let directory = self.journal.directory.clone();
         let configured = &self.context.settings.directories;
         let directory = directory.filter(|it| configured.iter().any(|known| **known == **it));
-        if let Some(directory) = directory.filter(|_| window.ask_at <= now) {
+        if let Some(directory) = directory.filter(|_| window.request_at <= now) {
             let client = Client::new(self.context.outbound.clone());
-            match ask_for_window(&client, &directory, &window.certificate).await {
+            match request_window(&client, &directory, &window.certificate).await {
                 Ok((span, again)) => {
-                    window.ask_at = now + again;
+                    window.request_at = now + again;
                     if span.is_some() {
-                        self.took(Step::RenewalInfo, &directory);
+                        self.record_step(Step::RenewalInfo, &directory);
                     }
                     if let (Some((from, to)), true) = (span, span != window.span) {
                         tracing::info!(
                             event = "acme_renewal_window",
                             domain = &*self.name,
-                            from = %moment(from),
-                            to = %moment(to),
+                            from = %timestamp(from),
+                            to = %timestamp(to),
                         );
                     }
                     window.span = span;
                 }
                 Err(cause) => {
-                    window.ask_at = now + WINDOW_FAILED;
+                    window.request_at = now + WINDOW_RETRY;
                     tracing::debug!(
                         event = "acme_renewal_window_unknown",
                         domain = &*self.name,
-                        cause = Failure::new(Reason::Directory, cause).cause,
+                        cause = Failure::new(Reason::ServerDown, cause).cause,
                     );
                 }
             }
@@ -348,14 +353,14 @@ fn lifetime(certificate: &Certificate) -> u64 {
     to.saturating_sub(from)
 }
 
-/// A number from 0 to 1 that is the certificate's own.
+/// A number from 0 to 1 that is constant for the certificate.
 fn share_of(certificate: &Certificate) -> f64 {
-    share(certificate.content)
+    share(certificate.hash)
 }
 
 fn random_share() -> f64 {
     let mut bytes = [0; 8];
-    // Without randomness, without spread.
+    // Without randomness there is no jitter.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     share(u64::from_ne_bytes(bytes))
 }

@@ -20,9 +20,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
-/// Files that the process needs in addition to its public connections: those of the admin listener,
-/// and its own.
-const OTHER_FILES: u64 = 128;
+/// Files that the process needs next to the connections within `limits.connections`: evicted ones that
+/// are still closing, those of the admin listener, and its own.
+const OTHER_FILES: u64 = 256;
 
 /// Reads the settings again, for a reload.
 pub type Source = Box<dyn Fn() -> Result<Loaded, Problems> + Send>;

@@ -66,7 +66,7 @@ pub(super) struct ParsedListen {
     pub(super) trusted_proxies: Networks,
     pub(super) client_address: ClientAddress,
     /// Where `http` is, if neither it nor `https` has an address.
-    pub(super) nowhere: Option<Location>,
+    pub(super) no_listener: Option<Location>,
 }
 
 pub(super) struct ParsedTls {
@@ -235,10 +235,10 @@ fn listen(table: &mut Section<'_, '_>) -> ParsedListen {
     let before = table.problems();
     let http = sockets(table, "http");
     let https = sockets(table, "https");
-    let nowhere = http.is_empty() && https.is_empty() && table.problems() == before;
+    let no_listener = http.is_empty() && https.is_empty() && table.problems() == before;
     ParsedListen {
         // Without the table there is no `http`, and that was reported.
-        nowhere: (nowhere && table.is_set("http")).then(|| table.location_of("http")),
+        no_listener: (no_listener && table.is_set("http")).then(|| table.location_of("http")),
         http,
         https,
         admin: sockets(table, "admin"),

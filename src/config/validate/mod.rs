@@ -102,7 +102,7 @@ fn listeners(read: &ParsedSettings, problems: &mut Vec<Problem>) {
                 .hint("set `listen.admin`, or remove `listen.admin_hosts`"),
         );
     }
-    if let Some(location) = &listen.nowhere {
+    if let Some(location) = &listen.no_listener {
         problems.push(
             Problem::error("nothing to listen on: `listen.http` and `listen.https` are both off")
                 .at(location)

@@ -56,10 +56,11 @@ impl Failure {
     pub(super) fn of(error: &Error, stage: Stage, retry_after: Option<u64>) -> Self {
         let failure = match error {
             Error::Api(problem) => Self::problem(problem, stage),
-            // From a proxy in front of the ACME server, or from one that does not work.
-            Error::Json(_) => {
-                Self::new(Reason::ServerDown, "the response of the ACME server is not valid JSON")
-            }
+            // From a proxy in front of the ACME server, or from a faulty ACME server.
+            Error::Json(_) => Self::new(
+                Reason::ServerDown,
+                "the response of the ACME server is not valid ACME JSON",
+            ),
             Error::Timeout(_) => {
                 Self::new(Reason::ServerDown, "the ACME server did not complete the order in time")
             }

@@ -67,7 +67,7 @@ fuzz_target!(|data: &[u8]| {
                 let reply = Input(pool[pick]).response(|text| {
                     text.replace("$U", &redirect_uri).replace("$S", &state).replace("$C", CANARY)
                 });
-                sequence.take(&reply);
+                sequence.record(&reply);
                 sent.push((redirect_uri, reply, pick));
             }
         }

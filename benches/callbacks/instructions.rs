@@ -31,7 +31,7 @@ pub(crate) async fn run(identity: &Identity) -> Value {
     let mut grown = Vec::new();
     for (work, recorded, more) in RECORDED {
         let edge = count(Kind::Edge, work, more, identity).await;
-        let baseline = if work.is_done_by(Kind::Baseline) {
+        let baseline = if work.is_supported_by(Kind::Baseline) {
             Some(count(Kind::Baseline, work, more, identity).await)
         } else {
             None

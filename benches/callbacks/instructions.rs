@@ -48,7 +48,9 @@ pub(crate) async fn run(identity: &Identity) -> Value {
             grown.push(format!("{name} takes {edge:.0}, the recorded number is {recorded:.0}"));
         }
         if work == Work::OneShot && ratio.is_some_and(|ratio| ratio > OVER_BASELINE) {
-            grown.push(format!("{name} takes {relative} of the baseline, the limit is {OVER_BASELINE}"));
+            grown.push(format!(
+                "{name} takes {relative} of the baseline, the limit is {OVER_BASELINE}"
+            ));
         }
     }
     assert!(grown.is_empty(), "{}", grown.join("; "));

@@ -24,8 +24,8 @@ use url::Url;
 /// Check whether a callback is safe to save in Nango's settings
 ///
 /// Checks the callback as `check` does, lists the integrations of a Nango environment, and probes each
-/// provider for whether the callback is registered there. It logs in nowhere and changes nothing, and
-/// it reports what it cannot determine as unconfirmed.
+/// provider to determine whether the callback is registered there. It does not log in and changes
+/// nothing; what it cannot determine is reported as unconfirmed.
 #[expect(clippy::struct_excessive_bools, reason = "each is a separate flag")]
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -173,7 +173,7 @@ fn route(table: &mut Section<'_, '_>, nango: Option<&Located<Target>>) -> Option
     let is_set = table.is_set("target");
     let mut target = table.value("target", text(address::target));
     if let Some(Located { value, location }) = &mut target {
-        let shown = value.shown();
+        let shown = value.redacted();
         if shown != value.as_str() {
             location.hide();
         }

@@ -1,11 +1,11 @@
 //! `callback-edge preflight --callback URL`: is it safe to save this callback in Nango's settings?
 
+use super::connect::{ConnectOptions, duration};
 use super::format::Format;
 use super::hmac;
-use super::connect::{ConnectOptions, duration};
 use super::secret::secret;
 use super::watch::{Watch, until_stopped};
-use super::{Exit, block_on, cannot_run, exit_after_print, progress, eprint_line, usage};
+use super::{Exit, block_on, cannot_run, eprint_line, exit_after_print, progress, usage};
 use crate::check;
 use crate::config::{self, Problem, Settings};
 use crate::outbound::Outbound;
@@ -221,7 +221,11 @@ fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), 
         only: args.only.clone(),
         acknowledged: args.ack.clone(),
         dry_run: args.dry_run,
-        policy: ProbePolicy { pause: args.pause, cap: args.cap, user_agent: args.user_agent.clone() },
+        policy: ProbePolicy {
+            pause: args.pause,
+            cap: args.cap,
+            user_agent: args.user_agent.clone(),
+        },
         private_networks: settings.preflight.private_networks.0.clone(),
         progress: is_terminal.then_some(progress::bar),
     };

@@ -213,8 +213,8 @@ fn every_link_between_the_pages_leads_to_a_file_and_a_heading() {
             };
             let page = page.display();
             assert!(target.exists(), "{page}: `{link}` leads to no file");
-            let leads =
-                anchor.is_empty() || anchors(&fs::read_to_string(&target).unwrap()).contains(anchor);
+            let leads = anchor.is_empty()
+                || anchors(&fs::read_to_string(&target).unwrap()).contains(anchor);
             assert!(leads, "{page}: `{link}` leads to no heading");
             followed += 1;
         }

@@ -14,7 +14,7 @@ pub(super) async fn hostile(world: &World) -> Vec<Case> {
         let config = world.config(&["http/1.1"]);
         async move { tls(config, behaviour(move |_| act())).await }
     };
-    let expected: &'static [&'static str] = &["redirect.expected"];
+    let expected: &'static [&'static str] = &["redirect.answer"];
     let mut cases = vec![
         world.at(
             "endless header fields",

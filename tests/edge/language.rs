@@ -66,19 +66,9 @@ const EXCEPTIONS: &[(&str, &str)] = &[("dns.alike", "a check id, which is stable
 const TO_TRANSLATE: &[&str] = &[
     ".github/pictures",
     "deploy/proxies",
-    "src/cli/hmac.rs",
-    "src/cli/preflight.rs",
-    "src/cli/secret.rs",
-    "src/preflight",
     "tests/edge/certificates.rs",
     "tests/edge/main.rs",
-    "tests/edge/preflight.rs",
     "tests/edge/stand_in.rs",
-    "tests/peers/login.rs",
-    "tests/peers/nango",
-    "tests/peers/preflight.rs",
-    "tests/peers/preflight",
-    "tests/peers/world.rs",
 ];
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");

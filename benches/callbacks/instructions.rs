@@ -31,7 +31,7 @@ pub(crate) async fn run(identity: &Identity) -> Value {
     let mut grown = Vec::new();
     for (work, recorded, more) in RECORDED {
         let edge = count(Kind::Edge, work, more, identity).await;
-        let baseline = if work.is_done_by(Kind::Baseline) {
+        let baseline = if work.is_supported_by(Kind::Baseline) {
             Some(count(Kind::Baseline, work, more, identity).await)
         } else {
             None
@@ -48,7 +48,9 @@ pub(crate) async fn run(identity: &Identity) -> Value {
             grown.push(format!("{name} takes {edge:.0}, the recorded number is {recorded:.0}"));
         }
         if work == Work::OneShot && ratio.is_some_and(|ratio| ratio > OVER_BASELINE) {
-            grown.push(format!("{name} takes {relative} of the baseline, the limit is {OVER_BASELINE}"));
+            grown.push(format!(
+                "{name} takes {relative} of the baseline, the limit is {OVER_BASELINE}"
+            ));
         }
     }
     assert!(grown.is_empty(), "{}", grown.join("; "));

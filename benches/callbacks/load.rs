@@ -452,7 +452,9 @@ impl H2 {
             let Some(payload) = self.read.get(at + 9..at + 9 + length) else { break };
             match kind {
                 // A shorter head is not the redirect: it cannot contain the query.
-                HEADERS if length < QUERY_BYTES / 2 => return Err(Error::other("another response")),
+                HEADERS if length < QUERY_BYTES / 2 => {
+                    return Err(Error::other("another response"));
+                }
                 HEADERS | DATA => ended += usize::from(flags & END_STREAM != 0),
                 SETTINGS if flags & ACK == 0 => frame(&mut self.send, SETTINGS, ACK, 0, &[]),
                 PING if flags & ACK == 0 => frame(&mut self.send, PING, ACK, 0, payload),

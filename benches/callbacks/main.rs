@@ -185,7 +185,8 @@ impl Work {
 
     /// The baseline has neither HTTP/2 nor a log.
     fn is_supported_by(self, kind: Kind) -> bool {
-        kind != Kind::Baseline || !matches!(self, Self::H2 | Self::H2Concurrent | Self::KeepAliveLogged)
+        kind != Kind::Baseline
+            || !matches!(self, Self::H2 | Self::H2Concurrent | Self::KeepAliveLogged)
     }
 
     /// Generates the load; returns how many sessions were resumed.
@@ -318,7 +319,8 @@ async fn latency(rounds: usize, identity: &Identity) -> Value {
                     continue;
                 }
                 let seen = seen.entry((reloading, server.kind)).or_default();
-                let clients = load::open_loop(server.address(), &client, RATE, RATE * SECONDS, seen);
+                let clients =
+                    load::open_loop(server.address(), &client, RATE, RATE * SECONDS, seen);
                 if reloading {
                     let reloads = async {
                         for _ in 0..SECONDS {

@@ -43,7 +43,10 @@ fuzz_target!(|data: &[u8]| {
             let lines = text.split('\n').count();
             for problem in &problems.0 {
                 let printed = problem.to_string();
-                assert!(printed.starts_with("error: ") && printed == printed.trim_end(), "{printed:?}");
+                assert!(
+                    printed.starts_with("error: ") && printed == printed.trim_end(),
+                    "{printed:?}"
+                );
                 std::hint::black_box(problem.coloured());
                 match problem.location() {
                     Location::File(position) => {

@@ -36,7 +36,8 @@ fuzz_target!(|data: &[u8]| {
     let (head, ()) = request.into_parts();
     let Decision::ReadForm(form) = decide(&TABLES[which], usize::MAX, &head) else { return };
     // The bytes that a query may contain (RFC 3986 §3.4), and those that browsers do not encode either.
-    let is_allowed = |byte: &u8| byte.is_ascii_graphic() && !b"\"#<>".contains(byte) || *byte > 0x7f;
+    let is_allowed =
+        |byte: &u8| byte.is_ascii_graphic() && !b"\"#<>".contains(byte) || *byte > 0x7f;
     match form.redirect(&TABLES[which], body) {
         Ok(redirect) => {
             assert_eq!(redirect.status, 303);

@@ -3,8 +3,8 @@
 
 #![no_main]
 
-use callback_edge::outbound::{Response, Fault};
-use callback_edge::preflight::differential::{ProbeSequence, Finding, ProbeRequest, Action, State};
+use callback_edge::outbound::{Fault, Response};
+use callback_edge::preflight::differential::{Action, Finding, ProbeRequest, ProbeSequence, State};
 use callback_edge_fuzz::Input;
 use libfuzzer_sys::fuzz_target;
 use url::{Position, Url};
@@ -67,7 +67,7 @@ fuzz_target!(|data: &[u8]| {
                 let reply = Input(pool[pick]).response(|text| {
                     text.replace("$U", &redirect_uri).replace("$S", &state).replace("$C", CANARY)
                 });
-                sequence.take(&reply);
+                sequence.record(&reply);
                 sent.push((redirect_uri, reply, pick));
             }
         }
@@ -87,7 +87,8 @@ fuzz_target!(|data: &[u8]| {
             // A reply to a control that does not depend on the redirect URI proves nothing when it is
             // also the reply to the new callback.
             let new = sent.iter().filter(|(uri, ..)| uri == NEW);
-            let same = new.filter(|(_, reply, _)| !redirects_back(reply, NEW)).any(|(.., it)| it == pick);
+            let same =
+                new.filter(|(_, reply, _)| !redirects_back(reply, NEW)).any(|(.., it)| it == pick);
             assert!(!same, "a control has the same reply as the new callback: {evidence}");
         }
     }

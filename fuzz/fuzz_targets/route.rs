@@ -64,7 +64,9 @@ fuzz_target!(|data: &[u8]| {
                 assert_eq!(expected_host(&given), HOSTS[position]);
                 assert_eq!(uri.path(), "/cb");
             }
-            None => assert!(uri.path() != "/cb" || !HOSTS.contains(&expected_host(&given).as_str())),
+            None => {
+                assert!(uri.path() != "/cb" || !HOSTS.contains(&expected_host(&given).as_str()))
+            }
         }
         assert_eq!(TABLE.serves_host(Some(host)), HOSTS.contains(&&**host));
     }

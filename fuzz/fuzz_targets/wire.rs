@@ -1,6 +1,6 @@
 //! The whole server, as the writes of one client reach it: each redirect responds to a request line
 //! that was sent, and has its query byte for byte; nothing follows the last response of a
-//! connection, and no request is answered that has no response. Nothing ends the process.
+//! connection, and the server handles no request without a response. Nothing ends the process.
 //!
 //! An input is what the client writes, with a NUL and a byte for a pause between two writes.
 
@@ -74,7 +74,7 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Writes the input, each part by itself. Returns what was sent, the responses, `None` when they
+/// Writes the input, each part separately. Returns what was sent, the responses, `None` when they
 /// were reset, and whether there was a long pause.
 fn exchange(data: &[u8]) -> (Vec<u8>, Option<Vec<u8>>, bool) {
     let mut stream = connect(SERVER.http);
@@ -118,7 +118,7 @@ fn find(data: &[u8], text: &[u8]) -> Option<usize> {
 /// Takes the next response from the front.
 fn response<'a>(rest: &mut &'a [u8]) -> Response<'a> {
     let end = find(rest, b"\r\n\r\n").expect("the end of a head");
-    let (head, behind) = (&rest[..end], &rest[end + 4..]);
+    let (head, after) = (&rest[..end], &rest[end + 4..]);
     let mut lines = head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
     let status = lines.next().unwrap_or_default();
     assert!(status.starts_with(b"HTTP/1."), "{:?}", String::from_utf8_lossy(status));
@@ -127,8 +127,8 @@ fn response<'a>(rest: &mut &'a [u8]) -> Response<'a> {
     let length = field(b"content-length: ")
         .map_or(0, |length| String::from_utf8_lossy(length).parse::<usize>().expect("a length"));
     // The response to HEAD has a length and no content.
-    let bare = behind.is_empty() || behind.starts_with(b"HTTP/1.");
-    *rest = if bare { behind } else { behind.get(length..).expect("all of the content") };
+    let bare = after.is_empty() || after.starts_with(b"HTTP/1.");
+    *rest = if bare { after } else { after.get(length..).expect("all of the content") };
     let keeps = field(b"connection: ") == Some(b"keep-alive");
     Response {
         status,
@@ -138,7 +138,7 @@ fn response<'a>(rest: &mut &'a [u8]) -> Response<'a> {
     }
 }
 
-/// Where, in what was sent, the line ends of the first request from `from` on that leads to this
+/// The end of the line, in the sent bytes, of the first request after `from` that leads to this
 /// location. A line is complete with its LF.
 fn request_line(sent: &[u8], from: usize, location: &[u8], form: bool) -> Option<usize> {
     let (path, query) = TARGETS
@@ -166,7 +166,7 @@ fn request_line(sent: &[u8], from: usize, location: &[u8], form: bool) -> Option
     None
 }
 
-/// How many requests the server has answered with this status.
+/// The number of responses with this status.
 fn counted(status: &str) -> u64 {
     let mut stream = connect(SERVER.admin);
     let request = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
@@ -179,7 +179,7 @@ fn counted(status: &str) -> u64 {
 }
 
 fuzz_target!(|data: &[u8]| {
-    // Inputs without a long pause are many and fast: what was counted is not asked there.
+    // Most inputs have no long pause and are fast: the counter is not read for them.
     let has_long = data.windows(2).any(|pair| pair == [0, LONG]);
     let before = has_long.then(|| counted("308"));
     let (sent, received, long) = exchange(data);

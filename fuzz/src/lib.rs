@@ -1,7 +1,7 @@
 //! Shared by the targets: splitting an input into parts.
 
 use bytes::Bytes;
-use callback_edge::outbound::{Response, Fault, Protocol, Reason, Step};
+use callback_edge::outbound::{Fault, Protocol, Reason, Response, Step};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use std::time::Duration;

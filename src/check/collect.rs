@@ -17,7 +17,7 @@ pub(super) async fn collect(plan: &Plan, callback: Callback, outbound: &Outbound
     plan.report_progress("looking up the host");
     let server = callback.server.clone();
     let resolved = prober.timed(outbound.resolve(&server.host, server.port)).await;
-    let mut seen = Observations {
+    let mut observations = Observations {
         callback,
         canary: prober.canary.clone(),
         resolved,
@@ -36,19 +36,19 @@ pub(super) async fn collect(plan: &Plan, callback: Callback, outbound: &Outbound
         nango: None,
         echo: None,
     };
-    if let Ok(resolved) = &seen.resolved
+    if let Ok(resolved) = &observations.resolved
         && plan.selection.wants_any(&checks_with_connections())
     {
         plan.report_progress("connecting to each address");
         let (addresses, session) =
-            probe_addresses(&prober, plan, &seen.callback, &resolved.addresses).await;
-        seen.addresses = addresses;
+            probe_addresses(&prober, plan, &observations.callback, &resolved.addresses).await;
+        observations.addresses = addresses;
         if let Some((primary, mut session)) = session {
-            seen.primary = Some(primary);
-            continue_probing(plan, &prober, &mut session, &mut seen).await;
+            observations.primary = Some(primary);
+            continue_probing(plan, &prober, &mut session, &mut observations).await;
         }
     }
-    seen
+    observations
 }
 
 /// All checks except those that need only the URL and its addresses.
@@ -91,45 +91,53 @@ async fn continue_probing(
     plan: &Plan,
     prober: &Prober,
     session: &mut Session,
-    seen: &mut Observations,
+    observations: &mut Observations,
 ) {
     let needs_nango = |id| plan.follow && plan.is_for_oauth() && plan.selection.wants(id);
     if needs_nango("nango.callback") {
         plan.report_progress("sending a request to Nango");
-        seen.nango = Some(probe_nango(prober, &plan.target).await);
+        observations.nango = Some(probe_nango(prober, &plan.target).await);
     }
-    let landing = seen.first().and_then(|first| first.landing().cloned());
+    let landing = observations.first().and_then(|first| first.landing().cloned());
     let Some(landing) = landing else { return };
     match &landing {
         Landing::Exact | Landing::Altered(_) => {}
         Landing::Elsewhere(Elsewhere::Site | Elsewhere::Path | Elsewhere::Relative) => {
             plan.report_progress("following the redirects");
-            seen.chain = Some(follow(prober, plan, seen).await);
+            observations.chain = Some(follow(prober, plan, observations).await);
             return;
         }
         Landing::Elsewhere(_) | Landing::Stays(_) => return,
     }
-    send_queries(plan, prober, session, seen).await;
+    send_queries(plan, prober, session, observations).await;
     plan.report_progress("sending other kinds of requests");
-    send_variants(plan, prober, session, seen).await;
+    send_variants(plan, prober, session, observations).await;
     if needs_nango("nango.echo") && landing.is_exact() {
         plan.report_progress("following one callback to Nango");
-        seen.echo = Some(probe_echo(prober, session, &seen.callback, &plan.target).await);
+        observations.echo =
+            Some(probe_echo(prober, session, &observations.callback, &plan.target).await);
     }
 }
 
 /// Sends the callbacks of providers, special characters, and long queries.
-async fn send_queries(plan: &Plan, prober: &Prober, session: &Session, seen: &mut Observations) {
-    let (callback, target, run) = (&seen.callback, &plan.target, &prober.run);
+async fn send_queries(
+    plan: &Plan,
+    prober: &Prober,
+    session: &Session,
+    observations: &mut Observations,
+) {
+    let (callback, target, run) = (&observations.callback, &plan.target, &prober.run);
     if plan.selection.wants_any(&checks_of_all_queries()) {
         plan.report_progress("sending the callbacks of providers");
-        seen.providers = prober.many(session, callback, target, Probe::providers(run)).await;
+        observations.providers =
+            prober.many(session, callback, target, Probe::providers(run)).await;
         plan.report_progress("sending special characters");
-        seen.spellings = prober.many(session, callback, target, Probe::spellings(run)).await;
+        observations.spellings =
+            prober.many(session, callback, target, Probe::spellings(run)).await;
     }
     if plan.selection.wants("redirect.size") {
         plan.report_progress("sending long queries");
-        seen.sizes = prober.many(session, callback, target, Probe::sizes(run)).await;
+        observations.sizes = prober.many(session, callback, target, Probe::sizes(run)).await;
     }
 }
 
@@ -138,41 +146,43 @@ async fn send_variants(
     plan: &Plan,
     prober: &Prober,
     session: &mut Session,
-    seen: &mut Observations,
+    observations: &mut Observations,
 ) {
-    let (callback, target) = (seen.callback.clone(), &plan.target);
+    let (callback, target) = (observations.callback.clone(), &plan.target);
     let plain = || Probe::plain(&prober.run);
     let wants = |id| plan.selection.wants(id);
     if wants("redirect.empty") {
         for probe in Probe::empty(&prober.run) {
-            seen.empty.push(session.probe(&callback, target, probe, Client::Browser).await);
+            observations.empty.push(session.probe(&callback, target, probe, Client::Browser).await);
         }
     }
     if wants("redirect.clients") {
-        seen.plain_client = Some(session.probe(&callback, target, plain(), Client::Plain).await);
+        observations.plain_client =
+            Some(session.probe(&callback, target, plain(), Client::Plain).await);
     }
     if wants("redirect.form") {
-        seen.form = Some(session.probe(&callback, target, plain(), Client::Form).await);
+        observations.form = Some(session.probe(&callback, target, plain(), Client::Form).await);
     }
     if wants("redirect.protocols") && callback.server.tls {
-        let first = seen.first().and_then(|first| first.result.as_ref().ok());
+        let first = observations.first().and_then(|first| first.result.as_ref().ok());
         let (other, offer) = match first.map(|got| got.response.protocol) {
             Some(Protocol::Http2) => (Protocol::Http1, Offer::Http1),
             _ => (Protocol::Http2, Offer::Http2),
         };
         let mut session = Session::new(prober, session.to.clone(), offer);
         let response = session.probe(&callback, target, plain(), Client::Browser).await;
-        seen.other_protocol = Some((other, response));
+        observations.other_protocol = Some((other, response));
     }
     if wants("redirect.http") && callback.server.tls {
-        seen.plain_http =
-            Some(probe_plain_http(prober, &callback, target, session.to.address, seen).await);
+        observations.plain_http = Some(
+            probe_plain_http(prober, &callback, target, session.to.address, observations).await,
+        );
     }
     if wants("redirect.github")
         && let Some((sibling, target)) = sibling(&callback, target)
     {
         let response = session.probe(&sibling, &target, plain(), Client::Browser).await;
-        seen.sibling = Some((sibling, response));
+        observations.sibling = Some((sibling, response));
     }
 }
 

@@ -5,9 +5,12 @@ use super::{Findings, Observations, check};
 use crate::outbound::{Origin, Range, Reason, Resolved, Step};
 use crate::report::Check;
 
-pub(super) fn evaluate(seen: &Observations, findings: &mut Findings) -> Result<(), &'static str> {
-    let host = &seen.callback.server.host;
-    let resolved = match &seen.resolved {
+pub(super) fn evaluate(
+    observations: &Observations,
+    findings: &mut Findings,
+) -> Result<(), &'static str> {
+    let host = &observations.callback.server.host;
+    let resolved = match &observations.resolved {
         Ok(resolved) => resolved,
         Err(fault) if matches!(fault.reason, Reason::NoSuchHost | Reason::NoAddress) => {
             let what = if fault.reason == Reason::NoSuchHost {
@@ -31,19 +34,19 @@ pub(super) fn evaluate(seen: &Observations, findings: &mut Findings) -> Result<(
         }
     };
     findings.add(resolves(resolved));
-    findings.add(public(seen, resolved));
-    if seen.addresses.is_empty() {
+    findings.add(public(observations, resolved));
+    if observations.addresses.is_empty() {
         return Ok(());
     }
-    let reach = reach(seen);
-    if seen.addresses.iter().all(|probed| reason(probed) == Some(Reason::NoRoute)) {
+    let reach = reach(observations);
+    if observations.addresses.iter().all(|probed| reason(probed) == Some(Reason::NoRoute)) {
         findings.broken = Some("this machine has no route to the callback".to_owned());
     }
-    if seen.addresses.iter().all(is_unreached) {
+    if observations.addresses.iter().all(is_unreached) {
         return findings.gate(reach, "dns.reach");
     }
     findings.add(reach);
-    findings.add(alike(seen));
+    findings.add(identical(observations));
     Ok(())
 }
 
@@ -59,9 +62,9 @@ fn resolves(resolved: &Resolved) -> Check {
     }
 }
 
-fn public(seen: &Observations, resolved: &Resolved) -> Check {
+fn public(observations: &Observations, resolved: &Resolved) -> Check {
     let check = check("dns.public");
-    if seen.callback.server.is_loopback() {
+    if observations.callback.server.is_loopback() {
         return check.skip("not run: the callback is on this machine");
     }
     if resolved.origin == Origin::Override {
@@ -90,10 +93,12 @@ fn is_unreached(probed: &AddressProbe) -> bool {
     probed.failure.as_ref().is_some_and(|fault| fault.step == Step::Connect)
 }
 
-fn reach(seen: &Observations) -> Check {
-    let took = seen.addresses.iter().map(|probed| probed.took).max().unwrap_or_default();
-    let check = check("dns.reach").took(took);
-    let unreached: Vec<_> = seen.addresses.iter().filter(|probed| is_unreached(probed)).collect();
+fn reach(observations: &Observations) -> Check {
+    let duration =
+        observations.addresses.iter().map(|probed| probed.duration).max().unwrap_or_default();
+    let check = check("dns.reach").duration(duration);
+    let unreached: Vec<_> =
+        observations.addresses.iter().filter(|probed| is_unreached(probed)).collect();
     if unreached.is_empty() {
         return check;
     }
@@ -105,7 +110,7 @@ fn reach(seen: &Observations) -> Check {
     let conclusive = |probed: &&&AddressProbe| {
         !matches!(reason(probed), Some(Reason::NoRoute | Reason::OutOfTime))
     };
-    let (all, dead) = (seen.addresses.len(), unreached.iter().filter(conclusive).count());
+    let (all, dead) = (observations.addresses.len(), unreached.iter().filter(conclusive).count());
     if dead == 0 {
         return check
             .unknown(format!("{} of {all} addresses cannot be reached from here", unreached.len()))
@@ -124,12 +129,12 @@ fn reach(seen: &Observations) -> Check {
 }
 
 /// Finds an outdated server that still has a record, or IPv6 that leads to another server.
-fn alike(seen: &Observations) -> Check {
+fn identical(observations: &Observations) -> Check {
     let check = check("dns.alike");
-    let Some(primary) = seen.primary() else {
+    let Some(primary) = observations.primary() else {
         return check.blocked("tls.handshake");
     };
-    let different: Vec<_> = seen
+    let different: Vec<_> = observations
         .addresses
         .iter()
         .filter(|probed| probed.address != primary.address && !is_unreached(probed))
@@ -153,8 +158,8 @@ fn difference(primary: &AddressProbe, probed: &AddressProbe) -> Option<String> {
     let trusted =
         |probed: &AddressProbe| probed.peer.as_ref().is_none_or(crate::outbound::Peer::trusted);
     if trusted(primary) != trusted(probed) {
-        let word = if trusted(probed) { "valid" } else { "not valid" };
-        return Some(format!("its certificate is {word}"));
+        let validity = if trusted(probed) { "valid" } else { "not valid" };
+        return Some(format!("its certificate is {validity}"));
     }
     let (primary, other) = (primary.first.as_ref()?, probed.first.as_ref()?);
     (!other.is_like(primary)).then(|| other.shape())

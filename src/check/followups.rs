@@ -37,20 +37,26 @@ pub(super) fn sibling(callback: &Callback, target: &Target) -> Option<(Callback,
 
 /// Follows redirects that do not lead to the target directly, but only on hosts related to the
 /// callback's: a server must not choose which hosts this program contacts.
-pub(super) async fn follow(prober: &Prober, plan: &Plan, seen: &Observations) -> RedirectChain {
-    let Some(Ok(mut got)) = seen.first().map(|first| first.result.clone()) else {
+pub(super) async fn follow(
+    prober: &Prober,
+    plan: &Plan,
+    observations: &Observations,
+) -> RedirectChain {
+    let Some(Ok(mut got)) = observations.first().map(|first| first.result.clone()) else {
         return RedirectChain::Other;
     };
-    let mut current = seen.callback.clone();
+    let mut current = observations.callback.clone();
     let mut urls = vec![current.shown()];
     // The same URL with another query may lead elsewhere.
-    let mut visited =
-        HashSet::from([(current.shown(), seen.first().and_then(|it| it.probe.query.clone()))]);
+    let mut visited = HashSet::from([(
+        current.shown(),
+        observations.first().and_then(|it| it.probe.query.clone()),
+    )]);
     for _ in 0..MAX_HOPS {
         let Some((next, query)) = next(&current, &got.response) else {
             return RedirectChain::Other;
         };
-        if !next.server.is_related_to(&seen.callback.server) {
+        if !next.server.is_related_to(&observations.callback.server) {
             return RedirectChain::Other;
         }
         let shown = next.shown();
@@ -114,11 +120,11 @@ pub(super) async fn probe_plain_http(
     callback: &Callback,
     target: &Target,
     primary: SocketAddr,
-    seen: &Observations,
+    observations: &Observations,
 ) -> PlainHttp {
     let host = &callback.server.host;
     let overridden = prober.outbound.overridden(host, 80);
-    let origin = seen.resolved.as_ref().map(|resolved| resolved.origin);
+    let origin = observations.resolved.as_ref().map(|resolved| resolved.origin);
     let address = match overridden.and_then(|resolved| resolved.addresses.first().copied()) {
         Some(address) => address,
         None if origin == Ok(Origin::Override) => {
@@ -169,10 +175,10 @@ pub(super) async fn probe_echo(
 ) -> Echo {
     let nonce = Run::nonce();
     let probe = Probe::echo(&nonce, &prober.run);
-    let seen = session.probe(callback, target, probe, Client::Browser).await;
-    let location = seen.result.as_ref().ok().and_then(|got| {
+    let outcome = session.probe(callback, target, probe, Client::Browser).await;
+    let location = outcome.result.as_ref().ok().and_then(|got| {
         let location = got.response.headers.get(LOCATION)?.as_bytes();
-        let sent = seen.probe.query.as_deref().unwrap_or_default();
+        let sent = outcome.probe.query.as_deref().unwrap_or_default();
         // It leads to Nango, and Nango's page shows which query arrived.
         carried(location, sent, target).ok()?;
         let text = std::str::from_utf8(location).ok()?;
@@ -186,7 +192,7 @@ pub(super) async fn probe_echo(
             Ok(mut session) => session.send_retrying(&visit(path_and_query)).await,
         }),
     };
-    Echo { nonce, seen, page }
+    Echo { nonce, outcome, page }
 }
 
 async fn nango_session(prober: &Prober, target: &Target) -> Result<Session, Fault> {

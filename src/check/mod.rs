@@ -184,16 +184,16 @@ async fn run_checks(
     findings: &mut Findings,
 ) -> Result<(), &'static str> {
     let callback = url::evaluate(plan, findings)?;
-    let seen = Box::pin(collect::collect(plan, callback, outbound)).await;
-    findings.subject = Some(match seen.primary() {
-        Some(probed) => format!("{} via {}", seen.callback.shown(), probed.address.ip()),
-        None => seen.callback.shown(),
+    let observations = Box::pin(collect::collect(plan, callback, outbound)).await;
+    findings.subject = Some(match observations.primary() {
+        Some(probed) => format!("{} via {}", observations.callback.shown(), probed.address.ip()),
+        None => observations.callback.shown(),
     });
-    nango::evaluate_callback(plan, &seen, findings);
-    dns::evaluate(&seen, findings)?;
-    tls::evaluate(&seen, findings)?;
-    redirect::evaluate(plan, &seen, findings)?;
-    nango::evaluate_echo(plan, &seen, findings);
+    nango::evaluate_callback(plan, &observations, findings);
+    dns::evaluate(&observations, findings)?;
+    tls::evaluate(&observations, findings)?;
+    redirect::evaluate(plan, &observations, findings)?;
+    nango::evaluate_echo(plan, &observations, findings);
     Ok(())
 }
 

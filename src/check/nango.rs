@@ -7,14 +7,14 @@ use super::plan::Plan;
 use super::{Findings, Observations, check};
 use crate::outbound::Response;
 
-pub(super) fn evaluate_callback(plan: &Plan, seen: &Observations, findings: &mut Findings) {
+pub(super) fn evaluate_callback(plan: &Plan, observations: &Observations, findings: &mut Findings) {
     let check = check("nango.callback");
     if let Some(why) = not_contacted(plan) {
         findings.add(check.skip(why));
         return;
     }
     // No request was sent because the callback does not respond: another check reports that.
-    let Some(result) = &seen.nango else { return };
+    let Some(result) = &observations.nango else { return };
     let target = shown(plan.target.as_str());
     findings.add(match result {
         Err(fault) => check
@@ -44,19 +44,21 @@ pub(super) fn evaluate_callback(plan: &Plan, seen: &Observations, findings: &mut
     });
 }
 
-pub(super) fn evaluate_echo(plan: &Plan, seen: &Observations, findings: &mut Findings) {
+pub(super) fn evaluate_echo(plan: &Plan, observations: &Observations, findings: &mut Findings) {
     let check = check("nango.echo");
     if let Some(why) = not_contacted(plan) {
         findings.add(check.skip(why));
         return;
     }
-    if let Some(Landing::Altered(difference)) = seen.first().and_then(|first| first.landing()) {
+    if let Some(Landing::Altered(difference)) =
+        observations.first().and_then(|first| first.landing())
+    {
         findings.add(check.blocked(difference.id()));
         return;
     }
-    let Some(echo) = &seen.echo else { return };
-    let check = check.took(echo.seen.took);
-    let page = match (&echo.page, echo.seen.landing()) {
+    let Some(echo) = &observations.echo else { return };
+    let check = check.duration(echo.outcome.duration);
+    let page = match (&echo.page, echo.outcome.landing()) {
         (_, Some(Landing::Altered(difference))) => {
             findings.add(check.blocked(difference.id()));
             return;

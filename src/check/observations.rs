@@ -66,7 +66,7 @@ pub(super) struct Nango {
 pub(super) struct Echo {
     pub(super) nonce: String,
     /// The response of the callback.
-    pub(super) seen: Outcome,
+    pub(super) outcome: Outcome,
     /// The response of Nango.
     pub(super) page: Option<Result<Response, Fault>>,
 }

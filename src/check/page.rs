@@ -62,7 +62,7 @@ impl Page {
     }
 
     /// A description for the report.
-    pub(super) const fn words(self) -> &'static str {
+    pub(super) const fn description(self) -> &'static str {
         match self {
             Self::Nango => "Nango's own page",
             Self::BotWall => "a bot challenge",

@@ -30,7 +30,7 @@ pub(super) struct Prober {
 pub(super) struct Outcome {
     pub(super) probe: Probe,
     pub(super) result: Result<Received, Fault>,
-    pub(super) took: Duration,
+    pub(super) duration: Duration,
 }
 
 /// A response and where it leads.
@@ -55,7 +55,8 @@ impl Outcome {
 
     /// Whether two responses are equivalent. `redirect.cache` reports what a cache mixed up.
     pub(super) fn is_like(&self, other: &Self) -> bool {
-        let is_stale = |seen: &Self| seen.landing() == Some(&Landing::Altered(Difference::Stale));
+        let is_stale =
+            |outcome: &Self| outcome.landing() == Some(&Landing::Altered(Difference::Stale));
         if is_stale(self) || is_stale(other) {
             self.status() == other.status()
         } else {
@@ -70,7 +71,7 @@ impl Outcome {
             Ok(got) => match &got.landing {
                 Landing::Exact => format!("{} to the target", got.response.status.as_u16()),
                 Landing::Altered(difference) => {
-                    format!("{}, {}", got.response.status.as_u16(), difference.words())
+                    format!("{}, {}", got.response.status.as_u16(), difference.description())
                 }
                 Landing::Elsewhere(_) => format!("{} elsewhere", got.response.status.as_u16()),
                 Landing::Stays(status) => format!("{}, no redirect", status.as_u16()),
@@ -87,7 +88,7 @@ pub(super) struct AddressProbe {
     pub(super) failure: Option<Fault>,
     pub(super) peer: Option<Peer>,
     pub(super) first: Option<Outcome>,
-    pub(super) took: Duration,
+    pub(super) duration: Duration,
 }
 
 /// The kind of client that the request imitates.
@@ -167,15 +168,18 @@ impl Prober {
                 if timeouts_left == 0 {
                     let text = "not sent after two time-outs";
                     let fault = Fault::new(Step::Head, Reason::Timeout, text);
-                    all.push((number, Outcome { probe, result: Err(fault), took: Duration::ZERO }));
+                    all.push((
+                        number,
+                        Outcome { probe, result: Err(fault), duration: Duration::ZERO },
+                    ));
                     continue;
                 }
-                let seen = session.probe(callback, target, probe, Client::Browser).await;
-                match &seen.result {
+                let outcome = session.probe(callback, target, probe, Client::Browser).await;
+                match &outcome.result {
                     Err(fault) if fault.reason == Reason::Timeout => timeouts_left -= 1,
                     _ => timeouts_left = 2,
                 }
-                all.push((number, seen));
+                all.push((number, outcome));
             }
             all
         });
@@ -183,7 +187,7 @@ impl Prober {
         let (a, b, c, d) = tokio::join!(a, b, c, d);
         let mut all: Vec<_> = [a, b, c, d].into_iter().flatten().collect();
         all.sort_by_key(|(number, _)| *number);
-        all.into_iter().map(|(_, seen)| seen).collect()
+        all.into_iter().map(|(_, outcome)| outcome).collect()
     }
 }
 
@@ -256,7 +260,7 @@ impl Session {
             let landing = Landing::of(&response, &probe, target, &self.prober.run.prefix);
             Received { response, landing }
         });
-        Outcome { probe, result, took: began.elapsed() }
+        Outcome { probe, result, duration: began.elapsed() }
     }
 }
 
@@ -270,7 +274,7 @@ pub(super) async fn probe_address(
     let began = Instant::now();
     let mut session = Session::new(&prober, callback.server.clone().at(address), Offer::Both);
     let mut probed =
-        AddressProbe { address, failure: None, peer: None, first: None, took: Duration::ZERO };
+        AddressProbe { address, failure: None, peer: None, first: None, duration: Duration::ZERO };
     match session.open().await {
         Err(fault) => probed.failure = Some(fault),
         Ok(peer) => {
@@ -279,7 +283,7 @@ pub(super) async fn probe_address(
             probed.first = Some(session.probe(&callback, &target, probe, Client::Browser).await);
         }
     }
-    probed.took = began.elapsed();
+    probed.duration = began.elapsed();
     (probed, session)
 }
 

@@ -45,7 +45,7 @@ impl Difference {
     }
 
     /// A description for the report.
-    pub(super) fn words(&self) -> String {
+    pub(super) fn description(&self) -> String {
         match self {
             Self::Dropped => "no parameter arrives".to_owned(),
             Self::Template(marker) => format!("`{marker}` arrives unexpanded"),
@@ -55,7 +55,7 @@ impl Difference {
             Self::Reencoded { sent, got, twice: true } => {
                 format!("encoded twice: `{sent}` arrives as `{got}`")
             }
-            Self::Parameters(words) => words.clone(),
+            Self::Parameters(description) => description.clone(),
             Self::Value(name) => format!("the value of `{name}` changes"),
             Self::Fragment => "a fragment (`#`) is appended".to_owned(),
             Self::Dangling => "a bare `?` is appended".to_owned(),
@@ -100,7 +100,7 @@ pub(super) fn difference(
         return Some(reencoded(sent, &got));
     }
     Some(match moved(&before, &after) {
-        Some(words) => Difference::Parameters(words),
+        Some(description) => Difference::Parameters(description),
         None => Difference::Value(
             before
                 .iter()
@@ -184,7 +184,7 @@ fn times(count: usize) -> String {
 fn moved(before: &[Pair], after: &[Pair]) -> Option<String> {
     let names = |pairs: &[Pair]| pairs.iter().map(|pair| pair.name.clone()).collect::<Vec<_>>();
     let count = |pairs: &[Pair], name: &[u8]| pairs.iter().filter(|pair| pair.name == name).count();
-    let mut words = Vec::new();
+    let mut changes = Vec::new();
     let mut seen: Vec<&[u8]> = Vec::new();
     for pair in before.iter().chain(after) {
         if seen.contains(&pair.name.as_slice()) {
@@ -195,40 +195,40 @@ fn moved(before: &[Pair], after: &[Pair]) -> Option<String> {
         let name = pair.shown(before);
         match (sent, got) {
             (sent, got) if sent == got => {}
-            (0, _) => words.push(format!("`{name}` is added")),
-            (1, 0) => words.push(format!("`{name}` is lost")),
+            (0, _) => changes.push(format!("`{name}` is added")),
+            (1, 0) => changes.push(format!("`{name}` is lost")),
             (sent, got) => {
-                words.push(format!("`{name}` is sent {} and arrives {}", times(sent), times(got)))
+                changes.push(format!("`{name}` is sent {} and arrives {}", times(sent), times(got)))
             }
         }
     }
-    if words.is_empty() && names(before) != names(after) {
-        words.push("the parameters arrive in another order".to_owned());
+    if changes.is_empty() && names(before) != names(after) {
+        changes.push("the parameters arrive in another order".to_owned());
     }
-    if words.is_empty() {
+    if changes.is_empty() {
         let mut sorted = (before.to_vec(), after.to_vec());
         sorted.0.sort();
         sorted.1.sort();
         if sorted.0 == sorted.1 {
-            words.push("the parameters arrive in another order".to_owned());
+            changes.push("the parameters arrive in another order".to_owned());
         }
     }
-    if words.is_empty() {
+    if changes.is_empty() {
         for (sent, got) in before.iter().zip(after) {
             let name = sent.shown(before);
             match (&sent.value, &got.value) {
                 (None, Some(value)) if value.is_empty() => {
-                    words.push(format!("`{name}` arrives as `{name}=`"));
+                    changes.push(format!("`{name}` arrives as `{name}=`"));
                 }
                 (Some(value), None) if value.is_empty() => {
-                    words.push(format!("`{name}=` arrives as `{name}`"));
+                    changes.push(format!("`{name}=` arrives as `{name}`"));
                 }
                 _ => {}
             }
         }
     }
-    words.truncate(MAX_CHANGES);
-    (!words.is_empty()).then(|| words.join(", "))
+    changes.truncate(MAX_CHANGES);
+    (!changes.is_empty()).then(|| changes.join(", "))
 }
 
 const MAX_CHANGES: usize = 6;
@@ -338,7 +338,7 @@ mod tests {
             "s=P-1&a=1#s3cret",
         ] {
             let found = difference("s=P-1&a=1", Some(got.as_bytes()), "P-", "P-1").unwrap();
-            assert!(!found.words().contains("s3cret"), "{}", found.words());
+            assert!(!found.description().contains("s3cret"), "{}", found.description());
         }
     }
     proptest::proptest! {
@@ -350,7 +350,7 @@ mod tests {
             changed.truncate(cut);
             changed.extend_from_slice(b"&Z9=SECRET&SECRET&=SECRET");
             if let Some(found) = difference(&sent, Some(&changed), "P-", "P-1") {
-                proptest::prop_assert!(!found.words().contains("SECRET"), "{}", found.words());
+                proptest::prop_assert!(!found.description().contains("SECRET"), "{}", found.description());
             }
         }
     }

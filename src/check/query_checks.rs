@@ -21,13 +21,13 @@ const ON_A_QUERY: [&str; 5] = [
 /// The maximum of findings of one kind to list.
 const MAX_LINES: usize = 6;
 
-pub(super) fn evaluate(seen: &Observations, findings: &mut Findings) {
-    let dropped =
-        seen.first().and_then(Outcome::landing) == Some(&Landing::Altered(Difference::Dropped));
-    let corpus: Vec<_> = seen.corpus().collect();
-    let took = corpus.iter().map(|seen| seen.took).sum();
-    findings.add(query(&corpus, dropped).took(took));
-    findings.add(complete(seen));
+pub(super) fn evaluate(observations: &Observations, findings: &mut Findings) {
+    let dropped = observations.first().and_then(Outcome::landing)
+        == Some(&Landing::Altered(Difference::Dropped));
+    let corpus: Vec<_> = observations.corpus().collect();
+    let duration = corpus.iter().map(|outcome| outcome.duration).sum();
+    findings.add(query(&corpus, dropped).duration(duration));
+    findings.add(complete(observations));
     if dropped {
         findings.add(check("redirect.template"));
         for id in ON_A_QUERY {
@@ -38,14 +38,14 @@ pub(super) fn evaluate(seen: &Observations, findings: &mut Findings) {
     findings.add(template(&corpus));
     findings.add(encoding(&corpus));
     findings.add(parameters(&corpus));
-    if !seen.providers.is_empty() {
-        findings.add(blocked(&corpus).took(took));
+    if !observations.providers.is_empty() {
+        findings.add(blocked(&corpus).duration(duration));
     }
-    if !seen.sizes.is_empty() {
-        findings.add(size(&seen.sizes));
+    if !observations.sizes.is_empty() {
+        findings.add(size(&observations.sizes));
     }
-    if !seen.empty.is_empty() {
-        findings.add(empty(&seen.empty));
+    if !observations.empty.is_empty() {
+        findings.add(empty(&observations.empty));
     }
 }
 
@@ -60,12 +60,12 @@ struct Altered<'s> {
 impl<'s> Altered<'s> {
     fn by(id: &str, corpus: &[&'s Outcome]) -> Self {
         let mut altered = Self { lines: Vec::new(), conforming: false, differences: Vec::new() };
-        for seen in corpus {
-            if let Some(Landing::Altered(difference)) = seen.landing()
+        for outcome in corpus {
+            if let Some(Landing::Altered(difference)) = outcome.landing()
                 && difference.id() == id
             {
-                altered.conforming |= seen.probe.conforming;
-                let line = format!("{}: {}", seen.probe.name, difference.words());
+                altered.conforming |= outcome.probe.conforming;
+                let line = format!("{}: {}", outcome.probe.name, difference.description());
                 // A difference that every query has is listed once.
                 if !altered.differences.contains(&difference) {
                     altered.lines.push(line);
@@ -109,7 +109,7 @@ fn query(corpus: &[&Outcome], dropped: bool) -> Check {
     }
     let altered = Altered::by("redirect.query", corpus);
     if altered.differences.is_empty() {
-        let exact = corpus.iter().filter(|seen| seen.is_exact()).count();
+        let exact = corpus.iter().filter(|outcome| outcome.is_exact()).count();
         let all = corpus.len();
         // The checks below report the others.
         return if exact == all {
@@ -158,8 +158,8 @@ fn blocked(corpus: &[&Outcome]) -> Check {
     let check = check("redirect.blocked");
     let mut lines = Vec::new();
     let (mut conforming, mut count, mut limited) = (false, 0, 0);
-    for seen in corpus.iter().skip(1) {
-        let why = match (&seen.result, seen.landing()) {
+    for outcome in corpus.iter().skip(1) {
+        let why = match (&outcome.result, outcome.landing()) {
             (Err(fault), _) if fault.reason == Reason::OutOfTime => continue,
             (Err(fault), _) => fault.text.clone(),
             (_, Some(Landing::Stays(status))) => format!("responds with {}", status.as_u16()),
@@ -169,10 +169,10 @@ fn blocked(corpus: &[&Outcome]) -> Check {
             _ => continue,
         };
         count += 1;
-        limited += usize::from(seen.status() == Some(StatusCode::TOO_MANY_REQUESTS));
-        conforming |= seen.probe.conforming;
+        limited += usize::from(outcome.status() == Some(StatusCode::TOO_MANY_REQUESTS));
+        conforming |= outcome.probe.conforming;
         if lines.len() < MAX_LINES {
-            let probe = &seen.probe;
+            let probe = &outcome.probe;
             let what = if probe.name == probe.what {
                 probe.name.to_owned()
             } else {
@@ -199,25 +199,25 @@ fn blocked(corpus: &[&Outcome]) -> Check {
 }
 
 fn size(sizes: &[Outcome]) -> Check {
-    let took: Duration = sizes.iter().map(|seen| seen.took).sum();
-    let check = check("redirect.size").took(took);
-    let arrives = |seen: &&Outcome| match seen.landing() {
+    let duration: Duration = sizes.iter().map(|outcome| outcome.duration).sum();
+    let check = check("redirect.size").duration(duration);
+    let arrives = |outcome: &&Outcome| match outcome.landing() {
         // Other checks report what happens to every query.
         Some(Landing::Altered(difference)) => {
             !matches!(difference, Difference::Cut(_) | Difference::Dropped)
         }
         landing => landing.is_some_and(Landing::is_exact),
     };
-    let judged: Vec<_> = sizes.iter().filter(|seen| !is_out_of_time(seen)).collect();
-    let lost: Vec<_> = judged.iter().filter(|seen| !arrives(seen)).collect();
+    let sent: Vec<_> = sizes.iter().filter(|outcome| !is_out_of_time(outcome)).collect();
+    let lost: Vec<_> = sent.iter().filter(|outcome| !arrives(outcome)).collect();
     let Some(least) = lost.first() else {
-        return match judged.last() {
+        return match sent.last() {
             Some(longest) => check.pass(format!("queries of {} arrive", longest.probe.name)),
             None => check.unknown("not probed within the time limit"),
         };
     };
     let lines: Vec<_> =
-        lost.iter().map(|seen| format!("{}: {}", seen.probe.name, seen.shape())).collect();
+        lost.iter().map(|outcome| format!("{}: {}", outcome.probe.name, outcome.shape())).collect();
     let length = least.probe.query.as_ref().map_or(0, String::len);
     let check = check.detail(lines.join("\n"));
     let hint = "raise the limits for the request line, the header and the query: in nginx `large_client_header_buffers 4 32k`; in AWS WAF, exempt the path from SizeRestrictions_QUERYSTRING";
@@ -229,8 +229,8 @@ fn size(sizes: &[Outcome]) -> Check {
 fn empty(empty: &[Outcome]) -> Check {
     let check = check("redirect.empty");
     let [none, bare] = empty else { return check.skip("not run") };
-    for seen in [none, bare] {
-        match seen.landing() {
+    for outcome in [none, bare] {
+        match outcome.landing() {
             Some(Landing::Altered(Difference::Dangling)) => {
                 return check
                     .warn("appends a bare `?` when there is no query")
@@ -239,13 +239,13 @@ fn empty(empty: &[Outcome]) -> Check {
             }
             // Other checks report what happens to every query; omitting a bare `?` is equivalent.
             Some(Landing::Exact | Landing::Altered(_)) => {}
-            None if is_out_of_time(seen) => {
+            None if is_out_of_time(outcome) => {
                 return check.unknown("not probed within the time limit");
             }
             _ => {
                 return check
                     .warn("a callback without parameters is not redirected")
-                    .detail(format!("with {}: {}", seen.probe.what, seen.shape()))
+                    .detail(format!("with {}: {}", outcome.probe.what, outcome.shape()))
                     .hint("ignore this if the server rejects such callbacks intentionally");
             }
         }
@@ -254,15 +254,15 @@ fn empty(empty: &[Outcome]) -> Check {
 }
 
 /// Whether the probe was not sent, because the time limit was exceeded.
-fn is_out_of_time(seen: &Outcome) -> bool {
-    seen.result.as_ref().is_err_and(|fault| fault.reason == Reason::OutOfTime)
+fn is_out_of_time(outcome: &Outcome) -> bool {
+    outcome.result.as_ref().is_err_and(|fault| fault.reason == Reason::OutOfTime)
 }
 
 /// Whether all probes were sent within the time limit.
-fn complete(seen: &Observations) -> Check {
+fn complete(observations: &Observations) -> Check {
     let check = check("redirect.complete");
-    let all = seen.corpus().chain(&seen.sizes).chain(&seen.empty);
-    let unsent = all.filter(|seen| is_out_of_time(seen)).count();
+    let all = observations.corpus().chain(&observations.sizes).chain(&observations.empty);
+    let unsent = all.filter(|outcome| is_out_of_time(outcome)).count();
     if unsent == 0 {
         return check;
     }

@@ -14,24 +14,24 @@ use http::StatusCode;
 
 pub(super) fn evaluate(
     plan: &Plan,
-    seen: &Observations,
+    observations: &Observations,
     findings: &mut Findings,
 ) -> Result<(), &'static str> {
-    let Some(first) = seen.first() else { return Ok(()) };
+    let Some(first) = observations.first() else { return Ok(()) };
     let got = match &first.result {
         Err(fault) => return findings.gate(no_response(fault), "redirect.answer"),
         Ok(got) => got,
     };
     let protocol = got.response.protocol.name();
     let check = check("redirect.answer").pass(format!("responds over {protocol}"));
-    findings.add(check.took(got.response.head_time));
+    findings.add(check.duration(got.response.head_time));
     page(got, findings)?;
     status(got, findings)?;
-    chain(seen, findings)?;
-    template(seen, got, findings)?;
-    target(plan, seen, got, findings)?;
-    query_checks::evaluate(seen, findings);
-    response_headers::evaluate(seen, findings);
+    chain(observations, findings)?;
+    template(observations, got, findings)?;
+    target(plan, observations, got, findings)?;
+    query_checks::evaluate(observations, findings);
+    response_headers::evaluate(observations, findings);
     Ok(())
 }
 
@@ -69,7 +69,7 @@ fn page(got: &Received, findings: &mut Findings) -> Result<(), &'static str> {
         }
         Some(page) => {
             let check = check("redirect.page")
-                .fail(format!("responds with {status} and {}", page.words()))
+                .fail(format!("responds with {status} and {}", page.description()))
                 .hint(page.hint());
             findings.gate(check, "redirect.page")
         }
@@ -135,7 +135,9 @@ fn no_redirect(status: StatusCode) -> (&'static str, &'static str) {
             "the server rejects even a short query as too long",
             "raise the limits for the request line and the header",
         ),
-        421 => ("the server does not know this host", "add the host to the server's configuration"),
+        421 => {
+            ("the server does not serve this host", "add the host to the server's configuration")
+        }
         429 => (
             "the server limits the request rate",
             "exempt the path of the callback from rate limits, or wait",
@@ -151,8 +153,8 @@ fn no_redirect(status: StatusCode) -> (&'static str, &'static str) {
 }
 
 /// Whether the redirects reach the target only after more hops, or never.
-fn chain(seen: &Observations, findings: &mut Findings) -> Result<(), &'static str> {
-    match &seen.chain {
+fn chain(observations: &Observations, findings: &mut Findings) -> Result<(), &'static str> {
+    match &observations.chain {
         Some(RedirectChain::Loop(urls)) => {
             let check = check("redirect.loop")
                 .fail("redirects to itself")
@@ -187,7 +189,7 @@ fn chain(seen: &Observations, findings: &mut Findings) -> Result<(), &'static st
 
 /// Whether the first Location has a placeholder; `query_checks` evaluates each query.
 fn template(
-    seen: &Observations,
+    observations: &Observations,
     got: &Received,
     findings: &mut Findings,
 ) -> Result<(), &'static str> {
@@ -198,7 +200,7 @@ fn template(
     };
     let check = check("redirect.template")
         .fail("the Location contains an unexpanded placeholder")
-        .detail(format!("`{marker}` in {}", seen.first_location()))
+        .detail(format!("`{marker}` in {}", observations.first_location()))
         .hint("check how your server spells the query variable in this place, and whether quotes or a prefix prevent the substitution");
     findings.gate(check, "redirect.template")
 }
@@ -206,7 +208,7 @@ fn template(
 /// Whether the Location differs from the target.
 fn target(
     plan: &Plan,
-    seen: &Observations,
+    observations: &Observations,
     got: &Received,
     findings: &mut Findings,
 ) -> Result<(), &'static str> {
@@ -216,7 +218,7 @@ fn target(
         return Ok(());
     };
     let wanted = shown(plan.target.as_str());
-    let location = seen.first_location();
+    let location = observations.first_location();
     let both = format!("redirects to  {location}\nshould be     {wanted}");
     let hint = format!(
         "set the Location to {wanted}, followed by `?` and the raw query; a recent change may take minutes to spread (--wait)"

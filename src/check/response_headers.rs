@@ -10,34 +10,34 @@ use crate::report::Check;
 use http::HeaderMap;
 use http::header::{CACHE_CONTROL, EXPIRES, HeaderName, REFERRER_POLICY, SET_COOKIE};
 
-pub(super) fn evaluate(seen: &Observations, findings: &mut Findings) {
+pub(super) fn evaluate(observations: &Observations, findings: &mut Findings) {
     let responses: Vec<_> =
-        seen.corpus().chain(&seen.plain_client).filter_map(redirected).collect();
-    findings.add(cache(seen, &responses));
+        observations.corpus().chain(&observations.plain_client).filter_map(redirected).collect();
+    findings.add(cache(observations, &responses));
     findings.add(coop(&responses));
     findings.add(referrer(&responses));
     findings.add(cookie(&responses));
-    findings.add(echo(&responses, &seen.canary));
-    let Some(first) = seen.first() else { return };
-    if !seen.callback.server.tls {
+    findings.add(echo(&responses, &observations.canary));
+    let Some(first) = observations.first() else { return };
+    if !observations.callback.server.tls {
         let why = "not run: the callback is plain http";
         findings.add(check("redirect.protocols").skip(why));
         findings.add(check("redirect.http").skip(why));
-    } else if let Some((protocol, other)) = &seen.other_protocol {
+    } else if let Some((protocol, other)) = &observations.other_protocol {
         findings.add(protocols(first, *protocol, other));
     }
-    if let Some(plain) = &seen.plain_client {
+    if let Some(plain) = &observations.plain_client {
         findings.add(clients(first, plain));
     }
-    if let Some(form) = &seen.form {
+    if let Some(form) = &observations.form {
         findings.add(self::form(first, form));
     }
-    if let Some(plain_http) = &seen.plain_http {
+    if let Some(plain_http) = &observations.plain_http {
         findings.add(http(plain_http));
     }
-    match &seen.sibling {
+    match &observations.sibling {
         Some((callback, sibling)) => findings.add(github(&callback.shown(), sibling)),
-        None if !seen.callback.path.ends_with("oauth/callback") => {
+        None if !observations.callback.path.ends_with("oauth/callback") => {
             let why = "not run: Nango derives it only from a path that ends in oauth/callback";
             findings.add(check("redirect.github").skip(why));
         }
@@ -46,18 +46,19 @@ pub(super) fn evaluate(seen: &Observations, findings: &mut Findings) {
 }
 
 /// The response, if it leads to the target.
-fn redirected(seen: &Outcome) -> Option<&Response> {
-    let got = seen.result.as_ref().ok()?;
+fn redirected(outcome: &Outcome) -> Option<&Response> {
+    let got = outcome.result.as_ref().ok()?;
     matches!(got.landing, Landing::Exact | Landing::Altered(_)).then_some(&got.response)
 }
 
 /// RFC 9111 §4.2.2: caches may store a 301 or 308 without `Cache-Control`.
-fn cache(seen: &Observations, responses: &[&Response]) -> Check {
+fn cache(observations: &Observations, responses: &[&Response]) -> Check {
     let check = check("redirect.cache");
     let hint =
         "send `Cache-Control: no-store`; in nginx, `add_header Cache-Control no-store always;`";
-    let stale =
-        seen.corpus().any(|seen| seen.landing() == Some(&Landing::Altered(Difference::Stale)));
+    let stale = observations
+        .corpus()
+        .any(|outcome| outcome.landing() == Some(&Landing::Altered(Difference::Stale)));
     if stale {
         return check
             .fail("a callback was redirected with the parameters of another")
@@ -189,7 +190,7 @@ fn echo(responses: &[&Response], canary: &str) -> Check {
 }
 
 fn protocols(first: &Outcome, protocol: Protocol, other: &Outcome) -> Check {
-    let check = check("redirect.protocols").took(other.took);
+    let check = check("redirect.protocols").duration(other.duration);
     match &other.result {
         Err(fault) if fault.reason == Reason::NoProtocol && protocol == Protocol::Http2 => {
             check.pass("supports only HTTP/1.1")
@@ -210,7 +211,7 @@ fn protocols(first: &Outcome, protocol: Protocol, other: &Outcome) -> Check {
 }
 
 fn clients(first: &Outcome, plain: &Outcome) -> Check {
-    let check = check("redirect.clients").took(plain.took);
+    let check = check("redirect.clients").duration(plain.duration);
     if plain.result.as_ref().is_err_and(|fault| fault.reason == Reason::OutOfTime) {
         return check.unknown("not probed within the time limit");
     }
@@ -224,7 +225,7 @@ fn clients(first: &Outcome, plain: &Outcome) -> Check {
 }
 
 fn form(first: &Outcome, form: &Outcome) -> Check {
-    let check = check("redirect.form").took(form.took);
+    let check = check("redirect.form").duration(form.duration);
     let got = match &form.result {
         Err(fault) if fault.reason == Reason::OutOfTime => {
             return check.unknown("not probed within the time limit");
@@ -256,13 +257,13 @@ fn form(first: &Outcome, form: &Outcome) -> Check {
 
 fn http(plain_http: &PlainHttp) -> Check {
     let check = check("redirect.http");
-    let seen = match plain_http {
+    let outcome = match plain_http {
         PlainHttp::NotProbed(why) => return check.skip(format!("not run: {why}")),
-        PlainHttp::Probed(seen) => seen,
+        PlainHttp::Probed(outcome) => outcome,
     };
-    let check = check.took(seen.took);
+    let check = check.duration(outcome.duration);
     let hint = "redirect plain http to the same path and query on https";
-    match &seen.result {
+    match &outcome.result {
         Err(fault) if fault.reason == Reason::OutOfTime => {
             check.unknown("not probed within the time limit")
         }
@@ -271,16 +272,17 @@ fn http(plain_http: &PlainHttp) -> Check {
             Landing::Exact => check,
             Landing::Altered(difference) => check
                 .warn("plain http redirects to https, but changes the query")
-                .detail(difference.words())
+                .detail(difference.description())
                 .hint(hint),
-            Landing::Elsewhere(Elsewhere::Path) => {
-                check.warn("plain http redirects to another path").detail(seen.shape()).hint(hint)
-            }
+            Landing::Elsewhere(Elsewhere::Path) => check
+                .warn("plain http redirects to another path")
+                .detail(outcome.shape())
+                .hint(hint),
             Landing::Elsewhere(_) => {
-                check.warn("plain http redirects elsewhere").detail(seen.shape()).hint(hint)
+                check.warn("plain http redirects elsewhere").detail(outcome.shape()).hint(hint)
             }
             Landing::Stays(status) if status.is_success() => {
-                check.warn("plain http returns a page").detail(seen.shape()).hint(hint)
+                check.warn("plain http returns a page").detail(outcome.shape()).hint(hint)
             }
             Landing::Stays(status) => {
                 check.pass(format!("plain http is rejected ({})", status.as_u16()))
@@ -290,14 +292,14 @@ fn http(plain_http: &PlainHttp) -> Check {
 }
 
 /// The Setup URL that Nango's dashboard derives.
-fn github(url: &str, seen: &Outcome) -> Check {
-    let check = check("redirect.github").took(seen.took);
-    match &seen.result {
+fn github(url: &str, outcome: &Outcome) -> Check {
+    let check = check("redirect.github").duration(outcome.duration);
+    match &outcome.result {
         Err(fault) if fault.reason == Reason::OutOfTime => check.unknown("not probed within the time limit"),
         Ok(got) if matches!(got.landing, Landing::Exact | Landing::Altered(_)) => check,
         _ => check
             .warn("the Setup URL of GitHub Apps does not redirect to Nango")
-            .detail(format!("{url}: {}", seen.shape()))
+            .detail(format!("{url}: {}", outcome.shape()))
             .hint("redirect …/app-auth/connect to Nango's /app-auth/connect too; ignore this if you use no GitHub Apps"),
     }
 }

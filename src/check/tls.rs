@@ -12,15 +12,18 @@ const CERTIFICATE: [&str; 3] = ["tls.chain", "tls.name", "tls.expiry"];
 /// The minimum of remaining validity; a third of the lifetime for short-lived certificates.
 const RENEWAL_OVERDUE: Duration = Duration::from_hours(21 * 24);
 
-pub(super) fn evaluate(seen: &Observations, findings: &mut Findings) -> Result<(), &'static str> {
-    if !seen.callback.server.tls {
+pub(super) fn evaluate(
+    observations: &Observations,
+    findings: &mut Findings,
+) -> Result<(), &'static str> {
+    if !observations.callback.server.tls {
         for id in std::iter::once("tls.handshake").chain(CERTIFICATE) {
             findings.add(check(id).skip("not run: the callback is plain http"));
         }
         return Ok(());
     }
-    let Some(probed) = seen.primary() else {
-        let fault = seen
+    let Some(probed) = observations.primary() else {
+        let fault = observations
             .addresses
             .iter()
             .filter_map(|probed| probed.failure.as_ref())
@@ -33,9 +36,9 @@ pub(super) fn evaluate(seen: &Observations, findings: &mut Findings) -> Result<(
     };
     let Some(peer) = &probed.peer else { return Ok(()) };
     let summary = format!("accepts {} and {}", peer.version, peer.protocol.name());
-    findings.add(check("tls.handshake").pass(summary).took(probed.took));
+    findings.add(check("tls.handshake").pass(summary).duration(probed.duration));
     findings.add(chain(peer));
-    findings.add(name(peer, &seen.callback.server.host));
+    findings.add(name(peer, &observations.callback.server.host));
     findings.add(expiry(peer, SystemTime::now()));
     Ok(())
 }
@@ -91,13 +94,13 @@ fn chain(peer: &Peer) -> Check {
             .detail(detail)
             .hint("serve the current intermediate certificates of the CA"),
         Distrust::WrongName | Distrust::Other(_) => {
-            let words = match why {
-                Distrust::Other(words) => words.as_str(),
+            let reason = match why {
+                Distrust::Other(reason) => reason.as_str(),
                 _ => "a CA in the chain must not issue for this name",
             };
             check
                 .fail("the chain is not valid")
-                .detail(format!("{words}\n{detail}"))
+                .detail(format!("{reason}\n{detail}"))
                 .hint("replace the certificate and serve its full chain")
         }
     }

@@ -36,8 +36,8 @@ pub(super) fn run(args: &Args) -> Exit {
         Ok(Some(key)) => key,
         Ok(None) => {
             return usage(
-                &Problem::error(format!("there is no key: `{KEY}` is not set"))
-                    .hint("set it, or name a file with --key-file"),
+                &Problem::error(format!("there is no HMAC key: `{KEY}` is not set"))
+                    .hint("set it or pass --key-file"),
             );
         }
         Err(problem) => return usage(&problem),
@@ -46,5 +46,5 @@ pub(super) fn run(args: &Args) -> Exit {
     print_line(io::stdout(), &digest, Exit::Done)
 }
 
-/// The environment's HMAC key, as Nango's examples call it.
+/// The HMAC key of an environment, named as in Nango's examples.
 pub(super) const KEY: &str = "NANGO_HMAC_KEY";

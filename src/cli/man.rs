@@ -17,7 +17,7 @@ Example:
   callback-edge man --into /usr/local/share/man/man1")]
 pub(super) struct Args {
     /// Write `callback-edge.1` and one page for each command to this directory
-    #[arg(long, value_name = "DIRECTORY")]
+    #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
 }
 

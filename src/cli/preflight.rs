@@ -1,11 +1,11 @@
 //! `callback-edge preflight --callback URL`: is it safe to save this callback in Nango's settings?
 
+use super::connect::{ConnectOptions, duration};
 use super::format::Format;
 use super::hmac;
-use super::connect::{ConnectOptions, duration};
 use super::secret::secret;
 use super::watch::{Watch, until_stopped};
-use super::{Exit, block_on, cannot_run, exit_after_print, progress, eprint_line, usage};
+use super::{Exit, block_on, cannot_run, eprint_line, exit_after_print, progress, usage};
 use crate::check;
 use crate::config::{self, Problem, Settings};
 use crate::outbound::Outbound;
@@ -24,9 +24,9 @@ use url::Url;
 /// Check whether a callback is safe to save in Nango's settings
 ///
 /// Checks the callback as `check` does, lists the integrations of a Nango environment, and probes each
-/// provider for whether the callback is registered there. It logs in nowhere and changes nothing, and
-/// it reports what it cannot determine as unconfirmed.
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
+/// provider to determine whether the callback is registered there. It does not log in and changes
+/// nothing; what it cannot determine is reported as unconfirmed.
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate flag")]
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The API key of the Nango environment comes from the variable NANGO_SECRET_KEY or from a file.
@@ -125,16 +125,16 @@ enum ModeArg {
     Offline,
 }
 
-/// The API key of an environment, as Nango's own examples call it.
+/// The API key of an environment, named as in Nango's examples.
 const KEY: &str = "NANGO_SECRET_KEY";
 
-/// Not a secret, but a setting of the environment like the other two.
+/// Not a secret, but configured together with the other two.
 const PUBLIC_KEY: &str = "NANGO_PUBLIC_KEY";
 
-/// Each run asks Nango and every provider; Nango counts by the minute.
-const SHORTEST_EVERY: Duration = Duration::from_secs(10);
+/// Each run sends requests to Nango and every provider; Nango's limits are per minute.
+const MIN_EVERY: Duration = Duration::from_secs(10);
 
-/// Exit: 0 safe, 1 do not switch, 2 something is unconfirmed, 3 could not run, 64 usage.
+/// Exit: 0 safe, 1 do not switch, 2 unconfirmed, 3 could not run, 64 usage error.
 pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
     let settings = match config::load(file, std::env::vars_os()) {
         Ok(loaded) => loaded.settings,
@@ -159,7 +159,7 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
         let verdict = report.verdict();
         exit_after_print(format.print(std::slice::from_ref(report)), verdict.into())
     };
-    let done = block_on(async {
+    let exit = block_on(async {
         match args.every {
             None => print(&once().await),
             Some(every) => {
@@ -175,36 +175,37 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
             }
         }
     });
-    done.unwrap_or_else(|error| cannot_run(&error))
+    exit.unwrap_or_else(|error| cannot_run(&error))
 }
 
 fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), Problem> {
     let key = api_key(args)?;
     let start = start(args)?;
     let bad_nango = |error| Problem::error(format!("`nango.url` {error}"));
-    // Where Nango expects the callback: the default of an environment that has none of its own.
+    // Nango's own callback: the default of an environment without a custom one.
     let target =
         config::target_at_nango(&settings.nango_url, args.callback.as_str()).map_err(bad_nango)?;
     let base = Target::parse(&format!("{}/", settings.nango_url)).map_err(bad_nango)?;
     let previous = args.previous.as_ref().unwrap_or(&target).as_str().to_owned();
     let callback = args.callback.as_str();
-    // As browsers compare: `:443` and letters of the host make no other URL.
+    // Like browsers: the default port and the case of the host do not matter.
     let normal = |url: &str| Url::parse(url).ok();
     if normal(callback) == normal(&previous) {
         return Err(Problem::error(format!(
-            "`{}` is the callback in use already: there is nothing to switch",
-            args.callback.shown()
+            "`{}` is already the current callback: there is nothing to switch",
+            args.callback.redacted()
         ))
         .hint(
-            "name your own with --callback, and Nango's with --previous if it is not its default",
+            "pass the new callback with --callback, and the current one with --previous if it is \
+             not Nango's default",
         ));
     }
     let outbound = args.connect.outbound(Some(settings))?;
     let mut check = check::Plan::new(callback, target);
     check.follow = !args.no_follow;
     check.total = args.connect.total();
-    let watched = io::stderr().is_terminal();
-    if watched {
+    let is_terminal = io::stderr().is_terminal();
+    if is_terminal {
         check.progress = Some(progress::line);
     }
     let plan = Plan {
@@ -220,9 +221,13 @@ fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), 
         only: args.only.clone(),
         acknowledged: args.ack.clone(),
         dry_run: args.dry_run,
-        policy: ProbePolicy { pause: args.pause, cap: args.cap, user_agent: args.user_agent.clone() },
+        policy: ProbePolicy {
+            pause: args.pause,
+            cap: args.cap,
+            user_agent: args.user_agent.clone(),
+        },
         private_networks: settings.preflight.private_networks.0.clone(),
-        progress: watched.then_some(progress::bar),
+        progress: is_terminal.then_some(progress::bar),
     };
     Ok((plan, Nango::new(outbound.clone(), &base, key), outbound))
 }
@@ -230,18 +235,18 @@ fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), 
 fn api_key(args: &Args) -> Result<SecretString, Problem> {
     let key = secret(args.key_file.as_deref(), KEY)?.ok_or_else(|| {
         Problem::error(format!("there is no API key: `{KEY}` is not set")).hint(
-            "set it, or name a file with --key-file; Nango shows it in the environment's settings",
+            "set it or pass --key-file; Nango shows the key in the settings of the environment",
         )
     })?;
     if !key.expose_secret().is_ascii() {
         return Err(Problem::error("cannot use the API key")
-            .because("it is not all ASCII")
-            .hint("copy it from the environment's settings in Nango once more"));
+            .because("it contains characters that are not ASCII")
+            .hint("copy it again from the settings of the environment in Nango"));
     }
     Ok(key)
 }
 
-/// How flows are started: with a public key, where there is one.
+/// How to start flows: with a public key if there is one.
 fn start(args: &Args) -> Result<Start, Problem> {
     let hmac_key = secret(args.hmac_key_file.as_deref(), hmac::KEY)?;
     let public_key = match &args.public_key {
@@ -251,10 +256,8 @@ fn start(args: &Args) -> Result<Start, Problem> {
     match public_key {
         Some(key) => Ok(Start::PublicKey { key, connection: args.connection_id.clone(), hmac_key }),
         None if args.hmac_key_file.is_some() => {
-            Err(Problem::error("--hmac-key-file signs starts with a public key, and there is none")
-                .hint(
-                    "set --public-key, or leave the file out: connect sessions need no signature",
-                ))
+            Err(Problem::error("--hmac-key-file needs --public-key")
+                .hint("add --public-key, or remove the file: connect sessions need no signature"))
         }
         None => Ok(Start::Session),
     }
@@ -271,8 +274,8 @@ fn format(args: &Args) -> Format {
 
 fn every(text: &str) -> Result<Duration, String> {
     let every = duration(text)?;
-    if every < SHORTEST_EVERY {
-        return Err(format!("is too often; give {} s at least", SHORTEST_EVERY.as_secs()));
+    if every < MIN_EVERY {
+        return Err(format!("is too short: at least {} s", MIN_EVERY.as_secs()));
     }
     Ok(every)
 }
@@ -282,6 +285,6 @@ fn user_agent(text: &str) -> Result<String, &'static str> {
     if is_plain && !text.trim().is_empty() {
         Ok(text.to_owned())
     } else {
-        Err("is no value of a header field")
+        Err("is not a valid header value")
     }
 }

@@ -1,16 +1,16 @@
-//! Secrets come from the environment or from a file, never from an argument: arguments stand in
-//! the list of processes and in the history of the shell.
+//! Secrets come from the environment or from a file, never from an argument: arguments are visible
+//! in the process list and in the history of the shell.
 
 use crate::config::{Problem, read_file};
 use secrecy::SecretString;
 use std::env::{self, VarError};
 use std::path::Path;
 
-/// No key is longer.
-const MOST_BYTES: usize = 8 << 10;
+/// More than any key has.
+const MAX_BYTES: usize = 8 << 10;
 
-/// The secret in the file, else in the variable; `None` where neither is given. White space at the
-/// ends, such as the newline that editors leave, is not part of it.
+/// The secret in the file, otherwise in the variable; `None` when there is neither. Leading and
+/// trailing white space, for example the newline of an editor, is not part of it.
 pub(super) fn secret(file: Option<&Path>, variable: &str) -> Result<Option<SecretString>, Problem> {
     match file {
         Some(file) => from_file(file).map(Some),
@@ -20,15 +20,15 @@ pub(super) fn secret(file: Option<&Path>, variable: &str) -> Result<Option<Secre
 
 fn from_file(file: &Path) -> Result<SecretString, Problem> {
     let cannot = || Problem::error(format!("cannot use the key in `{}`", file.display()));
-    let bytes = read_file(file, MOST_BYTES).map_err(|why| {
+    let bytes = read_file(file, MAX_BYTES).map_err(|why| {
         let problem = cannot().caused_by(&why);
         match why.hint(file, "key") {
             Some(hint) => problem.hint(hint),
             None => problem,
         }
     })?;
-    // The error of a conversion quotes what it could not convert.
-    let text = std::str::from_utf8(&bytes).map_err(|_| cannot().because("it is no text"))?;
+    // The error of the conversion may quote the bytes.
+    let text = std::str::from_utf8(&bytes).map_err(|_| cannot().because("it is not UTF-8"))?;
     usable(text).map_err(|why| cannot().because(why))
 }
 
@@ -36,10 +36,10 @@ fn from_variable(name: &str) -> Result<Option<SecretString>, Problem> {
     let cannot = |why| Problem::error(format!("cannot use the key in `{name}`")).because(why);
     match env::var(name) {
         Err(VarError::NotPresent) => Ok(None),
-        // What is passed on to containers is often passed on empty.
+        // Variables that are passed to containers are often empty.
         Ok(text) if text.trim().is_empty() => Ok(None),
         Ok(text) => usable(&text).map(Some).map_err(cannot),
-        Err(VarError::NotUnicode(_)) => Err(cannot("it is no text")),
+        Err(VarError::NotUnicode(_)) => Err(cannot("it is not UTF-8")),
     }
 }
 
@@ -48,7 +48,7 @@ fn usable(text: &str) -> Result<SecretString, &'static str> {
     if text.is_empty() {
         Err("it is empty")
     } else if text.contains(char::is_control) {
-        Err("it has more than one line, or control characters")
+        Err("it has more than one line or contains control characters")
     } else {
         Ok(text.into())
     }

@@ -62,7 +62,7 @@ impl fmt::Display for Unreadable {
                 f.write_str("it is a device, a pipe or a socket, not a regular file")
             }
             Self::TooLong(limit) => {
-                write!(f, "it is larger than {}", super::leaf::in_units(*limit))
+                write!(f, "it is larger than {}", super::leaf::format_size(*limit))
             }
             Self::System(error) => error.fmt(f),
         }

@@ -119,10 +119,10 @@ pub(super) fn count(range: RangeInclusive<usize>) -> impl Fn(RawValue<'_>) -> Pa
             }
             other => other.to_i128().ok_or_else(|| Invalid::kind("a whole number", other))?,
         };
-        let (least, most) = (*range.start(), *range.end());
+        let (min, max) = (*range.start(), *range.end());
         usize::try_from(number).ok().filter(|number| range.contains(number)).ok_or_else(|| {
             Invalid::new(format!("`{number}` is out of range"))
-                .hint(format!("give a number from {least} to {most}"))
+                .hint(format!("give a number from {min} to {max}"))
         })
     }
 }
@@ -141,9 +141,9 @@ pub(super) fn size(range: RangeInclusive<usize>) -> impl Fn(RawValue<'_>) -> Par
             }
         };
         usize::try_from(bytes).ok().filter(|bytes| range.contains(bytes)).ok_or_else(|| {
-            let (least, most) = (in_units(*range.start()), in_units(*range.end()));
+            let (min, max) = (format_size(*range.start()), format_size(*range.end()));
             Invalid::new(format!("{bytes} bytes is out of range"))
-                .hint(format!("give a size from {least} to {most}"))
+                .hint(format!("give a size from {min} to {max}"))
         })
     }
 }
@@ -162,7 +162,7 @@ fn bytes(text: &str) -> Option<i128> {
     number.parse::<i128>().ok()?.checked_mul(unit)
 }
 
-pub(super) fn in_units(bytes: usize) -> String {
+pub(super) fn format_size(bytes: usize) -> String {
     match bytes {
         bytes if bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) => format!("{}MiB", bytes >> 20),
         bytes if bytes >= 1 << 10 && bytes.is_multiple_of(1 << 10) => format!("{}KiB", bytes >> 10),
@@ -176,8 +176,8 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Pars
         if let Some(duration) = span(text)?.filter(|duration| range.contains(duration)) {
             return Ok(duration);
         }
-        let (least, most) = (friendly(*range.start()), friendly(*range.end()));
-        let range = format!("give a duration from {least} to {most}");
+        let (min, max) = (format_duration(*range.start()), format_duration(*range.end()));
+        let range = format!("give a duration from {min} to {max}");
         Err(Invalid::new(format!("`{text}` is out of range")).hint(range))
     }
 }
@@ -193,7 +193,11 @@ fn span(text: &str) -> ParseResult<Option<Duration>> {
     let bad = || Invalid::new(format!("`{text}` is not a duration")).hint(EXAMPLES);
     let Ok(span) = text.parse::<Span>() else {
         // With small numbers it parses if the original was only too large.
-        return if small(text).parse::<Span>().is_ok() { Ok(None) } else { Err(bad()) };
+        return if with_small_numbers(text).parse::<Span>().is_ok() {
+            Ok(None)
+        } else {
+            Err(bad())
+        };
     };
     if span.get_months() != 0 {
         // `1mo` is usually a typo of `1m`.
@@ -210,19 +214,19 @@ fn span(text: &str) -> ParseResult<Option<Duration>> {
 }
 
 /// The text with each number replaced by `1`.
-fn small(text: &str) -> String {
-    let mut small = String::new();
+fn with_small_numbers(text: &str) -> String {
+    let mut result = String::new();
     for character in text.chars() {
         match character {
-            '0'..='9' if small.ends_with('1') => {}
-            '0'..='9' => small.push('1'),
-            other => small.push(other),
+            '0'..='9' if result.ends_with('1') => {}
+            '0'..='9' => result.push('1'),
+            other => result.push(other),
         }
     }
-    small
+    result
 }
 
-fn friendly(duration: Duration) -> String {
+fn format_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0 if duration.is_zero() => "0s".into(),

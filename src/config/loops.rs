@@ -47,12 +47,12 @@ impl<'r> Callbacks<'r> {
         let host = host.strip_suffix('.').unwrap_or(host);
         let keys = [url.path(), target.path()].map(|path| [(Some(host), path), (None, path)]);
         let routes = keys.as_flattened().iter().filter_map(|key| self.at.get(key));
-        routes.copied().next().filter(|_| leads_here(&url, host, self))
+        routes.copied().next().filter(|_| is_served_here(&url, host, self))
     }
 }
 
 /// Whether this edge serves the host and port of the URL.
-fn leads_here(url: &Url, host: &str, callbacks: &Callbacks<'_>) -> bool {
+fn is_served_here(url: &Url, host: &str, callbacks: &Callbacks<'_>) -> bool {
     let Some(port) = url.port_or_known_default() else { return false };
     let read = callbacks.read;
     if let Some(public) = read.public_url.as_ref().filter(|it| it.value.host.as_str() == host) {

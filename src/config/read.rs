@@ -66,7 +66,7 @@ pub(super) struct ParsedListen {
     pub(super) trusted_proxies: Networks,
     pub(super) client_address: ClientAddress,
     /// Where `http` is, if neither it nor `https` has an address.
-    pub(super) nowhere: Option<Location>,
+    pub(super) no_listener: Option<Location>,
 }
 
 pub(super) struct ParsedTls {
@@ -173,7 +173,7 @@ fn route(table: &mut Section<'_, '_>, nango: Option<&Located<Target>>) -> Option
     let is_set = table.is_set("target");
     let mut target = table.value("target", text(address::target));
     if let Some(Located { value, location }) = &mut target {
-        let shown = value.shown();
+        let shown = value.redacted();
         if shown != value.as_str() {
             location.hide();
         }
@@ -232,13 +232,13 @@ fn page(table: &mut Section<'_, '_>) -> Option<ParsedPage> {
 }
 
 fn listen(table: &mut Section<'_, '_>) -> ParsedListen {
-    let before = table.problems();
+    let before = table.problem_count();
     let http = sockets(table, "http");
     let https = sockets(table, "https");
-    let nowhere = http.is_empty() && https.is_empty() && table.problems() == before;
+    let no_listener = http.is_empty() && https.is_empty() && table.problem_count() == before;
     ParsedListen {
         // Without the table there is no `http`, and that was reported.
-        nowhere: (nowhere && table.is_set("http")).then(|| table.location_of("http")),
+        no_listener: (no_listener && table.is_set("http")).then(|| table.location_of("http")),
         http,
         https,
         admin: sockets(table, "admin"),
@@ -283,7 +283,7 @@ fn tls(table: &mut Section<'_, '_>) -> ParsedTls {
 /// `None` without the table, which turns ACME on.
 fn acme(table: &mut Section<'_, '_>) -> Option<ParsedAcme> {
     let given = table.is_set("acme");
-    let before = table.problems();
+    let before = table.problem_count();
     let mut acme = table.section("acme");
     let mut read = ParsedAcme {
         location: acme.location(),
@@ -305,7 +305,7 @@ fn acme(table: &mut Section<'_, '_>) -> Option<ParsedAcme> {
         acme.derived("state_dir", STATE_DIR);
         acme.derived("challenge", Challenge::TlsAlpn01.name());
     }
-    read.broken = acme.problems() > before;
+    read.broken = acme.problem_count() > before;
     given.then_some(read)
 }
 
@@ -403,12 +403,12 @@ fn integration(table: &mut Section<'_, '_>) -> IntegrationSettings {
     }
 }
 
-fn count(table: &mut Section<'_, '_>, key: &str, most: usize) -> usize {
-    value(table.value(key, leaf::count(1..=most)))
+fn count(table: &mut Section<'_, '_>, key: &str, max: usize) -> usize {
+    value(table.value(key, leaf::count(1..=max)))
 }
 
-fn time(table: &mut Section<'_, '_>, key: &str, least: Duration, most: Duration) -> Duration {
-    value(table.value(key, text(leaf::duration(least..=most))))
+fn time(table: &mut Section<'_, '_>, key: &str, min: Duration, max: Duration) -> Duration {
+    value(table.value(key, text(leaf::duration(min..=max))))
 }
 
 fn value<T: Default>(found: Option<Located<T>>) -> T {

@@ -167,7 +167,7 @@ impl<'d> Section<'_, 'd> {
             return Vec::new();
         }
         let texts = match (&value, &location) {
-            (Value::String(_, text), Location::Variable(_)) => separated(text),
+            (Value::String(_, text), Location::Variable(_)) => parse_list(text),
             (Value::Array(_, values), _) => values.clone(),
             _ => vec![value.clone()],
         };
@@ -300,7 +300,7 @@ impl<'d> Section<'_, 'd> {
     }
 
     /// The number of problems so far.
-    pub(super) fn problems(&self) -> usize {
+    pub(super) fn problem_count(&self) -> usize {
         self.reader.problems.len()
     }
 
@@ -309,7 +309,7 @@ impl<'d> Section<'_, 'd> {
     }
 }
 
-fn separated(text: &str) -> Vec<Value> {
+fn parse_list(text: &str) -> Vec<Value> {
     let list = text.trim();
     if list.starts_with('[') {
         // An IPv6 address in brackets is not a list.

@@ -47,9 +47,9 @@ impl Reader<'_> {
                     Problem::error(format!("`{}` is a table", readable(path))).hint(hint)
                 }
                 (None, _, _, Some(leaf)) => {
-                    let spelt = Variable::name_for(&keys(leaf));
+                    let variable = Variable::name_for(&keys(leaf));
                     let leaf = readable(leaf);
-                    problem.hint(format!("`{leaf}` has no keys below it; use `{spelt}`"))
+                    problem.hint(format!("`{leaf}` has no keys below it; use `{variable}`"))
                 }
                 (None, ..) => with_hint(problem, self.advice_for_variable(path)),
             };

@@ -149,7 +149,7 @@ impl Connection {
     /// Sends a request and reads the response, within the limits.
     pub async fn send(&mut self, request: &Request) -> Result<Response, Fault> {
         let wire = self.wire(request)?;
-        let began = Instant::now();
+        let started = Instant::now();
         let limit = self.limits.step;
         self.allowance.set(2 * self.limits.head_bytes + READ_AHEAD);
         let response = within(Step::Head, limit, async {
@@ -167,7 +167,7 @@ impl Connection {
         })
         .await
         .inspect_err(|_| self.spent = true)?;
-        let head_time = began.elapsed();
+        let head_time = started.elapsed();
         let (head, body) = response.into_parts();
         // A chunk of one byte is six bytes long (RFC 9112 §7.1).
         self.allowance.set(8 * self.limits.body_bytes + READ_AHEAD);
@@ -299,8 +299,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
             let (mut from, mut to) = listener.accept().await.unwrap().0.into_split();
-            let mut begin = [0; 16];
-            from.read_exact(&mut begin).await.unwrap();
+            let mut start = [0; 16];
+            from.read_exact(&mut start).await.unwrap();
             // The client's acknowledgements must not block the flood.
             tokio::spawn(async move { tokio::io::copy(&mut from, &mut tokio::io::sink()).await });
             to.write_all(first).await.unwrap();

@@ -181,7 +181,7 @@ async fn within<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, Fault>>,
 ) -> Result<T, Fault> {
-    let began = Instant::now();
+    let started = Instant::now();
     if let Ok(done) = tokio::time::timeout(limit, work).await {
         return done;
     }
@@ -191,6 +191,6 @@ async fn within<T>(
         Step::Body => "no complete response",
         Step::Handshake | Step::Head => "no response",
     };
-    let text = format!("{what} within {} ms", began.elapsed().as_millis());
+    let text = format!("{what} within {} ms", started.elapsed().as_millis());
     Err(Fault::new(step, Reason::Timeout, text))
 }

@@ -4,7 +4,7 @@
 //! getaddrinfo(3): release binaries contain a static glibc, which loads the NSS modules that the
 //! host's `nsswitch.conf` names into this process and can crash it
 //! (<https://github.com/rust-lang/rust/issues/100711>). Both files are read for each lookup and
-//! nothing is cached, so that changes to either take effect at once.
+//! nothing is cached, so that changes to either take effect immediately.
 
 use super::{Fault, Reason, Step};
 use hickory_resolver::TokioResolver;
@@ -113,9 +113,9 @@ async fn query(
     Err(failed.unwrap_or_else(no_address))
 }
 
-/// The names to look up, in order: all of resolv.conf(5)'s search list for a single label, which
-/// is no public name. A name with dots is looked up as it is; its search list comes second,
-/// where `ndots` asks for one as it does in Kubernetes.
+/// The names to query, in order. A single label is not a public name: it is queried with the search
+/// list of resolv.conf(5) first. A name with dots is queried as it is first, and then with the search
+/// list, if `ndots` requires it, as in Kubernetes.
 fn names(host: &str, search: &[Name], ndots: usize) -> Result<Vec<Name>, Fault> {
     let bad = |_| Fault::new(Step::Resolve, Reason::NoSuchHost, "the host is not a DNS name");
     let name = Name::from_ascii(without_dot(host)).map_err(bad)?;
@@ -265,9 +265,9 @@ mod tests {
 
     fn respond(query: &[u8], udp: bool) -> Option<Vec<u8>> {
         let query = Message::from_vec(query).unwrap();
-        let asked = query.queries[0].clone();
-        let name = asked.name().clone();
-        let v4 = asked.query_type() == RecordType::A;
+        let question = query.queries[0].clone();
+        let name = question.name().clone();
+        let v4 = question.query_type() == RecordType::A;
         let mut response = query.into_response();
         let labels: Vec<_> =
             name.iter().map(|it| String::from_utf8_lossy(it).to_lowercase()).collect();
@@ -397,8 +397,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_server_that_does_not_run_is_reported() {
-        let gone = NameServer(UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
-        assert_eq!(gone.query("both.example").await.unwrap_err().0, Reason::Timeout);
+        let stopped =
+            NameServer(UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
+        assert_eq!(stopped.query("both.example").await.unwrap_err().0, Reason::Timeout);
     }
 
     /// The shortest step of a check has 5 s.
@@ -415,7 +416,7 @@ mod tests {
             ("options timeout:7\noptions attempts:1\n", "a.example", 7),
         ] {
             std::fs::write(&resolv_conf, format!("{options}{server}")).unwrap();
-            let began = tokio::time::Instant::now();
+            let started = tokio::time::Instant::now();
             let fault = lookup_with(&hosts, &resolv_conf, host).await.unwrap_err();
             assert_eq!(
                 (fault.reason, &*fault.text),
@@ -423,7 +424,7 @@ mod tests {
                 "{options}"
             );
             // The clock is paused: only timeouts move it.
-            assert_eq!(began.elapsed().as_secs(), seconds, "{options}");
+            assert_eq!(started.elapsed().as_secs(), seconds, "{options}");
         }
     }
 
@@ -471,14 +472,14 @@ mod tests {
         for name in ["localhost", "LOCALHOST.", "a.b.localhost", "a.localhost."] {
             assert_eq!(lookup(name).await, loopback(), "{name}");
         }
-        let shown = resolv_conf.display();
+        let path = resolv_conf.display();
         let (reason, text) = lookup("a.example").await.unwrap_err();
         assert_eq!(reason, Reason::ResolverNotConfigured);
-        assert_eq!(text, format!("cannot use `{shown}`: No such file or directory (os error 2)"));
+        assert_eq!(text, format!("cannot use `{path}`: No such file or directory (os error 2)"));
         std::fs::write(&resolv_conf, "search example\n").unwrap();
         let (reason, text) = lookup("notlocalhost").await.unwrap_err();
         assert_eq!(reason, Reason::ResolverNotConfigured);
-        assert_eq!(text, format!("cannot use `{shown}`: no nameservers found in config"));
+        assert_eq!(text, format!("cannot use `{path}`: no nameservers found in config"));
 
         let text = b"# a.example\n192.0.2.9\tB.example a.example. # c.example\n::1 a.example\n\
             192.0.2.8 localhost\nnonsense a.example\n\xff a.example\n192.0.2.7\n";

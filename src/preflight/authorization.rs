@@ -1,5 +1,5 @@
-//! Authorization URLs from templates (RFC 6749 §4.1.1), as Nango would build them: for keys that
-//! may read credentials, and without leaving anything behind.
+//! Authorization URLs from templates (RFC 6749 §4.1.1), as Nango builds them. For keys that may read
+//! credentials; leaves no session or log entry in Nango.
 
 use super::nango::{App, Template};
 use crate::check::fresh_state;
@@ -10,18 +10,18 @@ use std::collections::BTreeMap;
 use url::Url;
 use url::form_urlencoded::byte_serialize;
 
-/// How an integration's users get to the provider.
+/// How the users of an integration authorize it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flow {
-    /// OAuth 2 (RFC 6749): the callback stands in the authorization URL.
+    /// OAuth 2 (RFC 6749): the callback is in the authorization URL.
     OAuth2,
     /// OAuth 1 (RFC 5849).
     OAuth1,
-    /// The installation of an app, which comes back to the Setup URL that the app names itself.
+    /// The installation of an app, which redirects to the Setup URL in the settings of the app.
     App,
-    /// No browser comes back: API keys, client credentials and the like.
+    /// No redirect: API keys, client credentials and similar modes.
     None,
-    /// A mode that nobody here has heard of: it may have a callback.
+    /// An unknown mode: it may have a callback.
     Unknown,
 }
 
@@ -37,14 +37,14 @@ impl Flow {
         }
     }
 
-    /// Whether flows of it may end at the callback.
+    /// Whether its flows may end at the callback.
     pub(super) fn has_callback(self) -> bool {
         self != Self::None
     }
 }
 
-/// The URL that users would be sent to, with a `state` that Nango never issued. The error says what
-/// is missing.
+/// The authorization URL, with a `state` that Nango never issued. The error contains what is
+/// missing.
 pub fn offline(
     template: &Template,
     app: &App,
@@ -52,11 +52,11 @@ pub fn offline(
     callback: &str,
 ) -> Result<String, String> {
     let Value::String(url) = &template.authorization_url else {
-        return Err("its template names no authorization URL".into());
+        return Err("its template has no authorization URL".into());
     };
-    let url = filled(url, &settings.params)?;
-    let mut url =
-        Url::parse(&url).map_err(|_| "its template's authorization URL is no URL".to_owned())?;
+    let url = fill(url, &settings.params)?;
+    let mut url = Url::parse(&url)
+        .map_err(|_| "the authorization URL of its template is invalid".to_owned())?;
     let separator = template.scope_separator.as_str().unwrap_or(" ");
     let scopes = settings.user_scope.as_deref().or(app.scopes.as_deref()).unwrap_or_default();
     let scopes: Vec<_> = scopes.split(',').map(str::trim).filter(|it| !it.is_empty()).collect();
@@ -71,14 +71,14 @@ pub fn offline(
     }
     for (name, value) in template.authorization_params.as_object().into_iter().flatten() {
         let text = match value {
-            Value::String(text) => filled(text, &settings.params)?,
+            Value::String(text) => fill(text, &settings.params)?,
             Value::Bool(_) | Value::Number(_) => value.to_string(),
             _ => continue,
         };
-        put(&mut parameters, name, text);
+        set(&mut parameters, name, text);
     }
     for (name, value) in &settings.authorization_params {
-        put(&mut parameters, name, value.clone());
+        set(&mut parameters, name, value.clone());
     }
     for (name, value) in &parameters {
         url.query_pairs_mut().append_pair(name, value);
@@ -86,23 +86,23 @@ pub fn offline(
     Ok(url.into())
 }
 
-/// What stands later overrides, as Nango spreads its parameters.
-fn put(parameters: &mut Vec<(String, String)>, name: &str, value: String) {
+/// Later values override earlier ones, as in Nango.
+fn set(parameters: &mut Vec<(String, String)>, name: &str, value: String) {
     match parameters.iter_mut().find(|(known, _)| known == name) {
         Some(parameter) => parameter.1 = value,
         None => parameters.push((name.to_owned(), value)),
     }
 }
 
-/// The text with `${connectionConfig.name}` replaced by what is configured.
-fn filled(text: &str, params: &BTreeMap<String, String>) -> Result<String, String> {
+/// The text with `${connectionConfig.name}` replaced by configured values.
+fn fill(text: &str, params: &BTreeMap<String, String>) -> Result<String, String> {
     let mut rest = text;
     let mut out = String::new();
-    while let Some((before, behind)) = rest.split_once("${") {
-        let (inner, after) =
-            behind.split_once('}').ok_or("its template has a placeholder without an end")?;
+    while let Some((before, after)) = rest.split_once("${") {
+        let (inner, remainder) =
+            after.split_once('}').ok_or("its template has a placeholder without `}`")?;
         out.push_str(before);
-        // `${connectionConfig.domain || connectionConfig.host}`: the first that is there.
+        // `${connectionConfig.domain || connectionConfig.host}`: the first that is configured.
         let names: Vec<_> = inner
             .split("||")
             .map(|name| name.trim().trim_start_matches("connectionConfig."))
@@ -110,16 +110,16 @@ fn filled(text: &str, params: &BTreeMap<String, String>) -> Result<String, Strin
         let value = names.iter().find_map(|name| params.get(*name));
         let missing = || format!("it needs `{}`", names.join("` or `"));
         out.push_str(value.ok_or_else(missing)?);
-        rest = after;
+        rest = remainder;
     }
     out.push_str(rest);
     Ok(out)
 }
 
-/// The redirect URI in an authorization URL: one of those that are expected, else what a parameter
-/// of a usual name holds.
+/// The redirect URI in an authorization URL: an expected one, otherwise the value of a parameter
+/// with a usual name.
 pub(super) fn redirect_uri<'a>(url: &str, expected: &[&'a str]) -> Option<Cow<'a, str>> {
-    // Behind a `#` too: what cannot be tested can be seen all the same.
+    // In the fragment too: it cannot be tested, but reported.
     let named = |url: &str| {
         let pairs = url.split(['?', '&', '#']).skip(1);
         let pairs = pairs.filter_map(|pair| url::form_urlencoded::parse(pair.as_bytes()).next());
@@ -142,14 +142,14 @@ pub(super) fn redirect_uri<'a>(url: &str, expected: &[&'a str]) -> Option<Cow<'a
         .map(|(_, value)| value.into())
 }
 
-/// What two authorization URLs of one integration must have in common: where they lead, and the
-/// app. `None` when they agree; else what differs.
-pub(super) fn disagreement(connect: &str, offline: &str) -> Option<&'static str> {
+/// The difference between two authorization URLs of an integration: endpoint or app. `None` when
+/// both are equal.
+pub(super) fn difference(connect: &str, offline: &str) -> Option<&'static str> {
     let (Ok(connect), Ok(offline)) = (Url::parse(connect), Url::parse(offline)) else {
-        return Some("one is no URL");
+        return Some("one is invalid");
     };
     if connect.origin() != offline.origin() || connect.path() != offline.path() {
-        return Some("they lead to different places");
+        return Some("different endpoints");
     }
     let client = |url: &Url| {
         let query = url.query().unwrap_or_default().as_bytes();
@@ -157,7 +157,7 @@ pub(super) fn disagreement(connect: &str, offline: &str) -> Option<&'static str>
         pairs.find(|(name, _)| name == "client_id").map(|(_, id)| id.into_owned())
     };
     match (client(&connect), client(&offline)) {
-        (Some(one), Some(other)) if one != other => Some("they name different apps"),
+        (Some(one), Some(other)) if one != other => Some("different apps"),
         _ => None,
     }
 }
@@ -180,18 +180,18 @@ mod tests {
         App { client_id: "an id".into(), scopes: Some("a, b".into()) }
     }
 
-    /// A mode that is new to us may have a callback: it is no reason to pass.
+    /// An unknown mode may have a callback: it must not pass.
     #[test]
-    fn an_unknown_mode_is_not_taken_for_one_without_a_callback() {
+    fn an_unknown_mode_may_have_a_callback() {
         let flow = |mode: Value| Flow::of(&Template { auth_mode: mode, ..Template::default() });
         assert_eq!(flow("API_KEY".into()), Flow::None);
-        for odd in ["OAUTH3".into(), "".into(), Value::Null, 1.into(), "oauth2".into()] {
-            assert_eq!(flow(odd), Flow::Unknown);
+        for unknown in ["OAUTH3".into(), "".into(), Value::Null, 1.into(), "oauth2".into()] {
+            assert_eq!(flow(unknown), Flow::Unknown);
         }
     }
 
     #[test]
-    fn a_template_becomes_a_url() {
+    fn a_template_is_filled() {
         let template = template(
             "https://${connectionConfig.subdomain}.p.example/auth?x=1",
             &[("access_type", "offline".into()), ("prompt", "consent".into())],
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_redirect_uri_is_found_by_value_and_else_by_name() {
+    fn the_redirect_uri_is_found_by_value_otherwise_by_name() {
         let old = "https://api.nango.dev/oauth/callback";
         let encoded: String = byte_serialize(old.as_bytes()).collect();
         for (query, found) in [
@@ -227,8 +227,8 @@ mod tests {
     }
 
     #[test]
-    fn two_ways_to_a_url_are_compared() {
-        let same = |one, other| disagreement(one, other).is_none();
+    fn urls_differ_by_endpoint_or_client_id() {
+        let same = |one, other| difference(one, other).is_none();
         assert!(same("https://p.example/a?client_id=1&x=2", "https://p.example/a?client_id=1"));
         assert!(!same("https://p.example/a?client_id=1", "https://p.example/a?client_id=2"));
         assert!(!same("https://p.example/a", "https://p.example/b"));

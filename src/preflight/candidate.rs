@@ -1,29 +1,29 @@
-//! One integration on its way through a preflight: what Nango and the settings say of it.
+//! An integration during a preflight: its data from Nango and its settings.
 
 use super::Plan;
 use super::authorization::Flow;
-use super::differential::Inquiry;
-use super::nango::{Integration, Nango, Refused, Template};
+use super::differential::ProbeRequest;
+use super::nango::{Integration, Nango, NangoError, Template};
 use crate::config::IntegrationSettings;
 use std::collections::HashMap;
 
 pub(super) struct Candidate {
     pub(super) integration: Integration,
     pub(super) settings: IntegrationSettings,
-    /// `None` where Nango names none, or does not give it.
+    /// `None` when Nango returns none.
     pub(super) template: Option<Template>,
     pub(super) flow: Flow,
-    /// Where users are sent to; looked for where the flow has a URL.
+    /// The authorization URL; set only for OAuth 2 flows.
     pub(super) url: Result<String, NoUrl>,
     /// The redirect URI in the URL.
     pub(super) current: Option<String>,
-    /// Whether Nango itself put it there: a URL from a template has what was taken for granted.
-    pub(super) seen: bool,
-    /// What else is worth knowing.
+    /// Whether the URL is from a flow. A URL from a template contains an assumed redirect URI.
+    pub(super) from_flow: bool,
+    /// Notes for the report.
     pub(super) notes: Vec<String>,
 }
 
-/// No authorization URL could be had.
+/// Why there is no authorization URL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct NoUrl {
     pub(super) why: String,
@@ -37,20 +37,20 @@ impl NoUrl {
     }
 }
 
-/// Reads what there is of each that is wanted; each template once.
+/// Reads the selected integrations, and each template once.
 pub(super) async fn candidates(
     plan: &Plan,
     nango: &Nango,
     integrations: &[Integration],
-) -> Result<Vec<Candidate>, Refused> {
+) -> Result<Vec<Candidate>, NangoError> {
     let is_wanted = |it: &&Integration| plan.only.is_empty() || plan.only.contains(&it.unique_key);
     let mut candidates = Vec::new();
-    let mut templates: HashMap<&str, Result<Template, Refused>> = HashMap::new();
+    let mut templates: HashMap<&str, Result<Template, NangoError>> = HashMap::new();
     for integration in integrations.iter().filter(is_wanted) {
         let provider = integration.provider.as_str();
         if !provider.is_empty() && !templates.contains_key(provider) {
             let template = match nango.template(provider).await {
-                Err(refused) if refused.is_final() => return Err(refused),
+                Err(error) if error.is_final() => return Err(error),
                 template => template,
             };
             templates.insert(provider, template);
@@ -67,14 +67,14 @@ impl Candidate {
     fn new(
         plan: &Plan,
         integration: &Integration,
-        template: Option<&Result<Template, Refused>>,
+        template: Option<&Result<Template, NangoError>>,
     ) -> Self {
         let settings = plan.integrations.get(integration.unique_key.as_str());
         let mut notes = Vec::new();
         let (flow, template) = match template {
             Some(Ok(template)) => (Flow::of(template), Some(template.clone())),
-            Some(Err(refused)) => {
-                notes.push(format!("its template could not be read: {}", refused.why));
+            Some(Err(error)) => {
+                notes.push(format!("its template could not be read: {}", error.why));
                 (Flow::OAuth2, None)
             }
             None => (Flow::Unknown, None),
@@ -86,13 +86,13 @@ impl Candidate {
             flow,
             url: Err(NoUrl::default()),
             current: None,
-            seen: false,
+            from_flow: false,
             notes,
         }
     }
 
-    /// Copies what the settings do not say themselves from the connection that they name.
-    async fn copy_connection(&mut self, nango: &Nango) -> Result<(), Refused> {
+    /// Copies missing `params` from the connection in `like_connection`.
+    async fn copy_connection(&mut self, nango: &Nango) -> Result<(), NangoError> {
         let Some(connection) = &self.settings.like_connection else { return Ok(()) };
         if self.flow != Flow::OAuth2 {
             return Ok(());
@@ -103,34 +103,34 @@ impl Candidate {
                     self.settings.params.entry(name).or_insert(value);
                 }
             }
-            Err(refused) if refused.is_final() => return Err(refused),
-            Err(refused) => {
-                self.notes.push(format!("`like_connection` was not copied: {}", refused.why));
+            Err(error) if error.is_final() => return Err(error),
+            Err(error) => {
+                self.notes.push(format!("`like_connection` was not copied: {}", error.why));
             }
         }
         Ok(())
     }
 
-    /// Its name in the environment.
+    /// Its unique key in the environment.
     pub(super) fn key(&self) -> &str {
         &self.integration.unique_key
     }
 
-    /// The mode, as its template calls it; empty where nothing does.
+    /// The mode of its template; empty when there is none.
     pub(super) fn auth_mode(&self) -> &str {
         self.template.as_ref().map_or("", Template::auth_mode)
     }
 
-    /// What the provider is to be asked, with this URL. `previous` is the environment's callback
+    /// What to test at the provider, with this URL. `previous` is the callback of the environment
     /// before the switch.
-    pub(super) fn inquiry(&self, plan: &Plan, previous: &str, url: &str) -> Inquiry {
+    pub(super) fn probe_request(&self, plan: &Plan, previous: &str, url: &str) -> ProbeRequest {
         let current = self.current.as_deref().unwrap_or(previous);
         let new = plan.check.callback.as_str();
-        Inquiry {
+        ProbeRequest {
             template: self.integration.provider.clone(),
             url: url.to_owned(),
             current: current.to_owned(),
-            // After the switch the new one is in use; what was in use before is known to be good.
+            // After the switch the new one is in use; the previous one is known to be registered.
             old: if current == new { previous } else { current }.to_owned(),
             new: new.to_owned(),
             prompt_none: self.settings.prompt_none,

@@ -2,8 +2,8 @@ use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
 use data_encoding::HEXLOWER;
 use secrecy::{ExposeSecret, SecretString};
 
-/// The digest that Nango compares when a flow is started with a public key: HMAC-SHA256 (RFC 2104)
-/// over `integration:connection`, or over the integration alone, in lower-case hex.
+/// The digest that Nango expects when a flow is started with a public key: HMAC-SHA256 (RFC 2104)
+/// over `integration:connection`, or only over the integration, in lower-case hex.
 pub fn hmac_digest(key: &SecretString, integration: &str, connection: Option<&str>) -> String {
     let key = Key::new(HMAC_SHA256, key.expose_secret().as_bytes());
     let message = match connection {
@@ -17,9 +17,9 @@ pub fn hmac_digest(key: &SecretString, integration: &str, connection: Option<&st
 mod tests {
     use super::*;
 
-    /// From Python's `hmac`, and, the last, from RFC 4231 §4.3.
+    /// From Python's `hmac`; the last from RFC 4231 §4.3.
     #[test]
-    fn digests_are_those_of_other_programs() {
+    fn digests_equal_those_of_other_programs() {
         for (key, integration, connection, digest) in [
             (
                 "secret",

@@ -1,107 +1,102 @@
-//! What was found of one integration, in words, and what to do about it.
+//! The check of an integration: summary, detail and hint for each result.
 
 use super::candidate::NoUrl;
 use super::differential::{Callbacks, Finding, Provider, State, Untestable};
 use crate::report::{Check, Status, printable};
 
-/// What is known of an integration when all was asked.
-pub(super) enum Found {
-    /// No browser comes back to it.
+/// The result for an integration.
+pub(super) enum IntegrationResult {
+    /// This mode has no callback.
     NoCallback(String),
-    /// No authorization URL could be had.
+    /// No authorization URL.
     NoUrl(NoUrl),
-    /// It comes back to an address that its app names itself, which nobody else can see.
+    /// It redirects to the Setup URL of the app, which cannot be tested from outside.
     SetupUrl(String),
-    /// It would have been asked there.
-    NotAsked(String),
-    /// The provider was asked, or cannot be.
-    Asked(Finding),
+    /// A dry run: the endpoint that would be probed.
+    NotProbed(String),
+    /// The finding of the differential test.
+    Probed(Finding),
 }
 
-/// One integration at the end of a preflight.
-pub(super) struct Examined<'a> {
+/// What the check of an integration depends on, besides its result.
+pub(super) struct IntegrationContext<'a> {
     pub(super) key: &'a str,
     pub(super) template: &'a str,
-    /// The callback that is to be saved.
+    /// The new callback.
     pub(super) callback: &'a str,
-    /// Whether Nango sends that already.
+    /// Whether Nango already sends it.
     pub(super) switched: bool,
-    /// Whether somebody confirmed it by hand.
+    /// Whether it was confirmed with `--ack`.
     pub(super) acknowledged: bool,
-    /// Whether its flows have a callback in place of the environment's.
+    /// Whether its flows have another callback than the environment.
     pub(super) overridden: bool,
-    /// What else is worth knowing.
+    /// Notes for the report.
     pub(super) notes: &'a [String],
 }
 
-impl Examined<'_> {
-    pub(super) fn judge(&self, found: Found) -> Check {
-        self.noted(self.overridden(self.acknowledged(self.found(found))))
+impl IntegrationContext<'_> {
+    pub(super) fn judge(&self, found: IntegrationResult) -> Check {
+        self.with_notes(self.overridden(self.acknowledged(self.found(found))))
     }
 
-    fn found(&self, found: Found) -> Check {
+    fn found(&self, found: IntegrationResult) -> Check {
         let provider = Provider::of(self.template);
         let id = format!("integration.{}", printable(self.key));
         let check = Check::new(id, "the callback is registered").subject(self.key);
         match found {
-            Found::NoCallback(mode) => {
+            IntegrationResult::NoCallback(mode) => {
                 check.state("no_callback").skip(format!("{mode} has no callback"))
             }
-            Found::NoUrl(NoUrl { why, hint }) => check
+            IntegrationResult::NoUrl(NoUrl { why, hint }) => check
                 .state("no_url")
-                .unknown("no authorization URL could be had")
+                .unknown("could not obtain an authorization URL")
                 .detail(why)
                 .hint(hint),
-            Found::SetupUrl(url) => check
+            IntegrationResult::SetupUrl(url) => check
                 .state("untestable")
-                .unknown("only the app's own settings tell")
-                .detail(format!(
-                    "its Setup URL must be {url}; {}",
-                    provider.unknown.unwrap_or("nobody else can see it")
-                ))
+                .unknown("only the settings of the app contain the Setup URL")
+                .detail(format!("the Setup URL must be {url}; it cannot be tested from outside"))
                 .hint(by_hand(&provider, self.key)),
-            Found::NotAsked(place) => {
-                check.state("not_asked").unknown("not asked: a dry run").detail(format!(
-                    "{} would be asked at {place}, four to eight times",
-                    provider.name
-                ))
-            }
-            Found::Asked(Finding { state: Err(why), evidence }) => check
+            IntegrationResult::NotProbed(endpoint) => check
+                .state("not_asked")
+                .unknown("not tested: this is a dry run")
+                .detail(format!("would send four to eight requests to {endpoint}")),
+            IntegrationResult::Probed(Finding { state: Err(why), evidence }) => check
                 .state("untestable")
-                .unknown("cannot be asked over HTTP")
+                .unknown("cannot be tested over HTTP")
                 .detail(evidence)
                 .hint(match why {
-                    Untestable::NoRedirectParameter => "see whether `authorization_params`, in \
-                         Nango or in its template, set a callback of their own"
+                    Untestable::NoRedirectParameter => "check whether `authorization_params` in \
+                         Nango or in the template set another callback"
                         .to_owned(),
                     _ => by_hand(&provider, self.key),
                 }),
-            Found::Asked(Finding { state: Ok(state), evidence }) => {
-                self.asked(check, &provider, state, &evidence)
+            IntegrationResult::Probed(Finding { state: Ok(state), evidence }) => {
+                self.probed(check, &provider, state, &evidence)
             }
         }
     }
 
-    /// What is unknown, confirmed by hand; never what failed.
+    /// Passes an unknown result that was confirmed by hand, never a failed one.
     fn acknowledged(&self, judged: Check) -> Check {
         if !self.acknowledged || judged.status != Status::Unknown {
             return judged;
         }
-        let seen = judged.detail.clone().unwrap_or_default();
+        let detail = judged.detail.clone().unwrap_or_default();
         let summary = format!("confirmed by hand; {}", judged.summary);
-        Check { hint: None, ..judged.state("acknowledged").pass(summary).detail(seen) }
+        Check { hint: None, ..judged.state("acknowledged").pass(summary).detail(detail) }
     }
 
-    /// The provider knows the new callback, which this integration does not send.
+    /// Warns when the callback is registered, but this integration sends another one.
     fn overridden(&self, judged: Check) -> Check {
         if !self.overridden || judged.status != Status::Pass {
             return judged;
         }
-        let summary = format!("{}, but flows have another", judged.summary);
-        judged.warn(summary).hint("see whether `authorization_params` set a callback")
+        let summary = format!("{}, but flows send another one", judged.summary);
+        judged.warn(summary).hint("check whether `authorization_params` set a callback")
     }
 
-    fn noted(&self, judged: Check) -> Check {
+    fn with_notes(&self, judged: Check) -> Check {
         if self.notes.is_empty() || judged.is_skipped() {
             return judged;
         }
@@ -109,73 +104,80 @@ impl Examined<'_> {
         judged.detail(detail.join("\n"))
     }
 
-    fn asked(&self, check: Check, provider: &Provider, state: State, evidence: &str) -> Check {
+    fn probed(&self, check: Check, provider: &Provider, state: State, evidence: &str) -> Check {
         let (name, callback) = (provider.name, self.callback);
         let check = match state {
             State::Registered => {
-                check.state("registered").pass(format!("{name} knows the callback"))
+                check.state("registered").pass(format!("{name} has the callback registered"))
             }
             State::PrefixMatch => check
                 .state("prefix_match")
-                .warn(format!("{name} accepts any path on the callback's host"))
+                .warn(format!("{name} accepts any path on the host of the callback"))
                 .hint(match provider.callbacks {
-                    Callbacks::Domain => format!("{name} registers domains only; it works"),
-                    _ => "it works; register the whole URL, so that no other page of the host can \
-                          receive codes (RFC 9700 §4.1)"
+                    Callbacks::Domain => {
+                        format!("the callback works; {name} registers only domains")
+                    }
+                    _ => "the callback works; register the whole URL, so that no other page of the \
+                          host can receive codes (RFC 9700 §4.1)"
                         .to_owned(),
                 }),
             State::Unenforced => check
                 .state("unenforced")
-                .warn(format!("{name} accepts callbacks that nobody registered"))
+                .warn(format!("{name} accepts unregistered callbacks"))
                 .hint(format!(
-                    "it works; register {callback} all the same, in case the provider begins to \
-                     look: {}",
+                    "the callback works; register {callback} anyway, in case the provider starts to \
+                     compare: {}",
                     provider.console
                 )),
             State::NotRegistered if provider.callbacks == Callbacks::One && !self.switched => check
                 .state("one_callback")
-                .unknown(format!("{name} keeps one callback for an app, and it is another"))
+                .unknown(format!("{name} has one callback per app, and it is another one"))
                 .hint(format!(
-                    "exchange it at the moment of switching, in {}; then confirm with --ack {}",
+                    "replace it at the moment of the switch, in {}; then confirm with --ack {}",
                     provider.console, self.key
                 )),
             State::NotRegistered => check
                 .state("not_registered")
-                .fail(format!("{name} does not know the callback"))
+                .fail(format!("{name} rejects the callback"))
                 .hint(format!(
-                    "add {callback} in {}. An app of Nango's own cannot learn it: use one of yours",
+                    "add {callback} in {}; if this is a Nango-managed app, use your own app",
                     provider.console
                 )),
             State::Undecidable => check
                 .state("undecidable")
-                .unknown(format!("{name} does not tell before the login"))
+                .unknown(format!("cannot be determined before login at {name}"))
                 .hint(by_hand(provider, self.key)),
             State::ClientRejected => check
                 .state("client_rejected")
-                .unknown(format!("{name} does not accept the app, whatever the callback"))
-                .hint("see whether the app is enabled, and its client id in Nango the right one"),
+                .unknown(format!("{name} rejects the app, whatever the callback"))
+                .hint("check that the app is enabled, and that its client id in Nango is correct"),
             State::Inconclusive => check
                 .state("inconclusive")
-                .unknown(format!("the answers of {name} say nothing"))
-                .hint(format!("try again later, or: {}", by_hand(provider, self.key))),
+                .unknown(format!("the replies of {name} allow no conclusion"))
+                .hint(format!("try again later; {}", by_hand(provider, self.key))),
         };
         check.detail(evidence)
     }
 }
 
-/// How a person finds out.
+/// How to confirm by hand.
 fn by_hand(provider: &Provider, key: &str) -> String {
-    let why = provider.unknown.map(|why| format!("{why}. ")).unwrap_or_default();
-    format!("{why}Look in {}; then confirm with --ack {key}", provider.console)
+    let before = provider.unknown.map_or_else(|| "check ".into(), |why| format!("{why}; see "));
+    format!("{before}{}; then confirm with --ack {key}", provider.console)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn judge(template: &str, switched: bool, acknowledged: bool, found: Found) -> Check {
+    fn judge(
+        template: &str,
+        switched: bool,
+        acknowledged: bool,
+        found: IntegrationResult,
+    ) -> Check {
         let notes = ["a note".to_owned()];
-        Examined {
+        IntegrationContext {
             key: "k",
             template,
             callback: "https://auth.example.com/oauth/callback",
@@ -187,12 +189,12 @@ mod tests {
         .judge(found)
     }
 
-    fn asked(state: State) -> Found {
-        Found::Asked(Finding { state: Ok(state), evidence: "seen".into() })
+    fn probed(state: State) -> IntegrationResult {
+        IntegrationResult::Probed(Finding { state: Ok(state), evidence: "evidence".into() })
     }
 
     #[test]
-    fn only_what_is_unknown_can_be_confirmed_by_hand() {
+    fn only_unknown_states_can_be_confirmed_by_hand() {
         for (state, status, acknowledged) in [
             (State::Registered, Status::Pass, Status::Pass),
             (State::PrefixMatch, Status::Warn, Status::Warn),
@@ -202,19 +204,19 @@ mod tests {
             (State::ClientRejected, Status::Unknown, Status::Pass),
             (State::Inconclusive, Status::Unknown, Status::Pass),
         ] {
-            assert_eq!(judge("any", false, false, asked(state)).status, status, "{state:?}");
-            let by_hand = judge("any", false, true, asked(state));
+            assert_eq!(judge("any", false, false, probed(state)).status, status, "{state:?}");
+            let by_hand = judge("any", false, true, probed(state));
             assert_eq!(by_hand.status, acknowledged, "{state:?}");
             let is_shown = by_hand.state == Some("acknowledged");
             assert_eq!(is_shown, status == Status::Unknown, "{state:?}");
-            assert_eq!(by_hand.detail.as_deref(), Some("seen\na note"));
+            assert_eq!(by_hand.detail.as_deref(), Some("evidence\na note"));
         }
     }
 
-    /// Nango's users choose keys; whatever they hold, it does not drive a terminal.
+    /// Users of Nango choose the keys, which may contain anything.
     #[test]
-    fn a_key_cannot_drive_a_terminal() {
-        let examined = Examined {
+    fn keys_cannot_contain_terminal_escapes_in_a_report() {
+        let context = IntegrationContext {
             key: "a\u{1b}[2Jb",
             template: "any",
             callback: "https://auth.example.com/oauth/callback",
@@ -223,16 +225,16 @@ mod tests {
             overridden: false,
             notes: &[],
         };
-        let check = examined.judge(asked(State::Undecidable));
+        let check = context.judge(probed(State::Undecidable));
         assert_eq!(check.id, r"integration.a\u{1b}[2Jb");
         assert!(!format!("{check:?}").contains('\u{1b}'));
     }
 
     #[test]
-    fn an_app_with_one_callback_is_exchanged_and_then_must_know_it() {
-        let before = judge("reddit", false, false, asked(State::NotRegistered));
+    fn an_app_with_one_callback_fails_only_after_the_switch() {
+        let before = judge("reddit", false, false, probed(State::NotRegistered));
         assert_eq!((before.state, before.status), (Some("one_callback"), Status::Unknown));
-        let after = judge("reddit", true, false, asked(State::NotRegistered));
+        let after = judge("reddit", true, false, probed(State::NotRegistered));
         assert_eq!((after.state, after.status), (Some("not_registered"), Status::Fail));
     }
 }

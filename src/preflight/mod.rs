@@ -1,11 +1,11 @@
 //! Is it safe to save a callback in Nango's settings?
 //!
-//! First the callback itself is checked ([`crate::check`]). Then `survey` walks: `nango` is asked
-//! what there is, and each integration becomes a `candidate`; `urls` finds where its users are sent
-//! to, by flows that are begun or by `authorization` from templates; `environment` is what those
-//! have in common; `differential` asks every provider; `integration` says what was found of each in
-//! words, and `switch` what to do in which order. To teach it a provider, add it in
-//! `differential/provider.rs`, and its answers to the recorded ones beside it.
+//! Checks the callback ([`crate::check`]), then runs `survey`: `nango` lists the integrations, each
+//! becomes a `candidate`; `urls` finds its authorization URL, from a started flow or, with
+//! `authorization`, from its template; `environment` derives the current callback; `differential`
+//! probes every provider; `integration` creates a check for each result, and `switch` the steps of
+//! the switch. To add a provider, add it in `differential/provider.rs`, and its replies in
+//! `differential/recorded`.
 
 mod authorization;
 mod candidate;
@@ -20,81 +20,80 @@ mod urls;
 
 pub use authorization::offline as authorization_url;
 pub use hmac::hmac_digest;
-pub use nango::{App, Integration, Nango, Pass, Reach, Refused, Template};
+pub use nango::{App, ErrorScope, FlowCredential, Integration, Nango, NangoError, Template};
 
 use crate::check;
 use crate::config::IntegrationSettings;
 use crate::outbound::Outbound;
 use crate::report::{Check, Report};
-use differential::Manners;
+use differential::ProbePolicy;
 use ipnet::IpNet;
 use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// Every check that a preflight adds to those of [`check`]; `integration` stands for one of each.
+/// The checks that a preflight adds to those of [`check`]; there is an `integration` check for each.
 pub const IDS: [&str; 5] =
     ["nango.key", "nango.environment", "nango.current", "nango.agreement", "integration"];
 
-/// Who asks, unless told otherwise (RFC 9110 §10.1.5).
+/// The default `User-Agent` (RFC 9110 §10.1.5).
 pub const USER_AGENT: &str = concat!("callback-edge/", env!("CARGO_PKG_VERSION"), " (preflight)");
 
-/// What is to be found out, and how.
+/// What to check, and how.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The check of the callback that is to be saved.
+    /// The check of the new callback.
     pub check: check::Plan,
-    /// The callback that Nango sends until the switch; the one to go back to.
+    /// The callback that Nango sends before the switch; the one to restore.
     pub previous: String,
-    /// How authorization URLs are had.
+    /// How to obtain authorization URLs.
     pub mode: Mode,
-    /// How flows are started.
+    /// How to start flows.
     pub start: Start,
-    /// What users configure, by integration.
+    /// Settings by integration.
     pub integrations: BTreeMap<Box<str>, IntegrationSettings>,
     /// Only these integrations; empty for all.
     pub only: Vec<String>,
-    /// These were confirmed by hand.
+    /// The integrations that were confirmed by hand.
     pub acknowledged: Vec<String>,
-    /// Whether to start no flow and to ask no provider.
+    /// Whether to start no flow and to send nothing to providers.
     pub dry_run: bool,
-    /// How to ask providers.
-    pub manners: Manners,
-    /// Networks in which providers may be asked, though they are not public.
+    /// Limits of the requests to providers.
+    pub policy: ProbePolicy,
+    /// Networks that are not public, in which providers may be probed.
     pub private_networks: Vec<IpNet>,
-    /// Told how many integrations are done, of how many, and the last one's key.
+    /// Called with the number of completed integrations, their total, and the key of the last one.
     pub progress: Option<fn(usize, usize, &str)>,
 }
 
-/// How authorization URLs are had.
+/// How to obtain authorization URLs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// From flows, and compared with those from templates; from templates alone where the key may
-    /// start no flow.
+    /// From flows, compared with templates; only from templates when the key may not start flows.
     Auto,
-    /// From flows: exactly what users are sent to. Leaves a session and a log entry behind.
+    /// From flows: exactly what users get. Leaves a session and log entries in Nango.
     Connect,
-    /// From templates and credentials. Leaves nothing behind; the key must read credentials.
+    /// From templates and credentials. Leaves nothing in Nango; the key must read credentials.
     Offline,
 }
 
-/// How flows are started.
+/// How to start flows.
 #[derive(Clone, Debug)]
 pub enum Start {
     /// With a connect session.
     Session,
-    /// With the environment's public key, as accounts from before connect sessions do.
+    /// With the public key of the environment, as before connect sessions.
     PublicKey {
         /// The public key.
         key: String,
-        /// The id that the connection would have.
+        /// The id of the connection.
         connection: String,
         /// Signs the start.
         hmac_key: Option<SecretString>,
     },
 }
 
-/// Runs the plan. Never fails: what cannot be done is in the report.
+/// Runs the plan. Never fails: the report contains all errors.
 pub async fn run(plan: &Plan, nango: &Nango, outbound: &Outbound) -> Report {
     let began = Instant::now();
     let mut report = Box::pin(check::run(&plan.check, outbound)).await;
@@ -103,13 +102,13 @@ pub async fn run(plan: &Plan, nango: &Nango, outbound: &Outbound) -> Report {
             report.checks.extend(survey.checks);
             report.switch = Some(survey.switch);
         }
-        Err(refused) => {
+        Err(error) => {
             report.checks.push(
                 Check::new("nango.key", "Nango accepts the API key")
-                    .fail(&refused.why)
-                    .hint(&refused.hint),
+                    .fail(&error.why)
+                    .hint(&error.hint),
             );
-            report.broken = Some(crate::report::printable(&refused.why));
+            report.broken = Some(crate::report::printable(&error.why));
         }
     }
     report.duration = began.elapsed();

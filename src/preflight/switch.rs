@@ -1,21 +1,21 @@
-//! The order of steps, the traps, and what a run leaves behind.
+//! The steps of the switch in order, cautions, and what a preflight leaves in Nango.
 
 use super::differential::{Callbacks, Provider};
 use crate::report::{Check, Status, SwitchPlan};
 
-/// What the plan is made from.
+/// The input of the plan.
 pub(super) struct Facts<'a> {
     pub(super) callback: &'a str,
-    /// What to save in Nango to go back.
+    /// The callback to restore.
     pub(super) previous: &'a str,
     pub(super) switched: bool,
     pub(super) partial: bool,
-    /// Key and template of each integration with a callback, and what was found.
+    /// Key, template and check of each integration with a callback.
     pub(super) integrations: Vec<(&'a str, &'a str, &'a Check)>,
-    /// How many flows were started, and whether in a session.
+    /// The number of started flows, and whether they used a connect session.
     pub(super) started: usize,
     pub(super) in_session: bool,
-    /// Those whose redirect URI is another than the environment's.
+    /// The integrations with another redirect URI than the environment.
     pub(super) overridden: Vec<&'a str>,
 }
 
@@ -36,37 +36,37 @@ impl Facts<'_> {
         let missing = self.keys(|_, check| check.status == Status::Fail);
         if !missing.is_empty() {
             steps.push(format!(
-                "add {callback} beside the callback in use at the providers of {missing}"
+                "add {callback} to the redirect URIs at the providers of {missing}, and keep the \
+                 current one"
             ));
         }
         let unclear = self.keys(|_, check| {
             check.status == Status::Unknown && check.state != Some("one_callback")
         });
         if !unclear.is_empty() {
-            steps.push(format!("confirm by hand, then with --ack: {unclear}"));
+            steps.push(format!("confirm by hand, then pass --ack: {unclear}"));
         }
-        steps.push("run this again, until it is safe".into());
+        steps.push("repeat this preflight until it is safe to switch".into());
         let one = self.keys(|template, check| {
             Provider::of(template).callbacks == Callbacks::One && check.state != Some("registered")
         });
         if !one.is_empty() {
             steps.push(format!(
-                "exchange the one callback of {one} for {callback}, right before the next step: \
+                "replace the callback of {one} with {callback}, immediately before the next step: \
                  flows fail in between"
             ));
         }
         steps.extend([
-            format!("in Nango, in this environment's settings, save {callback} as callback URL"),
+            format!("save {callback} as callback URL in the settings of this environment in Nango"),
             "wait five minutes: the client metadata document for MCP servers is cached for 300 s"
                 .into(),
-            "run this again: it sees that Nango sends the new callback, and asks every provider \
-             again; then connect one account by hand"
+            "repeat this preflight: it verifies that Nango sends the new callback, and tests every \
+             provider again; then connect one account by hand"
                 .into(),
             format!(
-                "to go back, save {previous}: the whole URL, since an empty value is refused"
+                "to go back, save {previous}, the whole URL: Nango rejects an empty value"
             ),
-            "remove the old callback at the providers when no flow can be under way with it, after \
-             some days"
+            "remove the old callback at the providers after some days, when no flow uses it anymore"
                 .into(),
         ]);
         steps
@@ -77,18 +77,18 @@ impl Facts<'_> {
         let missing = self.keys(|_, check| check.status == Status::Fail);
         if !missing.is_empty() {
             steps.push(format!(
-                "at once: add {} at the providers of {missing}, or save {} in Nango again",
+                "immediately add {} at the providers of {missing}, or save {} in Nango again",
                 self.callback, self.previous
             ));
         }
         let unclear = self.keys(|_, check| check.status == Status::Unknown);
         if !unclear.is_empty() {
-            steps.push(format!("connect one account each by hand, then --ack: {unclear}"));
+            steps.push(format!("connect one account of each by hand, then pass --ack: {unclear}"));
         }
         if steps.is_empty() {
             steps.push(format!(
-                "keep {} working and registered for some days, for flows under way and for going \
-                 back",
+                "keep {} working and registered for some days, for flows in progress and to be able \
+                 to go back",
                 self.previous
             ));
         }
@@ -97,47 +97,47 @@ impl Facts<'_> {
 
     fn cautions(&self) -> Vec<String> {
         let mut cautions = Vec::new();
-        let mut mind = |keys: String, text: &str| {
+        let mut add = |keys: String, text: &str| {
             if !keys.is_empty() {
                 cautions.push(format!("{keys}: {text}"));
             }
         };
-        mind(
+        add(
             self.keys(|template, _| template.starts_with("revolut")),
-            "tokens of existing connections are refreshed with the callback's host as issuer; \
-             switching can break them, so try one first",
+            "tokens of existing connections are refreshed with the host of the callback as issuer; \
+             the switch can break them: test one first",
         );
-        mind(
+        add(
             self.keys(|template, _| template.starts_with("github-app")),
-            "change the app's Setup URL too, to the new callback with `app-auth/connect` in place \
+            "change the Setup URL of the app too, to the new callback with `app-auth/connect` instead \
              of `oauth/callback`",
         );
-        mind(
+        add(
             self.keys(|template, _| template.contains("mcp")),
-            "flows that are under way while switching break: their callback is read anew",
+            "flows in progress during the switch fail: Nango reads their callback again",
         );
-        mind(
+        add(
             self.keys(|template, _| Provider::of(template).callbacks == Callbacks::One),
-            "an app there has one callback: old and new are never both right",
+            "an app there has one callback: old and new never work at the same time",
         );
-        mind(
+        add(
             self.keys(|template, _| Provider::of(template).callbacks == Callbacks::Domain),
-            "an app there names a domain, not a URL",
+            "an app there has a domain registered, not a URL",
         );
-        mind(
+        add(
             names(self.overridden.iter().copied()),
-            "the callback that is sent is not the environment's; `authorization_params` may \
-             override it, and do so after the switch",
+            "flows send another callback than the environment; `authorization_params` may override \
+             it, before and after the switch",
         );
         if !self.switched {
             cautions.push(
-                "flows that have begun keep the callback that they began with: the old one must go \
-                 on working"
+                "flows in progress keep the callback that they started with: the old one must \
+                 continue to work"
                     .into(),
             );
             cautions.push(
-                "integrations on developer apps of Nango's own do not know your callback, and fail \
-                 after the switch"
+                "integrations with a Nango-managed app fail after the switch: your callback cannot \
+                 be registered there"
                     .into(),
             );
         }
@@ -149,13 +149,14 @@ impl Facts<'_> {
             return Vec::new();
         }
         let session = if self.in_session {
-            "one connect session, which ends in 30 minutes, and "
+            "one connect session, which expires after 30 minutes, and "
         } else {
             ""
         };
+        let flows = if self.started == 1 { "flow" } else { "flows" };
         vec![format!(
-            "{session}{} started flows: each is a row that Nango removes after two days, and an \
-             entry in its logs, marked as cancelled",
+            "{session}{} started {flows}: each is a database row, which Nango removes after two \
+             days, and a log entry, marked as cancelled",
             self.started
         )]
     }

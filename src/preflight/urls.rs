@@ -1,69 +1,71 @@
-//! Where users are sent to: from flows that are begun, from templates, or from both.
+//! Finds the authorization URLs: from started flows, from templates, or from both.
 
-use super::authorization::{Flow, disagreement, offline, redirect_uri};
+use super::authorization::{Flow, difference, offline, redirect_uri};
 use super::candidate::{Candidate, NoUrl};
-use super::nango::{App, Nango, Pass, Reach, Refused};
+use super::nango::{App, ErrorScope, FlowCredential, Nango, NangoError};
 use super::{Mode, Plan, Start};
 use crate::report::{Check, printable};
 use std::borrow::Cow;
 
-/// What was learnt about all of them.
+/// The findings about all integrations.
 #[derive(Default)]
-pub(super) struct Ways {
-    /// How many flows were started.
+pub(super) struct Discovery {
+    /// The number of started flows.
     pub(super) started: usize,
-    /// Why no flow was started though it was wanted.
+    /// Why no flow could be started.
     pub(super) no_flows: Option<String>,
-    /// A key that may not read the credentials of one may read none.
-    no_credentials: bool,
+    /// Set when the key may not read credentials.
+    credentials_denied: bool,
     compared: usize,
-    disagreeing: Vec<String>,
+    different: Vec<String>,
 }
 
-/// Finds the authorization URL of each that has one.
+/// Finds the authorization URLs of all OAuth 2 integrations.
 pub(super) async fn find(
     plan: &Plan,
     nango: &Nango,
     candidates: &mut [Candidate],
-) -> Result<Ways, Refused> {
-    let mut ways = Ways::default();
-    let pass = match pass(plan, nango, candidates).await {
-        Ok(pass) => pass,
-        Err(refused) if plan.mode == Mode::Connect => return Err(refused),
-        Err(refused) => {
-            ways.no_flows = Some(refused.why);
+) -> Result<Discovery, NangoError> {
+    let mut discovery = Discovery::default();
+    let credential = match flow_credential(plan, nango, candidates).await {
+        Ok(credential) => credential,
+        Err(error) if plan.mode == Mode::Connect => return Err(error),
+        Err(error) => {
+            discovery.no_flows = Some(error.why);
             None
         }
     };
     let flows = candidates.iter_mut().filter(|candidate| candidate.flow == Flow::OAuth2);
     let flows: Vec<_> = flows.collect();
-    let of = flows.len();
+    let total = flows.len();
     for (number, candidate) in flows.into_iter().enumerate() {
         if let Some(progress) = plan.progress {
-            progress(number, of, &printable(&format!("Nango: {}", candidate.key())));
+            progress(number, total, &printable(&format!("Nango: {}", candidate.key())));
         }
-        let begun = match &pass {
-            Some(pass) => Some(nango.begin(candidate.key(), &candidate.settings, pass).await),
+        let flow = match &credential {
+            Some(credential) => {
+                Some(nango.start_flow(candidate.key(), &candidate.settings, credential).await)
+            }
             None => None,
         };
-        candidate.seen = matches!(begun, Some(Ok(_)));
-        ways.started += usize::from(candidate.seen);
-        let app = ways.app(plan, nango, candidate).await?;
-        let built = built(plan, candidate, app.as_ref(), begun.as_ref());
-        candidate.url = ways.choose(plan, nango, candidate, begun, built).await;
+        candidate.from_flow = matches!(flow, Some(Ok(_)));
+        discovery.started += usize::from(candidate.from_flow);
+        let app = discovery.app(plan, nango, candidate).await?;
+        let built = from_template(plan, candidate, app.as_ref(), flow.as_ref());
+        candidate.url = discovery.choose(plan, nango, candidate, flow, built).await;
         candidate.current = candidate.url.as_ref().ok().and_then(|url| {
             redirect_uri(url, &[&plan.check.callback, &plan.previous]).map(Cow::into_owned)
         });
     }
-    Ok(ways)
+    Ok(discovery)
 }
 
-/// What lets flows begin; `None` when none is to begin.
-async fn pass(
+/// The credential to start flows; `None` when no flow is needed.
+async fn flow_credential(
     plan: &Plan,
     nango: &Nango,
     candidates: &[Candidate],
-) -> Result<Option<Pass>, Refused> {
+) -> Result<Option<FlowCredential>, NangoError> {
     let mut flows = candidates.iter().filter(|it| it.flow == Flow::OAuth2).peekable();
     if plan.mode == Mode::Offline || plan.dry_run || flows.peek().is_none() {
         return Ok(None);
@@ -71,9 +73,9 @@ async fn pass(
     match &plan.start {
         Start::Session => {
             let flows = flows.map(|it| (it.key(), &it.settings));
-            nango.session(flows).await.map(|token| Some(Pass::Session(token)))
+            nango.session(flows).await.map(|token| Some(FlowCredential::Session(token)))
         }
-        Start::PublicKey { key, connection, hmac_key } => Ok(Some(Pass::PublicKey {
+        Start::PublicKey { key, connection, hmac_key } => Ok(Some(FlowCredential::PublicKey {
             key: key.clone(),
             connection: connection.clone(),
             hmac_key: hmac_key.clone(),
@@ -81,14 +83,14 @@ async fn pass(
     }
 }
 
-/// The URL from the template, with the callback that the flow has, else the one before.
-fn built(
+/// The URL from the template, with the callback of the flow, otherwise the previous one.
+fn from_template(
     plan: &Plan,
     candidate: &Candidate,
     app: Option<&App>,
-    begun: Option<&Result<String, Refused>>,
+    flow: Option<&Result<String, NangoError>>,
 ) -> Option<Result<String, String>> {
-    let callback = match begun {
+    let callback = match flow {
         Some(Ok(url)) => redirect_uri(url, &[&plan.check.callback, &plan.previous]),
         _ => None,
     };
@@ -96,23 +98,23 @@ fn built(
     Some(offline(candidate.template.as_ref()?, app?, &candidate.settings, callback))
 }
 
-impl Ways {
-    /// The app, as far as the key may read it.
+impl Discovery {
+    /// The app, if the key may read it.
     async fn app(
         &mut self,
         plan: &Plan,
         nango: &Nango,
         candidate: &Candidate,
-    ) -> Result<Option<App>, Refused> {
+    ) -> Result<Option<App>, NangoError> {
         let mut app = None;
-        if plan.mode != Mode::Connect && !self.no_credentials {
+        if plan.mode != Mode::Connect && !self.credentials_denied {
             app = match nango.app(candidate.key()).await {
                 Ok(app) => app,
-                Err(refused) if plan.mode == Mode::Offline && refused.is_final() => {
-                    return Err(refused);
+                Err(error) if plan.mode == Mode::Offline && error.is_final() => {
+                    return Err(error);
                 }
-                Err(refused) => {
-                    self.no_credentials = refused.reach == Reach::Permission;
+                Err(error) => {
+                    self.credentials_denied = error.scope == ErrorScope::Permission;
                     None
                 }
             };
@@ -123,64 +125,69 @@ impl Ways {
         Ok(app)
     }
 
-    /// The flow's URL is what users get; the template's is second to it, and compared.
+    /// Prefers the URL of the flow, which users get, and compares it with that of the template.
     async fn choose(
         &mut self,
         plan: &Plan,
         nango: &Nango,
         candidate: &mut Candidate,
-        begun: Option<Result<String, Refused>>,
+        flow: Option<Result<String, NangoError>>,
         built: Option<Result<String, String>>,
     ) -> Result<String, NoUrl> {
-        match (begun, built) {
+        match (flow, built) {
             (Some(Ok(url)), built) => {
                 if let Some(Ok(built)) = built {
                     self.compare(candidate, &url, &built);
                 }
                 Ok(url)
             }
-            (begun, Some(Ok(url))) => {
-                if let Some(Err(refused)) = begun {
-                    candidate.notes.push(format!("asked by its template: {}", refused.why));
+            (flow, Some(Ok(url))) => {
+                if let Some(Err(error)) = flow {
+                    candidate.notes.push(format!("URL taken from the template: {}", error.why));
                 }
                 Ok(url)
             }
-            (Some(Err(refused)), _) => Err(NoUrl::new(refused.why, refused.hint)),
+            (Some(Err(error)), _) => Err(NoUrl::new(error.why, error.hint)),
             (None, Some(Err(missing))) => {
                 let key = candidate.key();
                 let table = format!("[preflight.integration.{}]", toml_key(key));
-                let mut hint = format!("set `params` or `like_connection` below `{table}`");
-                // A connection that exists has what is missing.
-                if let Ok(count @ 1..) = nango.connections(key).await {
-                    hint = format!("{hint}; it has {count} connections to copy from");
+                let mut hint = format!("set `params` or `like_connection` in `{table}`");
+                // An existing connection has the missing value.
+                match nango.connections(key).await {
+                    Ok(1) => hint.push_str("; it has 1 connection to copy from"),
+                    Ok(count @ 2..) => {
+                        hint = format!("{hint}; it has {count} connections to copy from");
+                    }
+                    _ => {}
                 }
                 Err(NoUrl::new(missing, hint))
             }
-            (None, None) => Err(self.no_way(plan)),
+            (None, None) => Err(self.no_url(plan)),
         }
     }
 
-    fn compare(&mut self, candidate: &mut Candidate, begun: &str, built: &str) {
+    fn compare(&mut self, candidate: &mut Candidate, flow: &str, built: &str) {
         self.compared += 1;
-        if let Some(difference) = disagreement(begun, built) {
-            self.disagreeing.push(candidate.key().to_owned());
-            let note = format!("the flow's URL and the template's disagree: {difference}");
+        if let Some(difference) = difference(flow, built) {
+            self.different.push(candidate.key().to_owned());
+            let note = format!("the URLs of flow and template differ: {difference}");
             candidate.notes.push(note);
         }
     }
 
-    fn no_way(&self, plan: &Plan) -> NoUrl {
+    fn no_url(&self, plan: &Plan) -> NoUrl {
         let why = match &self.no_flows {
             Some(why) => format!("no flow could be started: {why}"),
             None => "the API key may not read its credentials".into(),
         };
         let hint = match plan.mode {
             Mode::Offline => {
-                "give the key `environment:integrations:read_credentials`, or use --mode connect"
+                "add the scope `environment:integrations:read_credentials` to the key, or use --mode \
+                 connect"
             }
             _ => {
-                "give the key `environment:connect_sessions:write`, or \
-                 `environment:integrations:read_credentials`"
+                "add the scope `environment:connect_sessions:write` or \
+                 `environment:integrations:read_credentials` to the key"
             }
         };
         NoUrl::new(why, hint)
@@ -188,22 +195,23 @@ impl Ways {
 
     /// `nango.agreement`.
     pub(super) fn check(&self, plan: &Plan) -> Check {
-        let check = Check::new("nango.agreement", "flows and templates lead to the same apps");
-        if !self.disagreeing.is_empty() {
+        let check = Check::new("nango.agreement", "flows and templates use the same apps");
+        if !self.different.is_empty() {
             return check
-                .warn("flows and templates do not agree")
-                .detail(self.disagreeing.join(", "))
-                .hint("see whether client id and template were changed in Nango a moment ago");
+                .warn("flows and templates use different apps")
+                .detail(self.different.join(", "))
+                .hint("check whether someone is changing the integration in Nango right now");
         }
         match (self.compared, plan.mode) {
-            (0, Mode::Auto) => check.skip("the key may not read credentials, or no flow began"),
-            (0, _) => check.skip("asked in one way only"),
-            (count, _) => check.pass(format!("{count} flows and templates agree")),
+            (0, Mode::Auto) => check.skip("the key may not read credentials, or no flow started"),
+            (0, _) => check.skip("only `--mode auto` compares them"),
+            (1, _) => check.pass("1 flow uses the same app as its template"),
+            (count, _) => check.pass(format!("{count} flows use the same apps as their templates")),
         }
     }
 }
 
-/// A key as TOML writes it.
+/// A key in TOML syntax.
 fn toml_key(key: &str) -> String {
     let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     if key.bytes().all(is_bare) && !key.is_empty() { key.into() } else { format!("{key:?}") }

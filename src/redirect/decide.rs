@@ -161,7 +161,7 @@ mod tests {
     }
 
     /// The decision as a line: status and what goes with it.
-    fn told(table: &RouteTable, head: &Parts) -> String {
+    fn describe(table: &RouteTable, head: &Parts) -> String {
         match decide(table, 100, head) {
             Decision::Redirect(redirect) => {
                 format!("{} {}", redirect.status.as_u16(), redirect.location.to_str().unwrap())
@@ -177,7 +177,7 @@ mod tests {
         }
     }
 
-    /// Table, method, target, headers, what is told.
+    /// Table, method, target, headers, expected decision.
     type Row<'r> = (&'r RouteTable, &'r str, &'r str, &'r [(&'r str, &'r str)], &'r str);
 
     const HOST: (&str, &str) = ("host", "auth.example.com");
@@ -219,7 +219,7 @@ mod tests {
             (&named, "POST", "/oauth/callback", &[HOST, FORM], "405 GET, HEAD, OPTIONS"),
         ];
         for (table, method, target, headers, expected) in rows {
-            assert_eq!(told(table, &head(method, target, headers)), *expected, "{method} {target}");
+            assert_eq!(describe(table, &head(method, target, headers)), *expected, "{method} {target}");
         }
     }
 

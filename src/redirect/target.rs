@@ -67,7 +67,7 @@ impl Target {
     }
 
     /// The URL for logs and reports: the parameter names in its query, without their values.
-    pub fn shown(&self) -> String {
+    pub fn redacted(&self) -> String {
         let Some((base, query)) = self.text.split_once('?') else { return self.text.to_string() };
         let names = query.split('&').map(|parameter| match parameter.split_once('=') {
             Some((name, _)) => format!("{name}=…"),
@@ -226,11 +226,11 @@ mod tests {
 
     #[test]
     fn query_values_of_a_target_are_redacted() {
-        for (target, shown) in [
+        for (target, redacted) in [
             ("https://t/cb", "https://t/cb"),
             ("https://t/cb?key=secret&flag&b=", "https://t/cb?key=…&flag&b=…"),
         ] {
-            assert_eq!(Target::parse(target).unwrap().shown(), shown);
+            assert_eq!(Target::parse(target).unwrap().redacted(), redacted);
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 /// Serve it with [`html_policy`].
 pub fn html(reports: &[Report]) -> String {
     let verdict = Verdict::of(reports);
-    let (word, sentence) = words(verdict, reports);
+    let (headline, sentence) = headline(verdict, reports);
     let page = markup! {
         (DOCTYPE)
         html lang="en" {
@@ -16,14 +16,14 @@ pub fn html(reports: &[Report]) -> String {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="robots" content="noindex";
-                title { (word) " – callback-edge self-check" }
+                title { (headline) " – callback-edge self-check" }
                 style { (PreEscaped(STYLE)) }
             }
             body {
                 main {
                     header class=(class(verdict)) {
                         p class="product" { "callback-edge self-check" }
-                        h1 { span class="mark" aria-hidden="true" { (mark(verdict)) } (word) }
+                        h1 { span class="mark" aria-hidden="true" { (mark(verdict)) } (headline) }
                         p { (sentence) }
                     }
                     (urls_to_register(reports))
@@ -48,7 +48,7 @@ pub fn html_policy() -> &'static str {
     &POLICY
 }
 
-fn words(verdict: Verdict, reports: &[Report]) -> (&'static str, String) {
+fn headline(verdict: Verdict, reports: &[Report]) -> (&'static str, String) {
     let count = |status| reports.iter().map(|report| report.count(status)).sum::<usize>();
     let checks = |count| if count == 1 { "1 check".to_owned() } else { format!("{count} checks") };
     let warnings =

@@ -270,7 +270,7 @@ impl Check {
 
     /// Sets the duration.
     #[must_use]
-    pub fn took(mut self, duration: Duration) -> Self {
+    pub fn duration(mut self, duration: Duration) -> Self {
         self.duration = duration;
         self
     }

@@ -16,7 +16,7 @@ const MAX_ALIGNED_SUMMARY: usize = 56;
 
 fn write(report: &Report, columns: Option<usize>, out: &mut String) -> fmt::Result {
     writeln!(out, "{} → {}", report.callback, report.target)?;
-    let room = columns.map_or(usize::MAX, |columns| columns.saturating_sub(INDENT.len()));
+    let wrap = columns.map_or(usize::MAX, |columns| columns.saturating_sub(INDENT.len()));
     let width = report
         .checks
         .iter()
@@ -39,14 +39,14 @@ fn write(report: &Report, columns: Option<usize>, out: &mut String) -> fmt::Resu
             )?;
             continue;
         }
-        write_run(run, &mut category, Widths { summary: width, id: id_width, room }, out)?;
+        write_run(run, &mut category, Widths { summary: width, id: id_width, wrap }, out)?;
     }
     if let Some(switch) = &report.switch {
         for (title, lines) in switch.sections() {
             write_title(title, out)?;
             for (number, line) in lines.iter().enumerate() {
                 let mark = format!("{:>2}. ", number + 1);
-                write_lines(&mark, line, room, out)?;
+                write_lines(&mark, line, wrap, out)?;
             }
         }
     }
@@ -61,7 +61,7 @@ struct Widths {
     summary: usize,
     id: usize,
     /// The width of details and hints, without the indent.
-    room: usize,
+    wrap: usize,
 }
 
 /// At least this many consecutive checks blocked by one failure are reported in one line.
@@ -89,7 +89,7 @@ fn write_title(title: &str, out: &mut String) -> fmt::Result {
 }
 
 fn write_check(check: &Check, widths: Widths, out: &mut String) -> fmt::Result {
-    let Widths { summary: width, id: id_width, room } = widths;
+    let Widths { summary: width, id: id_width, wrap } = widths;
     let colour = colour(check.status);
     let dim = Style::new().dimmed();
     let (mark, summary, id) = (check.status.mark(), &check.summary, &check.id);
@@ -100,23 +100,23 @@ fn write_check(check: &Check, widths: Widths, out: &mut String) -> fmt::Result {
         None => writeln!(out)?,
     }
     for line in check.detail.iter().flat_map(|detail| detail.lines()) {
-        write_lines(INDENT, line, room, out)?;
+        write_lines(INDENT, line, wrap, out)?;
     }
     if let Some(hint) = check.hint_line() {
-        write_lines(INDENT, &hint, room, out)?;
+        write_lines(INDENT, &hint, wrap, out)?;
     }
     Ok(())
 }
 
 /// Wraps a line at spaces. A word that is too long is not split, so that a double click selects it.
-fn write_lines(indent: &str, line: &str, room: usize, out: &mut String) -> fmt::Result {
+fn write_lines(indent: &str, line: &str, wrap: usize, out: &mut String) -> fmt::Result {
     out.write_str(indent)?;
     let mut used = 0;
     for word in line.split(' ') {
         let width = word.chars().count();
         if used == 0 {
             used = width;
-        } else if used + 1 + width > room {
+        } else if used + 1 + width > wrap {
             write!(out, "\n{:1$}", "", indent.chars().count())?;
             used = width;
         } else {

@@ -117,7 +117,7 @@ pub(super) fn listener_changes(old: &Addresses, new: &Addresses) {
 
 fn callbacks(settings: &Settings, bound: &Addresses) -> impl Iterator<Item = (String, String)> {
     let routes = settings.routes.items().iter();
-    routes.map(|route| (callback_url(route, settings, bound), route.target.shown()))
+    routes.map(|route| (callback_url(route, settings, bound), route.target.redacted()))
 }
 
 pub(super) fn addresses(bound: &Addresses) -> impl Iterator<Item = (&'static str, SocketAddr)> {

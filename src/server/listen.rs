@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_error_of_accept_is_not_taken_for_one_of_a_connection() {
+    fn an_unknown_accept_error_is_not_a_connection_error() {
         let of = |errno: Errno| AcceptError::of(&errno.into());
         assert_eq!(of(Errno::CONNABORTED), AcceptError::Connection);
         assert_eq!(of(Errno::MFILE), AcceptError::OutOfFiles);

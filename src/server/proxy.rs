@@ -176,7 +176,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_versions_are_read_and_what_follows_stays(
+        fn both_versions_are_parsed_and_the_bytes_after_them_remain(
             after in prop::collection::vec(any::<u8>(), 0..300),
             piece in 1_usize..200,
         ) {
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_header_is_refused() {
+    fn an_invalid_header_is_refused() {
         let long = [b"PROXY TCP4 ".as_slice(), &[b'1'; 200]].concat();
         let huge = [V2_SIGNATURE.as_slice(), &[0x21, 0x11, 0xff, 0xff]].concat();
         for bytes in [

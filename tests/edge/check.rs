@@ -411,7 +411,8 @@ async fn queries_are_sent_byte_for_byte() {
         headers: HeaderMap::new(),
         body: bytes::Bytes::new(),
     };
-    let queries = ["a='", "a={b}|^`", "a=é", "%2f%2F", "", "?", "a&b=&&", "%zz%", "a[]=1", "a=~+%20"];
+    let queries =
+        ["a='", "a={b}|^`", "a=é", "%2f%2F", "", "?", "a&b=&&", "%zz%", "a[]=1", "a=~+%20"];
     for query in queries {
         connection.send(&request(query)).await.unwrap();
         assert!(connection.ready().await);

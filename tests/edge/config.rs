@@ -129,7 +129,11 @@ fn files_are_found_in_the_documented_order() {
 fn warnings_do_not_fail_the_check() {
     let output = check("[tls]\nhsts = \"1y\"\n", &[]);
     assert_eq!(output.status.code(), Some(0));
-    assert!(stderr(&output).starts_with("warning: `tls.hsts` has no effect"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).starts_with("warning: `tls.hsts` has no effect"),
+        "{}",
+        stderr(&output)
+    );
     let output = check("listen.admin_hosts = \"edge.example.com\"\n", &[]);
     assert_eq!(output.status.code(), Some(0));
     assert!(

@@ -2,7 +2,9 @@
 //! inconsistent: it never reports them as registered, and always ends.
 
 use callback_edge::outbound::{Limits, Outbound, Range, Resolver, Roots};
-use callback_edge::preflight::differential::{Differential, Finding, ProbeRequest, ProbePolicy, State};
+use callback_edge::preflight::differential::{
+    Differential, Finding, ProbePolicy, ProbeRequest, State,
+};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

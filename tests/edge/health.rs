@@ -78,7 +78,10 @@ async fn it_probes_the_admin_listener_else_http_else_https() {
     let address = edge.https[0];
     let probed = format!("listen.http = 'off'\nlisten.https = '[::]:{}'", address.port());
     let probed = with_tls(&dir, &probed);
-    assert_eq!(result(&health(&probed, &["--ready"])), healthy(&format!("https://{address}/readyz")));
+    assert_eq!(
+        result(&health(&probed, &["--ready"])),
+        healthy(&format!("https://{address}/readyz"))
+    );
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! `preflight` and `hmac` as they are called wrongly, and where the key comes from.
+//! Usage errors of `preflight` and `hmac`, and the sources of their keys.
 
 use crate::stand_in::{Act, Authority, Behaviour, Reply, Wish, behaviour, plain, tls};
 use crate::support::command;
@@ -23,23 +23,23 @@ fn run(
 }
 
 #[test]
-fn a_wrong_call_is_told_and_tells_no_key() {
+fn usage_errors_are_reported_without_the_key() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("empty"), " \n").unwrap();
     fs::write(dir.path().join("two-lines"), "canary-1\ncanary-2\n").unwrap();
     fs::write(dir.path().join("bytes"), b"canary-\xff").unwrap();
     let preflight = ["preflight", "--callback", CALLBACK];
     let key = ("NANGO_SECRET_KEY", "canary-key");
-    for (more, variables, told) in [
+    for (more, variables, expected) in [
         (&[][..], &[][..], "there is no API key"),
         (&[], &[("NANGO_SECRET_KEY", "")], "there is no API key"),
-        (&[], &[("NANGO_SECRET_KEY", "canary-é")], "it is not all ASCII"),
+        (&[], &[("NANGO_SECRET_KEY", "canary-é")], "not ASCII"),
         (&["--key-file", "empty"], &[key], "it is empty"),
         (&["--key-file", "two-lines"], &[], "more than one line"),
-        (&["--key-file", "bytes"], &[], "it is no text"),
+        (&["--key-file", "bytes"], &[], "it is not UTF-8"),
         (&["--key-file", "missing"], &[], "No such file"),
         (&["--key-file", "."], &[], "it is a directory"),
-        (&["--hmac-key-file", "bytes"], &[key], "it is no text"),
+        (&["--hmac-key-file", "bytes"], &[key], "it is not UTF-8"),
         (&["--previous", CALLBACK], &[key], "there is nothing to switch"),
         (
             &["--previous", "https://AUTH.example.com:443/oauth/./callback"],
@@ -47,17 +47,17 @@ fn a_wrong_call_is_told_and_tells_no_key() {
             "there is nothing to switch",
         ),
         (&["--every", "0s"], &[key], "is not a duration"),
-        (&["--every", "1s"], &[key], "is too often"),
+        (&["--every", "1s"], &[key], "is too short"),
         (&["--metrics", "127.0.0.1:0"], &[key], "--every"),
         (&["--json", "--junit"], &[key], "cannot be used with"),
         (&["--only", ""], &[key], "--only"),
-        (&["--user-agent", "a\nb"], &[key], "is no value of a header field"),
+        (&["--user-agent", "a\nb"], &[key], "is not a valid header value"),
         (&["--mode", "online"], &[key], "[possible values: auto, connect, offline]"),
         (&["--ca", "missing"], &[key], "cannot use certificate file"),
     ] {
         let (exit, stdout, stderr) = run(dir.path(), &[&preflight[..], more].concat(), variables);
         assert_eq!((exit, stdout.as_str()), (Some(64), ""), "{more:?}: {stderr}");
-        assert!(stderr.contains(told), "{more:?}: {stderr}");
+        assert!(stderr.contains(expected), "{more:?}: {stderr}");
         assert!(!stderr.contains("canary"), "{stderr}");
     }
     for callback in ["", "auth.example.com/oauth/callback", "https://auth.example.com/cb#x"] {
@@ -70,7 +70,7 @@ fn a_wrong_call_is_told_and_tells_no_key() {
 }
 
 #[test]
-fn a_nango_that_is_not_there_is_exit_3_and_the_callback_is_checked_all_the_same() {
+fn an_unreachable_nango_exits_with_3_and_the_callback_is_still_checked() {
     let dir = TempDir::new().unwrap();
     let arguments = [
         "preflight",
@@ -91,14 +91,14 @@ fn a_nango_that_is_not_there_is_exit_3_and_the_callback_is_checked_all_the_same(
     assert!(!stdout.contains("canary"));
 }
 
-/// Each path that was asked for, and the credentials that came with the request.
+/// Path and `Authorization` of each request.
 type Requests = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
-/// A Nango with one integration, whose template leads to this origin.
-fn nango(origin: String, heard: Requests) -> Behaviour {
+/// A Nango with one integration at this origin.
+fn nango(origin: String, received: Requests) -> Behaviour {
     behaviour(move |request| {
         let credentials = request.header("authorization").map(str::to_owned);
-        heard.lock().unwrap().push((request.path.clone(), credentials));
+        received.lock().unwrap().push((request.path.clone(), credentials));
         let body = match request.path.as_str() {
             "/integrations" => json!({ "data": [{ "unique_key": "it", "provider": "it" }] }),
             "/providers/it" => json!({ "data": {
@@ -122,9 +122,9 @@ fn nango(origin: String, heard: Requests) -> Behaviour {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_nango_elsewhere_cannot_send_the_preflight_to_this_machine() {
-    let asked = Arc::new(Mutex::new(0));
-    let counted = Arc::clone(&asked);
+async fn a_remote_nango_cannot_direct_requests_to_this_machine() {
+    let probes = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&probes);
     let provider = plain(behaviour(move |_| {
         *counted.lock().unwrap() += 1;
         Act::Reply(Reply::page(400, "invalid redirect_uri"))
@@ -134,47 +134,47 @@ async fn a_nango_elsewhere_cannot_send_the_preflight_to_this_machine() {
     let authority = Authority::new("any");
     let names = vec![host.to_owned()];
     let chain = authority.issue(Wish { names, ..Wish::default() });
-    let heard = Requests::default();
-    let behaviour = nango(provider, Arc::clone(&heard));
-    let elsewhere = tls(chain.config(&["http/1.1"]), Arc::clone(&behaviour)).await;
-    let here = format!("http://{}", plain(behaviour).await);
+    let received = Requests::default();
+    let behaviour = nango(provider, Arc::clone(&received));
+    let remote = tls(chain.config(&["http/1.1"]), Arc::clone(&behaviour)).await;
+    let local = format!("http://{}", plain(behaviour).await);
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("ca.pem"), &authority.pem).unwrap();
-    let reached = format!("{host}:443:{elsewhere}");
-    let (elsewhere, networks) =
+    let connect_to = format!("{host}:443:{remote}");
+    let (remote, networks) =
         (format!("https://{host}"), "CALLBACK_EDGE_PREFLIGHT__PRIVATE_NETWORKS");
-    for (url, networks, is_asked) in [
-        (&elsewhere, (networks, "none"), false),
-        (&elsewhere, (networks, "10.0.0.0/8"), false),
-        (&elsewhere, (networks, "10.0.0.0/8, 127.0.0.0/8"), true),
-        (&here, (networks, "none"), true),
+    for (url, networks, is_probed) in [
+        (&remote, (networks, "none"), false),
+        (&remote, (networks, "10.0.0.0/8"), false),
+        (&remote, (networks, "10.0.0.0/8, 127.0.0.0/8"), true),
+        (&local, (networks, "none"), true),
     ] {
-        *asked.lock().unwrap() = 0;
+        *probes.lock().unwrap() = 0;
         let arguments = [
             ["preflight", "--callback", "https://127.0.0.1:1/oauth/callback"],
-            ["--json", "--connect-to", &reached],
+            ["--json", "--connect-to", &connect_to],
             ["--pause=1ms", "--no-follow", "--ca=ca.pem"],
         ];
         let variables =
             [("NANGO_SECRET_KEY", "canary-key"), ("CALLBACK_EDGE_NANGO__URL", url), networks];
         let (_, stdout, stderr) = run(dir.path(), arguments.as_flattened(), &variables);
-        assert_eq!(*asked.lock().unwrap() > 0, is_asked, "{url}, {networks:?}: {stdout}{stderr}");
+        assert_eq!(*probes.lock().unwrap() > 0, is_probed, "{url}, {networks:?}: {stdout}{stderr}");
         let refused =
             "its address 127.0.0.1 is loopback; `preflight.private_networks` does not allow";
-        assert_eq!(stdout.contains(refused), !is_asked, "{url}, {networks:?}: {stdout}");
+        assert_eq!(stdout.contains(refused), !is_probed, "{url}, {networks:?}: {stdout}");
     }
-    // The key goes to the API alone: a flow begins as a browser begins it.
-    let heard = heard.lock().unwrap();
+    // Only the API gets the key: a flow starts like in a browser.
+    let received = received.lock().unwrap();
     for path in ["/integrations", "/providers/it", "/connect/sessions", "/oauth/connect/it"] {
-        let mut requests = heard.iter().filter(|(asked, _)| asked == path).peekable();
-        assert!(requests.peek().is_some(), "{path} was not asked for");
+        let mut requests = received.iter().filter(|(requested, _)| requested == path).peekable();
+        assert!(requests.peek().is_some(), "{path} was not requested");
         let expected = (path != "/oauth/connect/it").then_some("Bearer canary-key");
         assert!(requests.all(|(_, credentials)| credentials.as_deref() == expected), "{path}");
     }
 }
 
 #[test]
-fn the_digest_takes_its_key_from_a_file_or_a_variable() {
+fn the_hmac_key_comes_from_a_file_or_a_variable() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("key"), "secret\n").unwrap();
     let hmac = |arguments: &[&str], variables: &[(&str, &str)]| {
@@ -184,7 +184,7 @@ fn the_digest_takes_its_key_from_a_file_or_a_variable() {
     let (exit, digest, stderr) = hmac(&["github", "user-1"], &variable);
     assert_eq!((exit, stderr.as_str()), (Some(0), ""));
     assert_eq!(digest, "3605b55773b41a876033068bb1e4e9de4f2d8f8c324e6f35591eb8ce4654c72a\n");
-    // The file wins, and its newline is not part of the key.
+    // The file has priority, and its newline is not part of the key.
     let other = [("NANGO_HMAC_KEY", "another")];
     assert_eq!(hmac(&["github", "user-1", "--key-file", "key"], &other).1, digest);
     let without = hmac(&["github"], &variable).1;

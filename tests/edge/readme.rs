@@ -40,20 +40,20 @@ fn assert_shows(name: &str, command: &str, output: &str) {
         None => line == shown,
     };
     let mut shown_lines = shown.lines();
-    let kept = output.lines().flat_map(|line| {
+    let updated = output.lines().flat_map(|line| {
         let shown = shown_lines.next().filter(|shown| matches(shown, line));
         [shown.unwrap_or(line), "\n"]
     });
-    let kept: String = kept.collect();
-    if kept == shown {
+    let updated: String = updated.collect();
+    if updated == shown {
         return;
     }
     assert!(
         updates(),
-        "{name} shows:\n{shown}\nand the program prints:\n{kept}\n\
+        "{name} shows:\n{shown}\nand the program prints:\n{updated}\n\
          If this is intended, run the test with `UPDATE_GOLDEN=1` and read what it writes."
     );
-    fs::write(root().join(name), [before, &start, &kept, "```", after].concat()).unwrap();
+    fs::write(root().join(name), [before, &start, &updated, "```", after].concat()).unwrap();
 }
 
 #[test]
@@ -207,14 +207,14 @@ fn every_link_between_the_pages_leads_to_a_file_and_a_heading() {
         let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
         for link in links.filter(|link| !link.contains("://")) {
             let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
-            let place = match file {
+            let target = match file {
                 "" => page.clone(),
                 file => page.parent().unwrap().join(file),
             };
             let page = page.display();
-            assert!(place.exists(), "{page}: `{link}` leads to no file");
-            let leads =
-                anchor.is_empty() || anchors(&fs::read_to_string(&place).unwrap()).contains(anchor);
+            assert!(target.exists(), "{page}: `{link}` leads to no file");
+            let leads = anchor.is_empty()
+                || anchors(&fs::read_to_string(&target).unwrap()).contains(anchor);
             assert!(leads, "{page}: `{link}` leads to no heading");
             followed += 1;
         }
@@ -227,8 +227,8 @@ fn anchors(page: &str) -> BTreeSet<String> {
     let heading = |line: &str| {
         let title =
             line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with('#'))?;
-        let kept = title.to_lowercase().replace(' ', "-");
-        Some(kept.chars().filter(|it| it.is_alphanumeric() || "-_".contains(*it)).collect())
+        let updated = title.to_lowercase().replace(' ', "-");
+        Some(updated.chars().filter(|it| it.is_alphanumeric() || "-_".contains(*it)).collect())
     };
     page.lines().filter_map(heading).collect()
 }

@@ -30,21 +30,21 @@ async fn reload(edge: &Edge, settings: &str, result: &str) {
 async fn a_reload_applies_to_open_connections() {
     let mut edge =
         Edge::start(&leading_to("one.example", "log.level = 'warn'\nlog.format = 'text'"));
-    let mut kept = connect(edge.http[0]).await;
-    let reply = kept.get("/oauth/callback?a").await.unwrap();
+    let mut client = connect(edge.http[0]).await;
+    let reply = client.get("/oauth/callback?a").await.unwrap();
     assert_eq!(reply.location(), "https://one.example/cb?a");
-    assert_eq!(kept.get("/proof.txt").await.unwrap().status, 404);
+    assert_eq!(client.get("/proof.txt").await.unwrap().status, 404);
     let long = format!("/oauth/callback?{}", "x".repeat(2000));
-    assert_eq!(kept.get(&long).await.unwrap().status, 308);
+    assert_eq!(client.get(&long).await.unwrap().status, 308);
     assert!(!edge.stderr().contains("\"request\""));
 
     let more = "limits.query_bytes = 1000\nlog.level = 'info'\nlog.format = 'text'\n\
                 [[page]]\npath = '/proof.txt'\nbody = 'mine'\n";
     reload(&edge, &leading_to("two.example", more), "success").await;
-    let reply = kept.get("/oauth/callback?a").await.unwrap();
+    let reply = client.get("/oauth/callback?a").await.unwrap();
     assert_eq!(reply.location(), "https://two.example/cb?a");
-    assert_eq!(kept.get("/proof.txt").await.unwrap().body, b"mine");
-    assert_eq!(kept.get(&long).await.unwrap().status, 414);
+    assert_eq!(client.get("/proof.txt").await.unwrap().body, b"mine");
+    assert_eq!(client.get(&long).await.unwrap().status, 414);
     edge.wait_for("\"request\"");
 
     let metrics = edge.metrics().await;
@@ -75,15 +75,15 @@ async fn added_listeners_are_opened_and_removed_ones_drained() {
     let both = leading_to("one.example", &format!("listen.http = ['127.0.0.1:0', '{second}']"));
     reload(&edge, &both, "success").await;
     edge.wait_for(&format!("\"address\":\"{second}\""));
-    let mut kept = connect(*second).await;
-    assert_eq!(kept.get("/oauth/callback?a").await.unwrap().text("connection"), "");
+    let mut client = connect(*second).await;
+    assert_eq!(client.get("/oauth/callback?a").await.unwrap().text("connection"), "");
     let mut silent = connect(*second).await;
     // The metrics show that the connection is accepted.
     until("accepted", async || edge.metrics().await.connections() >= 2.0).await;
 
     reload(&edge, &leading_to("one.example", ""), "success").await;
     until("closed", async || TcpStream::connect(*second).await.is_err()).await;
-    for client in [&mut kept, &mut silent] {
+    for client in [&mut client, &mut silent] {
         let reply = client.get("/oauth/callback?a").await.expect("dropped");
         assert_eq!((reply.status, reply.text("connection").as_str()), (308, "close"));
     }
@@ -97,8 +97,8 @@ async fn added_listeners_are_opened_and_removed_ones_drained() {
 #[tokio::test]
 async fn invalid_settings_change_nothing_and_are_reported_as_by_config_check() {
     let mut edge = Edge::start(&leading_to("one.example", "log.format = 'text'"));
-    let mut kept = connect(edge.http[0]).await;
-    kept.get("/oauth/callback?code=canary-code").await.unwrap();
+    let mut client = connect(edge.http[0]).await;
+    client.get("/oauth/callback?code=canary-code").await.unwrap();
     let bad = leading_to("two.example", "limits.query_bytes = 1\nlog.levle = 'info'\n");
     reload(&edge, &bad, "failure").await;
     let output = command(edge.dir()).args(["-c", "config.toml", "config", "check"]).output();
@@ -107,7 +107,7 @@ async fn invalid_settings_change_nothing_and_are_reported_as_by_config_check() {
     let log = edge.wait_for("reload_failed");
     assert!(log.contains(&reported), "{reported}\nis not in:\n{log}");
 
-    let reply = kept.get("/oauth/callback?a").await.unwrap();
+    let reply = client.get("/oauth/callback?a").await.unwrap();
     assert_eq!(reply.location(), "https://one.example/cb?a");
     let metrics = edge.metrics().await;
     assert_eq!(metrics.get("settings_current") as i32, 0);
@@ -115,7 +115,7 @@ async fn invalid_settings_change_nothing_and_are_reported_as_by_config_check() {
 
     reload(&edge, &leading_to("two.example", ""), "success").await;
     assert_eq!(edge.metrics().await.get("settings_current") as i32, 1);
-    let reply = kept.get("/oauth/callback?a").await.unwrap();
+    let reply = client.get("/oauth/callback?a").await.unwrap();
     assert_eq!(reply.location(), "https://two.example/cb?a");
     assert!(!edge.stop().1.contains("canary"));
 }
@@ -123,8 +123,8 @@ async fn invalid_settings_change_nothing_and_are_reported_as_by_config_check() {
 #[tokio::test]
 async fn a_port_in_use_changes_nothing() {
     let mut edge = Edge::start(&leading_to("one.example", ""));
-    let mut kept = connect(edge.http[0]).await;
-    kept.get("/oauth/callback?a").await.unwrap();
+    let mut client = connect(edge.http[0]).await;
+    client.get("/oauth/callback?a").await.unwrap();
     // Held, so that no other process gets it when the listener is gone.
     let port = free();
     let taken = TcpListener::bind(*port).unwrap();
@@ -133,12 +133,12 @@ async fn a_port_in_use_changes_nothing() {
     let log = edge.wait_for("reload_failed");
     assert!(log.contains(&format!("cannot listen on `{port}` (`listen.http`)")), "{log}");
     assert!(log.contains("\"hint\":\"another process listens there"), "{log}");
-    let reply = kept.get("/oauth/callback?a").await.unwrap();
+    let reply = client.get("/oauth/callback?a").await.unwrap();
     assert_eq!(reply.location(), "https://one.example/cb?a");
     assert_eq!(edge.metrics().await.get("settings_current") as i32, 0);
     drop(taken);
     reload(&edge, &wanted, "success").await;
-    let reply = kept.get("/oauth/callback?a").await.unwrap();
+    let reply = client.get("/oauth/callback?a").await.unwrap();
     assert_eq!(reply.location(), "https://two.example/cb?a");
 }
 

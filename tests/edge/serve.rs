@@ -147,7 +147,8 @@ fn everything_that_prevents_the_start_is_reported_at_once() {
         "listen.http = ['{address}', '192.0.2.1:8080']\nlisten.https = '127.0.0.1:0'\n\
          tls.certificate = '{{dir}}/missing.pem'\ntls.private_key = '{{dir}}/missing.key'"
     );
-    let output_text = refusal(dir.path(), &[], &settings, 64).replace(&address.to_string(), "{taken}");
+    let output_text =
+        refusal(dir.path(), &[], &settings, 64).replace(&address.to_string(), "{taken}");
     assert_eq!(
         output_text,
         "error: cannot use certificate `{dir}/missing.pem`
@@ -159,7 +160,7 @@ hint: another process listens there, perhaps another callback-edge: stop it, or 
 
 error: cannot listen on `192.0.2.1:8080` (`listen.http`)
   caused by: Cannot assign requested address (os error 99)
-hint: no interface of this machine has the address: `0.0.0.0` or `[::]` listens on all
+hint: no interface of this machine has the address: use `0.0.0.0` or `[::]` to listen on all
 "
     );
 }

@@ -102,7 +102,10 @@ impl Clients {
         let form = number % 8 == 3;
         let (reply, to) = match number % 8 {
             0 => (connect(self.http).await.get(&target).await, "https://localhost"),
-            1 => (get_persistent(&self.persistent_plain, connect(self.http), &target).await, "https://localhost"),
+            1 => (
+                get_persistent(&self.persistent_plain, connect(self.http), &target).await,
+                "https://localhost",
+            ),
             2 => (self.tls().await.get(&target).await, NANGO),
             3 => (self.tls().await.post("/oauth/callback", &query).await, NANGO),
             4 | 5 => (get_persistent(&self.persistent_tls, self.tls(), &target).await, NANGO),

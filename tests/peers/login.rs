@@ -1,6 +1,6 @@
-//! The whole flow in a real browser: an app opens Nango's connect URL, a person logs in at a
-//! provider, and the answer goes through the edge. App, Nango, provider and edge are four sites to
-//! the browser: each has a name of its own below `localhost`.
+//! The complete flow in a real browser: an app opens Nango's connect URL, a user logs in at a
+//! provider, and the callback passes the server. App, Nango, provider and server are four sites to
+//! the browser: each has its own subdomain of `localhost`.
 
 use crate::peer::Peer;
 use crate::world::World;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use url::form_urlencoded;
 
 #[test]
-fn a_browser_login_ends_at_the_opener() {
+fn a_browser_login_reports_to_the_opener() {
     let mut world = World::new();
     let (nango_origin, callback) = (world.nango_origin.clone(), world.callback.clone());
 
@@ -38,40 +38,40 @@ fn a_browser_login_ends_at_the_opener() {
         person.send(&json!({ "connect": format!(
             "{nango_origin}/oauth/connect/an-api?public_key=a-public-key&authorization_params%5Bresponse_mode%5D={mode}"
         )}));
-        let told = person.receive();
+        let result = person.receive();
         assert_eq!(
-            told["message"],
+            result["message"],
             json!({
                 "eventType": "AUTHORIZATION_SUCCESS",
                 "data": { "providerConfigKey": "an-api" },
             }),
-            "{told:#}"
+            "{result:#}"
         );
-        assert_eq!(told["origin"], nango_origin);
+        assert_eq!(result["origin"], nango_origin);
 
-        // Once, by GET, with the cookie of Nango's own host: a redirect, and no second visitor.
-        let arrived = world.nango.receive()["arrived"].clone();
-        assert_eq!(arrived["method"], "GET");
-        assert_eq!(arrived["cookie"], true);
-        let arrived = arrived["query"].as_str().unwrap();
-        let parameters = pairs(arrived);
+        // Exactly once, by GET, with the cookie of Nango's host.
+        let received = world.nango.receive()["callback"].clone();
+        assert_eq!(received["method"], "GET");
+        assert_eq!(received["cookie"], true);
+        let received = received["query"].as_str().unwrap();
+        let parameters = pairs(received);
         let sent = provider.receive()["sent"].clone();
         match mode {
-            "query" => assert_eq!(sent["query"], arrived),
+            "query" => assert_eq!(sent["query"], received),
             _ => assert_eq!(sent["fields"], json!(parameters)),
         }
         let names: Vec<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["code", "state", "iss", "accounts-server", "note"]);
 
-        let hops: Vec<&Value> = told["hops"].as_array().unwrap().iter().collect();
-        let [.., edges, last] = hops[..] else { panic!("{hops:?}") };
-        assert_eq!(edges[0], hop, "{hops:?}");
-        assert!(edges[1].as_str().unwrap().starts_with(&callback), "{hops:?}");
-        assert_eq!(*last, json!([200, format!("{nango_origin}/oauth/callback?{arrived}")]));
+        let hops: Vec<&Value> = result["hops"].as_array().unwrap().iter().collect();
+        let [.., redirect, last] = hops[..] else { panic!("{hops:?}") };
+        assert_eq!(redirect[0], hop, "{hops:?}");
+        assert!(redirect[1].as_str().unwrap().starts_with(&callback), "{hops:?}");
+        assert_eq!(*last, json!([200, format!("{nango_origin}/oauth/callback?{received}")]));
 
         let log = world.edge.stderr();
         for (name, value) in parameters {
-            assert!(!log.contains(&value), "{name} is in the log:\n{log}");
+            assert!(!log.contains(&value), "the log contains {name}:\n{log}");
         }
     }
     drop(person);

@@ -1,9 +1,9 @@
-//! The preflight against programs of others: apps of every kind at two OAuth servers, and a stand-in
-//! for Nango that the real SDKs are content with.
+//! The preflight with other programs: apps of every kind at two OAuth servers, and a fake Nango that
+//! works with the real SDKs.
 
 mod nango;
+mod output;
 mod scale;
-mod told;
 mod verdicts;
 
 use crate::peer::{Peer, script};
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::process::{Command, Output};
 
-/// What must never be seen. Each is planted where a secret of its kind stands.
+/// Canaries: each is used as a secret of its kind, and must never appear in output.
 const API_KEY: &str = "canary-api-key-5e1f";
 
 const HMAC_KEY: &str = "canary-hmac-key-77c0";
@@ -22,12 +22,12 @@ const HMAC_KEY: &str = "canary-hmac-key-77c0";
 const CLIENT_SECRET: &str = "canary-client-secret-90ab";
 
 impl World {
-    /// How often Nango was asked what.
+    /// The number of requests to Nango, by method and path.
     fn requests(&mut self) -> BTreeMap<String, u64> {
         self.nango.send(&json!({ "requests": true }));
         loop {
-            let said = self.nango.receive();
-            if let Some(requests) = said.get("requests") {
+            let message = self.nango.receive();
+            if let Some(requests) = message.get("requests") {
                 return serde_json::from_value(requests.clone()).unwrap();
             }
         }
@@ -51,8 +51,8 @@ impl World {
         let own = [self.nango_origin.as_str(), self.callback.as_str()];
         for url in own.into_iter().chain(self.hosts.iter().map(String::as_str)) {
             let url = url::Url::parse(url).unwrap();
-            let place = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
-            command.args(["--resolve", &format!("{place}:127.0.0.1")]);
+            let server = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
+            command.args(["--resolve", &format!("{server}:127.0.0.1")]);
         }
         command.envs(variables.iter().copied());
         command
@@ -66,7 +66,7 @@ impl World {
     }
 }
 
-/// Key → state, of every integration in a report.
+/// Key → state of every integration in a report.
 fn states(report: &Value) -> BTreeMap<String, String> {
     let checks = report["checks"].as_array().unwrap();
     let states = checks.iter().filter_map(|check| {
@@ -90,7 +90,7 @@ fn integration(key: &str, provider: &str) -> Value {
     })
 }
 
-/// A world with an OpenID provider, and a second server by another hand: each, and its origin.
+/// A world with an OpenID provider and another OAuth server: each with its origin.
 fn with_providers() -> (World, [(Peer, String); 2]) {
     let mut world = World::new();
     let (old, callback) = (world.old(), world.callback.clone());
@@ -103,7 +103,7 @@ fn with_providers() -> (World, [(Peer, String); 2]) {
     (world, [(kinds, first), (authlib, second)])
 }
 
-/// Client kind → the state that is right before the switch, and after it.
+/// Client kind → the right state before the switch, and after it.
 const KINDS: [(&str, &str, &str); 13] = [
     ("both", "registered", "registered"),
     ("only-old", "not_registered", "not_registered"),
@@ -120,7 +120,7 @@ const KINDS: [(&str, &str, &str); 13] = [
     ("authlib-disabled", "client_rejected", "client_rejected"),
 ];
 
-/// As [`with_providers`], where Nango has an integration of each of [`KINDS`].
+/// Like [`with_providers`], with an integration of each of [`KINDS`] in Nango.
 fn every_kind() -> (World, [(Peer, String); 2]) {
     let (mut world, providers) = with_providers();
     let [(_, first), (_, second)] = &providers;
@@ -142,7 +142,7 @@ fn every_kind() -> (World, [(Peer, String); 2]) {
     }));
     let path = world.edge.dir().join("config.toml");
     let settings = fs::read_to_string(&path).unwrap();
-    // Only a provider that redirects without a login shows that it validates nothing.
+    // Only a provider that redirects without login reveals that it does not compare.
     let settings = format!("{settings}\n[preflight.integration.unvalidated]\nprompt_none = true\n");
     fs::write(path, settings).unwrap();
     (world, providers)

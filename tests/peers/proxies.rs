@@ -1,7 +1,7 @@
 //! Behind a proxy the query is unchanged, and the log has the address of the client.
 
 use crate::peer::Peer;
-use crate::support::{self, Authority, Edge, Http1, handshake, with_timeout, until};
+use crate::support::{self, Authority, Edge, Http1, handshake, until, with_timeout};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};

@@ -1,17 +1,17 @@
-//! What a login and a preflight need: a stand-in for Nango, and an edge that redirects to it.
+//! The environment of the login and preflight tests: a fake Nango, and a server that redirects to it.
 
 use crate::peer::Peer;
 use crate::support::{Edge, certified, settings};
 use serde_json::{Value, json};
 
-/// Nango, and an edge with a certificate. To a browser they are two sites.
+/// A fake Nango, and a server with a certificate. Two sites to a browser.
 pub(crate) struct World {
     pub(crate) nango: Peer,
     pub(crate) nango_origin: String,
-    /// Its folder has the certificate in `edge.pem`, and who signed it in `ca.pem`.
+    /// Its directory contains the certificate in `edge.pem`, and its CA in `ca.pem`.
     pub(crate) edge: Edge,
     pub(crate) callback: String,
-    /// Origins of others that a preflight must reach.
+    /// Origins of other servers that a preflight connects to.
     pub(crate) hosts: Vec<String>,
 }
 
@@ -37,7 +37,7 @@ impl World {
         Self { nango, nango_origin, edge, callback, hosts: Vec::new() }
     }
 
-    /// A person at a browser that takes the edge's certificate.
+    /// A user with a browser that accepts the certificate of the server.
     pub(crate) fn person(&self) -> Peer {
         let certificate = self.edge.dir().join("edge.pem").display().to_string();
         Peer::browser("browser.mjs", &[&certificate])
@@ -48,21 +48,21 @@ impl World {
         format!("{}/oauth/callback", self.nango_origin)
     }
 
-    /// Nango's URL for programs that do not resolve names below `localhost`.
+    /// Nango's URL for programs that do not resolve subdomains of `localhost`.
     pub(crate) fn by_address(&self) -> String {
         self.nango_origin.replace("nango.localhost", "127.0.0.1")
     }
 
-    /// Saves settings at Nango.
+    /// Changes the settings of the fake Nango.
     pub(crate) fn save(&mut self, settings: &Value) {
         self.nango.send(settings);
         loop {
-            let said = self.nango.receive();
-            if said == json!({ "settings": "saved" }) {
+            let message = self.nango.receive();
+            if message == json!({ "settings": "saved" }) {
                 return;
             }
-            // The check's own visits to the callback.
-            assert!(said.get("arrived").is_some(), "{said}");
+            // Requests of the check to the callback.
+            assert!(message.get("callback").is_some(), "{message}");
         }
     }
 }

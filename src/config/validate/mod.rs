@@ -102,7 +102,7 @@ fn listeners(read: &ParsedSettings, problems: &mut Vec<Problem>) {
                 .hint("set `listen.admin`, or remove `listen.admin_hosts`"),
         );
     }
-    if let Some(location) = &listen.nowhere {
+    if let Some(location) = &listen.no_listener {
         problems.push(
             Problem::error("nothing to listen on: `listen.http` and `listen.https` are both off")
                 .at(location)
@@ -180,7 +180,7 @@ fn routes(read: &ParsedSettings, problems: &mut Vec<Problem>) -> Vec<Route> {
         let Some(target) = target(route, read) else { continue };
         if let Some(hit) = callbacks.hit(&target.value) {
             let what = match route.target {
-                Some(_) => format!("the target `{}` is this edge itself", target.value.shown()),
+                Some(_) => format!("the target `{}` is this edge itself", target.value.redacted()),
                 None => format!("`{}`, below `nango.url`, is this edge itself", target.value),
             };
             problems.push(
@@ -230,7 +230,7 @@ fn check_cleartext(
     if target.value.scheme() == "http" && !is_plain_allowed(&target.value, &read.plain_targets) {
         let what = format!("`{key}` sends codes in cleartext to `{}`", target.value.host());
         problems.push(Problem::error(what).at(&target.location).hint(
-            "use https; plain http is allowed to this machine, and to IP addresses in the private \
+            "use https; plain http is allowed only to this machine and to IP addresses in the private \
              networks of `allow_plain_targets`",
         ));
     }

@@ -1,16 +1,16 @@
 //! The differential test: is a callback registered with a provider?
 //!
-//! The provider's authorization endpoint is asked the same question with four redirect URIs: one
-//! that is known good, the new one, and two bogus ones. RFC 6749 §4.1.2.1 forbids to redirect to
-//! one that is not registered, so that the answers must differ somewhere; whether they do before
-//! the login is up to the provider. `request` exchanges the URI, `shape` makes answers comparable,
-//! `rule` judges, `pace` keeps the manners, `provider` is what is known beforehand.
+//! Sends the same request to the provider's authorization endpoint with four redirect URIs: one
+//! that is known to be registered, the new one, and two bogus ones as controls. RFC 6749 §4.1.2.1
+//! forbids redirects to unregistered URIs, so the replies must differ somewhere; whether they do
+//! before login depends on the provider. `request` replaces the URI, `shape` normalizes replies,
+//! `rule` decides, `rate_limiter` limits the requests, `provider` lists what is known in advance.
 //!
-//! Nothing is followed, no cookie is kept, nobody signs in, and the `state` that is sent was never
-//! issued by Nango.
+//! Follows no redirect, stores no cookie, signs in nowhere, and sends a `state` that Nango never
+//! issued.
 
-mod pace;
 mod provider;
+mod rate_limiter;
 mod request;
 mod rule;
 mod shape;
@@ -20,218 +20,222 @@ pub use request::Untestable;
 pub use rule::State;
 
 use crate::check::{fresh_nonce, fresh_state};
-use crate::outbound::{Answer, Fault, Offer, Outbound, Reason, Request, Step};
+use crate::outbound::{Fault, Offer, Outbound, Reason, Request, Response, Step};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
-use pace::{Pace, Refusal};
+use rate_limiter::{RateLimiter, Refusal};
 use request::{AuthorizationRequest, Identity};
-use rule::{Probes, Question, Ruling, judge};
-use shape::{Asked, Shape};
+use rule::{Decision, Probe, Rounds, judge};
+use shape::{Sent, Shape};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::OnceCell;
 use url::{Position, Url};
 
-/// One integration's authorization request, and what is to be found out about it.
+/// The authorization request of an integration, and the redirect URIs to test.
 #[derive(Clone)]
-pub struct Inquiry {
+pub struct ProbeRequest {
     /// Nango's name of the template, for example `google-mail`.
     pub template: String,
-    /// The authorization URL as users are sent to it. It holds a live `state`: a secret.
+    /// The authorization URL that users are sent to. It contains a live `state`: a secret.
     pub url: String,
-    /// The redirect URI that stands in it.
+    /// The redirect URI in it.
     pub current: String,
-    /// A redirect URI that is known to be good.
+    /// A redirect URI that is known to be registered.
     pub old: String,
-    /// The one to find out about.
+    /// The redirect URI to test.
     pub new: String,
-    /// Whether to ask with `prompt=none`; `None`: as is known of the provider.
+    /// Whether to send `prompt=none`; `None`: the default of the provider.
     pub prompt_none: Option<bool>,
 }
 
-/// How to ask.
+/// Limits and identification of the probes.
 #[derive(Clone, Debug)]
-pub struct Manners {
-    /// Between two questions to one host.
+pub struct ProbePolicy {
+    /// Between two probes of a host.
     pub pause: Duration,
-    /// Questions in all.
+    /// Maximum number of probes.
     pub cap: usize,
-    /// Who asks (RFC 9110 §10.1.5).
+    /// `User-Agent` (RFC 9110 §10.1.5).
     pub user_agent: String,
 }
 
-/// What was found out.
+/// The result of a test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// In a word; or why it cannot be found out.
+    /// The state, or why it cannot be tested.
     pub state: Result<State, Untestable>,
-    /// What was seen: names and statuses, never a value.
+    /// Names and statuses of the replies, never a value.
     pub evidence: String,
 }
 
-/// The test, with the memory of what was asked already.
+/// The test, with a cache of its findings.
 pub struct Differential {
     outbound: Outbound,
-    pace: Pace,
+    rate_limiter: RateLimiter,
     user_agent: HeaderValue,
     known: Mutex<HashMap<Identity, Arc<OnceCell<Finding>>>>,
 }
 
 impl Differential {
-    /// A test that has asked nothing yet.
-    pub fn new(outbound: Outbound, manners: &Manners) -> Self {
-        let user_agent = HeaderValue::from_str(&manners.user_agent)
+    /// A test with an empty cache.
+    pub fn new(outbound: Outbound, policy: &ProbePolicy) -> Self {
+        let user_agent = HeaderValue::from_str(&policy.user_agent)
             .unwrap_or_else(|_| HeaderValue::from_static("callback-edge"));
-        let pace = Pace::new(manners.pause, manners.cap);
-        Self { outbound, pace, user_agent, known: Mutex::default() }
+        let rate_limiter = RateLimiter::new(policy.pause, policy.cap);
+        Self { outbound, rate_limiter, user_agent, known: Mutex::default() }
     }
 
-    /// Asks the provider. Two integrations of one app are one question, asked once.
-    pub async fn test(&self, inquiry: &Inquiry) -> Finding {
-        let request = match AuthorizationRequest::parse(&inquiry.url, &inquiry.current) {
+    /// Probes the provider; only once for all integrations that use the same app.
+    pub async fn test(&self, probe_request: &ProbeRequest) -> Finding {
+        let request = match AuthorizationRequest::parse(&probe_request.url, &probe_request.current)
+        {
             Ok(request) => request,
-            Err(why) => return Finding { state: Err(why), evidence: why.words().to_owned() },
+            Err(why) => return Finding { state: Err(why), evidence: why.as_str().to_owned() },
         };
         let known = {
             let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(all.entry(request.identity()).or_default())
         };
-        known.get_or_init(|| self.ask(&request, inquiry)).await.clone()
+        known.get_or_init(|| self.run(&request, probe_request)).await.clone()
     }
 
-    /// Where the question would go, without any value.
-    pub fn preview(inquiry: &Inquiry) -> Result<String, Untestable> {
-        AuthorizationRequest::parse(&inquiry.url, &inquiry.current).map(|request| request.shown())
+    /// Where the probes would go, without any value.
+    pub fn preview(probe_request: &ProbeRequest) -> Result<String, Untestable> {
+        AuthorizationRequest::parse(&probe_request.url, &probe_request.current)
+            .map(|request| request.shown())
     }
 
-    async fn ask(&self, request: &AuthorizationRequest, inquiry: &Inquiry) -> Finding {
-        let known = Provider::of(&inquiry.template).prompt_none;
-        let prompt_none = inquiry.prompt_none.unwrap_or(known);
-        let mut examination = Examination::new(inquiry);
+    async fn run(&self, request: &AuthorizationRequest, probe_request: &ProbeRequest) -> Finding {
+        let known = Provider::of(&probe_request.template).prompt_none;
+        let prompt_none = probe_request.prompt_none.unwrap_or(known);
+        let mut sequence = ProbeSequence::new(probe_request);
         loop {
-            let (redirect_uri, state) = match examination.wants() {
-                Next::Is(finding) => return finding,
-                Next::Ask { redirect_uri, state } => (redirect_uri, state),
+            let (redirect_uri, state) = match sequence.next_action() {
+                Action::Finish(finding) => return finding,
+                Action::Send { redirect_uri, state } => (redirect_uri, state),
             };
             let path = request.with(&redirect_uri, &state, prompt_none);
-            examination.take(&self.send(request, path).await);
+            sequence.record(&self.send(request, path).await);
         }
     }
 
-    /// One question, in its turn.
-    async fn send(&self, request: &AuthorizationRequest, path: String) -> Result<Answer, Fault> {
-        let mut permit = self
-            .pace
-            .turn(&request.server.host)
-            .await
-            .map_err(|refusal| Fault::new(Step::Connect, Reason::OutOfTime, refusal.words()))?;
-        let mut answer = Box::pin(self.exchange(request, path)).await;
-        if let Err(fault) = &mut answer
+    /// Sends one probe when the rate limiter permits it.
+    async fn send(&self, request: &AuthorizationRequest, path: String) -> Result<Response, Fault> {
+        let mut permit =
+            self.rate_limiter.acquire(&request.server.host).await.map_err(|refusal| {
+                Fault::new(Step::Connect, Reason::OutOfTime, refusal.as_str())
+            })?;
+        let mut response = Box::pin(self.exchange(request, path)).await;
+        if let Err(fault) = &mut response
             && fault.reason == Reason::NotAllowed
         {
             fault.text.push_str("; `preflight.private_networks` does not allow it");
         }
-        if answer.as_ref().is_ok_and(|answer| answer.status == StatusCode::TOO_MANY_REQUESTS) {
+        if response.as_ref().is_ok_and(|response| response.status == StatusCode::TOO_MANY_REQUESTS)
+        {
             permit.close();
         }
-        answer
+        response
     }
 
     async fn exchange(
         &self,
         request: &AuthorizationRequest,
         path_and_query: String,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Response, Fault> {
         let mut headers = HeaderMap::new();
         headers.insert(header::USER_AGENT, self.user_agent.clone());
         headers.insert(header::ACCEPT, HeaderValue::from_static("text/html,*/*;q=0.8"));
         headers.insert(header::ACCEPT_LANGUAGE, HeaderValue::from_static("en"));
-        let question = Request { method: Method::GET, path_and_query, headers, body: Bytes::new() };
-        self.outbound.ask(&request.server, Offer::Both, &question).await
+        let probe = Request { method: Method::GET, path_and_query, headers, body: Bytes::new() };
+        self.outbound.send(&request.server, Offer::Both, &probe).await
     }
 }
 
-/// One test without its I/O: it says what to ask, takes what is answered, and comes to a finding.
-/// Nothing that a provider answers makes it panic, or ask more than eight times.
-pub struct Examination<'s> {
-    inquiry: &'s Inquiry,
+/// One test without I/O: returns the next probe, records its reply, and returns a finding in the
+/// end. No reply makes it panic or send more than eight probes.
+pub struct ProbeSequence<'s> {
+    probe_request: &'s ProbeRequest,
     provider: Provider,
-    /// The two controls; `None` where the new callback is no URL.
+    /// The two controls; `None` when the new callback is not a URL.
     bogus: Option<(String, String)>,
-    probes: Probes,
-    asked: Option<Asking>,
+    rounds: Rounds,
+    pending: Option<Pending>,
 }
 
-/// What an [`Examination`] wants.
+/// What to do next in a [`ProbeSequence`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// The authorization request with this redirect URI and this state, and its answer.
-    Ask {
+pub enum Action {
+    /// Send the authorization request with this redirect URI and state, and record its reply.
+    Send {
         /// The redirect URI.
         redirect_uri: String,
-        /// A state that nobody has seen.
+        /// A fresh state.
         state: String,
     },
-    /// Nothing more.
-    Is(Finding),
+    /// The test is complete.
+    Finish(Finding),
 }
 
-struct Asking {
-    question: Question,
+struct Pending {
+    probe: Probe,
     redirect_uri: String,
     state: String,
 }
 
-impl<'s> Examination<'s> {
-    /// Nothing is asked yet.
-    pub fn new(inquiry: &'s Inquiry) -> Self {
-        let provider = Provider::of(&inquiry.template);
-        let bogus = bogus(&inquiry.new);
-        Self { inquiry, provider, bogus, probes: Probes::default(), asked: None }
+impl<'s> ProbeSequence<'s> {
+    /// A sequence before its first probe.
+    pub fn new(probe_request: &'s ProbeRequest) -> Self {
+        let provider = Provider::of(&probe_request.template);
+        let bogus = bogus(&probe_request.new);
+        Self { probe_request, provider, bogus, rounds: Rounds::default(), pending: None }
     }
 
-    /// What to ask next, or what was found.
-    pub fn wants(&mut self) -> Next {
+    /// The next probe, or the finding.
+    pub fn next_action(&mut self) -> Action {
         let Some((path, host)) = &self.bogus else {
             let why = Untestable::NotAUrl;
-            return Next::Is(Finding {
+            return Action::Finish(Finding {
                 state: Err(why),
-                evidence: "the new callback is no URL".into(),
+                evidence: "the new callback is not a URL".into(),
             });
         };
-        let question = match judge(&self.probes) {
-            Ruling::Is(state, evidence) => return Next::Is(Finding { state: Ok(state), evidence }),
-            Ruling::Ask(question) => question,
+        let probe = match judge(&self.rounds) {
+            Decision::Final(state, evidence) => {
+                return Action::Finish(Finding { state: Ok(state), evidence });
+            }
+            Decision::Send(probe) => probe,
         };
-        let redirect_uri = match question {
-            Question::Old => &self.inquiry.old,
-            Question::Host => host,
-            Question::New => &self.inquiry.new,
-            Question::Path => path,
+        let redirect_uri = match probe {
+            Probe::Old => &self.probe_request.old,
+            Probe::BogusHost => host,
+            Probe::New => &self.probe_request.new,
+            Probe::BogusPath => path,
         };
         let (redirect_uri, state) = (redirect_uri.to_owned(), fresh_state());
-        let asking = Asking { question, redirect_uri: redirect_uri.clone(), state: state.clone() };
-        self.asked = Some(asking);
-        Next::Ask { redirect_uri, state }
+        let pending = Pending { probe, redirect_uri: redirect_uri.clone(), state: state.clone() };
+        self.pending = Some(pending);
+        Action::Send { redirect_uri, state }
     }
 
-    /// Takes the answer to what [`Examination::wants`] wanted last.
-    pub fn take(&mut self, answer: &Result<Answer, Fault>) {
-        let Some(Asking { question, redirect_uri, state }) = self.asked.take() else { return };
-        let Inquiry { old, new, url, .. } = self.inquiry;
+    /// Records the reply to the last probe of [`ProbeSequence::next_action`].
+    pub fn record(&mut self, response: &Result<Response, Fault>) {
+        let Some(Pending { probe, redirect_uri, state }) = self.pending.take() else { return };
+        let ProbeRequest { old, new, url, .. } = self.probe_request;
         let (path, host) = self.bogus.as_ref().map_or(("", ""), |(path, host)| (path, host));
         let all = [old, host, new, path];
-        let asked = Asked { redirect_uri: &redirect_uri, all, state: &state, url };
+        let sent = Sent { redirect_uri: &redirect_uri, all, state: &state, url };
         let Provider { markers, mismatch_status, .. } = self.provider;
-        self.probes.take(question, Shape::of(answer, asked, markers, mismatch_status));
+        self.rounds.record(probe, Shape::of(response, sent, markers, mismatch_status));
     }
 }
 
-/// The two controls, each unlike the new callback in one thing: another path on its host, and its
-/// path on another host, so that what looks at one of them alone is seen. Not below `.invalid`:
-/// Google then answers before it compares.
+/// The two controls. Each differs from the new callback in one part: another path on its host, and
+/// its path on another host. They detect providers that compare only one part. Not below
+/// `.invalid`: Google rejects that before it compares.
 fn bogus(new: &str) -> Option<(String, String)> {
     let new = Url::parse(new).ok()?;
     let path = new.join(&format!("/{}", fresh_nonce())).ok()?;
@@ -241,10 +245,10 @@ fn bogus(new: &str) -> Option<(String, String)> {
 }
 
 impl Refusal {
-    const fn words(self) -> &'static str {
+    const fn as_str(self) -> &'static str {
         match self {
-            Self::Closed => "its host answered 429 before, and is left alone",
-            Self::Cap => "the cap of questions is reached",
+            Self::Closed => "its host sent 429 before: no more probes",
+            Self::Cap => "the maximum number of probes (`--cap`) is reached",
         }
     }
 }

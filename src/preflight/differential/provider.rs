@@ -1,48 +1,47 @@
-//! What is known of providers: what they say to a redirect URI that is not registered, where to
-//! register one, and what cannot be found out from outside.
-//!
-//! Facts from public reports. What a provider was seen to answer stands in `recorded/`, where the
-//! rule is held to it.
+//! Facts about providers from public reports: their replies to an unregistered redirect URI, where
+//! to register one, and what cannot be tested. `recorded/` contains their known replies as tests of
+//! the rule.
 
 use http::StatusCode;
 
-/// What is known of one provider.
+/// Facts about a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Provider {
-    /// Names of Nango's templates begin so.
+    /// Prefixes of the names of its templates in Nango.
     templates: &'static [&'static str],
-    /// As people call it.
+    /// Its name in reports.
     pub name: &'static str,
-    /// Where an app's callbacks are changed.
+    /// Where to change the callbacks of an app.
     pub console: &'static str,
     /// How many callbacks, and of what kind, an app can have.
     pub callbacks: Callbacks,
-    /// Phrases, in lower case and without the URI, with which it refuses a redirect URI where no
-    /// phrase of `MISMATCH` in `shape.rs` tells, which any provider may say.
+    /// Phrases, in lower case and without the URI, with which it rejects a redirect URI, where no
+    /// general phrase of `MISMATCH` in `shape.rs` matches.
     pub(super) markers: &'static [&'static str],
-    /// The status with which it does so, where that status means something else elsewhere.
+    /// The status with which it does so, if that status has another meaning elsewhere.
     pub(super) mismatch_status: Option<StatusCode>,
-    /// Whether `prompt=none` (OpenID Connect Core §3.1.2.1) makes it redirect to a valid URI at once.
+    /// Whether it redirects to a valid URI immediately on `prompt=none` (OpenID Connect Core
+    /// §3.1.2.1).
     pub(super) prompt_none: bool,
-    /// Why nothing may be found out, and what to do then.
+    /// Why the test may be inconclusive, and what to do then.
     pub unknown: Option<&'static str>,
 }
 
-/// What an app at a provider can have registered.
+/// Which callbacks an app at a provider can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Callbacks {
-    /// Several, so that old and new stand side by side while switching.
+    /// Several: old and new can both be registered during the switch.
     Several,
-    /// One, so that it is exchanged at the moment of switching.
+    /// One: it must be replaced at the moment of the switch.
     One,
-    /// A domain, so that any path on it is accepted.
+    /// A domain: any path on it is accepted.
     Domain,
 }
 
 impl Provider {
-    /// What is known of a template's provider.
+    /// The provider of a template.
     pub fn of(template: &str) -> Self {
-        let fits = |name: &&&str| {
+        let matches = |name: &&&str| {
             template
                 .strip_prefix(**name)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
@@ -51,7 +50,7 @@ impl Provider {
             .iter()
             .filter_map(|provider| {
                 let longest =
-                    provider.templates.iter().filter(fits).map(|name| name.len()).max()?;
+                    provider.templates.iter().filter(matches).map(|name| name.len()).max()?;
                 Some((longest, provider))
             })
             .max_by_key(|(longest, _)| *longest)
@@ -62,7 +61,7 @@ impl Provider {
 const ANY: Provider = Provider {
     templates: &[],
     name: "the provider",
-    console: "the settings of the OAuth app, redirect or callback URLs",
+    console: "the settings of the OAuth app → redirect or callback URLs",
     callbacks: Callbacks::Several,
     markers: &[],
     mismatch_status: None,
@@ -70,7 +69,7 @@ const ANY: Provider = Provider {
     unknown: None,
 };
 
-/// The longest name that fits a template wins.
+/// The longest prefix that matches a template wins.
 pub(super) const PROVIDERS: &[Provider] = &[
     Provider {
         templates: &["google", "gmail", "youtube"],
@@ -123,15 +122,15 @@ pub(super) const PROVIDERS: &[Provider] = &[
         name: "GitHub",
         console: "GitHub → Settings → Developer settings → OAuth Apps → Authorization callback URL",
         callbacks: Callbacks::One,
-        unknown: Some("programs are often answered 403; compare the app's callback URL by eye"),
+        unknown: Some("GitHub often responds 403 to programs; compare the callback URL of the app"),
         ..ANY
     },
     Provider {
-        // GitHub Apps hold ten callbacks, and one Setup URL.
+        // GitHub Apps have up to ten callbacks, and one Setup URL.
         templates: &["github-app"],
         name: "GitHub Apps",
         console: "GitHub → Settings → Developer settings → GitHub Apps → Callback URL, and Setup URL",
-        unknown: Some("compare callback URL and Setup URL of the app by eye"),
+        unknown: Some("compare the callback URL and the Setup URL of the app"),
         ..ANY
     },
     Provider {
@@ -139,7 +138,7 @@ pub(super) const PROVIDERS: &[Provider] = &[
         name: "Slack",
         console: "api.slack.com/apps → the app → OAuth & Permissions → Redirect URLs",
         markers: &["did not match any configured uris"],
-        unknown: Some("Slack may look only after the login; compare the list of Redirect URLs"),
+        unknown: Some("Slack may compare only after login; compare the Redirect URLs"),
         ..ANY
     },
     Provider {
@@ -148,7 +147,7 @@ pub(super) const PROVIDERS: &[Provider] = &[
         console: "linkedin.com/developers → the app → Auth → Authorized redirect URLs",
         markers: &["does not match the registered value"],
         unknown: Some(
-            "LinkedIn may look only after the login; compare the Authorized redirect URLs",
+            "LinkedIn may compare only after login; compare the Authorized redirect URLs",
         ),
         ..ANY
     },
@@ -157,14 +156,16 @@ pub(super) const PROVIDERS: &[Provider] = &[
         name: "Dropbox",
         console: "dropbox.com/developers/apps → the app → OAuth 2 → Redirect URIs",
         markers: &["must exactly match one of"],
-        unknown: Some("Dropbox may look only after the login; compare the Redirect URIs"),
+        unknown: Some("Dropbox may compare only after login; compare the Redirect URIs"),
         ..ANY
     },
     Provider {
         templates: &["linear"],
         name: "Linear",
         console: "Linear → Settings → API → OAuth applications → Redirect callback URLs",
-        unknown: Some("Linear says the same of other faults of an app; compare its callback URLs"),
+        unknown: Some(
+            "Linear gives the same reply for other faults of the app; compare its callback URLs",
+        ),
         ..ANY
     },
     Provider {
@@ -172,7 +173,7 @@ pub(super) const PROVIDERS: &[Provider] = &[
         name: "Salesforce",
         console: "Salesforce Setup → App Manager → the connected app → Callback URL",
         markers: &["must match configuration"],
-        unknown: Some("Salesforce may look only after the login; compare the Callback URLs"),
+        unknown: Some("Salesforce may compare only after login; compare the Callback URLs"),
         ..ANY
     },
     Provider {
@@ -192,7 +193,7 @@ pub(super) const PROVIDERS: &[Provider] = &[
         name: "Microsoft Entra",
         console: "Entra admin center → App registrations → the app → Authentication → Redirect URIs",
         unknown: Some(
-            "below /common it is looked at after the login; compare the app's Redirect URIs, or name \
+            "Entra compares after login with `/common`; compare the Redirect URIs of the app, or set \
              a tenant in `params`",
         ),
         ..ANY
@@ -201,50 +202,56 @@ pub(super) const PROVIDERS: &[Provider] = &[
         templates: &["shopify"],
         name: "Shopify",
         console: "Shopify Partners → Apps → the app → Configuration → Allowed redirection URLs",
-        unknown: Some("Shopify looks at the approval screen; compare the Allowed redirection URLs"),
+        unknown: Some(
+            "Shopify compares at the approval screen; compare the Allowed redirection URLs",
+        ),
         ..ANY
     },
     Provider {
         templates: &["twitter", "x"],
         name: "X",
         console: "developer.x.com → Projects & Apps → the app → User authentication settings",
-        unknown: Some("X looks after the login; compare the Callback URIs"),
+        unknown: Some("X compares after login; compare the Callback URIs"),
         ..ANY
     },
     Provider {
         templates: &["discord"],
         name: "Discord",
         console: "discord.com/developers → the app → OAuth2 → Redirects",
-        unknown: Some("Discord looks after the login; compare the Redirects"),
+        unknown: Some("Discord compares after login; compare the Redirects"),
         ..ANY
     },
     Provider {
         templates: &["gitlab"],
         name: "GitLab",
         console: "GitLab → Preferences, group or admin → Applications → Redirect URI",
-        unknown: Some("GitLab looks after the login; compare the application's Redirect URI"),
+        unknown: Some("GitLab compares after login; compare the Redirect URI of the application"),
         ..ANY
     },
     Provider {
         templates: &["apollo"],
         name: "Apollo",
         console: "Apollo → Settings → Integrations → API → OAuth registration",
-        unknown: Some("the question never leaves the browser; compare the redirect URLs"),
+        unknown: Some(
+            "the request is behind `#` and never leaves the browser; compare the redirect URLs",
+        ),
         ..ANY
     },
     Provider {
         templates: &["shopline"],
         name: "Shopline",
         console: "SHOPLINE developer center → the app → App settings → Callback URL",
-        unknown: Some("the question never leaves the browser; compare the callback URL"),
+        unknown: Some(
+            "the request is behind `#` and never leaves the browser; compare the callback URL",
+        ),
         ..ANY
     },
     Provider {
         templates: &["trello", "smugmug", "garmin"],
         name: "an OAuth 1 provider",
-        console: "the app's settings, callback or allowed origins",
+        console: "the settings of the app → callback or allowed origins",
         unknown: Some(
-            "OAuth 1 tells at the first signed request; connect one account after the switch",
+            "OAuth 1 has the callback in a signed request; connect one account after the switch",
         ),
         ..ANY
     },
@@ -290,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_template_finds_its_family_and_no_other() {
+    fn templates_map_to_their_provider_by_the_longest_prefix() {
         for (template, name) in [
             ("google", "Google"),
             ("google-mail", "Google"),

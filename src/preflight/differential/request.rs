@@ -1,15 +1,14 @@
-//! The authorization request as users are sent to it (RFC 6749 §4.1.1), and the same request with
-//! another redirect URI.
+//! The authorization request that users are sent to (RFC 6749 §4.1.1), with another redirect URI.
 
 use crate::outbound::Server;
 use std::collections::BTreeSet;
 use std::fmt;
 use url::{Url, form_urlencoded};
 
-/// An authorization request whose redirect URI can be exchanged.
+/// An authorization request whose redirect URI can be replaced.
 ///
-/// The redirect parameter is found by its value, since its name differs (`redirect_url`,
-/// `redirectUri`); everything but it and the `state` stays as it is, byte for byte.
+/// The redirect parameter is found by its value, because its name differs (`redirect_url`,
+/// `redirectUri`). Everything except it and the `state` stays unchanged, byte for byte.
 #[derive(Clone)]
 pub(super) struct AuthorizationRequest {
     /// Of the provider.
@@ -17,12 +16,12 @@ pub(super) struct AuthorizationRequest {
     /// The raw path.
     path: String,
     parameters: Vec<Parameter>,
-    /// The `state` of the flow at Nango, which no provider may hear of.
+    /// The `state` of the flow at Nango, which must not be sent to providers.
     state: Option<String>,
     current: String,
 }
 
-/// One `name=value`, as it was written and as it is meant.
+/// One `name=value`, raw and decoded.
 #[derive(Clone)]
 struct Parameter {
     raw: String,
@@ -30,41 +29,41 @@ struct Parameter {
     value: String,
 }
 
-/// Why a provider cannot be asked over HTTP whether it knows a callback.
+/// Why a callback cannot be tested over HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Untestable {
-    /// OAuth 1 (RFC 5849 §2.1): the callback stands in the signed request for a token.
+    /// OAuth 1 (RFC 5849 §2.1): the callback is in the signed request for a token.
     OAuth1,
-    /// The question stands behind `#`, which browsers do not send.
+    /// The request is in the fragment, which browsers do not send.
     Fragment,
-    /// The current callback is no parameter of it.
+    /// The current callback is not a parameter of it.
     NoRedirectParameter,
-    /// It is no absolute `http` or `https` URL.
+    /// It is not an absolute `http` or `https` URL.
     NotAUrl,
-    /// It would go over the network unencrypted.
+    /// It would be sent unencrypted.
     PlainHttp,
 }
 
 impl Untestable {
-    /// In words.
-    pub const fn words(self) -> &'static str {
+    /// For the report.
+    pub const fn as_str(self) -> &'static str {
         match self {
-            Self::OAuth1 => "OAuth 1 names its callback in a signed request, not in a URL",
-            Self::Fragment => "the question stands behind a # and never leaves the browser",
+            Self::OAuth1 => "OAuth 1 has the callback in a signed request, not in a URL",
+            Self::Fragment => "the request is behind a # and never leaves the browser",
             Self::NoRedirectParameter => {
-                "the current callback is no parameter of the authorization URL; \
+                "the current callback is not a parameter of the authorization URL; \
                  `authorization_params` may override it"
             }
-            Self::NotAUrl => "the authorization URL is no absolute https URL",
+            Self::NotAUrl => "the authorization URL is not an absolute https URL",
             Self::PlainHttp => "the authorization URL is plain http",
         }
     }
 }
 
 impl AuthorizationRequest {
-    /// Takes a URL apart. `current` is the redirect URI that stands in it.
+    /// Parses a URL. `current` is the redirect URI in it.
     pub(super) fn parse(url: &str, current: &str) -> Result<Self, Untestable> {
-        // An error of the `url` crate would quote nothing, but says nothing of use either.
+        // An error of the `url` crate contains nothing useful.
         let parsed = Url::parse(url).map_err(|_| Untestable::NotAUrl)?;
         let tls = match parsed.scheme() {
             "https" => true,
@@ -83,12 +82,12 @@ impl AuthorizationRequest {
         };
         let query = before.split_once('?').map_or("", |(_, query)| query);
         let parameters: Vec<_> = query.split('&').map(Parameter::parse).collect();
-        if !parameters.iter().any(|parameter| parameter.holds(current)) {
+        if !parameters.iter().any(|parameter| parameter.contains(current)) {
             let has = |name| parameters.iter().any(|parameter| parameter.name == name);
-            let behind = fragment.is_some_and(|fragment| {
-                fragment.split(['?', '&']).any(|part| Parameter::parse(part).holds(current))
+            let in_fragment = fragment.is_some_and(|fragment| {
+                fragment.split(['?', '&']).any(|part| Parameter::parse(part).contains(current))
             });
-            return Err(match (behind, has("oauth_token")) {
+            return Err(match (in_fragment, has("oauth_token")) {
                 (true, _) => Untestable::Fragment,
                 (_, true) => Untestable::OAuth1,
                 _ => Untestable::NoRedirectParameter,
@@ -108,17 +107,17 @@ impl AuthorizationRequest {
         })
     }
 
-    /// Path and query of the request with this redirect URI and this state, and `prompt=none`
-    /// (OpenID Connect Core §3.1.2.1) when it is asked for.
+    /// Path and query of the request with this redirect URI and state, and optionally `prompt=none`
+    /// (OpenID Connect Core §3.1.2.1).
     pub(super) fn with(&self, redirect_uri: &str, state: &str, prompt_none: bool) -> String {
         let mut query: Vec<_> = self
             .parameters
             .iter()
             .filter(|parameter| !(prompt_none && parameter.name == "prompt"))
             .map(|parameter| {
-                let mut parameter = parameter.exchanged(&self.current, redirect_uri);
+                let mut parameter = parameter.replaced(&self.current, redirect_uri);
                 if let Some(old) = &self.state {
-                    parameter = parameter.exchanged(old, state);
+                    parameter = parameter.replaced(old, state);
                 }
                 parameter.raw
             })
@@ -129,9 +128,9 @@ impl AuthorizationRequest {
         format!("{}?{}", self.path, query.join("&"))
     }
 
-    /// What makes two requests the same question: where it is asked, and by which app.
+    /// Endpoint and app. Requests with the same identity have the same result.
     pub(super) fn identity(&self) -> Identity {
-        // All of them: a template may name itself beside the app.
+        // All of them: a template may also identify itself.
         let is_client = |parameter: &&Parameter| {
             let name = parameter.name.to_ascii_lowercase().replace(['_', '-'], "");
             matches!(name.as_str(), "clientid" | "clientkey" | "appid" | "appkey" | "consumerkey")
@@ -140,13 +139,13 @@ impl AuthorizationRequest {
         let mut parameters: BTreeSet<_> =
             self.parameters.iter().filter(is_client).map(raw).collect();
         if parameters.is_empty() {
-            let lasting = |it: &&Parameter| Some(&it.value) != self.state.as_ref();
-            parameters = self.parameters.iter().filter(lasting).map(raw).collect();
+            let is_stable = |it: &&Parameter| Some(&it.value) != self.state.as_ref();
+            parameters = self.parameters.iter().filter(is_stable).map(raw).collect();
         }
         Identity { server: self.server.clone(), path: self.path.clone(), parameters }
     }
 
-    /// Where the question goes, without any value.
+    /// The endpoint, without any value.
     pub(super) fn shown(&self) -> String {
         format!("{}{}", self.server, self.path)
     }
@@ -172,14 +171,14 @@ impl Parameter {
         Self { raw: raw.to_owned(), name: name.into_owned(), value: value.into_owned() }
     }
 
-    /// Whether the value is this one, or is a URL that carries it along: some providers lead the
-    /// request through a page of their own.
-    fn holds(&self, value: &str) -> bool {
+    /// Whether the value is this one, or is a URL that contains it: some providers redirect the
+    /// request through another page.
+    fn contains(&self, value: &str) -> bool {
         self.value == value || self.value.contains(&encoded(value))
     }
 
-    fn exchanged(&self, old: &str, new: &str) -> Self {
-        if !self.holds(old) {
+    fn replaced(&self, old: &str, new: &str) -> Self {
+        if !self.contains(old) {
             return self.clone();
         }
         let value = if self.value == old {
@@ -187,7 +186,7 @@ impl Parameter {
         } else {
             self.value.replace(&encoded(old), &encoded(new))
         };
-        // The name keeps the spelling that it came in.
+        // The name stays as it was encoded.
         let name = self.raw.split('=').next().unwrap_or_default();
         Self { raw: format!("{name}={}", encoded(&value)), name: self.name.clone(), value }
     }
@@ -212,7 +211,7 @@ mod tests {
     fn only_the_redirect_uri_and_the_state_change() {
         let new = "https%3A%2F%2Fauth.example.com%2Foauth%2Fcallback%3Fx%3D1%26y%3D%C3%A4+b";
         for (url, path) in [
-            // As the URL class of browsers writes it, and as others do.
+            // Encoded like the URL class of browsers, and differently.
             (
                 "https://p.example/auth?a=%20+%2b&redirect_uri=https%3A%2F%2Fapi.nango.dev%2Foauth%2Fcallback&state=live&b",
                 format!("/auth?a=%20+%2b&redirect_uri={new}&state=fresh&b"),
@@ -221,12 +220,12 @@ mod tests {
                 "https://p.example/auth?redirectUri=https://api.nango.dev/oauth/callback",
                 format!("/auth?redirectUri={new}"),
             ),
-            // A state that stands in another parameter too.
+            // A state that another parameter contains too.
             (
                 "https://p.example/?STATE=live&copy=live&redirect_url=https%3a%2f%2fapi.nango.dev%2foauth%2fcallback",
                 format!("/?STATE=fresh&copy=fresh&redirect_url={new}"),
             ),
-            // Not the same because it begins alike.
+            // A longer URI with the same prefix is a different one.
             (
                 "https://p.example/?redirect_uri=https://api.nango.dev/oauth/callback&n=https://api.nango.dev/oauth/callback/2",
                 format!("/?redirect_uri={new}&n=https://api.nango.dev/oauth/callback/2"),
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_behind_a_page_of_the_provider_is_found() {
+    fn a_request_nested_in_another_parameter_is_found() {
         let inner = format!("/authorize?redirect_uri={}&state=live", encoded(OLD));
         let url = format!("https://p.example/login?next={}&state=live", encoded(&inner));
         let expected = format!("/authorize?redirect_uri={}&state=fresh", encoded(NEW));
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_tested_says_why() {
+    fn untestable_urls_report_the_reason() {
         let cb = encoded(OLD);
         for (url, why) in [
             (format!("https://p.example/#/auth?redirect_uri={cb}"), Untestable::Fragment),
@@ -262,14 +261,14 @@ mod tests {
     }
 
     #[test]
-    fn a_debug_output_tells_no_value() {
+    fn debug_output_contains_no_value() {
         let url = format!("https://p.example/auth?state=canary&redirect_uri={}", encoded(OLD));
         let request = AuthorizationRequest::parse(&url, OLD).unwrap();
         assert_eq!(format!("{request:?}"), "AuthorizationRequest(\"https://p.example/auth\")");
     }
 
     #[test]
-    fn the_same_app_is_the_same_question() {
+    fn requests_of_the_same_app_have_the_same_identity() {
         let identity = |query: &str| {
             let url = format!("https://p.example/auth?{query}&redirect_uri={}", encoded(OLD));
             AuthorizationRequest::parse(&url, OLD).unwrap().identity()

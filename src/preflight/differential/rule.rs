@@ -1,36 +1,35 @@
-//! The rule: shapes in, and out comes what to ask next, or a state. Pure, and in the order in
-//! which a mistake would hurt.
+//! The rule: maps the replies so far to the next probe or to a state. Pure; the branches with the
+//! most certain evidence come first.
 
-use super::shape::{Shape, Spoken};
+use super::shape::{Reply, Shape};
 use std::collections::BTreeSet;
 
-/// Which redirect URI to ask with.
+/// Which redirect URI to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Question {
-    /// The one that is in use and known to be good.
+pub(super) enum Probe {
+    /// The one that is in use and known to be registered.
     Old,
-    /// Another host, and the new one's path: a control.
-    Host,
-    /// The one that is to be found out about.
+    /// A control: the path of the new one on another host.
+    BogusHost,
+    /// The one to test.
     New,
-    /// Another path on the new host: a control.
-    Path,
+    /// A control: another path on the host of the new one.
+    BogusPath,
 }
 
-/// Each control differs from the new callback in one thing. When the good one is not answered, the
-/// others would tell nothing.
-const ORDER: [Question; 4] = [Question::Old, Question::Host, Question::New, Question::Path];
+/// The current callback comes first: without its reply, the others mean nothing.
+const FIRST_ORDER: [Probe; 4] = [Probe::Old, Probe::BogusHost, Probe::New, Probe::BogusPath];
 
-/// Another order than before: what an answer owes to its turn, as those of two servers that take
-/// turns do and those from where a limit on requests begins, shows.
-const ORDER_AGAIN: [Question; 4] = [Question::Host, Question::New, Question::Path, Question::Old];
+/// Another order than in the first round, to detect replies that depend on their position in the
+/// sequence: two servers in rotation, or a limit on requests.
+const SECOND_ORDER: [Probe; 4] = [Probe::BogusHost, Probe::New, Probe::BogusPath, Probe::Old];
 
-/// The answers so far.
+/// The replies so far.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Probes {
+pub(super) struct Rounds {
     first: Round,
-    /// The same once more, if need be.
-    again: Round,
+    /// The confirmation, when one is needed.
+    second: Round,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -41,319 +40,323 @@ struct Round {
     path: Option<Shape>,
 }
 
-/// What the rule says.
+/// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Ruling {
-    /// Ask this next.
-    Ask(Question),
-    /// This, and why.
-    Is(State, String),
+pub(super) enum Decision {
+    /// Send this probe.
+    Send(Probe),
+    /// The state and its evidence.
+    Final(State, String),
 }
 
-/// What was found out about one callback at one provider.
+/// The state of a callback at a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// The provider knows the new callback.
+    /// The provider has the new callback registered.
     Registered,
-    /// It does not.
+    /// The provider rejects the new callback.
     NotRegistered,
-    /// It accepts another path on the new host too: it compares only a part.
+    /// The provider accepts any path on the new host: it compares only a part.
     PrefixMatch,
-    /// It accepts a redirect URI that nobody registered: it does not validate.
+    /// The provider accepts unregistered callbacks: it does not compare.
     Unenforced,
-    /// It answers the good and the bogus one alike: it looks at it after the login.
+    /// The provider replies identically to registered and bogus callbacks before login.
     Undecidable,
-    /// It does not accept the app at all, whatever the callback.
+    /// The provider rejects the app, whatever the callback.
     ClientRejected,
-    /// Its answers say nothing.
+    /// The replies allow no conclusion.
     Inconclusive,
 }
 
-impl Probes {
-    /// Takes the answer to the question that was to be asked.
-    pub(super) fn take(&mut self, question: Question, shape: Shape) {
-        let place = match self.first.place(question) {
-            place @ None => place,
-            Some(_) => self.again.place(question),
+impl Rounds {
+    /// Records the reply to a probe.
+    pub(super) fn record(&mut self, probe: Probe, shape: Shape) {
+        let slot = match self.first.slot(probe) {
+            slot @ None => slot,
+            Some(_) => self.second.slot(probe),
         };
-        *place = Some(shape);
+        *slot = Some(shape);
     }
 }
 
 impl Round {
-    fn place(&mut self, question: Question) -> &mut Option<Shape> {
-        match question {
-            Question::Old => &mut self.old,
-            Question::Host => &mut self.host,
-            Question::New => &mut self.new,
-            Question::Path => &mut self.path,
+    fn slot(&mut self, probe: Probe) -> &mut Option<Shape> {
+        match probe {
+            Probe::Old => &mut self.old,
+            Probe::BogusHost => &mut self.host,
+            Probe::New => &mut self.new,
+            Probe::BogusPath => &mut self.path,
         }
     }
 
-    fn shape(&self, question: Question) -> Option<&Shape> {
-        match question {
-            Question::Old => self.old.as_ref(),
-            Question::Host => self.host.as_ref(),
-            Question::New => self.new.as_ref(),
-            Question::Path => self.path.as_ref(),
+    fn shape(&self, probe: Probe) -> Option<&Shape> {
+        match probe {
+            Probe::Old => self.old.as_ref(),
+            Probe::BogusHost => self.host.as_ref(),
+            Probe::New => self.new.as_ref(),
+            Probe::BogusPath => self.path.as_ref(),
         }
     }
 
-    /// An answer; else that it is to be asked for, or that there was none.
-    fn spoken(&self, question: Question) -> Result<&Spoken, Ruling> {
-        match self.shape(question) {
-            None => Err(Ruling::Ask(question)),
-            Some(Shape::Answer(spoken)) => Ok(spoken),
-            Some(Shape::Silent(silence)) => {
-                let (name, words) = (question.name(), silence.words());
-                Err(inconclusive(format!("asked with {name}, the provider {words}")))
+    /// The reply to a probe; otherwise send the probe, or no conclusion is possible.
+    fn reply(&self, probe: Probe) -> Result<&Reply, Decision> {
+        match self.shape(probe) {
+            None => Err(Decision::Send(probe)),
+            Some(Shape::Reply(reply)) => Ok(reply),
+            Some(Shape::Unusable(reason)) => {
+                Err(inconclusive(format!("for {}, {}", probe.name(), reason.text())))
             }
         }
     }
 
-    fn all(&self, order: [Question; 4]) -> Result<Four<'_>, Ruling> {
-        for question in order {
-            self.spoken(question)?;
+    fn all(&self, order: [Probe; 4]) -> Result<Replies<'_>, Decision> {
+        for probe in order {
+            self.reply(probe)?;
         }
-        Ok(Four {
-            old: self.spoken(Question::Old)?,
-            host: self.spoken(Question::Host)?,
-            new: self.spoken(Question::New)?,
-            path: self.spoken(Question::Path)?,
+        Ok(Replies {
+            old: self.reply(Probe::Old)?,
+            host: self.reply(Probe::BogusHost)?,
+            new: self.reply(Probe::New)?,
+            path: self.reply(Probe::BogusPath)?,
         })
     }
 }
 
-impl Question {
+impl Probe {
     const fn name(self) -> &'static str {
         match self {
             Self::Old => "the current callback",
-            Self::Host => "a bogus host",
+            Self::BogusHost => "a bogus host",
             Self::New => "the new callback",
-            Self::Path => "a bogus path",
+            Self::BogusPath => "a bogus path",
         }
     }
 }
 
-/// All four answers.
+/// The four replies of a round.
 #[derive(Clone, Copy)]
-struct Four<'a> {
-    old: &'a Spoken,
-    host: &'a Spoken,
-    new: &'a Spoken,
-    path: &'a Spoken,
+struct Replies<'a> {
+    old: &'a Reply,
+    host: &'a Reply,
+    new: &'a Reply,
+    path: &'a Reply,
 }
 
-/// What the rule says of the answers so far.
-pub(super) fn judge(probes: &Probes) -> Ruling {
-    match probes.first.all(ORDER) {
-        Ok(first) => match again(probes) {
-            Ok(again) => decide(first, again),
-            Err(ruling) => ruling,
+/// Applies the rule to the replies so far.
+pub(super) fn judge(rounds: &Rounds) -> Decision {
+    match rounds.first.all(FIRST_ORDER) {
+        Ok(first) => match second_round(rounds) {
+            Ok(second) => decide(first, second),
+            Err(decision) => decision,
         },
-        Err(ruling) => ruling,
+        Err(decision) => decision,
     }
 }
 
-/// The second round, once it has begun. It ends where an answer is not what it was.
-fn again(probes: &Probes) -> Result<Option<Four<'_>>, Ruling> {
-    let [begins, ..] = ORDER_AGAIN;
-    if probes.again.shape(begins).is_none() {
+/// The second round, once it has started. Ends when a reply differs from the first round.
+fn second_round(rounds: &Rounds) -> Result<Option<Replies<'_>>, Decision> {
+    let [start, ..] = SECOND_ORDER;
+    if rounds.second.shape(start).is_none() {
         return Ok(None);
     }
-    for question in ORDER_AGAIN {
-        let (first, again) = (probes.first.spoken(question)?, probes.again.spoken(question)?);
-        if !is_steady(first, again) {
-            let name = question.name();
-            return Err(inconclusive(format!("asked with {name} once more, it answers otherwise")));
+    for probe in SECOND_ORDER {
+        let (first, second) = (rounds.first.reply(probe)?, rounds.second.reply(probe)?);
+        if !is_stable(first, second) {
+            let name = probe.name();
+            return Err(inconclusive(format!("two requests with {name} got different replies")));
         }
     }
-    probes.again.all(ORDER_AGAIN).map(Some)
+    rounds.second.all(SECOND_ORDER).map(Some)
 }
 
-/// In the order of RFC 6749's certainty: a bounce, what is said outright, and only then likeness.
-fn decide(first: Four<'_>, again: Option<Four<'_>>) -> Ruling {
-    let Four { old, host, new, path } = first;
-    let told = first.told();
-    // A state that stands on likeness must be seen twice.
-    let confirmed = |state, told| match again {
-        Some(_) => Ruling::Is(state, told),
-        None => ask_again(),
+/// By certainty: redirects to the callback, then explicit errors, then equality of replies.
+fn decide(first: Replies<'_>, second: Option<Replies<'_>>) -> Decision {
+    let Replies { old, host, new, path } = first;
+    let evidence = first.summary();
+    // A state that follows from equality must be confirmed by a second round.
+    let confirmed = |state, evidence| match second {
+        Some(_) => Decision::Final(state, evidence),
+        None => start_second_round(),
     };
-    if host.bounced || new.bounced || path.bounced {
-        return bounced(first, told);
+    if host.redirects_back || new.redirects_back || path.redirects_back {
+        return redirects_back(first, evidence);
     }
-    let is_rejected = |spoken: &Spoken| spoken.says.bad_client && !spoken.says.mismatch;
+    let is_rejected = |reply: &Reply| reply.explicit.bad_client && !reply.explicit.mismatch;
     if [old, new, path, host].into_iter().all(is_rejected) {
-        return Ruling::Is(State::ClientRejected, told);
+        return Decision::Final(State::ClientRejected, evidence);
     }
-    let alike = Alike { volatile: Volatile::of(first, again) };
-    if alike.yes(old, host) {
-        return old_is_no_reference(first, &alike, told, confirmed);
+    let comparison = Comparison { volatile: VolatileWords::of(first, second) };
+    if comparison.equal(old, host) {
+        return old_is_treated_as_bogus(first, &comparison, evidence, confirmed);
     }
-    if new.says.mismatch && !old.says.mismatch {
-        // What the rest of the old one's page says is not known.
-        if old.words.is_none() && old.leads_as(new) {
-            return inconclusive(format!("a page was not read to its end: {told}"));
+    if new.explicit.mismatch && !old.explicit.mismatch {
+        // The remainder of the page for the current callback may contain the same error.
+        if old.words.is_none() && old.has_same_destination(new) {
+            return inconclusive(format!("a page is too long to read completely: {evidence}"));
         }
-        // Nobody answers so by chance; a page may hold every message there is, though.
-        return if host.says.mismatch && new.is_outright() {
-            Ruling::Is(State::NotRegistered, told)
+        // No reply is so by chance, but a page may contain all messages of an app.
+        return if host.explicit.mismatch && new.is_error_response() {
+            Decision::Final(State::NotRegistered, evidence)
         } else {
-            confirmed(State::NotRegistered, told)
+            confirmed(State::NotRegistered, evidence)
         };
     }
-    if alike.yes(new, host) {
-        // A page that differs from itself makes `old` look different from all.
-        return if old.leads_as(host) && !host.is_told_beside(old) {
-            inconclusive(format!("the answers differ in ways that say nothing: {told}"))
+    if comparison.equal(new, host) {
+        // When pages vary randomly, `old` differs from all others without a reason.
+        return if old.has_same_destination(host) && !host.has_more_error_words_than(old) {
+            inconclusive(format!("the replies differ for unknown reasons: {evidence}"))
         } else {
-            confirmed(State::NotRegistered, told)
+            confirmed(State::NotRegistered, evidence)
         };
     }
-    if alike.yes(new, old) && !new.refuses() {
-        let differs = |bogus: &Spoken| !bogus.leads_as(new) || bogus.is_told_beside(new);
-        return if alike.yes(path, new) {
-            // A wall against odd hosts answers otherwise too.
-            if host.says.mismatch {
-                confirmed(State::PrefixMatch, told)
+    if comparison.equal(new, old) && !new.rejects() {
+        let differs = |bogus: &Reply| {
+            !bogus.has_same_destination(new) || bogus.has_more_error_words_than(new)
+        };
+        return if comparison.equal(path, new) {
+            // A firewall may reject unusual hosts too.
+            if host.explicit.mismatch {
+                confirmed(State::PrefixMatch, evidence)
             } else {
-                inconclusive(format!("what is wrong with a bogus host is not said: {told}"))
+                inconclusive(format!("the reply to a bogus host gives no reason: {evidence}"))
             }
         } else if differs(path) && differs(host) {
-            confirmed(State::Registered, told)
+            confirmed(State::Registered, evidence)
         } else {
-            inconclusive(format!("the answers differ in ways that say nothing: {told}"))
+            inconclusive(format!("the replies differ for unknown reasons: {evidence}"))
         };
     }
-    if again.is_none() && old.leads_as(new) && !new.refuses() {
-        // The pages differ. A repeat shows which of their words change by themselves.
-        return ask_again();
+    if second.is_none() && old.has_same_destination(new) && !new.rejects() {
+        // The pages differ. A second round detects the words that vary randomly.
+        return start_second_round();
     }
-    inconclusive(format!("the answers fit no rule: {told}"))
+    inconclusive(format!("the replies match no rule: {evidence}"))
 }
 
-/// RFC 6749 §4.1.2.1: never to a URI that it does not know.
-fn bounced(Four { host, new, path, .. }: Four<'_>, told: String) -> Ruling {
-    if host.bounced {
-        // It may have found another fault before it came to the redirect URI.
-        return if host.refuses() {
-            inconclusive(format!("it redirects an error to a bogus host: {told}"))
+/// Redirects to the callback. RFC 6749 §4.1.2.1 forbids them for unregistered URIs.
+fn redirects_back(Replies { host, new, path, .. }: Replies<'_>, evidence: String) -> Decision {
+    if host.redirects_back {
+        // The provider may check the redirect URI after it found another error.
+        return if host.rejects() {
+            inconclusive(format!("the provider redirects an error to a bogus host: {evidence}"))
         } else {
-            Ruling::Is(State::Unenforced, format!("it redirects to a bogus host: {told}"))
+            let evidence = format!("the provider redirects to a bogus host: {evidence}");
+            Decision::Final(State::Unenforced, evidence)
         };
     }
-    match (new.bounced, path.bounced) {
-        (true, _) if new.says.mismatch => {
-            inconclusive(format!("it redirects to the new callback, and denies it: {told}"))
+    match (new.redirects_back, path.redirects_back) {
+        (true, _) if new.explicit.mismatch => inconclusive(format!(
+            "the provider redirects to the new callback and rejects it: {evidence}"
+        )),
+        (true, true) if path.rejects() => {
+            inconclusive(format!("the provider redirects an error to a bogus path: {evidence}"))
         }
-        (true, true) if path.refuses() => {
-            inconclusive(format!("it redirects an error to a bogus path: {told}"))
+        (true, true) => Decision::Final(State::PrefixMatch, evidence),
+        (true, false) => Decision::Final(State::Registered, evidence),
+        (false, _) => {
+            inconclusive(format!("the provider redirects only to a bogus path: {evidence}"))
         }
-        (true, true) => Ruling::Is(State::PrefixMatch, told),
-        (true, false) => Ruling::Is(State::Registered, told),
-        (false, _) => inconclusive(format!("it redirects to a bogus path only: {told}")),
     }
 }
 
-/// The current callback is answered as a bogus one: either nothing shows before the login, or it
-/// is not registered itself. Only what a provider says outright tells these apart.
-fn old_is_no_reference(
-    Four { old, host, new, path }: Four<'_>,
-    alike: &Alike,
-    told: String,
-    confirmed: impl Fn(State, String) -> Ruling,
-) -> Ruling {
-    if !(old.says.mismatch && host.says.mismatch) {
-        return if alike.yes(new, old) {
-            Ruling::Is(State::Undecidable, told)
+/// The current callback gets the same reply as a bogus one: either replies are identical before
+/// login, or it is not registered itself. Only explicit errors distinguish these cases.
+fn old_is_treated_as_bogus(
+    Replies { old, host, new, path }: Replies<'_>,
+    comparison: &Comparison,
+    evidence: String,
+    confirmed: impl Fn(State, String) -> Decision,
+) -> Decision {
+    if !(old.explicit.mismatch && host.explicit.mismatch) {
+        return if comparison.equal(new, old) {
+            Decision::Final(State::Undecidable, evidence)
         } else {
-            inconclusive(format!("the current callback is answered as a bogus one: {told}"))
+            inconclusive(format!("the provider treats the current callback as bogus: {evidence}"))
         };
     }
-    if new.says.mismatch {
-        return if old.is_outright() && new.is_outright() {
-            let told = format!("neither is the current callback: {told}");
-            Ruling::Is(State::NotRegistered, told)
+    if new.explicit.mismatch {
+        return if old.is_error_response() && new.is_error_response() {
+            let evidence = format!("the current callback is not registered either: {evidence}");
+            Decision::Final(State::NotRegistered, evidence)
         } else {
-            Ruling::Is(State::Undecidable, told)
+            Decision::Final(State::Undecidable, evidence)
         };
     }
-    if path.says.mismatch && !new.refuses() && !new.complains() {
-        let told = format!("the current callback is not registered: {told}");
-        return confirmed(State::Registered, told);
+    if path.explicit.mismatch && !new.rejects() && !new.shows_error() {
+        let evidence = format!("the current callback is not registered: {evidence}");
+        return confirmed(State::Registered, evidence);
     }
-    inconclusive(format!("the current callback is answered as a bogus one: {told}"))
+    inconclusive(format!("the provider treats the current callback as bogus: {evidence}"))
 }
 
-const fn ask_again() -> Ruling {
-    let [first, ..] = ORDER_AGAIN;
-    Ruling::Ask(first)
+const fn start_second_round() -> Decision {
+    let [first, ..] = SECOND_ORDER;
+    Decision::Send(first)
 }
 
-fn inconclusive(why: String) -> Ruling {
-    Ruling::Is(State::Inconclusive, why)
+fn inconclusive(why: String) -> Decision {
+    Decision::Final(State::Inconclusive, why)
 }
 
-/// Whether the same question was answered the same, but for words that change by themselves. A
-/// telling word never does: an answer that takes back what it said is no answer.
-fn is_steady(first: &Spoken, again: &Spoken) -> bool {
-    first.leads_as(again)
-        && first.says == again.says
-        && first.words.is_some() == again.words.is_some()
-        && first.telling == again.telling
+/// Whether the same probe got the same reply twice, except for words that vary randomly. Words
+/// about errors must not vary.
+fn is_stable(first: &Reply, second: &Reply) -> bool {
+    first.has_same_destination(second)
+        && first.explicit == second.explicit
+        && first.words.is_some() == second.words.is_some()
+        && first.error_words == second.error_words
 }
 
-/// Which answers count as the same.
-struct Alike {
-    volatile: Volatile,
+/// Equality of replies, ignoring volatile words.
+struct Comparison {
+    volatile: VolatileWords,
 }
 
-impl Alike {
-    fn yes(&self, one: &Spoken, other: &Spoken) -> bool {
-        if !one.leads_as(other) || one.says != other.says {
+impl Comparison {
+    fn equal(&self, one: &Reply, other: &Reply) -> bool {
+        if !one.has_same_destination(other) || one.explicit != other.explicit {
             return false;
         }
-        // Where a redirect leads is the answer; its page is made for people who see no redirect.
+        // A redirect is identified by its location; its page is only a fallback.
         if one.location.is_some() {
             return true;
         }
         match (&one.words, &other.words) {
             (Some(words), Some(others)) => {
-                one.telling == other.telling
+                one.error_words == other.error_words
                     && words.symmetric_difference(others).all(|word| self.volatile.0.contains(word))
             }
-            // Of pages that were not read whole nothing is known.
+            // Incomplete pages cannot be compared.
             _ => false,
         }
     }
 }
 
-/// Words that came and went between two answers to the same question.
-struct Volatile(BTreeSet<String>);
+/// Words that differ between two replies to the same probe.
+struct VolatileWords(BTreeSet<String>);
 
-impl Volatile {
-    fn of(first: Four<'_>, again: Option<Four<'_>>) -> Self {
+impl VolatileWords {
+    fn of(first: Replies<'_>, second: Option<Replies<'_>>) -> Self {
         let mut volatile = BTreeSet::new();
-        for (first, again) in again.iter().flat_map(|again| {
+        for (first, second) in second.iter().flat_map(|second| {
             [
-                (first.old, again.old),
-                (first.host, again.host),
-                (first.new, again.new),
-                (first.path, again.path),
+                (first.old, second.old),
+                (first.host, second.host),
+                (first.new, second.new),
+                (first.path, second.path),
             ]
         }) {
-            if let (Some(first), Some(again)) = (&first.words, &again.words) {
-                volatile.extend(first.symmetric_difference(again).cloned());
+            if let (Some(first), Some(second)) = (&first.words, &second.words) {
+                volatile.extend(first.symmetric_difference(second).cloned());
             }
         }
         Self(volatile)
     }
 }
 
-impl Four<'_> {
-    fn told(&self) -> String {
-        let all = [self.old, self.new, self.path, self.host].map(Spoken::words_for_people);
+impl Replies<'_> {
+    fn summary(&self) -> String {
+        let all = [self.old, self.new, self.path, self.host].map(Reply::summary);
         let [old, new, path, host] = all;
         format!("current {old}; new {new}; bogus path {path}; bogus host {host}")
     }

@@ -1,29 +1,29 @@
-//! An answer, brought into a form in which two answers to the same question are equal.
+//! Normalizes replies, so that two replies to the same probe are equal.
 //!
-//! What changes from answer to answer by itself is left out: nonces, request ids, timestamps, and
-//! the redirect URIs and states that are sent, in all the spellings in which they may come back.
+//! Removes what varies between replies: nonces, request ids, timestamps, and the redirect URIs and
+//! states that were sent, in all encodings in which a reply may contain them.
 
 use crate::check::is_bot_wall;
-use crate::outbound::{Answer, Fault};
+use crate::outbound::{Fault, Response};
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, LOCATION};
 use std::collections::BTreeSet;
 use url::{Url, form_urlencoded};
 
-/// What one probe brought, without what changes by itself.
+/// The normalized result of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
-    /// Nothing that could be compared, and why.
-    Silent(Silence),
-    /// An answer.
-    Answer(Spoken),
+    /// No reply, or one that cannot be compared.
+    Unusable(Unusable),
+    /// A reply.
+    Reply(Reply),
 }
 
-/// Why an answer says nothing about the redirect URI (RFC 6749 §4.1.2.1 knows none of them).
+/// Why a result says nothing about the redirect URI (none of these is in RFC 6749 §4.1.2.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Silence {
-    /// No answer came.
+pub(super) enum Unusable {
+    /// No response.
     Fault(String),
     /// 429 (RFC 6585 §4).
     TooMany,
@@ -35,49 +35,49 @@ pub(super) enum Silence {
     BotWall,
 }
 
-/// An answer in comparable form.
+/// A reply in comparable form.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Spoken {
+pub(super) struct Reply {
     pub(super) status: StatusCode,
-    /// Where it leads, if anywhere.
-    pub(super) location: Option<Place>,
-    /// Whether that is exactly the redirect URI that was tested.
-    pub(super) bounced: bool,
-    /// The words of the page, each once; `None` when the page could not be read whole.
+    /// The target of a redirect.
+    pub(super) location: Option<Location>,
+    /// Whether that is exactly the redirect URI that was sent.
+    pub(super) redirects_back: bool,
+    /// The distinct words of the page; `None` when the page could not be read completely.
     pub(super) words: Option<BTreeSet<String>>,
-    /// Those that people can read and that have to do with redirects or errors.
-    pub(super) telling: BTreeSet<String>,
-    /// What it says in a language of its own about the redirect URI or the client.
-    pub(super) says: Says,
+    /// The visible words about redirects or errors.
+    pub(super) error_words: BTreeSet<String>,
+    /// Known codes and phrases in it.
+    pub(super) explicit: ExplicitErrors,
 }
 
-/// Scheme, host, port and path of a `Location`, and what its query names; no value but the short
-/// codes that RFC 6749 §4.1.2.1 calls `error`.
+/// Scheme, host, port and path of a `Location`, and the parameter names of its query; no value
+/// except the short `error` codes of RFC 6749 §4.1.2.1.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Location {
     origin: String,
     path: String,
     names: BTreeSet<String>,
     errors: BTreeSet<String>,
-    /// Whether it leads away from a fault.
-    refuses: bool,
+    /// Whether it reports an error.
+    is_error: bool,
 }
 
-/// What an answer says outright.
+/// Errors that a reply names explicitly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Says {
-    /// That the redirect URI is not registered.
+pub(super) struct ExplicitErrors {
+    /// The redirect URI is not registered.
     pub(super) mismatch: bool,
-    /// That the client itself is unknown or disabled.
+    /// The client is unknown or disabled.
     pub(super) bad_client: bool,
 }
 
-/// What was asked, as far as it may come back in the answer.
+/// The sent values that a reply may contain.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked<'a> {
+pub(super) struct Sent<'a> {
     pub(super) redirect_uri: &'a str,
-    /// Every redirect URI that is asked with. What is left out of an answer must not depend on
-    /// which of them it was: else one answer to two of them looks like two.
+    /// All redirect URIs of the test. What is removed from a reply must not depend on which of them
+    /// was sent: otherwise identical replies to two of them would differ.
     pub(super) all: [&'a str; 4],
     pub(super) state: &'a str,
     /// The authorization URL, to resolve a relative `Location`.
@@ -85,125 +85,129 @@ pub(super) struct Asked<'a> {
 }
 
 impl Shape {
-    /// `markers` is what this provider is known to say, beside what any may.
+    /// `markers` are phrases of this provider, in addition to `MISMATCH`.
     pub(super) fn of(
-        result: &Result<Answer, Fault>,
-        asked: Asked<'_>,
+        result: &Result<Response, Fault>,
+        sent: Sent<'_>,
         markers: &[&str],
         mismatch_status: Option<StatusCode>,
     ) -> Self {
-        let answer = match result {
-            Ok(answer) => answer,
-            Err(fault) => return Self::Silent(Silence::Fault(fault.to_string())),
+        let response = match result {
+            Ok(response) => response,
+            Err(fault) => return Self::Unusable(Unusable::Fault(fault.to_string())),
         };
-        let status = answer.status;
+        let status = response.status;
         let known = mismatch_status == Some(status);
         if status == StatusCode::TOO_MANY_REQUESTS {
-            return Self::Silent(Silence::TooMany);
+            return Self::Unusable(Unusable::TooMany);
         }
-        let leads_to = leads_to(answer, asked.url);
-        if is_wall(answer, leads_to.as_ref()) {
-            return Self::Silent(Silence::BotWall);
+        let redirect_target = redirect_target(response, sent.url);
+        if is_captcha(response, redirect_target.as_ref()) {
+            return Self::Unusable(Unusable::BotWall);
         }
         if status == StatusCode::FORBIDDEN && !known {
-            return Self::Silent(Silence::Forbidden);
+            return Self::Unusable(Unusable::Forbidden);
         }
         let broken = status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT;
         if broken && !known {
-            return Self::Silent(Silence::Broken(status));
+            return Self::Unusable(Unusable::Broken(status));
         }
-        let bounced = leads_to.as_ref().is_some_and(|url| is_bounce(url, asked.redirect_uri));
-        let readable = answer.whole && !answer.headers.contains_key(CONTENT_ENCODING);
-        let text = plain(&String::from_utf8_lossy(&answer.body), asked);
-        let location = leads_to.as_ref().map(|url| Place::of(url, asked));
-        let said = match &leads_to {
-            Some(url) => plain(&decoded_query(url), asked) + "\n" + &text,
+        let redirects_back =
+            redirect_target.as_ref().is_some_and(|url| is_same_endpoint(url, sent.redirect_uri));
+        let readable = response.whole && !response.headers.contains_key(CONTENT_ENCODING);
+        let text = without_sent_values(&String::from_utf8_lossy(&response.body), sent);
+        let location = redirect_target.as_ref().map(|url| Location::of(url, sent));
+        let said = match &redirect_target {
+            Some(url) => without_sent_values(&decoded_query(url), sent) + "\n" + &text,
             None => text.clone(),
         };
-        Self::Answer(Spoken {
+        Self::Reply(Reply {
             status,
             location,
-            bounced,
+            redirects_back,
             words: readable.then(|| words(&text)),
-            telling: if readable { telling(&text) } else { BTreeSet::new() },
-            says: Says::of(&said, markers),
+            error_words: if readable { error_words(&text) } else { BTreeSet::new() },
+            explicit: ExplicitErrors::of(&said, markers),
         })
     }
 }
 
-impl Silence {
-    /// In words that follow "the provider".
-    pub(super) fn words(&self) -> String {
+impl Unusable {
+    /// As a clause.
+    pub(super) fn text(&self) -> String {
         match self {
-            Self::Fault(fault) => format!("could not be asked: {fault}"),
-            Self::TooMany => "answers 429, too many requests".into(),
-            Self::Forbidden => "answers 403 to programs".into(),
-            Self::Broken(status) => format!("answers {}", status.as_u16()),
-            Self::BotWall => "shows a captcha or a bot wall".into(),
+            Self::Fault(fault) => format!("there is no response: {fault}"),
+            Self::TooMany => "the provider responds 429, too many requests".into(),
+            Self::Forbidden => "the provider responds 403, as often to programs".into(),
+            Self::Broken(status) => format!("the provider responds {}", status.as_u16()),
+            Self::BotWall => "the provider shows a captcha or a bot challenge".into(),
         }
     }
 }
 
-impl Spoken {
-    /// Whether what is robust is the same: status, and where it leads. A page may differ still.
-    pub(super) fn leads_as(&self, other: &Self) -> bool {
+impl Reply {
+    /// Whether status and redirect target are equal. The pages may differ.
+    pub(super) fn has_same_destination(&self, other: &Self) -> bool {
         self.status == other.status
-            && self.bounced == other.bounced
-            && (self.bounced || self.location == other.location)
+            && self.redirects_back == other.redirects_back
+            && (self.redirects_back || self.location == other.location)
     }
 
-    /// Whether it turns the request away, whatever the reason: with an error status, to a place for
-    /// errors, or in words. What is turned away is never accepted.
-    pub(super) fn refuses(&self) -> bool {
-        self.says.mismatch
-            || self.says.bad_client
+    /// Whether it rejects the request for any reason: by status, by a redirect to an error page, or
+    /// in words. A rejected callback never counts as accepted.
+    pub(super) fn rejects(&self) -> bool {
+        self.explicit.mismatch
+            || self.explicit.bad_client
             || self.status.is_client_error()
-            || self.location.as_ref().is_some_and(|place| place.refuses)
+            || self.location.as_ref().is_some_and(|location| location.is_error)
     }
 
-    /// Whether people read of a fault on its page.
-    pub(super) fn complains(&self) -> bool {
+    /// Whether its page shows an error.
+    pub(super) fn shows_error(&self) -> bool {
         self.words.is_none() && self.location.is_none()
-            || self.telling.iter().any(|word| FAULTS.iter().any(|fault| word.contains(fault)))
+            || self
+                .error_words
+                .iter()
+                .any(|word| CLEAR_ERROR_WORDS.iter().any(|fault| word.contains(fault)))
     }
 
-    /// Whether it is about a fault for sure, so that what it says is no message that only stands
-    /// by. An app in the browser may come with 401 or 404, and says nothing by that.
-    pub(super) fn is_outright(&self) -> bool {
+    /// Whether it certainly is an error response, so that an error phrase in it applies. A
+    /// single-page app may be served with 401 or 404, and contain all its messages.
+    pub(super) fn is_error_response(&self) -> bool {
         self.location.is_some()
             || self.status == StatusCode::BAD_REQUEST
             || self.status == StatusCode::FORBIDDEN
             || self.status.is_server_error()
     }
 
-    /// Whether it says outright, or in a word on redirects that the other has not, that something
-    /// is wrong.
-    pub(super) fn is_told_beside(&self, other: &Self) -> bool {
-        self.says.mismatch && !other.says.mismatch
-            || other.words.is_some() && self.telling.difference(&other.telling).next().is_some()
+    /// Whether it contains an explicit error or error words that the other reply does not.
+    pub(super) fn has_more_error_words_than(&self, other: &Self) -> bool {
+        self.explicit.mismatch && !other.explicit.mismatch
+            || other.words.is_some()
+                && self.error_words.difference(&other.error_words).next().is_some()
     }
 
-    /// Names and statuses only.
-    pub(super) fn words_for_people(&self) -> String {
+    /// For the report: names and statuses only.
+    pub(super) fn summary(&self) -> String {
         let status = self.status.as_u16();
-        match (&self.location, self.bounced) {
+        match (&self.location, self.redirects_back) {
             (_, true) => format!("{status} back to it"),
-            (Some(place), _) => format!("{status} to {}{}", place.origin, place.path),
-            (None, _) if self.says.mismatch => format!("{status}, “not registered”"),
+            (Some(location), _) => format!("{status} to {}{}", location.origin, location.path),
+            (None, _) if self.explicit.mismatch => format!("{status}, “not registered”"),
             (None, _) => status.to_string(),
         }
     }
 }
 
-impl Place {
-    fn of(url: &Url, asked: Asked<'_>) -> Self {
+impl Location {
+    fn of(url: &Url, sent: Sent<'_>) -> Self {
         let mut names = BTreeSet::new();
         let mut errors = BTreeSet::new();
-        let mut refuses = false;
-        for (name, value) in pairs(url) {
-            if NAMES_OF_ERRORS.contains(&name.as_str()) {
-                refuses |= !NEEDS_A_PERSON.contains(&value.as_str());
-                if value.len() <= LONGEST_CODE
+        let mut is_error = false;
+        for (name, value) in parameters(url) {
+            if ERROR_PARAMETERS.contains(&name.as_str()) {
+                is_error |= !LOGIN_REQUIRED_CODES.contains(&value.as_str());
+                if value.len() <= MAX_CODE_LENGTH
                     && value.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
                 {
                     errors.insert(value);
@@ -213,20 +217,20 @@ impl Place {
                 names.insert(name);
             }
         }
-        let origin = plain(&url.origin().ascii_serialization(), asked);
-        let path = plain(url.path(), asked)
+        let origin = without_sent_values(&url.origin().ascii_serialization(), sent);
+        let path = without_sent_values(url.path(), sent)
             .split('/')
             .map(|segment| if is_token(segment) { "…" } else { segment })
             .collect::<Vec<_>>()
             .join("/");
-        refuses |= path.to_ascii_lowercase().split('/').any(|segment| segment.contains("error"));
-        Self { origin, path, names, errors, refuses }
+        is_error |= path.to_ascii_lowercase().split('/').any(|segment| segment.contains("error"));
+        Self { origin, path, names, errors, is_error }
     }
 }
 
-/// Names and values of the query, and of what stands behind `#`: a page of an app in the browser,
-/// or an answer in the fragment (OAuth 2.0 Multiple Response Types §2.1).
-fn pairs(url: &Url) -> Vec<(String, String)> {
+/// Names and values of the query and of the fragment, which may be the route of a single-page app
+/// or a response (OAuth 2.0 Multiple Response Types §2.1).
+fn parameters(url: &Url) -> Vec<(String, String)> {
     [url.query(), url.fragment()]
         .into_iter()
         .flatten()
@@ -236,19 +240,19 @@ fn pairs(url: &Url) -> Vec<(String, String)> {
         .collect()
 }
 
-/// As RFC 6749 §4.1.2.1 calls it, and others do.
-const NAMES_OF_ERRORS: &[&str] = &["error", "error_code", "err", "authError"];
+/// Of RFC 6749 §4.1.2.1, and of providers.
+const ERROR_PARAMETERS: &[&str] = &["error", "error_code", "err", "authError"];
 
-/// That a person would have to sign in (OpenID Connect Core §3.1.2.6): all else was right.
-const NEEDS_A_PERSON: &[&str] =
+/// The user has to sign in (OpenID Connect Core §3.1.2.6): the rest of the request is valid.
+const LOGIN_REQUIRED_CODES: &[&str] =
     &["login_required", "interaction_required", "consent_required", "account_selection_required"];
 
 /// No `error` of an OAuth standard is longer.
-const LONGEST_CODE: usize = 40;
+const MAX_CODE_LENGTH: usize = 40;
 
-impl Says {
+impl ExplicitErrors {
     fn of(text: &str, markers: &[&str]) -> Self {
-        // Where the URI was taken out of a sentence, two spaces are left.
+        // A removed URI leaves two spaces.
         let words: Vec<_> = text.split_whitespace().collect();
         let text = words.join(" ").to_ascii_lowercase();
         let has = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
@@ -256,8 +260,8 @@ impl Says {
     }
 }
 
-/// What providers call a redirect URI that is not registered: codes, and phrases that no page
-/// says otherwise.
+/// Codes and phrases of providers for an unregistered redirect URI, which no page contains for
+/// another reason.
 const MISMATCH: &[&str] = &[
     "redirect_uri_mismatch",
     "invalid_redirect_uri",
@@ -282,7 +286,7 @@ const MISMATCH: &[&str] = &[
     "aadsts50011",
 ];
 
-/// What providers say of a client that they do not know or have disabled (RFC 6749 §5.2).
+/// Codes and phrases of providers for an unknown or disabled client (RFC 6749 §5.2).
 const BAD_CLIENT: &[&str] = &[
     "invalid_client",
     "unauthorized_client",
@@ -297,33 +301,33 @@ const BAD_CLIENT: &[&str] = &[
     "aadsts700016",
 ];
 
-/// Whether a captcha or a challenge stands in the way. A login page may load the script of a
-/// captcha too: where a person can enter a name, there is no wall.
-fn is_wall(answer: &Answer, leads_to: Option<&Url>) -> bool {
-    if let Some(url) = leads_to {
+/// Whether it is a captcha or a bot challenge. A login page may load the script of a captcha too:
+/// a page with a login form is none.
+fn is_captcha(response: &Response, redirect_target: Option<&Url>) -> bool {
+    if let Some(url) = redirect_target {
         let path = url.path().to_ascii_lowercase();
         return ["captcha", "challenge", "/sorry/", "blocked"]
             .iter()
             .any(|mark| path.contains(mark));
     }
-    let text = String::from_utf8_lossy(&answer.body).to_ascii_lowercase();
-    let is_login = answer.status.is_success()
+    let text = String::from_utf8_lossy(&response.body).to_ascii_lowercase();
+    let is_login = response.status.is_success()
         && ["type=\"password\"", "type=\"email\"", "name=\"username\"", "name=\"identifier\""]
             .iter()
             .any(|mark| text.contains(mark));
-    is_bot_wall(answer) && !is_login
+    is_bot_wall(response) && !is_login
 }
 
-fn leads_to(answer: &Answer, base: &str) -> Option<Url> {
-    if !answer.status.is_redirection() {
+fn redirect_target(response: &Response, base: &str) -> Option<Url> {
+    if !response.status.is_redirection() {
         return None;
     }
-    let location = std::str::from_utf8(answer.headers.get(LOCATION)?.as_bytes()).ok()?;
+    let location = std::str::from_utf8(response.headers.get(LOCATION)?.as_bytes()).ok()?;
     Url::parse(base).ok()?.join(location).ok()
 }
 
-/// Whether a `Location` has exactly the scheme, host, port and path that were tested.
-fn is_bounce(location: &Url, tested: &str) -> bool {
+/// Whether a `Location` has exactly the scheme, host, port and path that were sent.
+fn is_same_endpoint(location: &Url, tested: &str) -> bool {
     Url::parse(tested).is_ok_and(|tested| {
         location.scheme() == tested.scheme()
             && location.host() == tested.host()
@@ -332,14 +336,14 @@ fn is_bounce(location: &Url, tested: &str) -> bool {
     })
 }
 
-/// The values of a `Location`, also of those in base64 (Google's `authError`), as text.
+/// The values of a `Location` as text, base64 decoded (Google's `authError`).
 fn decoded_query(url: &Url) -> String {
     let mut text = String::new();
-    for (_, value) in pairs(url) {
+    for (_, value) in parameters(url) {
         text.push_str(&value);
         text.push('\n');
         let plain = value.trim_end_matches('=').replace('+', "-").replace('/', "_");
-        if plain.len() >= LEAST_BASE64
+        if plain.len() >= MIN_BASE64
             && let Ok(bytes) = BASE64URL_NOPAD.decode(plain.as_bytes())
         {
             text.push_str(&String::from_utf8_lossy(&bytes));
@@ -349,23 +353,23 @@ fn decoded_query(url: &Url) -> String {
     text
 }
 
-/// A shorter value is rather a word than an encoded text.
-const LEAST_BASE64: usize = 16;
+/// A shorter value is more likely a word than base64.
+const MIN_BASE64: usize = 16;
 
-/// The text without the redirect URIs and the state that are sent, in any spelling.
-fn plain(text: &str, asked: Asked<'_>) -> String {
+/// The text without the redirect URIs and the state that were sent, in any encoding.
+fn without_sent_values(text: &str, sent: Sent<'_>) -> String {
     let mut text = text.to_owned();
     let mut remove = |what: &str| {
         if what.len() > 3 && text.contains(what) {
             text = text.replace(what, " ");
         }
     };
-    let mut spellings = spellings(asked.state);
-    for uri in asked.all {
+    let mut spellings = spellings(sent.state);
+    for uri in sent.all {
         spellings.extend(self::spellings(uri));
         spellings.extend(spellings_of_parts(uri));
     }
-    // The longest first, so that no rest of a longer one stays.
+    // The longest first, so that no remainder of a longer one stays.
     spellings.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
     spellings.dedup();
     for spelling in &spellings {
@@ -379,12 +383,12 @@ fn spellings_of_parts(uri: &str) -> Vec<String> {
     let host = url.host_str().unwrap_or_default();
     let mut parts = spellings(&url.origin().ascii_serialization());
     parts.extend(spellings(host));
-    // A path of one letter stands everywhere.
+    // A path of one letter is contained in every text.
     parts.extend(spellings(url.path()).into_iter().filter(|path| path.len() > 3));
     parts
 }
 
-/// As it is; percent-encoded once and twice, in both cases; as in HTML, JSON and base64.
+/// Plain; percent-encoded once and twice, in both cases; in HTML, JSON and base64.
 fn spellings(text: &str) -> Vec<String> {
     let once: String = form_urlencoded::byte_serialize(text.as_bytes()).collect();
     let twice: String = form_urlencoded::byte_serialize(once.as_bytes()).collect();
@@ -407,8 +411,8 @@ fn spellings(text: &str) -> Vec<String> {
         text.replace('/', r"\x2f"),
         text.replace('/', "&#47;"),
     ];
-    // Within other bytes an encoded text begins at one of three places; what is certain of it
-    // lies between its first and last letters.
+    // In a longer base64 text it starts at one of three offsets; only its inner letters do not
+    // depend on the neighbouring bytes.
     for shift in 0..3 {
         let mut bytes = vec![b' '; shift];
         bytes.extend_from_slice(text.as_bytes());
@@ -416,7 +420,7 @@ fn spellings(text: &str) -> Vec<String> {
         let inner = encoded.trim_end_matches('=');
         let from = if shift == 0 { 0 } else { 4 };
         if let Some(inner) = inner.get(from..inner.len().saturating_sub(2))
-            && inner.len() >= LEAST_BASE64
+            && inner.len() >= MIN_BASE64
         {
             all.push(inner.to_owned());
             all.push(inner.replace('+', "-").replace('/', "_"));
@@ -425,7 +429,7 @@ fn spellings(text: &str) -> Vec<String> {
     all
 }
 
-/// The words of a page, each once, without those that look as if they had been drawn by lot.
+/// The distinct words of a page, without those that look random.
 fn words(text: &str) -> BTreeSet<String> {
     text.split(|character: char| {
         character.is_whitespace() || "<>\"'=,;:(){}[]|&?#\\".contains(character)
@@ -437,28 +441,28 @@ fn words(text: &str) -> BTreeSet<String> {
     .collect()
 }
 
-/// The words on redirects and errors that people can read: not those in tags, where the attributes
-/// of any form and any captcha speak of callbacks and errors, and not those in scripts.
-fn telling(text: &str) -> BTreeSet<String> {
-    words(&visible(text))
+/// The visible words about redirects and errors. Tags and scripts are excluded: attributes of many
+/// forms and captchas contain such words.
+fn error_words(text: &str) -> BTreeSet<String> {
+    words(&visible_text(text))
         .into_iter()
-        .filter(|word| TELLING.iter().any(|it| word.contains(it)))
+        .filter(|word| ERROR_WORDS.iter().any(|it| word.contains(it)))
         .collect()
 }
 
-/// The text of a page without tags, scripts and styles, in one pass: a page may be nothing but tags.
-fn visible(text: &str) -> String {
-    // ASCII alone changes case, so that positions are the same in both.
+/// The text of a page without tags, scripts and styles. In one pass: a page may consist of tags.
+fn visible_text(text: &str) -> String {
+    // Changes the case of ASCII only, so that positions are equal in both.
     let lower = text.to_ascii_lowercase();
     let after = |from: usize, end: &str| {
         let found = lower.get(from..).and_then(|rest| rest.find(end));
         found.map_or(lower.len(), |found| from + found + end.len())
     };
-    let mut seen = String::new();
+    let mut visible = String::new();
     let mut at = 0;
     while let Some((before, _)) = text.get(at..).and_then(|rest| rest.split_once('<')) {
-        seen.push_str(before);
-        seen.push(' ');
+        visible.push_str(before);
+        visible.push(' ');
         at += before.len() + 1;
         let tag = lower.get(at..).unwrap_or_default();
         if tag.starts_with("script") {
@@ -468,21 +472,21 @@ fn visible(text: &str) -> String {
         }
         at = after(at, ">");
     }
-    seen.push_str(text.get(at..).unwrap_or_default());
-    seen
+    visible.push_str(text.get(at..).unwrap_or_default());
+    visible
 }
 
-/// Words with which pages in any place of the web say that a redirect URI is wrong.
-const TELLING: &[&str] =
+/// Words of pages that reject a redirect URI.
+const ERROR_WORDS: &[&str] =
     &["redirect", "callback", "mismatch", "registered", "invalid", "error", "whitelist"];
 
-/// Those that no page says that is about something else.
-const FAULTS: &[&str] = &["mismatch", "invalid", "error"];
+/// Those that pages without an error do not contain.
+const CLEAR_ERROR_WORDS: &[&str] = &["mismatch", "invalid", "error"];
 
-/// Whether a run of letters is a nonce, an id, a time, rather than something that people read:
-/// digits among letters, or letters of both cases without order.
+/// Whether a run of characters is a nonce, an id or a time rather than text: digits between
+/// letters, or letters of both cases without order.
 fn is_random(run: &str) -> bool {
-    if run.len() < SHORTEST_NONCE {
+    if run.len() < MIN_NONCE_LENGTH {
         return false;
     }
     let digits = run.bytes().filter(u8::is_ascii_digit).count();
@@ -494,37 +498,37 @@ fn is_random(run: &str) -> bool {
             || a.is_ascii_lowercase() && b.is_ascii_uppercase())
         })
         .count();
-    digits > 0 && digits * 20 >= run.len() || turns * 3 > run.len() || run.len() > LONGEST_WORD
+    digits > 0 && digits * 20 >= run.len() || turns * 3 > run.len() || run.len() > MAX_WORD_LENGTH
 }
 
-/// Whether a segment of a path is a token. Words stand there in one case, or are short; to take a
-/// long name for a token costs a confirmation, to take a token for a name costs it by chance.
+/// Whether a segment of a path is a token. Names have one case, or are short. A name taken for a
+/// token always costs a confirmation by hand, a token taken for a name only sometimes.
 fn is_token(segment: &str) -> bool {
     let has = |is: fn(&u8) -> bool| segment.as_bytes().iter().any(is);
     let name = segment.trim_end_matches(|it: char| it.is_ascii_digit());
     let is_version = segment.len() - name.len() <= 2
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || b"-_.".contains(&byte));
     is_random(segment) && !is_version
-        || segment.len() >= SHORTEST_TOKEN
+        || segment.len() >= MIN_TOKEN_LENGTH
             && has(u8::is_ascii_lowercase)
             && has(u8::is_ascii_uppercase)
 }
 
 /// 96 bits in base64 (RFC 4648 §5).
-const SHORTEST_TOKEN: usize = 16;
+const MIN_TOKEN_LENGTH: usize = 16;
 
-/// A shorter run cannot be told from a word or a number.
-const SHORTEST_NONCE: usize = 6;
+/// A shorter run cannot be distinguished from a word or a number.
+const MIN_NONCE_LENGTH: usize = 6;
 
 /// No word is longer.
-const LONGEST_WORD: usize = 64;
+const MAX_WORD_LENGTH: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_token_in_a_path_is_no_name() {
+    fn tokens_in_paths_are_distinguished_from_names() {
         for token in [
             "TdzQFGPUoloGRngJqkFF3wj-t6OkSNbOSATzptbFMPA",
             "aBCDefghIJKLmnop",
@@ -546,30 +550,30 @@ mod tests {
     }
 
     #[test]
-    fn the_cost_of_a_page_grows_with_its_length_and_not_with_its_tags() {
+    fn the_cost_of_a_page_is_linear_in_its_length() {
         const SHORT: usize = 8 << 10;
         const TIMES: usize = 16;
         for tag in ["<>", "<aaaaa\u{e9}>", "<script></script>", "<style", "<"] {
             let cost = |pages: usize, bytes: usize| {
                 let page = tag.repeat(bytes / tag.len());
                 let before = cpu_time();
-                (0..pages).for_each(|_| assert!(telling(&page).is_empty()));
+                (0..pages).for_each(|_| assert!(error_words(&page).is_empty()));
                 cpu_time() - before
             };
             let (many, one) = (cost(TIMES, SHORT), cost(1, SHORT * TIMES));
-            // As many bytes; with work that grows with their square, it would be 16 times as much.
-            // The kernel counts in ticks.
+            // The same number of bytes; with quadratic cost, it would be 16 times as much. The
+            // kernel counts in ticks.
             let most = many * 4 + 20_000_000;
             assert!(one < most, "{tag}: {one} ns for one page, {many} ns for {TIMES}");
         }
     }
 
     #[test]
-    fn words_in_tags_scripts_and_styles_are_not_read() {
+    fn words_in_tags_scripts_and_styles_are_ignored() {
         let page = "<P title='invalid'>Error<STYLE>.mismatch{}</style ><script>redirect()</SCRIPT>\
             callback<b>registered</b><script>whitelist";
         let expected = ["callback", "error", "registered"];
-        assert_eq!(telling(page).into_iter().collect::<Vec<_>>(), expected);
-        assert_eq!(telling("mismatch<invalid").into_iter().collect::<Vec<_>>(), ["mismatch"]);
+        assert_eq!(error_words(page).into_iter().collect::<Vec<_>>(), expected);
+        assert_eq!(error_words("mismatch<invalid").into_iter().collect::<Vec<_>>(), ["mismatch"]);
     }
 }

@@ -1,15 +1,15 @@
-//! Nango's REST, as far as a preflight asks it: what there is, and how flows begin.
+//! The part of Nango's REST API that a preflight uses: list integrations and start flows.
 //!
-//! Only names, ids and templates are kept of what it answers; a secret that comes along is never
-//! read into memory of ours that outlives the answer.
+//! Keeps only names, ids and templates of the responses. Secrets in a response are dropped together
+//! with it.
 
-mod refused;
+mod error;
 
-pub use refused::{Reach, Refused};
+pub use error::{ErrorScope, NangoError};
 
 use crate::config::IntegrationSettings;
 use crate::outbound::{
-    Answer, Fault, Offer, Origin, Outbound, Range, Reason, Request, Server, Step,
+    Fault, Offer, Origin, Outbound, Range, Reason, Request, Response, Server, Step,
 };
 use crate::redirect::Target;
 use bytes::Bytes;
@@ -23,83 +23,83 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use url::form_urlencoded::Serializer;
 
-/// A Nango server, and the key to one environment in it.
+/// A Nango server with the API key of an environment.
 #[derive(Clone, Debug)]
 pub struct Nango {
     outbound: Outbound,
     server: Server,
-    /// The base URL, and the path in it, both without a trailing slash.
+    /// The base URL and its path, both without a trailing slash.
     base: String,
     prefix: String,
     key: SecretString,
 }
 
-/// An integration that is set up in the environment.
+/// An integration of the environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Integration {
-    /// Its name in the environment.
+    /// Its unique key in the environment.
     pub unique_key: String,
-    /// The name of its template; empty where Nango names none.
+    /// The name of its template; empty when Nango returns none.
     pub provider: String,
 }
 
-/// What Nango knows of a kind of provider. A member of another type than expected is for its reader
-/// to judge: one odd template is no reason to tell nothing of the others.
+/// Nango's template of a provider. Members may have any type: an unexpected one must not prevent the
+/// checks of other integrations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Template {
     /// `OAUTH2`, `OAUTH1`, `API_KEY` and others.
     pub auth_mode: Value,
-    /// Where users are sent to, with `${connectionConfig.…}` for what differs by account.
+    /// The authorization URL, with `${connectionConfig.…}` for what differs by account.
     pub authorization_url: Value,
-    /// What is sent along, by name.
+    /// Additional parameters.
     pub authorization_params: Value,
-    /// What parts two scopes; a space where nothing is said.
+    /// The separator of scopes; a space by default.
     pub scope_separator: Value,
 }
 
 impl Template {
-    /// The mode; empty where there is none.
+    /// The mode; empty when there is none.
     pub fn auth_mode(&self) -> &str {
         self.auth_mode.as_str().unwrap_or_default()
     }
 }
 
-/// The app at the provider, without its secret.
+/// The OAuth app at the provider, without its secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct App {
     /// RFC 6749 §2.2.
     pub client_id: String,
-    /// As they were written in Nango.
+    /// As configured in Nango.
     pub scopes: Option<String>,
 }
 
-/// How a flow is allowed to begin.
+/// The credential that starts flows.
 #[derive(Clone, Debug)]
-pub enum Pass {
+pub enum FlowCredential {
     /// The token of a connect session.
     Session(SecretString),
-    /// The older way: the environment's public key, the id that the connection would have, and
-    /// the digest, where the environment wants one, by integration.
+    /// The older method: the public key of the environment, the id of the connection, and a digest
+    /// for each integration when the environment requires signed starts.
     PublicKey {
-        /// Not a secret: web pages carry it.
+        /// Not a secret: web pages contain it.
         key: String,
         /// The id that the connection would have.
         connection: String,
-        /// What signs both.
+        /// Signs integration and connection.
         hmac_key: Option<SecretString>,
     },
 }
 
-impl Pass {
-    /// What a flow is begun with.
+impl FlowCredential {
+    /// The query that starts a flow.
     fn query(&self, integration: &str, settings: &IntegrationSettings) -> String {
         let mut query = Serializer::new(String::new());
         match self {
-            Pass::Session(token) => {
+            FlowCredential::Session(token) => {
                 query.append_pair("connect_session_token", token.expose_secret());
             }
-            Pass::PublicKey { key, connection, hmac_key } => {
+            FlowCredential::PublicKey { key, connection, hmac_key } => {
                 query.append_pair("public_key", key).append_pair("connection_id", connection);
                 if let Some(hmac_key) = hmac_key {
                     let digest = super::hmac_digest(hmac_key, integration, Some(connection));
@@ -120,30 +120,29 @@ impl Pass {
     }
 }
 
-/// What a request to Nango proves who it is with.
+/// How a request to Nango is authenticated.
 #[derive(Clone, Copy, Debug)]
 enum Authentication {
     /// The environment's API key.
     ApiKey,
-    /// Nothing.
+    /// Not at all.
     None,
 }
 
-/// A template list, or a page of connections, is not longer.
-const MOST_BYTES: usize = 8 << 20;
+/// More than a list of templates or a page of connections has.
+const MAX_BYTES: usize = 8 << 20;
 
-/// How often a refusal for being asked too much is waited out, and for how long at most each time:
-/// Nango counts by the minute.
-const PATIENCE: (u32, Duration) = (5, Duration::from_secs(70));
+/// The number of attempts, and the longest wait after a 429: Nango's limits are per minute.
+const RETRIES: (u32, Duration) = (5, Duration::from_secs(70));
 
-/// How long to wait where it does not say.
-const UNSAID: u64 = 5;
+/// The wait in seconds after a 429 without `Retry-After`.
+const DEFAULT_RETRY_AFTER: u64 = 5;
 
 /// Connections in a page.
-const PAGE: usize = 1000;
+const PAGE_SIZE: usize = 1000;
 
-/// What is only counted is not counted without end.
-const MOST_PAGES: usize = 20;
+/// Bounds the count of connections.
+const MAX_PAGES: usize = 20;
 
 impl Nango {
     /// `base` is `nango.url`.
@@ -155,7 +154,7 @@ impl Nango {
             port: base.port(),
         };
         let prefix = base.path().trim_end_matches('/').to_owned();
-        Self { outbound: outbound.reading(MOST_BYTES), server, base: text, prefix, key }
+        Self { outbound: outbound.with_body_limit(MAX_BYTES), server, base: text, prefix, key }
     }
 
     /// The base URL.
@@ -163,8 +162,8 @@ impl Nango {
         &self.base
     }
 
-    /// The ranges that its addresses are in, where they are this machine's or a private network's. An
-    /// override says how the server is reached, not where it is.
+    /// The ranges of its addresses that are on this machine or a private network. Overridden
+    /// addresses do not count: they define how to reach the server, not where it is.
     pub async fn private_ranges(&self) -> Vec<Range> {
         let resolved = self.outbound.resolve(&self.server.host, self.server.port).await;
         let Some(resolved) = resolved.ok().filter(|it| it.origin != Origin::Override) else {
@@ -175,15 +174,15 @@ impl Nango {
         ranges.filter(|range| near.contains(range)).collect()
     }
 
-    /// Every integration of the environment, in one answer. Scope `environment:integrations:list`.
-    pub async fn integrations(&self) -> Result<Vec<Integration>, Refused> {
+    /// All integrations of the environment. Scope `environment:integrations:list`.
+    pub async fn integrations(&self) -> Result<Vec<Integration>, NangoError> {
         self.read_integrations(&self.get("/integrations").await?)
     }
 
-    /// Reads what [`Nango::integrations`] is answered.
-    pub fn read_integrations(&self, answer: &Answer) -> Result<Vec<Integration>, Refused> {
+    /// Parses the response to [`Nango::integrations`].
+    pub fn read_integrations(&self, response: &Response) -> Result<Vec<Integration>, NangoError> {
         let scope = "environment:integrations:list";
-        let Data { data }: Data<Vec<Value>> = self.read(answer, scope)?;
+        let Data { data }: Data<Vec<Value>> = self.read(response, scope)?;
         let integrations: Option<Vec<_>> = data
             .iter()
             .map(|it| {
@@ -192,60 +191,59 @@ impl Nango {
                 Some(Integration { unique_key: text("unique_key")?, provider })
             })
             .collect();
-        integrations.ok_or_else(|| self.foreign("it lists an integration without `unique_key`"))
+        integrations.ok_or_else(|| self.not_nango("an integration has no `unique_key`"))
     }
 
-    /// How many connections an integration has, read page by page. Scope
-    /// `environment:connections:list`.
-    pub async fn connections(&self, integration: &str) -> Result<usize, Refused> {
+    /// The number of connections of an integration. Scope `environment:connections:list`.
+    pub async fn connections(&self, integration: &str) -> Result<usize, NangoError> {
         #[derive(Deserialize)]
         struct Connections {
             connections: Vec<IgnoredAny>,
         }
         let mut count = 0;
-        for page in 0..MOST_PAGES {
+        for page in 0..MAX_PAGES {
             let query = Serializer::new(String::new())
                 .append_pair("integrationId", integration)
-                .append_pair("limit", &PAGE.to_string())
+                .append_pair("limit", &PAGE_SIZE.to_string())
                 .append_pair("page", &page.to_string())
                 .finish();
             let path = format!("/connections?{query}");
-            let answer = self.get(&path).await?;
-            let found: Connections = self.read(&answer, "environment:connections:list")?;
+            let response = self.get(&path).await?;
+            let found: Connections = self.read(&response, "environment:connections:list")?;
             count += found.connections.len();
-            if found.connections.len() < PAGE {
+            if found.connections.len() < PAGE_SIZE {
                 break;
             }
         }
         Ok(count)
     }
 
-    /// A template. Any key may read it.
-    pub async fn template(&self, provider: &str) -> Result<Template, Refused> {
+    /// A template. Requires no scope.
+    pub async fn template(&self, provider: &str) -> Result<Template, NangoError> {
         let path = format!("/providers/{}", segment(provider));
         self.read_template(&self.get(&path).await?)
     }
 
-    /// Reads what [`Nango::template`] is answered.
-    pub fn read_template(&self, answer: &Answer) -> Result<Template, Refused> {
-        Ok(self.read::<Data<Template>>(answer, "environment:providers:read")?.data)
+    /// Parses the response to [`Nango::template`].
+    pub fn read_template(&self, response: &Response) -> Result<Template, NangoError> {
+        Ok(self.read::<Data<Template>>(response, "environment:providers:read")?.data)
     }
 
-    /// An integration's app; `None` where the key may not read credentials, which Nango leaves out
-    /// without a word. Scope `environment:integrations:read_credentials`.
-    pub async fn app(&self, integration: &str) -> Result<Option<App>, Refused> {
+    /// The app of an integration; `None` when the key may not read credentials, which Nango then
+    /// omits silently. Scope `environment:integrations:read_credentials`.
+    pub async fn app(&self, integration: &str) -> Result<Option<App>, NangoError> {
         let path = format!("/integrations/{}?include=credentials", segment(integration));
         self.read_app(&self.get(&path).await?)
     }
 
-    /// Reads what [`Nango::app`] is answered.
-    pub fn read_app(&self, answer: &Answer) -> Result<Option<App>, Refused> {
+    /// Parses the response to [`Nango::app`].
+    pub fn read_app(&self, response: &Response) -> Result<Option<App>, NangoError> {
         #[derive(Deserialize)]
         struct WithCredentials {
             credentials: Option<Value>,
         }
         let scope = "environment:integrations:read_credentials";
-        let found: Data<WithCredentials> = self.read(answer, scope)?;
+        let found: Data<WithCredentials> = self.read(response, scope)?;
         // Credentials of another kind, such as an API key, have no client id.
         let credentials = found.data.credentials.unwrap_or_default();
         let text = |name| credentials.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -257,24 +255,24 @@ impl Nango {
         &self,
         integration: &str,
         connection: &str,
-    ) -> Result<BTreeMap<String, String>, Refused> {
+    ) -> Result<BTreeMap<String, String>, NangoError> {
         let query =
             Serializer::new(String::new()).append_pair("provider_config_key", integration).finish();
         let path = format!("/connections/{}?{query}", segment(connection));
         self.read_connection_config(&self.get(&path).await?)
     }
 
-    /// Reads what [`Nango::connection_config`] is answered.
+    /// Parses the response to [`Nango::connection_config`].
     pub fn read_connection_config(
         &self,
-        answer: &Answer,
-    ) -> Result<BTreeMap<String, String>, Refused> {
+        response: &Response,
+    ) -> Result<BTreeMap<String, String>, NangoError> {
         #[derive(Deserialize)]
         struct Connection {
             #[serde(default)]
             connection_config: Map<String, Value>,
         }
-        let found: Connection = self.read(answer, "environment:connections:read")?;
+        let found: Connection = self.read(response, "environment:connections:read")?;
         let texts = found.connection_config.into_iter().filter_map(|(name, value)| match value {
             Value::String(text) => Some((name, text)),
             Value::Number(number) => Some((name, number.to_string())),
@@ -283,12 +281,12 @@ impl Nango {
         Ok(texts.collect())
     }
 
-    /// A session that may start flows of these integrations, with what belongs to each. Scope
+    /// Creates a connect session for these integrations and their settings. Scope
     /// `environment:connect_sessions:write`.
     pub async fn session<'i>(
         &self,
         integrations: impl IntoIterator<Item = (&'i str, &'i IntegrationSettings)>,
-    ) -> Result<SecretString, Refused> {
+    ) -> Result<SecretString, NangoError> {
         #[derive(Deserialize)]
         struct Session {
             token: String,
@@ -297,7 +295,7 @@ impl Nango {
         let mut defaults = Map::new();
         for (key, settings) in integrations {
             allowed.push(key);
-            let own = own_defaults(settings);
+            let own = session_defaults(settings);
             if !own.is_empty() {
                 defaults.insert(key.to_owned(), Value::Object(own));
             }
@@ -308,77 +306,79 @@ impl Nango {
             body.insert("integrations_config_defaults".into(), Value::Object(defaults));
         }
         body.insert("tags".into(), json!({ "purpose": "callback-edge preflight" }));
-        let mut answer = self.post("/connect/sessions", &body).await?;
-        if answer.status == StatusCode::BAD_REQUEST
-            && refused::error_code(&answer).is_some_and(|code| code == "invalid_body")
+        let mut response = self.post("/connect/sessions", &body).await?;
+        if response.status == StatusCode::BAD_REQUEST
+            && error::error_code(&response).is_some_and(|code| code == "invalid_body")
         {
-            // Servers before tags want an end user.
+            // Older servers do not accept tags and require an end user.
             body.remove("tags");
             body.insert("end_user".into(), json!({ "id": "callback-edge-preflight" }));
-            answer = self.post("/connect/sessions", &body).await?;
+            response = self.post("/connect/sessions", &body).await?;
         }
         let scope = "environment:connect_sessions:write";
-        Ok(self.read::<Data<Session>>(&answer, scope)?.data.token.into())
+        Ok(self.read::<Data<Session>>(&response, scope)?.data.token.into())
     }
 
-    /// Begins a flow, and tells where the user would be sent to: a URL that holds a live `state`.
-    pub async fn begin(
+    /// Starts a flow and returns the authorization URL, which contains a live `state`.
+    pub async fn start_flow(
         &self,
         integration: &str,
         settings: &IntegrationSettings,
-        pass: &Pass,
-    ) -> Result<String, Refused> {
+        credential: &FlowCredential,
+    ) -> Result<String, NangoError> {
         let path = format!(
             "/oauth/connect/{}?{}",
             segment(integration),
-            pass.query(integration, settings)
+            credential.query(integration, settings)
         );
-        // As a browser does it.
-        let answer =
-            self.patiently(|| self.request(Method::GET, &path, Authentication::None, None)).await?;
-        if answer.status.is_redirection() {
-            let location = answer.headers.get(header::LOCATION);
+        // Like a browser, without the API key.
+        let response = self
+            .with_retries(|| self.request(Method::GET, &path, Authentication::None, None))
+            .await?;
+        if response.status.is_redirection() {
+            let location = response.headers.get(header::LOCATION);
             return match location.and_then(|location| location.to_str().ok()) {
                 Some(location) => Ok(location.to_owned()),
-                None => Err(self.foreign("its redirect names no URL")),
+                None => Err(self.not_nango("a redirect has no valid `Location`")),
             };
         }
-        Err(Refused::not_begun(&answer, pass))
+        Err(NangoError::flow_not_started(&response, credential))
     }
 
-    async fn get(&self, path: &str) -> Result<Answer, Refused> {
-        self.patiently(|| self.request(Method::GET, path, Authentication::ApiKey, None)).await
+    async fn get(&self, path: &str) -> Result<Response, NangoError> {
+        self.with_retries(|| self.request(Method::GET, path, Authentication::ApiKey, None)).await
     }
 
-    async fn post(&self, path: &str, body: &Map<String, Value>) -> Result<Answer, Refused> {
-        self.patiently(|| self.request(Method::POST, path, Authentication::ApiKey, Some(body)))
+    async fn post(&self, path: &str, body: &Map<String, Value>) -> Result<Response, NangoError> {
+        self.with_retries(|| self.request(Method::POST, path, Authentication::ApiKey, Some(body)))
             .await
     }
 
-    /// Asks, waits out being told that it was too often, and asks once more behind a fault on the
-    /// server's side: one of some hundred requests is no reason to begin again.
-    async fn patiently<F>(&self, ask: impl Fn() -> F) -> Result<Answer, Refused>
+    /// Waits and retries after 429, and retries once after a server error or a temporary fault: one
+    /// of some hundred requests must not fail the preflight.
+    async fn with_retries<F>(&self, send: impl Fn() -> F) -> Result<Response, NangoError>
     where
-        F: Future<Output = Result<Answer, Fault>>,
+        F: Future<Output = Result<Response, Fault>>,
     {
-        let (tries, longest) = PATIENCE;
+        let (tries, longest) = RETRIES;
         let mut faults = 0;
         for _ in 1..tries {
-            match ask().await {
-                Ok(answer) if answer.status == StatusCode::TOO_MANY_REQUESTS => {
-                    let wait = Duration::from_secs(answer.retry_after().unwrap_or(UNSAID));
+            match send().await {
+                Ok(response) if response.status == StatusCode::TOO_MANY_REQUESTS => {
+                    let wait =
+                        Duration::from_secs(response.retry_after().unwrap_or(DEFAULT_RETRY_AFTER));
                     if wait > longest {
-                        return Ok(answer);
+                        return Ok(response);
                     }
                     tokio::time::sleep(wait).await;
                 }
-                Ok(answer) if answer.status.is_server_error() && faults == 0 => faults += 1,
-                Err(fault) if is_passing(&fault) && faults == 0 => faults += 1,
-                Ok(answer) => return Ok(answer),
-                Err(fault) => return Err(Refused::unreachable(&self.base, &fault)),
+                Ok(response) if response.status.is_server_error() && faults == 0 => faults += 1,
+                Err(fault) if is_temporary(&fault) && faults == 0 => faults += 1,
+                Ok(response) => return Ok(response),
+                Err(fault) => return Err(NangoError::unreachable(&self.base, &fault)),
             }
         }
-        ask().await.map_err(|fault| Refused::unreachable(&self.base, &fault))
+        send().await.map_err(|fault| NangoError::unreachable(&self.base, &fault))
     }
 
     async fn request(
@@ -387,14 +387,14 @@ impl Nango {
         path: &str,
         authentication: Authentication,
         body: Option<&Map<String, Value>>,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Response, Fault> {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(header::USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
         if let Authentication::ApiKey = authentication {
             let value = format!("Bearer {}", self.key.expose_secret());
             let mut value = HeaderValue::from_str(&value).map_err(|_| {
-                let text = "the API key holds characters that no header may hold";
+                let text = "the API key contains characters that are not allowed in a header";
                 Fault::new(Step::Head, Reason::Unsendable, text)
             })?;
             value.set_sensitive(true);
@@ -407,25 +407,24 @@ impl Nango {
         }
         let path_and_query = format!("{}{path}", self.prefix);
         let request = Request { method, path_and_query, headers, body: bytes };
-        Box::pin(self.outbound.ask(&self.server, Offer::Both, &request)).await
+        Box::pin(self.outbound.send(&self.server, Offer::Both, &request)).await
     }
 
-    fn read<T: DeserializeOwned>(&self, answer: &Answer, scope: &str) -> Result<T, Refused> {
-        if !answer.status.is_success() {
-            return Err(Refused::of(answer, &self.base, scope));
+    fn read<T: DeserializeOwned>(&self, response: &Response, scope: &str) -> Result<T, NangoError> {
+        if !response.status.is_success() {
+            return Err(NangoError::of(response, &self.base, scope));
         }
-        // An error of serde_json may quote what it could not read.
-        serde_json::from_slice(&answer.body)
-            .map_err(|_| self.foreign("its answer is not what Nango answers"))
+        // An error of serde_json may quote the response.
+        serde_json::from_slice(&response.body).map_err(|_| self.not_nango("unexpected response"))
     }
 
-    fn foreign(&self, what: &str) -> Refused {
-        Refused::foreign(&self.base, what)
+    fn not_nango(&self, what: &str) -> NangoError {
+        NangoError::not_nango(&self.base, what)
     }
 }
 
-/// Whether a fault may be gone a moment later.
-fn is_passing(fault: &Fault) -> bool {
+/// Whether a retry may succeed.
+fn is_temporary(fault: &Fault) -> bool {
     matches!(
         fault.reason,
         Reason::Timeout | Reason::Closed | Reason::ResolverFailed | Reason::ResolverUnreachable
@@ -437,8 +436,8 @@ struct Data<T> {
     data: T,
 }
 
-/// What a session is told of one integration.
-fn own_defaults(settings: &IntegrationSettings) -> Map<String, Value> {
+/// The defaults of an integration in a connect session.
+fn session_defaults(settings: &IntegrationSettings) -> Map<String, Value> {
     let mut own = Map::new();
     if let Some(scope) = &settings.user_scope {
         own.insert("user_scopes".into(), json!(scope));
@@ -452,7 +451,7 @@ fn own_defaults(settings: &IntegrationSettings) -> Map<String, Value> {
     own
 }
 
-/// A name as one segment of a path (RFC 3986 §3.3).
+/// A name as a segment of a path (RFC 3986 §3.3).
 fn segment(name: &str) -> String {
     use std::fmt::Write as _;
     let mut text = String::new();
@@ -460,10 +459,10 @@ fn segment(name: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
             text.push(char::from(byte));
         } else {
-            // Writing to a String does not fail.
+            // Writing to a `String` does not fail.
             let _ = write!(text, "%{byte:02X}");
         }
     }
-    // A dot alone, or two, would be another path.
+    // `.` and `..` would change the path.
     if text.bytes().all(|byte| byte == b'.') { text.replace('.', "%2E") } else { text }
 }

@@ -56,10 +56,11 @@ impl Failure {
     pub(super) fn of(error: &Error, stage: Stage, retry_after: Option<u64>) -> Self {
         let failure = match error {
             Error::Api(problem) => Self::problem(problem, stage),
-            // From a proxy in front of the ACME server, or from one that does not work.
-            Error::Json(_) => {
-                Self::new(Reason::ServerDown, "the response of the ACME server is not valid JSON")
-            }
+            // From a proxy in front of the ACME server, or from a faulty ACME server.
+            Error::Json(_) => Self::new(
+                Reason::ServerDown,
+                "the response of the ACME server is not valid ACME JSON",
+            ),
             Error::Timeout(_) => {
                 Self::new(Reason::ServerDown, "the ACME server did not complete the order in time")
             }
@@ -177,15 +178,17 @@ impl Failure {
             ),
             Reason::WrongAnswer => format!(
                 "port {port} of `{name}` leads to another server: look for an outdated A or AAAA \
-                 record, or a proxy in front of this server that terminates TLS or rewrites requests"
+                 record, or a proxy in front of this server that terminates TLS or rewrites \
+                 requests"
             ),
             Reason::ServerDown => {
-                "no action while the retries succeed; otherwise check the status page of the CA and \
-                 the outbound connections of this machine"
+                "if the retries fail too, check the status page of the CA and the outbound \
+                 connections of this machine"
                     .into()
             }
             Reason::BadNonce => {
-                "if it persists, look for a proxy that caches the responses of the ACME server".into()
+                "if it persists, look for a proxy that caches the responses of the ACME server"
+                    .into()
             }
             Reason::Account => {
                 "check `contact`, `eab_key_id` and `eab_hmac_key_file` in `[tls.acme]`".into()
@@ -194,9 +197,13 @@ impl Failure {
                 "add this CA to the CAA record of `{name}` or of the parent domain, or choose \
                  another `directory`"
             ),
-            Reason::Profile => "choose a profile that the ACME server offers, or remove `profile`".into(),
+            Reason::Profile => {
+                "choose a profile that the ACME server offers, or remove `profile`".into()
+            }
             Reason::Refused => {
-                format!("the CA does not issue certificates for `{name}`: choose another `directory`")
+                format!(
+                    "the CA does not issue certificates for `{name}`: choose another `directory`"
+                )
             }
             Reason::State => {
                 "make `tls.acme.state_dir` a directory that this process can write to, with free \

@@ -225,18 +225,18 @@ mod tests {
     }
 
     proptest! {
-        /// For any sequence of events, orders that are made as early as allowed stay below five an hour.
+        /// For any sequence of events, orders that are made as early as allowed never reach five an hour.
         #[test]
         fn at_most_four_orders_are_made_an_hour(
             events in prop::collection::vec(event(), 1..80),
             lifetime in 60_u64..8_000_000,
         ) {
             let mut journal = Journal::default();
-            // True time, and how far the machine's clock is behind it.
-            let (mut time, mut behind) = (1_000_000_000_u64, 0);
+            // The true time, and by how much the clock of the machine is slow.
+            let (mut time, mut offset) = (1_000_000_000_u64, 0);
             let mut orders: Vec<u64> = vec![];
             for event in events {
-                let mut now = time - behind;
+                let mut now = time - offset;
                 journal.normalize(now);
                 let at = journal.next(now, now).max(now);
                 time += at - now;
@@ -260,7 +260,7 @@ mod tests {
                         journal.order_created(pending());
                         journal.pending = None;
                         journal.failed(now, true, 0.0);
-                        behind += by;
+                        offset += by;
                     }
                 }
             }

@@ -161,8 +161,9 @@ impl Renewer {
                 if failure.reason == Reason::Unreachable
                     && self.unreachable >= MAX_UNREACHABLE_TRIALS =>
             {
-                self.warn(&failure, "the order is made anyway, because the CA may reach this server; if only this machine cannot \
-                            reach it, set `self_check.connect_to`");
+                let hint = "the order is made anyway, because the CA may reach this server; if only \
+                            this machine cannot reach it, set `self_check.connect_to`";
+                self.warn(&failure, hint);
                 Ok(())
             }
             Err(failure) => {

@@ -307,8 +307,8 @@ impl Renewer {
         if let Some(directory) = directory.filter(|_| window.request_at <= now) {
             let client = Client::new(self.context.outbound.clone());
             match request_window(&client, &directory, &window.certificate).await {
-                Ok((span, again)) => {
-                    window.request_at = now + again;
+                Ok((span, poll_after)) => {
+                    window.request_at = now + poll_after;
                     if span.is_some() {
                         self.record_step(Step::RenewalInfo, &directory);
                     }

@@ -68,7 +68,7 @@ async fn handshake(
             if leaf.is_some_and(|leaf| leaf.subject.contains(secret)) {
                 return Ok(());
             }
-            Err(elsewhere(name, address, "presents another certificate"))
+            Err(elsewhere(name, address, "does not present the test certificate"))
         }
         Err(fault) => Err(match fault.reason {
             Fault::Refused | Fault::NoRoute | Fault::Timeout | Fault::Closed | Fault::Other => {

@@ -32,19 +32,19 @@ pub(super) async fn hostile(world: &World) -> Vec<Case> {
             .await,
         ),
         world.at("binary garbage", expected, http1(|| Act::Raw((0..=255).collect())).await),
-        world.at("closes without a response", answer, http1(|| Act::Raw(Vec::new())).await),
+        world.at("closes without a response", expected, http1(|| Act::Raw(Vec::new())).await),
         world.at(
             "an endless page",
             &["redirect.page"],
             http1(|| Act::Endless(b"HTTP/1.1 200 X\r\n\r\n".to_vec(), vec![b'x'; 4096])).await,
         ),
     ];
-    let mut slow = world.at("never responds", answer, http1(|| Act::Hang(Vec::new())).await);
+    let mut slow = world.at("never responds", expected, http1(|| Act::Hang(Vec::new())).await);
     slow.timeout = Duration::from_secs(2);
     cases.push(slow);
     let mut drip = world.at(
         "drips",
-        answer,
+        expected,
         http1(|| Act::Drip([HEAD.to_vec(), vec![b'x'; 100_000]].concat())).await,
     );
     drip.timeout = Duration::from_secs(2);

@@ -1,6 +1,6 @@
 //! The workflows, and the CI script.
 
-use super::{REFUSED, PROJECT, deploy_path, run};
+use super::{PROJECT, REFUSED, deploy_path, run};
 use crate::peer::program;
 use crate::support::Edge;
 use crate::support::process::PROGRAM;

@@ -34,7 +34,7 @@ fn the_image_runs_unprivileged_with_an_empty_root() {
 
     let url = "http://127.0.0.1:8080/oauth/callback";
     let output = image.run(&image.variables, &format!("inside check --no-follow {url}"));
-    assert!(output.contains("√ answers 308"), "{output}");
+    assert!(output.contains("√ responds with 308"), "{output}");
 }
 
 #[test]

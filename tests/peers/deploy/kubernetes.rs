@@ -1,6 +1,6 @@
 //! The rendered manifests, and pods with their configuration.
 
-use super::{REFUSED, PROJECT, assert_healthy, documents, deploy_path, run, substitute, yaml};
+use super::{PROJECT, REFUSED, assert_healthy, deploy_path, documents, run, substitute, yaml};
 use crate::peer::program;
 use crate::support::{Edge, certified, command, files_below};
 use serde_json::Value;

@@ -13,7 +13,9 @@ use tempfile::TempDir;
 fn prometheus_accepts_the_alerts_and_they_fire_when_they_should() {
     let promtool = program("promtool");
     run(Command::new(&promtool).args(["check", "rules"]).arg(deploy_path("prometheus/alerts.yml")));
-    run(Command::new(&promtool).args(["test", "rules"]).arg(deploy_path("prometheus/alerts_test.yml")));
+    run(Command::new(&promtool)
+        .args(["test", "rules"])
+        .arg(deploy_path("prometheus/alerts_test.yml")));
     let tested = text("prometheus/alerts_test.yml");
     for rule in alerts().iter().map(|rule| rule["alert"].as_str().unwrap()) {
         // One test in which it does not fire, one in which it does.

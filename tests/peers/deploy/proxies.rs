@@ -2,7 +2,7 @@
 
 use super::{substitute, text};
 use crate::peer::Peer;
-use crate::proxies::{connect_as_client, assert_log_names_the_client, assert_queries_unchanged};
+use crate::proxies::{assert_log_names_the_client, assert_queries_unchanged, connect_as_client};
 use crate::support::{Authority, Edge, Http1, certified, handshake, requests, until};
 use std::fs;
 use std::net::SocketAddr;

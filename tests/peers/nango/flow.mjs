@@ -1,31 +1,31 @@
-// A flow at Nango: how it begins at `/oauth/connect/:integration`, and how it ends at the callback.
+// Flows: starts at `/oauth/connect/:integration`, ends at the callback.
 
 import { createHash, createHmac, randomBytes, randomUUID } from "node:crypto";
 import { request } from "node:http";
 import { send } from "../lines.mjs";
 
-/** Sends the browser to the provider, or says why not: 401 in JSON, 400 as a page. */
-export function begin(nango, key, url, answer) {
+/** Redirects the browser to the provider, or reports an error: 401 with JSON, 400 with a page. */
+export function start(nango, key, url, response) {
   const query = url.searchParams;
   const socket = nango.sockets.get(query.get("ws_client_id"));
   const unauthorized = (code) =>
-    answer
+    response
       .writeHead(401, { "Content-Type": "application/json" })
       .end(JSON.stringify({ error: { code, message: code } }));
-  const refuse = (type) => {
+  const fail = (type) => {
     socket?.send(JSON.stringify({ message_type: "error", error_type: type, error_desc: type }));
-    page(answer, 400, `<p>${type}</p>`);
+    page(response, 400, `<p>${type}</p>`);
   };
 
   const token = query.get("connect_session_token");
-  let given;
+  let options;
   if (token !== null) {
     const session = nango.sessions.get(token);
     if (session === undefined) return unauthorized("unknown_connect_session_token");
-    if (query.has("connection_id")) return refuse("session_token_and_connection_id");
-    if (session.allowed && !session.allowed.includes(key)) return refuse("integration_not_allowed");
+    if (query.has("connection_id")) return fail("session_token_and_connection_id");
+    if (session.allowed && !session.allowed.includes(key)) return fail("integration_not_allowed");
     const own = session.defaults[key] ?? {};
-    given = {
+    options = {
       connection: randomUUID(),
       params: own.connection_config ?? {},
       authorization: own.authorization_params ?? {},
@@ -35,12 +35,12 @@ export function begin(nango, key, url, answer) {
     if (query.get("public_key") !== nango.public_key) return unauthorized("unknown_public_key");
     const connection = query.get("connection_id");
     if (nango.hmac_key) {
-      if (!query.has("hmac")) return refuse("missing_hmac");
+      if (!query.has("hmac")) return fail("missing_hmac");
       const message = connection === null ? key : `${key}:${connection}`;
       const digest = createHmac("sha256", nango.hmac_key).update(message).digest("hex");
-      if (query.get("hmac") !== digest) return refuse("invalid_hmac");
+      if (query.get("hmac") !== digest) return fail("invalid_hmac");
     }
-    given = {
+    options = {
       connection: connection ?? randomUUID(),
       params: inside(query, "params"),
       authorization: inside(query, "authorization_params"),
@@ -49,31 +49,31 @@ export function begin(nango, key, url, answer) {
   }
 
   const integration = nango.integrations.find((it) => it.unique_key === key);
-  if (nango.refused?.includes(key)) return refuse("refused");
-  if (integration === undefined) return refuse("unknown_provider_config");
+  if (nango.failing?.includes(key)) return fail("failing");
+  if (integration === undefined) return fail("unknown_provider_config");
   const template = nango.templates[integration.provider];
-  if (!["OAUTH2", "OAUTH1", "APP"].includes(template?.auth_mode)) return refuse("unknown_auth_mode");
-  let lacks = false;
+  if (!["OAUTH2", "OAUTH1", "APP"].includes(template?.auth_mode)) return fail("unknown_auth_mode");
+  let isIncomplete = false;
   const filled = template.authorization_url.replace(
     /\$\{connectionConfig\.([^}]+)\}/g,
     (_, name) => {
-      lacks ||= given.params[name] === undefined;
-      return given.params[name];
+      isIncomplete ||= options.params[name] === undefined;
+      return options.params[name];
     },
   );
-  if (lacks) return refuse("missing_connection_config");
+  if (isIncomplete) return fail("missing_connection_config");
 
   const flow = randomUUID();
   const secret = randomUUID();
   const verifier = randomBytes(32).toString("base64url");
-  // The callback of the start is the flow's to its end, whatever is saved meanwhile.
+  // The flow keeps the callback with which it started, even if the settings change.
   const { callback } = nango;
-  nango.flows.set(flow, { ...given, integration, template, callback, secret, verifier, socket });
+  nango.flows.set(flow, { ...options, integration, template, callback, secret, verifier, socket });
   const cookie = `oauth2-${flow}=${secret}; Path=/oauth/callback; HttpOnly; SameSite=Lax`;
-  const lead = (to) => answer.writeHead(302, { Location: to, "Set-Cookie": cookie }).end();
-  if (template.auth_mode === "OAUTH1") return lead(`${filled}?oauth_token=${randomUUID()}`);
+  const redirect = (to) => response.writeHead(302, { Location: to, "Set-Cookie": cookie }).end();
+  if (template.auth_mode === "OAUTH1") return redirect(`${filled}?oauth_token=${randomUUID()}`);
 
-  const scopes = (given.scope || integration.scopes || "").split(",").filter(Boolean);
+  const scopes = (options.scope || integration.scopes || "").split(",").filter(Boolean);
   const parameters = new URLSearchParams({
     client_id: integration.client_id,
     [template.redirect_parameter ?? "redirect_uri"]: callback,
@@ -83,9 +83,9 @@ export function begin(nango, key, url, answer) {
     code_challenge: createHash("sha256").update(verifier).digest("base64url"),
     code_challenge_method: "S256",
     ...template.authorization_params,
-    ...given.authorization,
+    ...options.authorization,
   });
-  lead(`${filled}${filled.includes("?") ? "&" : "?"}${parameters}`);
+  redirect(`${filled}${filled.includes("?") ? "&" : "?"}${parameters}`);
 }
 
 /** `name[inner]=value` as an object. */
@@ -98,22 +98,22 @@ function inside(query, name) {
   return found;
 }
 
-/** Spends the code, keeps the connection, tells the page that opened the window. */
-export async function finish(nango, incoming, url, answer) {
+/** Exchanges the code, saves the connection, and notifies the page that opened the window. */
+export async function finish(nango, incoming, url, response) {
   const cookies = incoming.headers.cookie ?? "";
   const outcome =
     incoming.method === "GET"
       ? await callback(nango, url.searchParams, cookies)
       : { status: 415, error: "invalid_content_type" };
   const query = incoming.url.includes("?") ? incoming.url.slice(incoming.url.indexOf("?") + 1) : null;
-  const { flow, ...told } = outcome;
-  send({ arrived: { method: incoming.method, query, cookie: /(^|; )oauth2-/.test(cookies), ...told } });
+  const { flow, ...result } = outcome;
+  send({ callback: { method: incoming.method, query, cookie: /(^|; )oauth2-/.test(cookies), ...result } });
   if (outcome.error) {
     flow?.socket?.send(
       JSON.stringify({ message_type: "error", error_type: outcome.error, error_desc: outcome.error }),
     );
     const values = JSON.stringify(Object.fromEntries(url.searchParams));
-    return page(answer, outcome.status, `<p>${escape(outcome.error)}</p><code>${escape(values)}</code>`);
+    return page(response, outcome.status, `<p>${escape(outcome.error)}</p><code>${escape(values)}</code>`);
   }
   flow.socket?.send(
     JSON.stringify({
@@ -128,7 +128,7 @@ export async function finish(nango, incoming, url, answer) {
     data: { providerConfigKey: outcome.integration },
   };
   const script = `window.opener.postMessage(${JSON.stringify(message)}, "*");`;
-  page(answer, 200, `<script>${script}</script>`);
+  page(response, 200, `<script>${script}</script>`);
 }
 
 async function callback(nango, parameters, cookies) {
@@ -151,7 +151,7 @@ async function callback(nango, parameters, cookies) {
   if (token.access_token === undefined) return { status: 400, error: JSON.stringify(token), flow };
   const picked = (flow.template.redirect_uri_metadata ?? [])
     .map((name) => [name, parameters.getAll(name)])
-    // Parameters that come twice are lists, and only texts are kept.
+    // Repeated parameters are lists, and only strings are saved.
     .filter(([, values]) => values.length === 1)
     .map(([name, [value]]) => [name, value]);
   nango.connections.push({
@@ -166,7 +166,7 @@ async function callback(nango, parameters, cookies) {
   return { status: 200, integration: flow.integration.unique_key, flow };
 }
 
-/** Spends the code at the provider (RFC 6749 §4.1.3). */
+/** Exchanges the code at the provider (RFC 6749 §4.1.3). */
 function exchange(flow, code) {
   const { client_id, client_secret } = flow.integration;
   const body = new URLSearchParams({
@@ -177,7 +177,7 @@ function exchange(flow, code) {
   }).toString();
   const { host, port, pathname } = new URL(flow.template.token_url);
   return new Promise((resolve, reject) => {
-    // By address: names below `localhost` are the browser's to resolve, not every machine's.
+    // By address: not every machine resolves subdomains of `localhost`, as browsers do.
     const outgoing = request({
       host: "127.0.0.1",
       port,
@@ -199,10 +199,10 @@ function exchange(flow, code) {
   });
 }
 
-/** The page that ends every flow. */
-function page(answer, status, text) {
-  answer.writeHead(status, { "Content-Type": "text/html" });
-  answer.end(
+/** The final page of a flow. */
+function page(response, status, text) {
+  response.writeHead(status, { "Content-Type": "text/html" });
+  response.end(
     `<!-- Nango OAuth flow callback --><html><head><title>Authorization callback</title></head>` +
       `<body>${text}</body></html>`,
   );

@@ -1,5 +1,5 @@
-// An app's backend: it talks to Nango through the real SDK. Arguments: Nango's URL and an API key.
-// To `{"call": METHOD, "with": [arguments]}` it says `{"answer"}`, or `{"refused": status, "code"}`.
+// The backend of an app: calls Nango through the real SDK. Arguments: Nango's URL and an API key.
+// Responds to `{"call": METHOD, "with": [arguments]}` with `{"result"}` or `{"error": status, "code"}`.
 
 import { Nango } from "@nangohq/node";
 import { onMessage, send } from "../lines.mjs";
@@ -7,13 +7,13 @@ import { onMessage, send } from "../lines.mjs";
 const [host, secretKey] = process.argv.slice(2);
 const nango = new Nango({ host, secretKey });
 
-onMessage(async ({ call, with: given }) => {
+onMessage(async ({ call, with: args }) => {
   try {
-    const answer = await nango[call](...given);
-    // Some calls answer with the whole response.
-    send({ answer: answer?.request ? answer.data : answer });
+    const result = await nango[call](...args);
+    // Some calls return the complete response.
+    send({ result: result?.request ? result.data : result });
   } catch (error) {
-    send({ refused: error.response?.status ?? error.message, code: error.response?.data?.error });
+    send({ error: error.response?.status ?? error.message, code: error.response?.data?.error });
   }
 });
 send({ ready: true });

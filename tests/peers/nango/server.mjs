@@ -1,29 +1,28 @@
-// A stand-in for Nango's server: its REST, the start of a flow, and the callback that ends it, as
-// far as the redirect and the preflight touch them. The real SDKs are held against it by
-// `sdk.mjs` and `../browser.mjs`.
+// A fake of Nango's server: the part of its REST API, its flows and its callback that the redirect
+// and the preflight use. `sdk.mjs` and `../browser.mjs` test it with the real SDKs.
 //
-// It says `{"port"}`, then hears settings as one object, each saved and answered by
+// Sends `{"port"}`, then receives objects with settings, and responds to each with
 // `{"settings": "saved"}`:
 //
 //   callback       the environment's callback
-//   templates      name → template, as `GET /providers/:name` tells it
+//   templates      name → template, as `GET /providers/:name` returns it
 //   integrations   [{unique_key, provider, client_id, client_secret, scopes}]
 //   keys           API key → scopes it has, or "all"
 //   public_key     and hmac_key: how flows are started without a session
 //   connections    [{connection_id, provider_config_key, connection_config, metadata}]
 //   capped         the plan allows no more connections
-//   throttled      so many requests are answered 429 before it goes on
-//   stumbles       so many requests are answered 502 before it goes on
-//   refused        integrations whose flows do not begin
-//   broken         REST is answered by a page of somebody else
+//   throttled      number of requests to respond to with 429
+//   bad_gateways   number of requests to respond to with 502
+//   failing        integrations with flows that do not start
+//   broken         REST requests get the page of another server
 //
-// To `{"requests": true}` it says how often each method and path was asked, `{"requests": {…}}`;
-// and it says `{"arrived": {…}}` for each callback.
+// Responds to `{"requests": true}` with the number of requests by method and path,
+// `{"requests": {…}}`, and sends `{"callback": {…}}` for each callback.
 
 import { createServer } from "node:http";
 import { WebSocketServer } from "ws";
 import { listen, onMessage, send } from "../lines.mjs";
-import { begin, finish } from "./flow.mjs";
+import { start, finish } from "./flow.mjs";
 import { rest } from "./rest.mjs";
 
 const nango = {
@@ -37,37 +36,37 @@ const nango = {
 };
 const requests = {};
 
-const server = createServer(async (incoming, answer) => {
+const server = createServer(async (incoming, response) => {
   const url = new URL(incoming.url, "http://nango");
-  const asked = `${incoming.method} ${url.pathname}`;
-  requests[asked] = (requests[asked] ?? 0) + 1;
+  const request = `${incoming.method} ${url.pathname}`;
+  requests[request] = (requests[request] ?? 0) + 1;
   try {
     if (url.pathname.startsWith("/oauth/connect/") && incoming.method === "GET") {
-      begin(nango, decodeURIComponent(url.pathname.slice("/oauth/connect/".length)), url, answer);
+      start(nango, decodeURIComponent(url.pathname.slice("/oauth/connect/".length)), url, response);
     } else if (url.pathname === "/oauth/callback") {
-      await finish(nango, incoming, url, answer);
+      await finish(nango, incoming, url, response);
     } else {
-      await rest(nango, incoming, url, answer);
+      await rest(nango, incoming, url, response);
     }
   } catch (error) {
-    answer.writeHead(500).end(`${error.stack}`);
+    response.writeHead(500).end(`${error.stack}`);
     throw error;
   }
 });
 
-// The frontend waits here for the end of its flow.
+// The frontend SDK waits here for the end of its flow.
 new WebSocketServer({ server }).on("connection", (socket) => {
   const id = crypto.randomUUID();
   nango.sockets.set(id, socket);
   socket.send(JSON.stringify({ message_type: "connection_ack", ws_client_id: id }));
 });
 
-onMessage((told) => {
-  if (told.requests) {
+onMessage((message) => {
+  if (message.requests) {
     send({ requests });
     return;
   }
-  Object.assign(nango, told);
+  Object.assign(nango, message);
   send({ settings: "saved" });
 });
 send({ port: await listen(server) });

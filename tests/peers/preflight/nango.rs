@@ -1,4 +1,4 @@
-//! What passes between the preflight and Nango, and between Nango and those who use it.
+//! The preflight and Nango, and Nango and its users.
 
 use super::{API_KEY, HMAC_KEY, KINDS, every_kind, integration, states, template};
 use crate::peer::Peer;
@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 use std::time::Instant;
 
 #[test]
-fn a_refusal_of_nango_is_told_in_clear_words() {
+fn errors_of_nango_are_reported_with_their_cause() {
     let (mut world, _providers) = every_kind();
-    let told = |world: &World, arguments: &[&str], key: &str| {
+    let result = |world: &World, arguments: &[&str], key: &str| {
         let output = world.preflight_with(arguments, &[("NANGO_SECRET_KEY", key)]);
         let text = String::from_utf8(output.stdout).unwrap();
         (output.status.code(), text + &String::from_utf8(output.stderr).unwrap())
     };
     let only = ["--only", "both"];
-    let (exit, text) = told(&world, &only, "another-key");
+    let (exit, text) = result(&world, &only, "another-key");
     assert_eq!(exit, Some(3));
     assert!(text.contains("does not accept the API key"), "{text}");
 
@@ -28,34 +28,34 @@ fn a_refusal_of_nango_is_told_in_clear_words() {
         "enough": [list, sessions],
         "no-credentials": [list, "environment:integrations:read"],
     } }));
-    let (exit, text) = told(&world, &only, "no-list");
+    let (exit, text) = result(&world, &only, "no-list");
     assert_eq!(exit, Some(3));
     assert!(text.contains(&format!("lacks the scope `{list}`")), "{text}");
-    let (exit, text) = told(&world, &["--only", "both", "--mode", "connect"], "no-session");
+    let (exit, text) = result(&world, &["--only", "both", "--mode", "connect"], "no-session");
     assert_eq!(exit, Some(3));
     assert!(text.contains(&format!("lacks the scope `{sessions}`")), "{text}");
-    // The scope that is missing is left out of the answer without a word, or named.
+    // Nango either omits the credentials silently, or the error contains the missing scope.
     for (key, expected) in [("enough", 3), ("no-credentials", 2)] {
-        let (exit, text) = told(&world, &["--only", "both", "--mode", "offline"], key);
+        let (exit, text) = result(&world, &["--only", "both", "--mode", "offline"], key);
         assert_eq!(exit, Some(expected), "{text}");
         assert!(text.contains("environment:integrations:read"), "{text}");
     }
-    let (exit, text) = told(&world, &only, "enough");
+    let (exit, text) = result(&world, &only, "enough");
     assert_eq!(exit, Some(0), "{text}");
 
     world.save(&json!({ "throttled": 2 }));
     let began = Instant::now();
-    let (exit, text) = told(&world, &only, "enough");
+    let (exit, text) = result(&world, &only, "enough");
     assert_eq!(exit, Some(0), "{text}");
-    assert!(began.elapsed().as_secs() >= 2, "it did not wait as it was told");
+    assert!(began.elapsed().as_secs() >= 2, "it did not wait for `Retry-After`");
 
     world.save(&json!({ "capped": true }));
-    let (exit, text) = told(&world, &["--only", "both", "--mode", "connect"], "enough");
+    let (exit, text) = result(&world, &["--only", "both", "--mode", "connect"], "enough");
     assert_eq!(exit, Some(3));
     assert!(text.contains("`resource_capped`") && text.contains("--mode offline"), "{text}");
 
     world.save(&json!({ "broken": true }));
-    let (exit, text) = told(&world, &only, "enough");
+    let (exit, text) = result(&world, &only, "enough");
     assert_eq!(exit, Some(3));
     assert!(text.contains("is not Nango's API"), "{text}");
 }
@@ -83,7 +83,7 @@ fn flows_are_started_with_a_public_key_and_a_signature() {
 }
 
 #[test]
-fn the_stand_in_is_what_real_clients_expect() {
+fn the_fake_nango_works_with_the_real_clients() {
     let (mut world, _providers) = every_kind();
     world.save(&json!({ "connections": [{
         "connection_id": "c1",
@@ -98,37 +98,37 @@ fn the_stand_in_is_what_real_clients_expect() {
         sdk.receive()
     };
     let listed = call("listIntegrations", json!([]));
-    assert_eq!(listed["answer"]["configs"].as_array().unwrap().len(), KINDS.len());
+    assert_eq!(listed["result"]["configs"].as_array().unwrap().len(), KINDS.len());
     let one =
         call("getIntegration", json!([{ "uniqueKey": "both" }, { "include": ["credentials"] }]));
-    assert_eq!(one["answer"]["data"]["credentials"]["client_id"], "both");
+    assert_eq!(one["result"]["data"]["credentials"]["client_id"], "both");
     let provider = call("getProvider", json!([{ "provider": "first" }]));
-    assert_eq!(provider["answer"]["data"]["auth_mode"], "OAUTH2");
+    assert_eq!(provider["result"]["data"]["auth_mode"], "OAUTH2");
     let providers = call("listProviders", json!([{}]));
-    assert_eq!(providers["answer"]["data"].as_array().unwrap().len(), 2);
+    assert_eq!(providers["result"]["data"].as_array().unwrap().len(), 2);
     let session = call(
         "createConnectSession",
         json!([{ "tags": { "purpose": "test" }, "allowed_integrations": ["both"] }]),
     );
-    assert!(session["answer"]["data"]["token"].is_string(), "{session}");
+    assert!(session["result"]["data"]["token"].is_string(), "{session}");
     let connections = call("listConnections", json!([{ "integrationId": "both", "limit": 10 }]));
-    assert_eq!(connections["answer"]["connections"].as_array().unwrap().len(), 1);
+    assert_eq!(connections["result"]["connections"].as_array().unwrap().len(), 1);
     call("setMetadata", json!(["both", "c1", { "plan": "gold" }]));
-    assert_eq!(call("getMetadata", json!(["both", "c1"]))["answer"], json!({ "plan": "gold" }));
+    assert_eq!(call("getMetadata", json!(["both", "c1"]))["result"], json!({ "plan": "gold" }));
     call("updateMetadata", json!(["both", ["c1"], { "seats": 2 }]));
     assert_eq!(
-        call("getMetadata", json!(["both", "c1"]))["answer"],
+        call("getMetadata", json!(["both", "c1"]))["result"],
         json!({ "plan": "gold", "seats": 2 })
     );
     assert_eq!(
-        call("getConnection", json!(["both", "c1"]))["answer"]["connection_config"]["subdomain"],
+        call("getConnection", json!(["both", "c1"]))["result"]["connection_config"]["subdomain"],
         "acme"
     );
-    assert_eq!(call("getConnection", json!(["both", "c2"]))["refused"], 404);
+    assert_eq!(call("getConnection", json!(["both", "c2"]))["error"], 404);
 }
 
 #[test]
-fn connections_made_through_the_edge_are_intact() {
+fn connections_created_through_the_server_are_intact() {
     let mut world = World::new();
     let callback = world.callback.clone();
     let mut provider = Peer::node("provider.mjs", &[&callback]);
@@ -168,13 +168,13 @@ fn connections_made_through_the_edge_are_intact() {
         person.receive()
     };
     assert_eq!(auth(&digest("another"))["refused"], "invalid_hmac");
-    let told = auth(&digest(HMAC_KEY));
+    let result = auth(&digest(HMAC_KEY));
     assert_eq!(
-        told["connection"],
+        result["connection"],
         json!({ "providerConfigKey": "an-api", "connectionId": "user-1", "isPending": false }),
-        "{told:#}"
+        "{result:#}"
     );
-    let hops = told["hops"].as_array().unwrap();
+    let hops = result["hops"].as_array().unwrap();
     let has = |status: u64, start: &str, part: &str| {
         hops.iter().any(|hop| {
             let url = hop[1].as_str().unwrap();
@@ -188,7 +188,7 @@ fn connections_made_through_the_edge_are_intact() {
     sdk.receive();
     let mut call = |name: &str, with: Value| {
         sdk.send(&json!({ "call": name, "with": with }));
-        sdk.receive()["answer"].clone()
+        sdk.receive()["result"].clone()
     };
     let connection = call("getConnection", json!(["an-api", "user-1"]));
     assert_eq!(

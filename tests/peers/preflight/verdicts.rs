@@ -1,4 +1,4 @@
-//! What is said of each integration.
+//! The states of integrations.
 
 use super::{API_KEY, KINDS, every_kind, integration, states, template, with_providers};
 use crate::support::check;
@@ -6,9 +6,9 @@ use serde_json::json;
 use std::fs;
 
 #[test]
-fn every_kind_of_client_is_judged_right() {
+fn every_kind_of_client_gets_the_right_state() {
     let (world, mut providers) = every_kind();
-    let (mut right, mut wrong_registered, mut told) = (0, 0, Vec::new());
+    let (mut right, mut wrong_registered, mut failures) = (0, 0, Vec::new());
     for mode in ["connect", "offline", "auto"] {
         let (exit, report) = world.report(&["--mode", mode]);
         assert_eq!((exit, &report["verdict"]), (Some(1), &json!("fail")), "{report:#}");
@@ -18,7 +18,7 @@ fn every_kind_of_client_is_judged_right() {
             right += usize::from(states[key] == state);
             wrong_registered += usize::from(states[key] == "registered" && state != "registered");
             if states[key] != state {
-                told.push(format!(
+                failures.push(format!(
                     "{mode}: {key} is {}: {:#}",
                     states[key],
                     check(&report, &format!("integration.{key}"))
@@ -29,16 +29,16 @@ fn every_kind_of_client_is_judged_right() {
         assert_eq!(left_behind.is_empty(), mode == "offline", "{left_behind:?}");
     }
     println!(
-        "kinds judged right: {right} of {}; wrong \"registered\" verdicts: {wrong_registered}",
+        "kinds with the right state: {right} of {}; wrong \"registered\" states: {wrong_registered}",
         KINDS.len() * 3
     );
-    assert!(told.is_empty(), "{}", told.join("\n"));
-    // Manners: no client is asked the same thing more than twice in a run.
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    // No client gets the same probe more than twice in a run.
     let kinds = &mut providers[0].0;
     kinds.send(&json!({ "requests": true }));
-    let asked = kinds.receive()["requests"].clone();
-    for (question, times) in asked.as_object().unwrap() {
-        assert!(times.as_u64().unwrap() <= 2 * 3, "{question}: {times}");
+    let sent = kinds.receive()["requests"].clone();
+    for (probe, times) in sent.as_object().unwrap() {
+        assert!(times.as_u64().unwrap() <= 2 * 3, "{probe}: {times}");
     }
 }
 
@@ -50,23 +50,23 @@ fn after_the_switch_the_same_command_confirms() {
     let (exit, report) = world.report(&[]);
     assert_eq!(exit, Some(1), "{report:#}");
     assert_eq!(report["switch"]["switched"], true);
-    assert_eq!(check(&report, "nango.current")["summary"], "Nango sends this callback already");
+    assert_eq!(check(&report, "nango.current")["summary"], "Nango already sends this callback");
     let states = states(&report);
     for (key, _, state) in KINDS {
         assert_eq!(states[key], state, "{:#}", check(&report, &format!("integration.{key}")));
     }
     let (exit, report) = world.report(&["--only", "both,only-new,authlib-both"]);
     assert_eq!((exit, &report["verdict"]), (Some(0), &json!("pass")), "{report:#}");
-    // Settings may name integrations of another environment.
+    // Settings may contain integrations of another environment.
     world.save(&json!({ "integrations": [integration("both", "first")] }));
     let (exit, report) = world.report(&[]);
     assert_eq!(exit, Some(0), "{report:#}");
     let hint = check(&report, "nango.environment")["hint"].as_str().unwrap();
-    assert!(hint.contains("the settings name unvalidated"), "{hint}");
+    assert!(hint.contains("has settings for unvalidated"), "{hint}");
 }
 
 #[test]
-fn what_is_unknown_is_confirmed_by_hand_or_not_at_all() {
+fn only_unknown_states_can_be_acknowledged() {
     let (world, _providers) = every_kind();
     let only = "both,after-login,only-old";
     let (exit, report) = world.report(&["--only", "both,after-login"]);
@@ -74,18 +74,18 @@ fn what_is_unknown_is_confirmed_by_hand_or_not_at_all() {
     let (exit, report) = world.report(&["--only", "both,after-login", "--ack", "after-login"]);
     assert_eq!((exit, &report["verdict"]), (Some(0), &json!("pass")), "{report:#}");
     assert_eq!(states(&report)["after-login"], "acknowledged");
-    // What the provider denies cannot be confirmed away.
+    // A rejected callback cannot be acknowledged.
     let (exit, report) = world.report(&["--only", only, "--ack", "after-login,only-old"]);
     assert_eq!((exit, states(&report)["only-old"].as_str()), (Some(1), "not_registered"));
-    // A slip of the keyboard confirms nothing.
+    // A typing error confirms nothing.
     let output = world.preflight(&["--ack", "after-logn"]);
     assert_eq!(output.status.code(), Some(3));
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("--ack names `after-logn`"), "{text}");
+    assert!(text.contains("--ack: this environment has no integration `after-logn`"), "{text}");
 }
 
 #[test]
-fn what_cannot_be_asked_is_said_to_be_unknown() {
+fn untestable_integrations_are_unknown() {
     let (mut world, [(_kinds, first), _authlib]) = with_providers();
     let old = world.old();
     let mut oauth1 = template(&format!("{first}/oauth1"));
@@ -128,7 +128,7 @@ fn what_cannot_be_asked_is_said_to_be_unknown() {
         ("only-old", "no_url"),
         ("key", "no_callback"),
         ("app", "untestable"),
-        // The provider calls it `redirect_uri`, and refuses to go on without.
+        // The provider requires `redirect_uri`, and returns an error without it.
         ("renamed", "client_rejected"),
     ];
     let found = states(&report);
@@ -138,7 +138,7 @@ fn what_cannot_be_asked_is_said_to_be_unknown() {
         assert_ne!(check["status"], "pass", "{check:#}");
     }
 
-    // With what is missing, by hand and by copy.
+    // With the missing value, configured and copied.
     let path = world.edge.dir().join("config.toml");
     let settings = fs::read_to_string(&path).unwrap();
     let more = "
@@ -159,13 +159,13 @@ fn what_cannot_be_asked_is_said_to_be_unknown() {
     assert!(detail.contains("/app-auth/connect"), "{detail}");
 }
 
-/// An odd answer about one integration is told at that one, and no unknown passes.
+/// And no unknown one passes.
 #[test]
-fn one_odd_answer_costs_one_integration() {
+fn an_unexpected_response_affects_only_one_integration() {
     let (mut world, [(_kinds, first), _authlib]) = with_providers();
     let old = world.old();
-    let mut odd_params = template(&format!("{first}/auth"));
-    odd_params["authorization_params"] = json!(["x"]);
+    let mut invalid_params = template(&format!("{first}/auth"));
+    invalid_params["authorization_params"] = json!(["x"]);
     let mut nameless = integration("nameless", "");
     nameless.as_object_mut().unwrap().remove("provider");
     world.save(&json!({
@@ -175,16 +175,16 @@ fn one_odd_answer_costs_one_integration() {
             "first": template(&format!("{first}/auth")),
             "no-mode": { "auth_mode": null },
             "new-mode": { "auth_mode": "OAUTH3" },
-            "odd-params": odd_params,
+            "invalid-params": invalid_params,
         },
         "integrations": [
             integration("both", "first"),
             integration("no-mode", "no-mode"),
             integration("new-mode", "new-mode"),
-            integration("only-new", "odd-params"),
+            integration("only-new", "invalid-params"),
             nameless,
         ],
-        "stumbles": 1,
+        "bad_gateways": 1,
     }));
     let (exit, report) = world.report(&[]);
     assert_eq!(exit, Some(2), "{report:#}");
@@ -200,16 +200,19 @@ fn one_odd_answer_costs_one_integration() {
     }
 }
 
-/// What templates take for granted does not outvote what a flow shows.
+/// Not templates, which contain an assumed callback.
 #[test]
-fn only_flows_say_which_callback_nango_sends() {
+fn only_flows_determine_the_current_callback() {
     let (mut world, _providers) = every_kind();
     let callback = world.callback.clone();
-    world.save(&json!({ "callback": callback, "refused": ["only-new", "authlib-both"] }));
+    world.save(&json!({ "callback": callback, "failing": ["only-new", "authlib-both"] }));
     let (exit, report) = world.report(&["--only", "both,only-new,authlib-both"]);
     assert_eq!(exit, Some(0), "{report:#}");
     assert_eq!(report["switch"]["switched"], true);
-    assert_eq!(check(&report, "nango.current")["summary"], "Nango sends this callback already");
-    let told = report.to_string();
-    assert!(!told.contains("unlike elsewhere") && !told.contains("override"), "{report:#}");
+    assert_eq!(check(&report, "nango.current")["summary"], "Nango already sends this callback");
+    let text = report.to_string();
+    assert!(
+        !text.contains("flows of this integration send") && !text.contains("override"),
+        "{report:#}"
+    );
 }

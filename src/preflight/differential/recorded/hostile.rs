@@ -1,21 +1,21 @@
-//! What may be answered by chance, for another reason, or to mislead: never a pass.
+//! Replies by chance, for another reason, or intended to mislead never result in `registered`.
 
-use super::{HOST, LOGIN, NEW, OLD, PATH, Said, answer, page, registered, ruling, to};
-use crate::outbound::{Answer, Fault, Reason, Step};
+use super::{HOST, LOGIN, NEW, OLD, PATH, ReplyResult, page, registered, response, state_of, to};
+use crate::outbound::{Fault, Reason, Response, Step};
 use crate::preflight::differential::rule::State;
 
-type Limit = fn() -> Said;
+type Limit = fn() -> ReplyResult;
 
-type Hostile<'a> = dyn Fn(&str, &str) -> Said + 'a;
+type Hostile<'a> = dyn Fn(&str, &str) -> ReplyResult + 'a;
 
 #[test]
-fn no_hostile_answer_is_a_registration() {
+fn hostile_replies_never_result_in_registered() {
     let login = "<title>Sign in</title><input type=\"password\">";
     let fault = || Err(Fault::new(Step::Head, Reason::Timeout, "nothing within 10000 ms"));
     let cases: Vec<(&str, Box<Hostile<'_>>)> = vec![
-        ("after the login", Box::new(|_, _| page(200, login))),
+        ("compares after login", Box::new(|_, _| page(200, login))),
         (
-            "403 for what it does not know",
+            "403 for unregistered callbacks",
             Box::new(registered(&[OLD, NEW], |_, _| page(200, login), |_, _| page(403, "no"))),
         ),
         (
@@ -23,7 +23,7 @@ fn no_hostile_answer_is_a_registration() {
             Box::new(registered(&[OLD], |_, _| page(200, login), |_, _| page(429, ""))),
         ),
         (
-            "503 for what it does not know",
+            "503 for unregistered callbacks",
             Box::new(registered(&[OLD, NEW], |_, _| page(200, login), |_, _| page(503, ""))),
         ),
         (
@@ -35,7 +35,7 @@ fn no_hostile_answer_is_a_registration() {
             )),
         ),
         (
-            "leads bogus ones to a captcha",
+            "redirects bogus ones to a captcha",
             Box::new(registered(&[OLD, NEW], |_, _| to("/login"), |_, _| to("/sorry/index"))),
         ),
         (
@@ -47,12 +47,12 @@ fn no_hostile_answer_is_a_registration() {
             Box::new(registered(
                 &[OLD, NEW],
                 |_, _| page(200, login),
-                |_, _| page(200, "word word").map(|answer| Answer { whole: false, ..answer }),
+                |_, _| page(200, "word word").map(|answer| Response { whole: false, ..answer }),
             )),
         ),
         (
-            "compressed though not asked for",
-            Box::new(|uri, _| answer(200, &[("content-encoding", "br")], uri)),
+            "compressed without being requested",
+            Box::new(|uri, _| response(200, &[("content-encoding", "br")], uri)),
         ),
         ("redirects to anything", Box::new(|uri, _| to(&format!("{uri}?error=access_denied")))),
         (
@@ -77,7 +77,7 @@ fn no_hostile_answer_is_a_registration() {
         ),
     ];
     for (name, provider) in cases {
-        let (state, evidence) = ruling("anything", provider);
+        let (state, evidence) = state_of("anything", provider);
         assert!(
             !matches!(state, State::Registered | State::PrefixMatch),
             "{name}: {state:?} {evidence}"
@@ -85,31 +85,34 @@ fn no_hostile_answer_is_a_registration() {
     }
 }
 
-/// What no provider may be said to do that does it by chance, or for a reason of its own.
+/// States that require certain evidence.
 fn is_pass(state: State) -> bool {
     matches!(state, State::Registered | State::PrefixMatch | State::Unenforced)
 }
 
-/// Counts the questions, from 0.
-fn counted(answer: impl Fn(usize, &str) -> Said) -> impl Fn(&str, &str) -> Said {
+/// Counts the probes, from 0.
+fn counted(reply: impl Fn(usize, &str) -> ReplyResult) -> impl Fn(&str, &str) -> ReplyResult {
     let count = std::cell::Cell::new(0);
     move |uri, _| {
         count.set(count.get() + 1);
-        answer(count.get() - 1, uri)
+        reply(count.get() - 1, uri)
     }
 }
 
 #[test]
-fn what_differs_for_another_reason_is_no_registration() {
+fn replies_that_differ_for_another_reason_never_result_in_registered() {
     let human = "<p>Are you human?</p><div data-callback=\"go\" data-error-callback=\"no\"></div>";
-    let after_login_behind_a_wall = |status, body: &'static str| {
+    let after_login_with_firewall = |status, body: &'static str| {
         move |uri: &str, _: &str| {
             if uri.contains("example.com") { page(status, body) } else { page(200, LOGIN) }
         }
     };
     let cases: Vec<(&str, Box<Hostile<'_>>)> = vec![
-        ("a wall against example.com", Box::new(after_login_behind_a_wall(400, "Bad request"))),
-        ("one that says error", Box::new(after_login_behind_a_wall(406, "error: invalid input"))),
+        ("a firewall against example.com", Box::new(after_login_with_firewall(400, "Bad request"))),
+        (
+            "one with an error page",
+            Box::new(after_login_with_firewall(406, "error: invalid input")),
+        ),
         ("one that redirects", {
             let wall = |uri: &str, _: &str| {
                 to(if uri.contains("example.com") { "/denied" } else { "/login" })
@@ -117,7 +120,7 @@ fn what_differs_for_another_reason_is_no_registration() {
             Box::new(wall)
         }),
         (
-            "a captcha of no known make",
+            "an unknown kind of captcha",
             Box::new(registered(
                 &[OLD, NEW],
                 |_, _| page(200, "<p>Sign in</p>"),
@@ -165,30 +168,33 @@ fn what_differs_for_another_reason_is_no_registration() {
             }),
         ),
         (
-            "names the path after the callback's",
+            "a redirect to a path that depends on the callback",
             Box::new(|uri, _| {
                 let slug = uri.rsplit('/').next().unwrap_or_default();
                 to(&format!("/login/for-{slug}"))
             }),
         ),
     ];
-    none_passes(cases);
+    assert_none_passes(cases);
 }
 
 #[test]
-fn what_redirects_or_takes_turns_is_no_registration() {
+fn redirects_and_rotations_never_result_in_registered() {
     let cases: Vec<(&str, Box<Hostile<'_>>)> = vec![
         (
-            "redirects to anything, and says that it does not know it",
+            "redirects to anything with the error that it is not registered",
             Box::new(|uri, _| to(&format!("{uri}?error=redirect_uri_mismatch"))),
         ),
         (
-            "redirects to anything before it has looked",
+            "redirects to anything before it compares",
             Box::new(|uri, _| to(&format!("{uri}?error=invalid_scope&state=1"))),
         ),
-        ("the same behind #", Box::new(|uri, _| to(&format!("{uri}#error=invalid_scope&state=1")))),
         (
-            "the same, with a wall against example.com",
+            "the same in the fragment",
+            Box::new(|uri, _| to(&format!("{uri}#error=invalid_scope&state=1"))),
+        ),
+        (
+            "the same, with a firewall against example.com",
             Box::new(|uri, _| {
                 if uri.contains("example.com") {
                     page(400, "Bad request")
@@ -198,26 +204,26 @@ fn what_redirects_or_takes_turns_is_no_registration() {
             }),
         ),
         (
-            "redirects to the new one only to say that it does not know it",
+            "redirects to the new one only with the error that it is not registered",
             Box::new(registered(
                 &[NEW],
                 |uri, _| to(&format!("{uri}?error=redirect_uri_mismatch")),
                 |_, _| page(400, "no"),
             )),
         ),
-        ("by turns another login", Box::new(counted(|n, _| to(["/login", "/v2/login"][n % 2])))),
+        ("two logins in rotation", Box::new(counted(|n, _| to(["/login", "/v2/login"][n % 2])))),
         (
-            "by turns an error",
+            "a login and an error in rotation",
             Box::new(counted(|n, _| {
                 page(200, ["<p>Sign in</p>", "<p>The redirect is invalid</p>"][n % 2])
             })),
         ),
         (
-            "by turns one of three",
+            "three logins in rotation",
             Box::new(counted(|n, _| to(["/login", "/v2/login", "/v3/login"][n % 3]))),
         ),
         (
-            "two of three by turns are the same",
+            "three in rotation, two of them identical",
             Box::new(counted(|n, _| to(["/login", "/error", "/login"][n % 3]))),
         ),
         (
@@ -227,92 +233,92 @@ fn what_redirects_or_takes_turns_is_no_registration() {
             }),
         ),
         (
-            "a script goes on to anything",
+            "a script redirects to anything",
             Box::new(|uri, _| page(200, &format!("<script>location.href='{uri}'</script>"))),
         ),
         ("empty pages", Box::new(|_, _| page(200, ""))),
         (
-            "JSON that names the host in capitals",
+            "JSON that contains the host in capitals",
             Box::new(|uri, _| page(200, &format!("{{\"for\":\"{}\"}}", uri.to_uppercase()))),
         ),
     ];
-    none_passes(cases);
+    assert_none_passes(cases);
 }
 
-fn none_passes(cases: Vec<(&str, Box<Hostile<'_>>)>) {
-    let told: Vec<_> = cases
+fn assert_none_passes(cases: Vec<(&str, Box<Hostile<'_>>)>) {
+    let wrong: Vec<_> = cases
         .into_iter()
         .filter_map(|(name, provider)| {
-            let (state, evidence) = ruling("anything", provider);
+            let (state, evidence) = state_of("anything", provider);
             is_pass(state).then(|| format!("{name}: {state:?} {evidence}"))
         })
         .collect();
-    assert!(told.is_empty(), "{}", told.join("\n"));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A provider that looks after the login, and draws one of two login pages by lot: every draw.
+/// Two login pages at random, of a provider that compares after login: all sequences.
 #[test]
-fn lots_are_hardly_ever_taken_for_an_answer() {
+fn random_replies_rarely_result_in_a_state() {
     let mut wrong = 0;
     for draw in 0..256_u32 {
-        let lots = counted(|n, _| to(["/login", "/v2/login"][usize::from(draw >> n & 1 == 1)]));
-        let (state, _) = ruling("anything", lots);
+        let random = counted(|n, _| to(["/login", "/v2/login"][usize::from(draw >> n & 1 == 1)]));
+        let (state, _) = state_of("anything", random);
         wrong += u32::from(is_pass(state));
     }
-    // Only where each of eight answers is as it would be.
+    // Only those in which each of the eight replies is as expected.
     assert!(wrong <= 2, "{wrong} of 256");
 }
 
-/// Whatever a limit on requests answers, and from whichever question on.
+/// Whatever the reply is, and from whichever probe on.
 #[test]
-fn a_limit_on_requests_is_neither_good_nor_bad() {
-    let busy: [(&str, Limit); 5] = [
+fn a_limit_on_requests_never_results_in_a_state() {
+    let limited: [(&str, Limit); 5] = [
         ("429", || page(429, "")),
         ("302", || to("/busy")),
         ("200", || page(200, "<p>An error: too many requests</p>")),
         ("400", || page(400, "rate_limit_exceeded")),
         ("another server", || to("https://queue.example/")),
     ];
-    let mut told = Vec::new();
-    for (name, busy) in busy {
+    let mut failures = Vec::new();
+    for (name, limited) in limited {
         for from in 0..8 {
-            let undecidable = counted(|n, _| if n >= from { busy() } else { page(200, LOGIN) });
-            let (state, evidence) = ruling("anything", undecidable);
+            let undecidable = counted(|n, _| if n >= from { limited() } else { page(200, LOGIN) });
+            let (state, evidence) = state_of("anything", undecidable);
             if is_pass(state) || state == State::NotRegistered {
-                told.push(format!("{name} from {from}: {state:?} {evidence}"));
+                failures.push(format!("{name} from {from}: {state:?} {evidence}"));
             }
             for (known, wrong) in
                 [(&[OLD, NEW][..], State::NotRegistered), (&[OLD], State::Registered)]
             {
                 let provider = counted(|n, uri| {
                     if n >= from {
-                        busy()
+                        limited()
                     } else if known.contains(&uri) {
                         page(200, LOGIN)
                     } else {
                         page(400, "Invalid redirect URI")
                     }
                 });
-                let (state, evidence) = ruling("anything", provider);
+                let (state, evidence) = state_of("anything", provider);
                 if state == wrong {
-                    told.push(format!("{name} from {from}, {known:?}: {state:?} {evidence}"));
+                    failures.push(format!("{name} from {from}, {known:?}: {state:?} {evidence}"));
                 }
             }
         }
     }
-    assert!(told.is_empty(), "{}", told.join("\n"));
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 #[test]
-fn a_page_with_all_messages_is_no_refusal() {
+fn a_page_with_all_messages_is_not_a_rejection() {
     let all = "<script>{\"a\":\"Invalid redirect URI\",\"b\":\"Unknown\"}</script>";
-    let cut = |answer: Said| answer.map(|answer| Answer { whole: false, ..answer });
+    let cut = |answer: ReplyResult| answer.map(|answer| Response { whole: false, ..answer });
     let cases: Vec<(&str, Box<Hostile<'_>>)> = vec![
         ("200", Box::new(move |_, _| page(200, all))),
-        ("404 of an app in the browser", Box::new(move |_, _| page(404, all))),
-        ("401 of an app in the browser", Box::new(move |_, _| page(401, all))),
+        ("404 of a single-page app", Box::new(move |_, _| page(404, all))),
+        ("401 of a single-page app", Box::new(move |_, _| page(401, all))),
         (
-            "the old one's was not read to its end",
+            "the page for the old one is incomplete",
             Box::new(registered(
                 &[OLD],
                 move |_, _| cut(page(200, "<script>{\"a\":\"Inval")),
@@ -320,12 +326,12 @@ fn a_page_with_all_messages_is_no_refusal() {
             )),
         ),
         (
-            "now and then",
+            "in some replies",
             Box::new(counted(move |n, _| page(200, if n == 0 || n > 3 { LOGIN } else { all }))),
         ),
     ];
     for (name, provider) in cases {
-        let (state, evidence) = ruling("anything", provider);
+        let (state, evidence) = state_of("anything", provider);
         assert!(
             !matches!(state, State::NotRegistered | State::Registered | State::PrefixMatch),
             "{name}: {state:?} {evidence}"
@@ -333,23 +339,19 @@ fn a_page_with_all_messages_is_no_refusal() {
     }
 }
 
-/// What is left out of an answer must not depend on what was asked: else the same answer to the new
-/// callback and to a bogus path, which holds the path of the former, looks like two.
+/// What is removed from a reply must not depend on the URI that was sent: otherwise identical
+/// replies that contain the path of the new callback would differ between it and a control.
 #[test]
-fn the_same_answer_to_a_control_is_no_registration() {
-    let alike: [Said; 3] = [
+fn the_same_reply_to_a_control_never_results_in_registered() {
+    let replies: [ReplyResult; 3] = [
         to("https://sso.example/oauth/callback/start"),
         page(200, "<p>Sign in. Callback: /oauth/callback</p>"),
         page(200, "Go on to auth.example.org"),
     ];
-    for said in alike {
-        let (state, evidence) =
-            ruling(
-                "anything",
-                |uri, _| {
-                    if uri == HOST { page(400, "what is this") } else { said.clone() }
-                },
-            );
-        assert_ne!(state, State::Registered, "{said:?}: {evidence}");
+    for reply in replies {
+        let (state, evidence) = state_of("anything", |uri, _| {
+            if uri == HOST { page(400, "what is this") } else { reply.clone() }
+        });
+        assert_ne!(state, State::Registered, "{reply:?}: {evidence}");
     }
 }

@@ -1,17 +1,17 @@
-//! The rule over whole answers: what providers were seen to answer, as reported in public, what hostile
-//! ones may, and anything. The pages are our own, in the recorded shapes.
+//! Tests of the rule over complete replies: those of providers, as reported in public, hostile ones,
+//! and random ones. The pages are written for the tests, in the recorded shapes.
 
-mod answers;
 mod hostile;
 mod properties;
+mod replies;
 
 use super::provider::{PROVIDERS, Provider};
-use super::rule::{Probes, Question, Ruling, State, judge};
-use super::shape::{Asked, Shape};
-use crate::outbound::{Answer, Fault, Protocol};
-use answers::{Answers, Shaped, shapes, shapes_of_less_certainty};
+use super::rule::{Decision, Probe, Rounds, State, judge};
+use super::shape::{Sent, Shape};
+use crate::outbound::{Fault, Protocol, Response};
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use replies::{RecordedProvider, ReplyFn, shapes, uncertain_shapes};
 use std::time::Duration;
 
 const OLD: &str = "https://api.nango.dev/oauth/callback";
@@ -21,15 +21,15 @@ const HOST: &str = "https://n0123456789a.example.com/oauth/callback";
 
 const ALL: [&str; 4] = [OLD, HOST, NEW, PATH];
 
-type Said = Result<Answer, Fault>;
+type ReplyResult = Result<Response, Fault>;
 
-#[expect(clippy::unnecessary_wraps, reason = "a provider's answer may be a fault as well")]
-fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Said {
+#[expect(clippy::unnecessary_wraps, reason = "a reply may also be a fault")]
+fn response(status: u16, headers: &[(&str, &str)], body: &str) -> ReplyResult {
     let mut all = HeaderMap::new();
     for (name, value) in headers {
         all.insert(HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
     }
-    Ok(Answer {
+    Ok(Response {
         status: http::StatusCode::from_u16(status).unwrap(),
         headers: all,
         body: Bytes::from(body.to_owned()),
@@ -39,54 +39,54 @@ fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Said {
     })
 }
 
-fn page(status: u16, body: &str) -> Said {
-    answer(status, &[], body)
+fn page(status: u16, body: &str) -> ReplyResult {
+    response(status, &[], body)
 }
 
-fn to(location: &str) -> Said {
-    answer(302, &[("location", location)], "")
+fn to(location: &str) -> ReplyResult {
+    response(302, &[("location", location)], "")
 }
 
 const LOGIN: &str = "<title>Sign in</title><input type=\"password\">";
 
-/// Asks `provider` with each URI, and once more if the rule wants to. The nonce differs each time.
-fn ruling(template: &str, provider: impl Fn(&str, &str) -> Said) -> (State, String) {
+/// Sends the probes of the rule to `provider`. The nonce differs each time.
+fn state_of(template: &str, provider: impl Fn(&str, &str) -> ReplyResult) -> (State, String) {
     let known = Provider::of(template);
     let mut count = 0;
-    let mut ask = |uri: &str| {
+    let mut send = |uri: &str| {
         count += 1;
         let state = format!("{count:08x}-1111-4111-8111-{:012x}", count * 77_777);
         let url = "https://p.example/auth?a=b";
-        let asked = Asked { redirect_uri: uri, all: ALL, state: &state, url };
-        Shape::of(&provider(uri, &state), asked, known.markers, known.mismatch_status)
+        let sent = Sent { redirect_uri: uri, all: ALL, state: &state, url };
+        Shape::of(&provider(uri, &state), sent, known.markers, known.mismatch_status)
     };
-    let mut probes = Probes::default();
-    for _ in 0..=MOST_QUESTIONS {
-        match judge(&probes) {
-            Ruling::Is(state, evidence) => return (state, evidence),
-            Ruling::Ask(question) => probes.take(question, ask(uri(question))),
+    let mut rounds = Rounds::default();
+    for _ in 0..=MAX_PROBES {
+        match judge(&rounds) {
+            Decision::Final(state, evidence) => return (state, evidence),
+            Decision::Send(probe) => rounds.record(probe, send(uri(probe))),
         }
     }
-    panic!("it asks for ever")
+    panic!("more than {MAX_PROBES} probes")
 }
 
-const MOST_QUESTIONS: usize = 8;
+const MAX_PROBES: usize = 8;
 
-fn uri(question: Question) -> &'static str {
-    match question {
-        Question::Old => OLD,
-        Question::Host => HOST,
-        Question::New => NEW,
-        Question::Path => PATH,
+fn uri(probe: Probe) -> &'static str {
+    match probe {
+        Probe::Old => OLD,
+        Probe::BogusHost => HOST,
+        Probe::New => NEW,
+        Probe::BogusPath => PATH,
     }
 }
 
-/// A provider that compares whole URIs, and answers in these two ways.
+/// A provider that compares whole URIs, with a reply to registered and one to unregistered ones.
 fn registered<'a>(
     known: &'a [&'a str],
-    good: impl Fn(&str, &str) -> Said + 'a,
-    bad: impl Fn(&str, &str) -> Said + 'a,
-) -> impl Fn(&str, &str) -> Said + 'a {
+    good: impl Fn(&str, &str) -> ReplyResult + 'a,
+    bad: impl Fn(&str, &str) -> ReplyResult + 'a,
+) -> impl Fn(&str, &str) -> ReplyResult + 'a {
     move |uri, state| if known.contains(&uri) { good(uri, state) } else { bad(uri, state) }
 }
 
@@ -94,7 +94,7 @@ fn registered<'a>(
 fn the_documents_list_the_providers_whose_replies_before_login_are_recorded() {
     let names = shapes().into_iter().map(|(template, ..)| {
         let name = Provider::of(template).name;
-        assert_ne!(name, Provider::of("").name, "{template} is no template of one in `PROVIDERS`");
+        assert_ne!(name, Provider::of("").name, "`PROVIDERS` has no entry for {template}");
         name
     });
     let names: Vec<_> = names.collect();
@@ -104,42 +104,44 @@ fn the_documents_list_the_providers_whose_replies_before_login_are_recorded() {
     assert!(document.contains(&sentence), "docs/checks.md does not contain: {sentence}");
 }
 
-/// Nothing else in a recorded refusal tells of it, and no answer to a registered callback says it.
+/// And no reply to a registered callback contains it.
 #[test]
-fn every_marker_stands_in_a_recorded_refusal_that_it_alone_tells() {
-    let sure = shapes().into_iter().map(|(template, good, bad)| {
+fn every_marker_is_required_to_detect_a_recorded_rejection() {
+    let certain = shapes().into_iter().map(|(template, good, bad)| {
         let shaped =
             move |known: &[&str], uri: &str, state: &str| registered(known, good, bad)(uri, state);
-        (template, Box::new(shaped) as Shaped)
+        (template, Box::new(shaped) as RecordedProvider)
     });
-    let recorded: Vec<_> = sure.chain(shapes_of_less_certainty()).collect();
+    let recorded: Vec<_> = certain.chain(uncertain_shapes()).collect();
     for provider in PROVIDERS {
         for marker in provider.markers {
-            let says = |shaped: &Shaped, known: &[&str], markers: &[&str]| {
-                let asked =
-                    Asked { redirect_uri: NEW, all: ALL, state: "-", url: "https://p.example" };
-                match Shape::of(&shaped(known, NEW, "-"), asked, markers, None) {
-                    Shape::Answer(spoken) => spoken.says.mismatch,
-                    Shape::Silent(_) => false,
+            let is_mismatch = |shaped: &RecordedProvider, known: &[&str], markers: &[&str]| {
+                let sent =
+                    Sent { redirect_uri: NEW, all: ALL, state: "-", url: "https://p.example" };
+                match Shape::of(&shaped(known, NEW, "-"), sent, markers, None) {
+                    Shape::Reply(reply) => reply.explicit.mismatch,
+                    Shape::Unusable(_) => false,
                 }
             };
-            let tells = |shaped: &Shaped| {
-                let said = [(&[OLD][..], &[][..]), (&[OLD], &[*marker]), (&[OLD, NEW], &[*marker])];
-                said.map(|(known, markers)| says(shaped, known, markers)) == [false, true, false]
+            let detects = |shaped: &RecordedProvider| {
+                let reply =
+                    [(&[OLD][..], &[][..]), (&[OLD], &[*marker]), (&[OLD, NEW], &[*marker])];
+                reply.map(|(known, markers)| is_mismatch(shaped, known, markers))
+                    == [false, true, false]
             };
             let own = recorded.iter().filter(|(template, _)| Provider::of(template) == *provider);
             let name = provider.name;
             assert!(
-                own.map(|(_, shaped)| shaped).any(tells),
-                "{name}: {marker:?} must stand, in lower case, in a refusal recorded here that no other \
-                 phrase tells, and in no answer to a registered callback"
+                own.map(|(_, shaped)| shaped).any(detects),
+                "{name}: {marker:?} must be contained, in lower case, in a rejection recorded here \
+                 that no other phrase detects, and in no reply to a registered callback"
             );
         }
     }
 }
 
 #[test]
-fn recorded_shapes_are_judged_right() {
+fn recorded_replies_result_in_the_right_state() {
     for (template, good, bad) in shapes() {
         for (known, state) in [
             (&[OLD, NEW][..], State::Registered),
@@ -147,15 +149,15 @@ fn recorded_shapes_are_judged_right() {
             (&[NEW], State::Registered),
             (&[OLD, NEW, PATH], State::PrefixMatch),
         ] {
-            let (found, evidence) = ruling(template, registered(known, good, bad));
-            // Xero says nothing but 500 there, so that nobody can tell a fault from a refusal
-            // unless the good one is a reference and both controls agree.
-            let blind = template == "xero" && (known == [NEW] || known.contains(&PATH));
-            let expected = if blind { State::Inconclusive } else { state };
+            let (found, evidence) = state_of(template, registered(known, good, bad));
+            // Xero responds only 500, which cannot be distinguished from a fault unless the current
+            // callback is registered and both controls agree.
+            let ambiguous = template == "xero" && (known == [NEW] || known.contains(&PATH));
+            let expected = if ambiguous { State::Inconclusive } else { state };
             assert_eq!(found, expected, "{template} {known:?}: {evidence}");
             assert!(!evidence.contains("1111-4111"), "{evidence}");
         }
-        let (found, evidence) = ruling(template, registered(&[], good, bad));
+        let (found, evidence) = state_of(template, registered(&[], good, bad));
         assert!(
             matches!(found, State::NotRegistered | State::Undecidable | State::ClientRejected),
             "{template}: {found:?} {evidence}"
@@ -163,7 +165,7 @@ fn recorded_shapes_are_judged_right() {
     }
 }
 #[test]
-fn pages_that_change_by_themselves_are_compared_all_the_same() {
+fn pages_with_volatile_words_can_be_compared() {
     let words = ["amber", "birch", "cedar", "dune"];
     let calls = std::cell::Cell::new(0);
     let tip = || {
@@ -178,15 +180,15 @@ fn pages_that_change_by_themselves_are_compared_all_the_same() {
             &format!("<p>The redirect_uri {uri} is not associated</p><i>{}</i>{state}", tip()),
         )
     };
-    // A tip of the day differs; the outright word decides, or nothing does.
-    let (state, _) = ruling("anything", registered(&[OLD], good, bad));
+    // A tip of the day differs; only an explicit error decides.
+    let (state, _) = state_of("anything", registered(&[OLD], good, bad));
     assert_eq!(state, State::NotRegistered);
-    let (state, _) = ruling("anything", registered(&[OLD, NEW], good, bad));
+    let (state, _) = state_of("anything", registered(&[OLD, NEW], good, bad));
     assert!(matches!(state, State::Registered | State::Inconclusive));
 }
 
 #[test]
-fn a_bounce_decides() {
+fn a_redirect_to_the_callback_decides() {
     let bounce = |uri: &str, state: &str| to(&format!("{uri}?error=login_required&state={state}"));
     let refuse = |_: &str, _: &str| page(400, "no");
     for (known, expected) in [
@@ -196,32 +198,32 @@ fn a_bounce_decides() {
         (&[OLD, NEW, PATH], State::PrefixMatch),
         (&[OLD, NEW, HOST], State::Unenforced),
     ] {
-        let (state, evidence) = ruling("anything", registered(known, bounce, refuse));
+        let (state, evidence) = state_of("anything", registered(known, bounce, refuse));
         assert_eq!(state, expected, "{known:?} {evidence}");
     }
 }
 #[test]
-fn shapes_of_less_certainty_are_judged_right() {
-    for (template, shaped) in shapes_of_less_certainty() {
+fn uncertain_shapes_result_in_the_right_state() {
+    for (template, shaped) in uncertain_shapes() {
         for (known, expected) in [
             (&[OLD, NEW][..], State::Registered),
             (&[OLD], State::NotRegistered),
             (&[NEW], State::Registered),
         ] {
-            let (state, evidence) = ruling(template, |uri, state| shaped(known, uri, state));
+            let (state, evidence) = state_of(template, |uri, state| shaped(known, uri, state));
             assert_eq!(state, expected, "{template} {known:?}: {evidence}");
         }
     }
 }
-/// After the switch the old callback may be gone. Where nobody says so in words, the new one
-/// alone is answered well: that it is known cannot be told from a wall before all others.
+/// After the switch the old callback may be removed. Without an explicit error, a reply that only
+/// the new one gets cannot be distinguished from a firewall against all others.
 #[test]
-fn with_the_old_callback_gone_only_words_decide() {
+fn only_explicit_errors_decide_when_the_old_callback_is_removed() {
     let login = |_: &str, _: &str| page(200, LOGIN);
-    let cases: [(&str, Answers, State, State); 6] = [
-        // What the bad ones get; with only the new one registered; with none.
+    let cases: [(&str, ReplyFn, State, State); 6] = [
+        // The reply to unregistered ones; the state with only the new one registered; with none.
         (
-            "a refusal",
+            "a rejection",
             |_, _| page(400, "Invalid redirect URI"),
             State::Registered,
             State::NotRegistered,
@@ -233,7 +235,7 @@ fn with_the_old_callback_gone_only_words_decide() {
             State::NotRegistered,
         ),
         (
-            "a page that refuses",
+            "a page with an error",
             |_, _| page(200, "redirect_uri is not registered"),
             State::Registered,
             State::Undecidable,
@@ -249,12 +251,13 @@ fn with_the_old_callback_gone_only_words_decide() {
     ];
     for (name, bad, only_new, none) in cases {
         for (known, expected) in [(&[NEW][..], only_new), (&[], none)] {
-            let (state, evidence) = ruling("anything", registered(known, login, bad));
+            let (state, evidence) = state_of("anything", registered(known, login, bad));
             assert_eq!(state, expected, "{name} {known:?}: {evidence}");
         }
-        // The new one gets something else than a refusal, and is not welcome all the same.
+        // The new one gets another error than the unregistered ones.
         for odd in [page(400, "no"), to("/error?error=x"), page(200, "<p>An error happened</p>")] {
-            let (state, evidence) = ruling("anything", registered(&[NEW], |_, _| odd.clone(), bad));
+            let (state, evidence) =
+                state_of("anything", registered(&[NEW], |_, _| odd.clone(), bad));
             assert_ne!(state, State::Registered, "{name}: {evidence}");
         }
     }

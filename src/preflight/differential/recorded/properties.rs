@@ -1,14 +1,14 @@
-//! The rule over any answers of a small world.
+//! Properties of the rule over random replies.
 
-use super::{ALL, MOST_QUESTIONS, Said, answer, uri};
-use crate::outbound::{Answer, Fault, Reason, Step};
-use crate::preflight::differential::rule::{Probes, Question, Ruling, State, judge};
-use crate::preflight::differential::shape::{Asked, Shape, Spoken};
+use super::{ALL, MAX_PROBES, ReplyResult, response, uri};
+use crate::outbound::{Fault, Reason, Response, Step};
+use crate::preflight::differential::rule::{Decision, Probe, Rounds, State, judge};
+use crate::preflight::differential::shape::{Reply, Sent, Shape};
 use http::HeaderValue;
 use proptest::prelude::*;
 
-/// Any answer of a small world, so that likeness and unlikeness are both frequent.
-fn any_shape() -> impl Strategy<Value = Said> {
+/// Any reply out of few, so that equal and different ones are both frequent.
+fn any_shape() -> impl Strategy<Value = ReplyResult> {
     let odd = prop::sample::select(vec![401, 403, 404, 429, 500, 503]);
     let status = prop_oneof![6 => Just(200_u16), 4 => Just(302), 3 => Just(400), 2 => odd];
     let body = prop::sample::select(vec![
@@ -37,63 +37,63 @@ fn any_shape() -> impl Strategy<Value = Said> {
             }
             let headers: &[(&str, &str)] =
                 if location.is_empty() { &[] } else { &[("location", location)] };
-            answer(status, headers, body).map(|answer| Answer { whole, ..answer })
+            response(status, headers, body).map(|answer| Response { whole, ..answer })
         },
     )
 }
 
-fn shape(said: &Said, uri: &str) -> Shape {
-    let mut said = said.clone();
-    if let Ok(answer) = &mut said
+fn shape(reply: &ReplyResult, uri: &str) -> Shape {
+    let mut reply = reply.clone();
+    if let Ok(answer) = &mut reply
         && answer.headers.get("location").is_some_and(|to| to == "bounce")
     {
         answer.headers.insert("location", HeaderValue::from_str(uri).unwrap());
     }
-    let asked = Asked { redirect_uri: uri, all: ALL, state: "-", url: "https://p.example/auth" };
-    Shape::of(&said, asked, &[], None)
+    let sent = Sent { redirect_uri: uri, all: ALL, state: "-", url: "https://p.example/auth" };
+    Shape::of(&reply, sent, &[], None)
 }
 
 /// One run of the rule.
 #[derive(Debug)]
 struct Run {
     state: State,
-    asked: Vec<(Question, Shape)>,
+    sent: Vec<(Probe, Shape)>,
 }
 
 impl Run {
-    /// Over answers to old, host, new and path; the second time the same, but for those given.
-    fn of(answers: &[Said; 4], again: &[Option<Said>; 4]) -> Self {
-        let mut probes = Probes::default();
-        let mut asked: Vec<(Question, Shape)> = Vec::new();
+    /// Over replies to old, host, new and path; the second time the same, except for those given.
+    fn of(replies: &[ReplyResult; 4], again: &[Option<ReplyResult>; 4]) -> Self {
+        let mut rounds = Rounds::default();
+        let mut sent: Vec<(Probe, Shape)> = Vec::new();
         loop {
-            match judge(&probes) {
-                Ruling::Is(state, _) => return Self { state, asked },
-                Ruling::Ask(question) => {
-                    let place = question as usize;
-                    let second = asked.iter().any(|(before, _)| *before == question);
-                    let said = again[place].as_ref().filter(|_| second).unwrap_or(&answers[place]);
-                    let shape = shape(said, uri(question));
-                    asked.push((question, shape.clone()));
-                    probes.take(question, shape);
+            match judge(&rounds) {
+                Decision::Final(state, _) => return Self { state, sent },
+                Decision::Send(probe) => {
+                    let index = probe as usize;
+                    let second = sent.iter().any(|(before, _)| *before == probe);
+                    let reply = again[index].as_ref().filter(|_| second).unwrap_or(&replies[index]);
+                    let shape = shape(reply, uri(probe));
+                    sent.push((probe, shape.clone()));
+                    rounds.record(probe, shape);
                 }
             }
         }
     }
 
-    /// Old, host, new and path, from the so many-th question on.
-    fn spoken(&self, from: usize) -> [Option<&Spoken>; 4] {
-        [Question::Old, Question::Host, Question::New, Question::Path].map(|question| {
-            let mut asked = self.asked.iter().skip(from).take(4);
-            asked.find(|(asked, _)| *asked == question).and_then(|(_, shape)| match shape {
-                Shape::Answer(spoken) => Some(spoken),
-                Shape::Silent(_) => None,
+    /// Old, host, new and path, from this index of a probe.
+    fn reply(&self, from: usize) -> [Option<&Reply>; 4] {
+        [Probe::Old, Probe::BogusHost, Probe::New, Probe::BogusPath].map(|probe| {
+            let mut sent = self.sent.iter().skip(from).take(4);
+            sent.find(|(sent, _)| *sent == probe).and_then(|(_, shape)| match shape {
+                Shape::Reply(reply) => Some(reply),
+                Shape::Unusable(_) => None,
             })
         })
     }
 }
 
-/// Answers to old, host, new and path, and to each once more: drawn from three, so that likeness is
-/// as frequent as unlikeness, and the second time mostly what they were the first.
+/// Replies to old, host, new and path, and to each a second time: chosen from three, so that equal
+/// and different ones are both frequent, and the second time mostly the same.
 fn any_run() -> impl Strategy<Value = Run> {
     let second = prop::option::weighted(0.1, 0..3_usize);
     (
@@ -101,73 +101,70 @@ fn any_run() -> impl Strategy<Value = Run> {
         prop::array::uniform4(0..3_usize),
         prop::array::uniform4(second),
     )
-        .prop_map(|(answers, picks, again)| {
-            let first = picks.map(|pick| answers[pick].clone());
-            Run::of(&first, &again.map(|pick| pick.map(|pick| answers[pick].clone())))
+        .prop_map(|(replies, picks, again)| {
+            let first = picks.map(|pick| replies[pick].clone());
+            Run::of(&first, &again.map(|pick| pick.map(|pick| replies[pick].clone())))
         })
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(6_000))]
 
-    /// Whatever is answered: where a control misbehaves, nothing is registered.
     #[test]
-    fn no_pass_while_a_control_misbehaves(run in any_run()) {
-        prop_assert!(run.asked.len() <= MOST_QUESTIONS);
+    fn nothing_is_registered_when_a_control_is_accepted(run in any_run()) {
+        prop_assert!(run.sent.len() <= MAX_PROBES);
         if run.state == State::Registered {
-            let [Some(old), Some(host), Some(new), Some(path)] = run.spoken(0) else {
-                return Err(TestCaseError::fail("a question without an answer"));
+            let [Some(old), Some(host), Some(new), Some(path)] = run.reply(0) else {
+                return Err(TestCaseError::fail("a probe without a reply"));
             };
-            // Neither control was redirected, neither was answered as the new callback was.
-            prop_assert!(!path.bounced && !host.bounced);
+            // Neither control was redirected, or got the same reply as the new callback.
+            prop_assert!(!path.redirects_back && !host.redirects_back);
             prop_assert!(new != path && new != host);
-            prop_assert!(!new.says.mismatch);
-            if !new.bounced {
-                prop_assert!(!new.refuses());
-                // Somebody says that a bogus one is bogus, or the good one is a reference.
+            prop_assert!(!new.explicit.mismatch);
+            if !new.redirects_back {
+                prop_assert!(!new.rejects());
+                // The provider explicitly rejects all others, or treats new and old identically.
                 prop_assert!(
-                    new.leads_as(old) || [old, host, path].iter().all(|it| it.says.mismatch)
+                    new.has_same_destination(old) || [old, host, path].iter().all(|it| it.explicit.mismatch)
                 );
-                prop_assert!(!path.leads_as(new) || path.is_told_beside(new));
-                prop_assert!(!host.leads_as(new) || host.is_told_beside(new));
-                // And all of it twice.
+                prop_assert!(!path.has_same_destination(new) || path.has_more_error_words_than(new));
+                prop_assert!(!host.has_same_destination(new) || host.has_more_error_words_than(new));
+                // And the second round is equal.
                 let [Some(old_again), Some(host_again), Some(new_again), Some(path_again)] =
-                    run.spoken(4)
+                    run.reply(4)
                 else {
                     return Err(TestCaseError::fail("not confirmed"));
                 };
                 for (first, again) in
                     [(old, old_again), (host, host_again), (new, new_again), (path, path_again)]
                 {
-                    prop_assert!(first.leads_as(again) && first.says == again.says);
+                    prop_assert!(first.has_same_destination(again) && first.explicit == again.explicit);
                 }
             }
         }
     }
 
-    /// Whatever is answered: a callback is unknown only where the provider told it apart from
-    /// the old one, or said so.
+    /// From the reply to the old one, unless the provider rejects it explicitly.
     #[test]
-    fn no_failure_without_a_difference(run in any_run()) {
+    fn not_registered_requires_a_difference(run in any_run()) {
         if run.state == State::NotRegistered {
-            let [Some(old), Some(host), Some(new), Some(_)] = run.spoken(0) else {
-                return Err(TestCaseError::fail("a question without an answer"));
+            let [Some(old), Some(host), Some(new), Some(_)] = run.reply(0) else {
+                return Err(TestCaseError::fail("a probe without a reply"));
             };
-            prop_assert!(!new.bounced && !host.bounced);
-            prop_assert!(new.says.mismatch || new.leads_as(host));
-            if !new.says.mismatch {
-                prop_assert!(!old.leads_as(new) || new.is_told_beside(old));
+            prop_assert!(!new.redirects_back && !host.redirects_back);
+            prop_assert!(new.explicit.mismatch || new.has_same_destination(host));
+            if !new.explicit.mismatch {
+                prop_assert!(!old.has_same_destination(new) || new.has_more_error_words_than(old));
             }
-            if !(new.says.mismatch && host.says.mismatch && new.is_outright()) {
-                prop_assert_eq!(run.asked.len(), MOST_QUESTIONS);
+            if !(new.explicit.mismatch && host.explicit.mismatch && new.is_error_response()) {
+                prop_assert_eq!(run.sent.len(), MAX_PROBES);
             }
         }
     }
 
-    /// Four equal answers never tell anything good.
     #[test]
-    fn no_pass_on_the_absence_of_an_error(said in any_shape()) {
-        let run = Run::of(&std::array::from_fn(|_| said.clone()), &std::array::from_fn(|_| None));
+    fn nothing_is_registered_when_all_replies_are_equal(reply in any_shape()) {
+        let run = Run::of(&std::array::from_fn(|_| reply.clone()), &std::array::from_fn(|_| None));
         prop_assert!(!matches!(run.state, State::Registered | State::PrefixMatch));
     }
 }

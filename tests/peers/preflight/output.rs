@@ -1,4 +1,4 @@
-//! What is told, where, and what never is.
+//! Reports, metrics and the picture of a preflight, and what they never contain.
 
 use super::{API_KEY, CLIENT_SECRET, HMAC_KEY, every_kind, integration, template, with_providers};
 use crate::support::{matches_file, on_a_terminal, picture};
@@ -9,29 +9,29 @@ use std::net::TcpStream;
 use std::process::Stdio;
 
 #[test]
-fn no_secret_is_told_anywhere() {
+fn no_output_contains_a_secret() {
     let (mut world, _providers) = every_kind();
     world.save(&json!({ "public_key": "a-public-key", "hmac_key": HMAC_KEY }));
-    let mut said = String::new();
+    let mut text = String::new();
     for format in ["--json", "--junit", "--markdown", ""] {
         for more in [&["--public-key", "a-public-key"][..], &[], &["--dry-run"]] {
             let mut arguments = more.to_vec();
             arguments.extend([format].iter().filter(|it| !it.is_empty()));
             let variables = [("NANGO_SECRET_KEY", API_KEY), ("NANGO_HMAC_KEY", HMAC_KEY)];
             let output = world.preflight_with(&arguments, &variables);
-            said += &String::from_utf8(output.stdout).unwrap();
-            said += &String::from_utf8(output.stderr).unwrap();
+            text += &String::from_utf8(output.stdout).unwrap();
+            text += &String::from_utf8(output.stderr).unwrap();
         }
     }
     assert!(
-        said.contains("not_registered") && said.contains("<testsuite") && said.contains("| √ |")
+        text.contains("not_registered") && text.contains("<testsuite") && text.contains("| √ |")
     );
     for secret in [API_KEY, HMAC_KEY, CLIENT_SECRET, "canary", "nango_connect_session", "state="] {
-        assert!(!said.contains(secret), "{secret} is told");
+        assert!(!text.contains(secret), "{secret} is in the output");
     }
-    // No session's or flow's id either. Tokens are long runs of hex digits, states are UUIDs.
+    // No ids of sessions or flows either. Tokens are long runs of hex digits, states are UUIDs.
     let is_hex = |run: &str| run.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let runs = said.split(|it: char| !it.is_ascii_alphanumeric() && it != '-');
+    let runs = text.split(|it: char| !it.is_ascii_alphanumeric() && it != '-');
     let ids: Vec<_> = runs
         .filter(|run| {
             let parts: Vec<_> = run.split('-').collect();
@@ -44,7 +44,7 @@ fn no_secret_is_told_anywhere() {
         .collect();
     assert!(ids.is_empty(), "{ids:?}");
 
-    // And no key is taken from an argument.
+    // No option accepts a key as its value.
     for option in ["--key", "--secret-key", "--api-key", "--hmac-key"] {
         let output = world.preflight(&[option, API_KEY]);
         assert_eq!(output.status.code(), Some(64), "{option}");
@@ -52,7 +52,7 @@ fn no_secret_is_told_anywhere() {
 }
 
 #[test]
-fn drift_is_watched_and_told_as_metrics() {
+fn a_repeated_preflight_reports_drift_as_metrics() {
     let (mut world, _providers) = every_kind();
     let arguments = ["--only", "both", "--every", "10s", "--metrics", "127.0.0.1:0", "--json"];
     let mut command = world.command(&arguments, &[("NANGO_SECRET_KEY", API_KEY)]);
@@ -98,9 +98,9 @@ fn drift_is_watched_and_told_as_metrics() {
     assert_eq!(watch.wait().unwrap().code(), Some(0));
 }
 
-/// The callback's own checks, which pass, are left out of the picture.
+/// The picture omits the checks of the callback, which pass.
 #[test]
-fn a_preflight_is_as_pictured() {
+fn the_picture_of_a_preflight_is_current() {
     let (mut world, [(_kinds, first), _authlib]) = with_providers();
     let apps = [("hubspot", "both"), ("slack", "only-old"), ("discord", "after-login")];
     let integrations: Vec<_> = apps
@@ -121,16 +121,16 @@ fn a_preflight_is_as_pictured() {
         "integrations": integrations,
     }));
     let preflight = world.command(&[], &[("NANGO_SECRET_KEY", API_KEY)]);
-    let (status, said) = on_a_terminal(preflight, 100);
-    assert_eq!(status.code(), Some(1), "{said}");
-    let said = said
+    let (status, output) = on_a_terminal(preflight, 100);
+    assert_eq!(status.code(), Some(1), "{output}");
+    let output = output
         .replace(&world.callback, "https://auth.example.com/oauth/callback")
         .replace(&world.nango_origin, "https://api.nango.dev")
         .replace(&first, "https://provider.example");
-    let (head, rest) = said.split_once('\n').unwrap();
+    let (head, rest) = output.split_once('\n').unwrap();
     let (_, last) = rest.split_once("\n\n\u{1b}[1mintegration\u{1b}[0m\n").unwrap();
-    let said = format!("{head}\n…\n\n\u{1b}[1mintegration\u{1b}[0m\n{last}");
+    let output = format!("{head}\n…\n\n\u{1b}[1mintegration\u{1b}[0m\n{last}");
     let typed = "callback-edge preflight --callback https://auth.example.com/oauth/callback";
-    matches_file(".github/pictures/preflight.svg", &picture(typed, &said))
+    matches_file(".github/pictures/preflight.svg", &picture(typed, &output))
         .unwrap_or_else(|it| panic!("{it}"));
 }

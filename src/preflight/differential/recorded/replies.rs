@@ -1,16 +1,16 @@
-//! What providers were seen to answer, to a callback that is registered and to one that is not.
+//! Recorded replies of providers, to a registered callback and to an unregistered one.
 
-use super::{LOGIN, Said, answer, page, to};
+use super::{LOGIN, ReplyResult, page, response, to};
 use data_encoding::BASE64URL_NOPAD;
 
-pub(super) type Answers = fn(&str, &str) -> Said;
+pub(super) type ReplyFn = fn(&str, &str) -> ReplyResult;
 
-/// By what is registered, the URI, and the state.
-pub(super) type Shaped = Box<dyn Fn(&[&str], &str, &str) -> Said>;
+/// The reply by registered URIs, sent URI and state.
+pub(super) type RecordedProvider = Box<dyn Fn(&[&str], &str, &str) -> ReplyResult>;
 
-/// Template, what a known URI gets, what an unknown one gets: of providers that were seen to look
-/// before the login. What is less certain stands in `shapes_of_less_certainty_are_judged_right`.
-pub(super) fn shapes() -> Vec<(&'static str, Answers, Answers)> {
+/// Template, reply to a registered URI, reply to an unregistered one: of providers that are known to
+/// compare before login. Less certain ones are in [`uncertain_shapes`].
+pub(super) fn shapes() -> Vec<(&'static str, ReplyFn, ReplyFn)> {
     vec![
         (
             "google-mail",
@@ -98,11 +98,11 @@ pub(super) fn shapes() -> Vec<(&'static str, Answers, Answers)> {
     ]
 }
 
-/// Reported, though with less certainty; nothing is known beforehand but a phrase.
-pub(super) fn shapes_of_less_certainty() -> Vec<(&'static str, Shaped)> {
+/// Reported with less certainty; only a phrase is known.
+pub(super) fn uncertain_shapes() -> Vec<(&'static str, RecordedProvider)> {
     let entra = |text: &str| format!("<title>Sign in</title><script>$Config={{{text}}};</script>");
-    let mut all: Vec<(&str, Shaped)> = vec![
-        // The page is the same but for its configuration.
+    let mut all: Vec<(&str, RecordedProvider)> = vec![
+        // The pages differ only in their configuration.
         (
             "microsoft",
             Box::new(move |known, uri, state| {
@@ -118,7 +118,7 @@ pub(super) fn shapes_of_less_certainty() -> Vec<(&'static str, Shaped)> {
                 )
             }),
         ),
-        // As it was: to the callback that is registered, whichever was asked with.
+        // Former behaviour: redirects to the registered callback, whichever was sent.
         (
             "github",
             Box::new(|known, uri, state| {
@@ -130,7 +130,7 @@ pub(super) fn shapes_of_less_certainty() -> Vec<(&'static str, Shaped)> {
                 })
             }),
         ),
-        // As it is.
+        // Current behaviour.
         (
             "github-app",
             Box::new(|known, uri, _| {
@@ -148,9 +148,9 @@ pub(super) fn shapes_of_less_certainty() -> Vec<(&'static str, Shaped)> {
             "anything",
             Box::new(|known, uri, _| {
                 if known.contains(&uri) {
-                    answer(200, &[("content-type", "text/html")], LOGIN)
+                    response(200, &[("content-type", "text/html")], LOGIN)
                 } else {
-                    answer(
+                    response(
                         200,
                         &[("content-type", "application/json")],
                         &format!("{{\"error\":\"invalid_redirect_uri\",\"uri\":\"{uri}\"}}"),
@@ -159,8 +159,7 @@ pub(super) fn shapes_of_less_certainty() -> Vec<(&'static str, Shaped)> {
             }),
         ),
     ];
-    // Of these the phrase alone is known, and of all but the first not whether it comes before the
-    // login.
+    // Only the phrase is known, and only of the first that it comes before login.
     for (template, phrase) in [
         ("asana", "does not match a valid url for the application"),
         ("slack", "did not match any configured URIs"),

@@ -187,6 +187,8 @@ mod tests {
     fn the_table_of_the_contract_holds() {
         let any = table(None, FormPost::Convert);
         let named = table(Some("auth.example.com"), FormPost::Reject);
+        let longest = format!("/oauth/callback?{}", "x".repeat(100));
+        let longest_sent_on = format!("308 https://api.nango.dev{longest}");
         let long = format!("/oauth/callback?{}", "x".repeat(101));
         #[rustfmt::skip]
         let rows: &[Row<'_>] = &[
@@ -204,6 +206,7 @@ mod tests {
             (&any, "GET", "/oauth/callback?code=1", &[HOST, ("sec-purpose", "prefetch;prerender")], "503"),
             (&any, "GET", "/oauth/callback?code=1", &[HOST, ("purpose", "prefetch")], "503"),
             (&any, "GET", "/oauth/callback?code=1", &[HOST, ("sec-purpose", "other")], "308 https://api.nango.dev/oauth/callback?code=1"),
+            (&any, "GET", &longest, &[HOST], &longest_sent_on),
             (&any, "GET", &long, &[HOST], "414"),
             (&any, "GET", "/oauth/callbac", &[HOST], "404"),
             (&any, "GET", "//oauth/callback", &[HOST], "404"),
@@ -240,5 +243,17 @@ mod tests {
         {
             assert_eq!(form(bad), Err(BadForm), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_form_reports_the_query_that_came_with_it() {
+        let table = table(None, FormPost::Convert);
+        let query = |target| match decide(&table, 100, &head("POST", target, &[HOST, FORM])) {
+            Decision::ReadForm(form) => form.query().map(str::to_owned),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(query("/oauth/callback?a=1"), Some("a=1".to_owned()));
+        assert_eq!(query("/oauth/callback?"), Some(String::new()));
+        assert_eq!(query("/oauth/callback"), None);
     }
 }

@@ -188,9 +188,29 @@ mod tests {
             (&["GET / HTTP/1.1\r\n\r\n\r\n\r\nGET /#"], "GET / HTTP/1.1\r\n\r\n\r\n\r\nGET /\x7f"),
             (&["GET / HTTP/1.1\r\n\r\n", "\r\n\r\nGET /#"], "GET / HTTP/1.1\r\n\r\n\r\n\r\nGET /\x7f"),
             (&["GET / HTTP/1.1\n\r\nX: #\r\n\r\n"], "GET / HTTP/1.1\n\r\nX: \x7f\r\n\r\n"),
+            (&["GET / HTTP/1.1\r\n", "X: y\r\n\r\n", "GET /#"], "GET / HTTP/1.1\r\nX: y\r\n\r\nGET /\x7f"),
         ];
         for (chunks, expected) in table {
             assert_eq!(scanned(chunks), expected);
+        }
+    }
+
+    #[test]
+    fn every_head_that_arrives_at_once_is_counted() {
+        const HEAD: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+        #[rustfmt::skip]
+        let table = [
+            ("", (0, 0)),
+            (HEAD, (1, 0)),
+            (&HEAD.repeat(3), (3, 0)),
+            (&"GET / HTTP/1.1\r\n\r\n".repeat(2), (2, 0)),
+            (&format!("GET / HTTP/1.1\n\n{HEAD}"), (2, 0)),
+            (&format!("{HEAD}GET /"), (1, 5)),
+            ("\r\n\r\n", (0, 4)),
+        ];
+        for (bytes, expected) in table {
+            let mut scanner = HeadScanner::default();
+            assert_eq!(scanner.scan(&mut bytes.as_bytes().to_vec()), expected, "{bytes:?}");
         }
     }
 

@@ -444,19 +444,123 @@ mod tests {
         table.entries.get(id).map(|entry| entry.client)
     }
 
-    #[tokio::test]
-    async fn a_freed_slot_ends_the_wait() {
+    /// The value of a counter in `/metrics`.
+    fn counter(slots: &Slots, series: &str) -> Option<u64> {
+        let text = slots.metrics.text(&crate::observe::Sampled::default()).unwrap();
+        let line = text.lines().find(|line| line.starts_with(series))?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+
+    /// Whether a wait for a slot ends with this, and not with the next retry.
+    async fn ends_the_wait(slots: &Slots, event: impl FnOnce()) -> bool {
+        let both = async { tokio::join!(slots.available(), async { event() }) };
+        tokio::time::timeout(RETRY / 2, both).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_freed_slot_or_a_higher_limit_ends_the_wait() {
         let slots = slots(1, 1);
         slots.available().await;
         let first = admitted(&slots, "192.0.2.1").unwrap();
-        let waiting = tokio::spawn({
-            let slots = Arc::clone(&slots);
-            async move { slots.available().await }
-        });
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished());
+        assert!(!ends_the_wait(&slots, || {}).await);
+        assert!(ends_the_wait(&slots, || drop(first)).await);
+        slots.set_limits(0, 0);
+        assert!(!ends_the_wait(&slots, || {}).await);
+        assert!(ends_the_wait(&slots, || slots.set_limits(1, 1)).await);
+        assert!(admitted(&slots, "192.0.2.1").is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_wait_counts_the_limit_once() {
+        let slots = slots(0, 1);
+        let count = || counter(&slots, "callback_edge_limits_total{limit=\"connections\"}");
+        assert_eq!(count(), Some(0));
+        assert!(tokio::time::timeout(3 * RETRY, slots.available()).await.is_err());
+        assert_eq!(count(), Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_open_connection_is_counted_by_its_state_and_woken() {
+        let slots = slots(10_000, 10_000);
+        let ready = Event::Ready { multiplexed: false };
+        let open = |count: usize, events: &[Event]| -> Vec<(Slot, Arc<Handle>)> {
+            let connections = (0..count).map(|_| {
+                let handle = Arc::new(Handle::new());
+                for event in events {
+                    handle.on(*event);
+                }
+                (slots.take(IpAddr::from([192, 0, 2, 1]), &handle), handle)
+            });
+            connections.collect()
+        };
+        let mut held = open(2, &[]);
+        let closed = open(3, &[ready]);
+        held.extend(open(2 * BATCH, &[ready, Event::Request]));
+        held.extend(open(5, &[ready]));
+        drop(closed);
+        let mut expected = [0; 3];
+        expected[ConnectionState::Handshake.index()] = 2;
+        expected[ConnectionState::Active.index()] = 2 * BATCH;
+        expected[ConnectionState::Idle.index()] = 5;
+        assert_eq!(slots.by_state(), expected);
+        slots.wake_all();
+        for (_, handle) in &held {
+            assert!(tokio::time::timeout(Duration::ZERO, handle.woken()).await.is_ok());
+        }
+    }
+
+    #[test]
+    fn a_client_at_its_limit_loses_another_connection_of_its_own() {
+        let slots = slots(1000, 2);
+        let first = admitted(&slots, "192.0.2.1").unwrap();
+        let second = admitted(&slots, "192.0.2.1").unwrap();
+        let neighbor = admitted(&slots, "192.0.2.2").unwrap();
+        let client = "192.0.2.1".parse().unwrap();
+        let victim = |but: &Slot, now| slots.lock().victim_of(client, but.id, now);
+        assert_eq!(victim(&first, later()), Some(second.id));
+        assert_eq!(victim(&second, later()), Some(first.id));
+        assert_eq!(victim(&neighbor, later()), Some(first.id));
+        // The limit counts the others: a connection that is there may be admitted again.
+        let mut second = second;
+        assert!(second.admit(client, true).is_ok());
         drop(first);
-        waiting.await.unwrap();
+        assert_eq!(victim(&second, later()), None);
+    }
+
+    #[test]
+    fn a_connection_settles_after_its_time_and_not_before() {
+        let slots = slots(1000, 1000);
+        let ready = Event::Ready { multiplexed: false };
+        for (events, settles) in
+            [(&[ready][..], WAITING_SETTLES), (&[ready, Event::Request], BUSY_SETTLES)]
+        {
+            let handle = Arc::new(Handle::new());
+            for event in events {
+                handle.on(*event);
+            }
+            let slot = slots.take(IpAddr::from([192, 0, 2, 1]), &handle);
+            let (_, since) = handle.progress();
+            let before = (since + settles).checked_sub(Duration::from_nanos(1)).unwrap();
+            assert_eq!(slots.lock().victim(before), None);
+            assert_eq!(slots.lock().victim(since + settles), Some(slot.id));
+        }
+    }
+
+    #[test]
+    fn the_turns_sample_every_position() {
+        for length in [0, 1, SAMPLE - 1, SAMPLE, SAMPLE + 1, 5 * SAMPLE / 2] {
+            let turns = length.div_ceil(SAMPLE);
+            let mut seen: Vec<usize> = Vec::new();
+            for turn in 0..turns {
+                let positions: Vec<usize> = sample(length, turn).collect();
+                assert_eq!(positions.len(), length.min(SAMPLE));
+                seen.extend(positions);
+            }
+            seen.sort_unstable();
+            seen.dedup();
+            assert_eq!(seen, (0..length).collect::<Vec<_>>());
+        }
+        assert!(sample(3, usize::MAX).all(|at| at < 3));
     }
 
     #[test]

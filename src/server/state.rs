@@ -366,7 +366,7 @@ impl Lifecycle {
         self.fresh = false;
         self.unparsed.heads = self.unparsed.heads.saturating_sub(1);
         // Further requests are no progress of those whose responses are not taken.
-        if self.in_flight == 0 && self.stage < Stage::Closing {
+        if self.in_flight == 0 {
             self.enter(Stage::Responding, now);
         }
         self.in_flight += 1;

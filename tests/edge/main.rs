@@ -29,6 +29,7 @@ mod language;
 mod malformed;
 mod manager;
 mod manual;
+mod memory;
 mod pictures;
 mod preflight;
 mod privacy;

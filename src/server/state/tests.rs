@@ -48,7 +48,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => prop_oneof![0_u64..400, 0_u64..40_000].prop_map(Step::Wait),
-        4 => (prop::collection::vec(prop::bool::weighted(0.2), 0..3), 0_usize..200)
+        4 => (prop::collection::vec(prop::bool::weighted(0.2), 0..5), 0_usize..200)
             .prop_filter("some bytes", |(heads, partial)| !heads.is_empty() || *partial > 0)
             .prop_map(|(heads, partial)| Step::Read { heads, partial }),
         6 => Just(Step::Poll),
@@ -336,8 +336,10 @@ fn every_stage_has_its_deadline() {
     assert_eq!(due(&life, now), (15 * SECOND, Action::Drop, first));
 
     let mut life = Lifecycle::new(now);
+    assert_eq!(life.state(), ConnectionState::Handshake);
     assert_eq!(due(&life, now), (10 * SECOND, Action::Drop, Some(Deadline::Handshake)));
     life.on(Event::ProxyHeaderExpected, now + SECOND);
+    assert_eq!(life.state(), ConnectionState::Handshake);
     assert_eq!(due(&life, now), (10 * SECOND, Action::Drop, Some(Deadline::ProxyHeader)));
     life.on(Event::ProxyHeaderRead, now + 2 * SECOND);
     assert_eq!(due(&life, now), (10 * SECOND, Action::Drop, Some(Deadline::Handshake)));
@@ -375,6 +377,72 @@ fn a_partial_request_behind_another_has_the_deadline_of_a_request() {
 }
 
 #[test]
+fn a_complete_request_behind_another_keeps_the_connection_busy() {
+    let (mut life, now) = ready(false);
+    life.on(Event::Read { heads: 1, partial: 5 }, now);
+    life.on(Event::Read { heads: 1, partial: 0 }, now);
+    life.on(Event::Request, now);
+    life.on(Event::Responded { last: false }, now);
+    assert_eq!(life.stage, Stage::ReadingHead);
+    assert_eq!(due(&life, now), (SLOW_START, Action::Drop, Some(Deadline::Request)));
+    life.on(Event::Request, now);
+    life.on(Event::Responded { last: false }, now);
+    assert_eq!(life.stage, Stage::Idle);
+}
+
+#[test]
+fn no_event_leads_back_from_the_end() {
+    let grace = SECOND;
+    for end in [Stage::Closing, Stage::Lingering, Stage::Closed] {
+        for multiplexed in [false, true] {
+            for event in [
+                Event::ProxyHeaderExpected,
+                Event::ProxyHeaderRead,
+                Event::Ready { multiplexed },
+                Event::Read { heads: 1, partial: 1 },
+                Event::Request,
+                Event::Responded { last: false },
+                Event::Responded { last: true },
+                Event::ShutdownStarted,
+                Event::ShutdownSent,
+                Event::Drain { grace },
+            ] {
+                let (mut life, now) = ready(multiplexed);
+                life.enter(end, now);
+                life.on(event, now);
+                assert!(life.stage >= end, "{event:?} leads from {end:?} to {:?}", life.stage);
+                assert!(life.is_draining());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_start_of_a_shutdown_and_further_responses_do_not_extend_the_time_to_close() {
+    let (mut life, now) = ready(false);
+    life.on(Event::ShutdownStarted, now);
+    let end = (LINGER_TIMEOUT, Action::Drop, None);
+    assert_eq!(due(&life, now), end);
+    life.on(Event::ShutdownStarted, now + LINGER_TIMEOUT / 2);
+    assert_eq!(due(&life, now), end);
+
+    let (mut life, now) = ready(false);
+    for _ in 0..3 {
+        life.on(Event::Request, now);
+    }
+    life.on(Event::Responded { last: true }, now);
+    life.on(Event::Responded { last: true }, now + SECOND);
+    assert_eq!(due(&life, now), (15 * SECOND, Action::Drop, None));
+}
+
+#[test]
+fn the_age_counts_from_the_accept() {
+    let (mut life, now) = ready(false);
+    life.on(Event::Request, now + SECOND);
+    assert_eq!(life.age(now + 3 * SECOND), 3 * SECOND);
+}
+
+#[test]
 fn an_idle_connection_over_http2_keeps_its_buffers() {
     let (mut life, now) = ready(true);
     life.on(Event::Request, now);
@@ -406,6 +474,30 @@ fn a_stalled_write_ends_any_stage() {
     assert_eq!(due(&life, now), (15 * SECOND, Action::Drop, response));
     life.on(Event::WriteFlushed, now);
     assert_eq!(due(&life, now).1, Action::Hibernate);
+}
+
+#[test]
+fn a_partial_request_that_is_not_read_since_a_write_stalls_has_the_deadline_of_the_write() {
+    let (mut life, now) = ready(false);
+    life.on(Event::Read { heads: 1, partial: 1 }, now);
+    life.on(Event::Request, now);
+    life.on(Event::Responded { last: false }, now);
+    life.on(Event::WriteStalled, now);
+    assert_eq!(life.stage, Stage::ReadingHead);
+    assert_eq!(due(&life, now), (15 * SECOND, Action::Drop, Some(Deadline::Response)));
+}
+
+#[test]
+fn a_connection_hibernates_only_before_its_idle_timeout() {
+    let (mut life, now) = ready(false);
+    life.on(Event::Request, now);
+    life.on(Event::Responded { last: false }, now);
+    let at_the_end = |idle_timeout| {
+        let limits = Limits { idle_timeout, ..limits() };
+        life.clone().on_timer(now + HIBERNATE_AFTER, &limits).0
+    };
+    assert_eq!(at_the_end(HIBERNATE_AFTER), Action::Shutdown);
+    assert_eq!(at_the_end(HIBERNATE_AFTER + Duration::from_nanos(1)), Action::Hibernate);
 }
 
 #[test]
@@ -442,6 +534,7 @@ fn the_last_response_closes_within_the_time_to_linger() {
     life.on(Event::BodyStarted, now);
     life.on(Event::Responded { last: true }, now);
     assert_eq!(due(&life, now), (15 * SECOND, Action::Drop, None));
+    assert_eq!(life.state(), ConnectionState::Active);
     life.on(Event::BodyTaken, now + SECOND);
     assert_eq!(due(&life, now), (SECOND + LINGER_TIMEOUT, Action::Drop, None));
     life.on(Event::WriteStalled, now + SECOND);

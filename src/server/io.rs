@@ -191,3 +191,195 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ConnectionIo<S> {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::state::Stage;
+    use super::*;
+    use crate::config::Limits;
+    use std::future::poll_fn;
+    use std::io::IoSlice;
+    use std::time::{Duration, Instant};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// The two sides of a connection.
+    async fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (client.unwrap(), accepted.unwrap().0)
+    }
+
+    /// The client's side, and the server's side after `events`.
+    async fn http1(events: &[Event]) -> (TcpStream, ConnectionIo<TcpStream>) {
+        let (client, stream) = connected().await;
+        let handle = Arc::new(Handle::new());
+        for event in events {
+            handle.on(*event);
+        }
+        (client, ConnectionIo::http1(stream, handle))
+    }
+
+    fn stage(io: &ConnectionIo<TcpStream>) -> Stage {
+        io.handle.progress().0
+    }
+
+    const READY: Event = Event::Ready { multiplexed: false };
+
+    #[tokio::test]
+    async fn what_ends_a_hibernation_is_read_first_and_whole() {
+        let (mut client, mut io) = http1(&[READY]).await;
+        let early = tokio::time::timeout(Duration::ZERO, poll_fn(|cx| io.poll_readable(cx))).await;
+        assert!(early.is_err());
+        assert_eq!(stage(&io), Stage::AwaitingRequest);
+        client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        poll_fn(|cx| io.poll_readable(cx)).await;
+        assert_eq!(stage(&io), Stage::ReadingHead);
+        client.write_all(b"Host: h\r\n\r\n").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut read = Vec::new();
+        let mut byte = [0; 1];
+        while io.read(&mut byte).await.unwrap() > 0 {
+            read.extend(byte);
+        }
+        assert_eq!(read, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_connection_is_no_request() {
+        let (client, mut io) = http1(&[READY]).await;
+        drop(client);
+        poll_fn(|cx| io.poll_readable(cx)).await;
+        assert_eq!(io.read(&mut [0; 8]).await.unwrap(), 0);
+        assert_eq!(stage(&io), Stage::AwaitingRequest);
+    }
+
+    #[tokio::test]
+    async fn nothing_that_arrives_after_the_last_response_is_read() {
+        for hibernating in [false, true] {
+            let last = Event::Responded { last: true };
+            let (mut client, mut io) = http1(&[READY, Event::Request, last]).await;
+            client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+            client.shutdown().await.unwrap();
+            if hibernating {
+                poll_fn(|cx| io.poll_readable(cx)).await;
+            }
+            let mut read = Vec::new();
+            io.read_to_end(&mut read).await.unwrap();
+            assert_eq!(read, b"");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_frames_is_an_error() {
+        const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        let empty_settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        for (frames, expected) in [(500, None), (2000, Some(io::ErrorKind::QuotaExceeded))] {
+            let (mut client, stream) = connected().await;
+            let mut io = ConnectionIo::http2(stream, Arc::new(Handle::new()));
+            let bytes = [PREFACE, &empty_settings.repeat(frames)].concat();
+            client.write_all(&bytes).await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut chunk = [0; 1000];
+            let mut read = Vec::new();
+            let ended = loop {
+                match io.read(&mut chunk).await {
+                    Ok(0) => break None,
+                    Ok(count) => read.extend_from_slice(&chunk[..count]),
+                    Err(error) => break Some(error.kind()),
+                }
+            };
+            assert_eq!(ended, expected);
+            assert!(ended.is_some() || read == bytes);
+        }
+    }
+
+    /// Whether the state of the connection has a deadline for a write.
+    fn is_stalled(io: &ConnectionIo<TcpStream>) -> bool {
+        let long = Duration::from_hours(1);
+        let limits = Limits {
+            connections: 10,
+            connections_per_address: 10,
+            handshake_timeout: long,
+            request_timeout: Duration::from_secs(15),
+            idle_timeout: long,
+            connection_age: long,
+            header_bytes: 65_536,
+            header_fields: 100,
+            query_bytes: 32_768,
+            form_bytes: 32_768,
+        };
+        io.handle.deadline(&limits) < Instant::now() + long / 2
+    }
+
+    #[tokio::test]
+    async fn a_write_that_stalled_is_over_with_the_flush() {
+        let (mut client, mut io) = http1(&[]).await;
+        io.write_all(b"x").await.unwrap();
+        for _ in 0..2 {
+            io.flush().await.unwrap();
+            assert!(!is_stalled(&io));
+        }
+        let block = [0; 4096];
+        while poll_fn(|cx| Poll::Ready(Pin::new(&mut io).poll_write(cx, &block).is_ready())).await {
+        }
+        assert!(is_stalled(&io));
+        let reads = async {
+            let mut waste = vec![0; 4096];
+            while client.read(&mut waste).await.unwrap() > 0 {}
+        };
+        tokio::select! {
+            written = io.write(&block) => assert!(written.unwrap() > 0),
+            () = reads => {}
+        }
+        assert!(is_stalled(&io));
+        io.flush().await.unwrap();
+        assert!(!is_stalled(&io));
+    }
+
+    #[tokio::test]
+    async fn vectored_writes_reach_the_client() {
+        let (mut client, mut io) = http1(&[]).await;
+        assert!(io.is_write_vectored());
+        let slices = [IoSlice::new(b"ab"), IoSlice::new(b"cd")];
+        assert_eq!(io.write_vectored(&slices).await.unwrap(), 4);
+        drop(io);
+        let mut read = Vec::new();
+        client.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"abcd");
+    }
+
+    /// A socket that is closed with unread bytes resets the connection.
+    #[tokio::test]
+    async fn the_last_response_arrives_although_the_client_still_sends() {
+        let (mut client, mut io) = http1(&[READY]).await;
+        io.write_all(b"response").await.unwrap();
+        let sends = async {
+            client.write_all(&vec![0; 200 * 1024]).await.unwrap();
+            client.shutdown().await.unwrap();
+        };
+        let (closed, ()) = tokio::join!(io.shutdown(), sends);
+        closed.unwrap();
+        assert_eq!(stage(&io), Stage::Lingering);
+        assert_eq!(io.stream.read(&mut [0; 1]).await.unwrap(), 0, "unread bytes");
+        drop(io);
+        let mut read = Vec::new();
+        client.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"response");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_for_ever_does_not_hold_the_connection() {
+        let (mut client, mut io) = http1(&[READY]).await;
+        let sends = async {
+            loop {
+                client.write_all(&[0; 4096]).await.unwrap();
+            }
+        };
+        tokio::select! {
+            closed = io.shutdown() => closed.unwrap(),
+            () = sends => {}
+        }
+    }
+}

@@ -576,6 +576,18 @@ mod tests {
     }
 
     #[test]
+    fn a_client_belongs_to_its_site_its_customer_and_its_address() {
+        for (client, expected) in [
+            ("192.0.2.99", ["192.0.2.0", "192.0.2.99", "192.0.2.99"]),
+            ("::ffff:192.0.2.99", ["192.0.2.0", "192.0.2.99", "192.0.2.99"]),
+            ("2001:db8:1:2345:6:7:8:9", ["2001:db8:1::", "2001:db8:1:2300::", "2001:db8:1:2345::"]),
+        ] {
+            let expected = expected.map(|address| address.parse::<IpAddr>().unwrap());
+            assert_eq!(networks_of(client.parse().unwrap()), expected);
+        }
+    }
+
+    #[test]
     fn the_network_with_the_most_slots_gives_one_back() {
         let slots = slots(1000, 1000);
         let add = |client: String| admitted(&slots, &client).unwrap();

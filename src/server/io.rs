@@ -125,10 +125,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for ConnectionIo<S> {
         loop {
             ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
             let bytes = buffer.filled_mut().get_mut(before..).unwrap_or_default();
-            if bytes.is_empty() || this.arrived(bytes)? {
+            let accepted = if bytes.is_empty() { Ok(true) } else { this.arrived(bytes) };
+            if let Ok(true) = accepted {
                 return Poll::Ready(Ok(()));
             }
             buffer.set_filled(before);
+            accepted?;
         }
     }
 }

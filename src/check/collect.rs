@@ -65,13 +65,13 @@ async fn probe_addresses(
     callback: &Callback,
     addresses: &[SocketAddr],
 ) -> (Vec<AddressProbe>, Option<(usize, Session)>) {
-    let mut probes = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for (number, address) in addresses.iter().copied().enumerate() {
         let probe = probe_address(prober.clone(), callback.clone(), plan.target.clone(), address);
-        probes.spawn(async move { (number, probe.await) });
+        tasks.spawn(async move { (number, probe.await) });
     }
     let mut all = Vec::new();
-    while let Some(done) = probes.join_next().await {
+    while let Some(done) = tasks.join_next().await {
         all.extend(done.ok());
     }
     all.sort_by_key(|(number, _)| *number);
@@ -149,39 +149,39 @@ async fn send_variants(
     observations: &mut Observations,
 ) {
     let (callback, target) = (observations.callback.clone(), &plan.target);
-    let plain = || Probe::plain(&prober.run);
-    let wants = |id| plan.selection.wants(id);
-    if wants("redirect.empty") {
+    let minimal = || Probe::plain(&prober.run);
+    let selected = |id| plan.selection.wants(id);
+    if selected("redirect.empty") {
         for probe in Probe::empty(&prober.run) {
             observations.empty.push(session.probe(&callback, target, probe, Client::Browser).await);
         }
     }
-    if wants("redirect.clients") {
+    if selected("redirect.clients") {
         observations.plain_client =
-            Some(session.probe(&callback, target, plain(), Client::Plain).await);
+            Some(session.probe(&callback, target, minimal(), Client::Plain).await);
     }
-    if wants("redirect.form") {
-        observations.form = Some(session.probe(&callback, target, plain(), Client::Form).await);
+    if selected("redirect.form") {
+        observations.form = Some(session.probe(&callback, target, minimal(), Client::Form).await);
     }
-    if wants("redirect.protocols") && callback.server.tls {
+    if selected("redirect.protocols") && callback.server.tls {
         let first = observations.first().and_then(|first| first.result.as_ref().ok());
         let (other, offer) = match first.map(|got| got.response.protocol) {
             Some(Protocol::Http2) => (Protocol::Http1, Offer::Http1),
             _ => (Protocol::Http2, Offer::Http2),
         };
         let mut session = Session::new(prober, session.to.clone(), offer);
-        let response = session.probe(&callback, target, plain(), Client::Browser).await;
+        let response = session.probe(&callback, target, minimal(), Client::Browser).await;
         observations.other_protocol = Some((other, response));
     }
-    if wants("redirect.http") && callback.server.tls {
+    if selected("redirect.http") && callback.server.tls {
         observations.plain_http = Some(
             probe_plain_http(prober, &callback, target, session.to.address, observations).await,
         );
     }
-    if wants("redirect.github")
+    if selected("redirect.github")
         && let Some((sibling, target)) = sibling(&callback, target)
     {
-        let response = session.probe(&sibling, &target, plain(), Client::Browser).await;
+        let response = session.probe(&sibling, &target, minimal(), Client::Browser).await;
         observations.sibling = Some((sibling, response));
     }
 }

@@ -273,18 +273,18 @@ pub(super) async fn probe_address(
 ) -> (AddressProbe, Session) {
     let began = Instant::now();
     let mut session = Session::new(&prober, callback.server.clone().at(address), Offer::Both);
-    let mut probed =
+    let mut result =
         AddressProbe { address, failure: None, peer: None, first: None, duration: Duration::ZERO };
     match session.open().await {
-        Err(fault) => probed.failure = Some(fault),
+        Err(fault) => result.failure = Some(fault),
         Ok(peer) => {
-            probed.peer = peer.cloned();
+            result.peer = peer.cloned();
             let probe = Probe::plain(&prober.run);
-            probed.first = Some(session.probe(&callback, &target, probe, Client::Browser).await);
+            result.first = Some(session.probe(&callback, &target, probe, Client::Browser).await);
         }
     }
-    probed.duration = began.elapsed();
-    (probed, session)
+    result.duration = began.elapsed();
+    (result, session)
 }
 
 /// The header of a client, without the canary. The browser's has the product name too, so that the

@@ -198,7 +198,11 @@ fn moved(before: &[Pair], after: &[Pair]) -> Option<String> {
             (0, _) => changes.push(format!("`{name}` is added")),
             (1, 0) => changes.push(format!("`{name}` is lost")),
             (sent, got) => {
-                changes.push(format!("`{name}` is sent {} and arrives {}", times(sent), times(got)))
+                changes.push(format!(
+                    "`{name}` is sent {} and arrives {}",
+                    times(sent),
+                    times(got)
+                ));
             }
         }
     }

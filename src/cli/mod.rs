@@ -66,7 +66,8 @@ pub fn run() -> ExitCode {
             let result = error.print();
             // Help and version were requested; everything else is a usage error.
             let is_usage = error.use_stderr();
-            return if is_usage { Exit::Usage } else { exit_after_print(result, Exit::Done) }.into();
+            return if is_usage { Exit::Usage } else { exit_after_print(result, Exit::Done) }
+                .into();
         }
     };
     let file = cli.config.as_deref();

@@ -162,7 +162,7 @@ impl IntegrationContext<'_> {
 
 /// How to confirm by hand.
 fn by_hand(provider: &Provider, key: &str) -> String {
-    let before = provider.unknown.map_or_else(|| "check ".into(), |why| format!("{why}; see "));
+    let before = provider.unknown.map_or_else(|| "check ".into(), |why| format!("{why}, see "));
     format!("{before}{}; then confirm with --ack {key}", provider.console)
 }
 

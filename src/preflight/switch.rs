@@ -66,7 +66,7 @@ impl Facts<'_> {
             format!(
                 "to go back, save {previous}, the whole URL: Nango rejects an empty value"
             ),
-            "remove the old callback at the providers after some days, when no flow uses it anymore"
+            "remove the old callback at the providers after some days, when no flow uses it any more"
                 .into(),
         ]);
         steps

@@ -1,6 +1,6 @@
 //! ACME without a working ACME server; `tests/peers/acme/` tests it with one.
 
-use crate::stand_in::{self, Act, Reply, Wish, behaviour, tls};
+use crate::fakes::{self, Act, CertificateSpec, Reply, behaviour, tls};
 use crate::support::{Authority, Edge, certified, connect, connect_tls, until};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use std::fs::OpenOptions;
@@ -77,8 +77,9 @@ async fn a_state_file_that_blocks_does_not_delay_requests() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_acme_server_without_nonces_is_reported_as_down() {
     for status in [200, 204, 503] {
-        let authority = stand_in::Authority::new("the root");
-        let wish = Wish { names: vec!["127.0.0.1".to_owned()], ..Wish::default() };
+        let authority = fakes::Authority::new("the root");
+        let spec =
+            CertificateSpec { names: vec!["127.0.0.1".to_owned()], ..CertificateSpec::default() };
         let server = behaviour(move |heard| {
             let origin = format!("https://{}", heard.header("host").unwrap());
             let resource = |name: &str| format!("\"{name}\":\"{origin}/{name}\"");
@@ -89,7 +90,7 @@ async fn an_acme_server_without_nonces_is_reported_as_down() {
                 _ => Reply::new(status),
             })
         });
-        let at = tls(authority.issue(wish).config(&["http/1.1"]), server).await;
+        let at = tls(authority.issue(spec).config(&["http/1.1"]), server).await;
         let dir = TempDir::new().unwrap();
         std::fs::write(dir.path().join("ca.pem"), &authority.pem).unwrap();
         let directory = format!("directory = 'https://{at}/directory'\nroot_ca = '{{dir}}/ca.pem'");

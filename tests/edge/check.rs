@@ -1,7 +1,7 @@
 //! The subcommand `check`: its output, its exit codes, and that queries are sent unchanged.
 
-use crate::stand_in::{
-    Act, Authority, HOST, Heard, Reply, Wish, behaviour, nango, plain, right, tls,
+use crate::fakes::{
+    Act, Authority, CertificateSpec, HOST, Received, Reply, behaviour, correct, nango, plain, tls,
 };
 use crate::support::{Edge, command, free, golden};
 use callback_edge::check::IDS;
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 
 #[tokio::test]
 async fn a_correct_callback_passes() {
-    let stage = Stage::new(|_, right| Act::Reply(right)).await;
+    let stage = Stage::new(|_, correct| Act::Reply(correct)).await;
     let run = stage.check(&[]).await;
     assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{}", run.stdout);
     golden("passing.txt", &stage.neutral(&run.stdout)).unwrap_or_else(|it| panic!("{it}"));
@@ -24,8 +24,8 @@ async fn a_correct_callback_passes() {
 
 #[tokio::test]
 async fn a_broken_callback_fails_with_hints() {
-    let stage = Stage::new(|_, right| {
-        let location = right.location().replace("%2F", "/");
+    let stage = Stage::new(|_, correct| {
+        let location = correct.location().replace("%2F", "/");
         Act::Reply(Reply::new(302).with("location", location).with("set-cookie", "id=s3cret"))
     })
     .await;
@@ -36,9 +36,9 @@ async fn a_broken_callback_fails_with_hints() {
 
 #[tokio::test]
 async fn a_single_selected_check_gets_every_response() {
-    let stage = Stage::new(|heard, right| {
+    let stage = Stage::new(|heard, correct| {
         let later = heard.query.as_ref().is_some_and(|query| query.contains("iss="));
-        Act::Reply(if later { right.with("set-cookie", "id=s3cret") } else { right })
+        Act::Reply(if later { correct.with("set-cookie", "id=s3cret") } else { correct })
     })
     .await;
     let run = stage.check(&["--only", "redirect.cookie"]).await;
@@ -47,7 +47,7 @@ async fn a_single_selected_check_gets_every_response() {
 
 #[tokio::test]
 async fn json_has_the_documented_fields() {
-    let stage = Stage::new(|_, right| Act::Reply(right)).await;
+    let stage = Stage::new(|_, correct| Act::Reply(correct)).await;
     let run = stage.check(&["--json"]).await;
     let report: Value = serde_json::from_str(&run.stdout).unwrap();
     let keys = |value: &Value| {
@@ -70,7 +70,7 @@ async fn json_has_the_documented_fields() {
 
 #[tokio::test]
 async fn several_urls_give_an_array_and_the_worst_exit_code() {
-    let stage = Stage::new(|_, right| Act::Reply(right)).await;
+    let stage = Stage::new(|_, correct| Act::Reply(correct)).await;
     let other = format!("{}/nothing", stage.callback());
     let run = stage.check(&["--json", &other]).await;
     let reports: Vec<Value> = serde_json::from_str(&run.stdout).unwrap();
@@ -84,7 +84,7 @@ async fn no_follow_sends_nothing_to_nango() {
     let visits = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&visits);
     let stage = Stage::with_nango(
-        |_, right| Act::Reply(right),
+        |_, correct| Act::Reply(correct),
         move |heard| {
             count.fetch_add(1, Ordering::SeqCst);
             nango(heard)
@@ -100,7 +100,7 @@ async fn no_follow_sends_nothing_to_nango() {
 
 #[tokio::test]
 async fn an_unreachable_nango_is_unconfirmed() {
-    let stage = Stage::with_nango(|_, right| Act::Reply(right), |_| Act::Raw(Vec::new())).await;
+    let stage = Stage::with_nango(|_, correct| Act::Reply(correct), |_| Act::Raw(Vec::new())).await;
     let run = stage.check(&["--only", "nango."]).await;
     assert_eq!(run.code, 2, "{}", run.stdout);
     assert!(run.stdout.contains("2 unconfirmed"), "{}", run.stdout);
@@ -111,10 +111,10 @@ async fn wait_repeats_without_nango_until_the_callback_works() {
     let (runs, visits) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
     let count = Arc::clone(&visits);
     let stage = Stage::with_nango(
-        move |heard, right| {
+        move |heard, correct| {
             let plain = heard.query.as_ref().is_some_and(|query| query.contains("invented-code"));
             let early = plain && runs.fetch_add(1, Ordering::SeqCst) < 2;
-            Act::Reply(if early { Reply::new(503) } else { right })
+            Act::Reply(if early { Reply::new(503) } else { correct })
         },
         move |heard| {
             count.fetch_add(1, Ordering::SeqCst);
@@ -138,7 +138,7 @@ async fn wait_stops_at_its_limit_and_reports_the_failures() {
 
 #[tokio::test]
 async fn usage_errors_exit_64_and_contain_the_expected_value() {
-    let stage = Stage::new(|_, right| Act::Reply(right)).await;
+    let stage = Stage::new(|_, correct| Act::Reply(correct)).await;
     for (args, text) in [
         (&["--only", "redirects"][..], "no check id has this prefix"),
         (&["--timeout", "0s"], "is not a duration"),
@@ -192,9 +192,9 @@ async fn without_a_url_the_configured_callbacks_are_checked() {
 #[tokio::test]
 async fn settings_set_the_address_and_the_ca_of_the_callback() {
     let authority = Authority::new("ours");
-    let config = authority.issue(Wish::default()).config(&["h2", "http/1.1"]);
+    let config = authority.issue(CertificateSpec::default()).config(&["h2", "http/1.1"]);
     let server =
-        tls(config, behaviour(|heard| Act::Reply(right("https://api.nango.dev", heard)))).await;
+        tls(config, behaviour(|heard| Act::Reply(correct("https://api.nango.dev", heard)))).await;
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = dir.path().join(name);
@@ -234,7 +234,7 @@ async fn settings_set_the_address_and_the_ca_of_the_callback() {
 
 #[tokio::test]
 async fn explicit_settings_apply_to_a_url_and_a_local_file_does_not() {
-    let stage = Stage::new(|_, right| Act::Reply(right)).await;
+    let stage = Stage::new(|_, correct| Act::Reply(correct)).await;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("named.toml");
     let origin = format!("http://{}", stage.nango);
@@ -384,7 +384,7 @@ async fn help_ends_with_an_example() {
 
 #[tokio::test]
 async fn a_secret_in_the_url_is_not_printed() {
-    let stage = Stage::new(|_, right| Act::Reply(right)).await;
+    let stage = Stage::new(|_, correct| Act::Reply(correct)).await;
     let pasted = format!("{}?code=s3cret&state=s3cret#s3cret", stage.callback());
     for form in ["--json", "--no-follow"] {
         let run = stage.check(&[form, &pasted]).await;
@@ -397,7 +397,7 @@ async fn a_secret_in_the_url_is_not_printed() {
 async fn queries_are_sent_byte_for_byte() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let keep = Arc::clone(&heard);
-    let server = plain(behaviour(move |request: &Heard| {
+    let server = plain(behaviour(move |request: &Received| {
         keep.lock().unwrap().push(request.query.clone());
         Act::Reply(Reply::new(204))
     }))
@@ -431,17 +431,17 @@ struct Stage {
 }
 
 impl Stage {
-    async fn new(change: impl Fn(&Heard, Reply) -> Act + Send + Sync + 'static) -> Self {
+    async fn new(change: impl Fn(&Received, Reply) -> Act + Send + Sync + 'static) -> Self {
         Self::with_nango(change, nango).await
     }
 
     async fn with_nango(
-        change: impl Fn(&Heard, Reply) -> Act + Send + Sync + 'static,
-        nango: impl Fn(&Heard) -> Act + Send + Sync + 'static,
+        change: impl Fn(&Received, Reply) -> Act + Send + Sync + 'static,
+        nango: impl Fn(&Received) -> Act + Send + Sync + 'static,
     ) -> Self {
         let nango = plain(behaviour(nango)).await;
         let origin = format!("http://{nango}");
-        let callback = plain(behaviour(move |heard| change(heard, right(&origin, heard)))).await;
+        let callback = plain(behaviour(move |heard| change(heard, correct(&origin, heard)))).await;
         Self { callback, nango }
     }
 

@@ -8,9 +8,9 @@ use crate::support::{
     Authority, Edge, Http1, Http2, MACHINE, certified, connect, connect_tls, settings, until,
     with_timeout,
 };
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -110,7 +110,7 @@ async fn nearly_complete_forms_cost_little() {
 async fn pending_self_checks_cost_little() {
     let _machine = MACHINE.write().await;
     // A server that accepts and never responds.
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let public = silent.local_addr().unwrap().port();
     let (authority, dir) = certified(&["localhost"]);
     let settings = settings::tls(&format!(
@@ -124,7 +124,8 @@ async fn pending_self_checks_cost_little() {
     // The memory of the one run that all wait for is not a cost of the attack.
     let mut first = Http2::connect(&authority, edge.https[0], "localhost").await;
     let first = tokio::spawn(async move { first.get("/self-check").await });
-    silent.accept().unwrap();
+    // The connection stays open, so that the run lasts.
+    let _open = with_timeout(silent.accept()).await.unwrap();
     for (name, fields) in [("self-checks, 1,850 fields", 1850), ("self-checks, 90 fields", 90)] {
         let block = [frames::get("/self-check"), indexed(fields)].concat();
         let heads = HeldHeads { name, block, end: frames::END_STREAM, body: Vec::new() };

@@ -1,13 +1,13 @@
 //! Broken callbacks: each is reported under the expected ids, with a hint, and no other check fails.
 //! A new check needs a case here, made with the helpers of [`World`].
 
-mod responses;
 mod hostile;
-mod servers;
 mod queries;
+mod responses;
+mod servers;
 
-use crate::stand_in::{
-    Act, Authority, HOST, Heard, Reply, Wish, behaviour, nango, plain, right, tls,
+use crate::fakes::{
+    Act, Authority, CertificateSpec, HOST, Received, Reply, behaviour, correct, nango, plain, tls,
 };
 use callback_edge::check::{self, Plan, Selection};
 use callback_edge::outbound::{Limits, Outbound, Override, Resolver, Roots};
@@ -48,7 +48,7 @@ async fn broken_callbacks_are_reported_under_the_expected_ids() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn correct_callbacks_pass() {
     let world = World::new().await;
-    let mut both = world.case("both protocols", &[], |_, right| Act::Reply(right)).await;
+    let mut both = world.case("both protocols", &[], |_, correct| Act::Reply(correct)).await;
     let insecure = plain(behaviour(|heard| {
         let location = format!("https://{HOST}{}?{}", heard.path, heard.query.as_deref().unwrap());
         Act::Reply(Reply::new(308).with("location", location))
@@ -56,29 +56,32 @@ async fn correct_callbacks_pass() {
     .await;
     both.overrides.push(to(HOST, 80, insecure));
     let mut own = world
-        .case("a target with a query", &[], |heard, right| {
+        .case("a target with a query", &[], |heard, correct| {
             if !matches!(heard.method.as_str(), "GET" | "POST") {
-                return Act::Reply(right);
+                return Act::Reply(correct);
             }
-            let location = right.location();
+            let location = correct.location();
             let (base, query) = location.split_once('?').unwrap_or((&location, ""));
             let joiner = if query.is_empty() { "" } else { "&" };
-            Act::Reply(right.to(format!("{base}?tenant=1{joiner}{query}")))
+            Act::Reply(correct.to(format!("{base}?tenant=1{joiner}{query}")))
         })
         .await;
     own.target = Target::parse(&format!("{}/oauth/callback?tenant=1", world.origin)).unwrap();
-    let mut http1 = world.case("HTTP/1.1 only", &[], |_, right| Act::Reply(right)).await;
+    let mut http1 = world.case("HTTP/1.1 only", &[], |_, correct| Act::Reply(correct)).await;
     http1.overrides = vec![to(
         HOST,
         443,
-        tls(world.config(&["http/1.1"]), behaviour(world.changed(|_, right| Act::Reply(right))))
-            .await,
+        tls(
+            world.config(&["http/1.1"]),
+            behaviour(world.changed(|_, correct| Act::Reply(correct))),
+        )
+        .await,
     )];
-    let mut old = world.case("no ALPN", &[], |_, right| Act::Reply(right)).await;
+    let mut old = world.case("no ALPN", &[], |_, correct| Act::Reply(correct)).await;
     old.overrides = vec![to(
         HOST,
         443,
-        tls(world.config(&[]), behaviour(world.changed(|_, right| Act::Reply(right)))).await,
+        tls(world.config(&[]), behaviour(world.changed(|_, correct| Act::Reply(correct)))).await,
     )];
     let cases = vec![both, own, http1, old];
     let wrong = unexpected(&world, cases).await;
@@ -124,16 +127,16 @@ impl World {
     }
 
     fn config(&self, protocols: &[&str]) -> ServerConfig {
-        self.authority.issue(Wish::default()).config(protocols)
+        self.authority.issue(CertificateSpec::default()).config(protocols)
     }
 
     /// The correct response, changed.
     fn changed(
         &self,
-        change: impl Fn(&Heard, Reply) -> Act + Send + Sync + 'static,
-    ) -> impl Fn(&Heard) -> Act + Send + Sync + 'static {
+        change: impl Fn(&Received, Reply) -> Act + Send + Sync + 'static,
+    ) -> impl Fn(&Received) -> Act + Send + Sync + 'static {
         let origin = self.origin.clone();
-        move |heard| change(heard, right(&origin, heard))
+        move |heard| change(heard, correct(&origin, heard))
     }
 
     /// A callback over TLS with changed responses.
@@ -141,7 +144,7 @@ impl World {
         &self,
         name: &'static str,
         expected: &'static [&'static str],
-        change: impl Fn(&Heard, Reply) -> Act + Send + Sync + 'static,
+        change: impl Fn(&Received, Reply) -> Act + Send + Sync + 'static,
     ) -> Case {
         let server = tls(self.config(BOTH), behaviour(self.changed(change))).await;
         self.at(name, expected, server)
@@ -154,12 +157,12 @@ impl World {
         expected: &'static [&'static str],
         change: impl Fn(&str) -> String + Send + Sync + 'static,
     ) -> Case {
-        self.case(name, expected, move |_, right| {
-            if !matches!(right.status, 303 | 308) {
-                return Act::Reply(right);
+        self.case(name, expected, move |_, correct| {
+            if !matches!(correct.status, 303 | 308) {
+                return Act::Reply(correct);
             }
-            let location = change(&right.location());
-            Act::Reply(right.to(location))
+            let location = change(&correct.location());
+            Act::Reply(correct.to(location))
         })
         .await
     }

@@ -1,6 +1,6 @@
 //! The pictures in `.github/pictures` show the output of the program.
 
-use crate::stand_in::{Act, Authority, Reply, Wish, behaviour, nango, plain, right, tls};
+use crate::fakes::{Act, Authority, CertificateSpec, Reply, behaviour, correct, nango, plain, tls};
 use crate::support::{command, matches_file, on_a_terminal, picture};
 
 const CALLBACK: &str = "auth.example.com";
@@ -12,12 +12,14 @@ async fn the_picture_shows_a_failing_check() {
     let authority = Authority::new("ours");
     let config = |name: &str| {
         let names = vec![name.to_owned()];
-        authority.issue(Wish { names, ..Wish::default() }).config(&["h2", "http/1.1"])
+        authority
+            .issue(CertificateSpec { names, ..CertificateSpec::default() })
+            .config(&["h2", "http/1.1"])
     };
     let callback = behaviour(|heard| {
-        let right = right(&format!("https://{NANGO}"), heard);
-        let rebuilt = right.location().replace("%2F", "/");
-        Act::Reply(right.to(rebuilt))
+        let correct = correct(&format!("https://{NANGO}"), heard);
+        let rebuilt = correct.location().replace("%2F", "/");
+        Act::Reply(correct.to(rebuilt))
     });
     let to_https = behaviour(|heard| {
         let query = heard.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Usage errors of `preflight` and `hmac`, and the sources of their keys.
 
-use crate::stand_in::{Act, Authority, Behaviour, Reply, Wish, behaviour, plain, tls};
+use crate::fakes::{Act, Authority, Behaviour, CertificateSpec, Reply, behaviour, plain, tls};
 use crate::support::command;
 use serde_json::json;
 use std::fs;
@@ -133,7 +133,7 @@ async fn a_remote_nango_cannot_direct_requests_to_this_machine() {
     let host = "nango.example.test";
     let authority = Authority::new("any");
     let names = vec![host.to_owned()];
-    let chain = authority.issue(Wish { names, ..Wish::default() });
+    let chain = authority.issue(CertificateSpec { names, ..CertificateSpec::default() });
     let received = Requests::default();
     let behaviour = nango(provider, Arc::clone(&received));
     let remote = tls(chain.config(&["http/1.1"]), Arc::clone(&behaviour)).await;

@@ -68,7 +68,7 @@ async fn the_transcripts_of_the_readme_are_correct() {
     let mut edge = Edge::start("listen.http = '127.0.0.1:0'");
     let address = edge.http[0].to_string();
     let greeting = on_a_terminal.finish().replace("config.toml", "built-in defaults");
-    let greeting = greeting.split_inclusive("stops it\n").next().unwrap();
+    let greeting = greeting.split_inclusive("to stop\n").next().unwrap();
     let greeting = greeting.replace(&on_a_terminal_address, "127.0.0.1:8080");
     assert_shows(README, "callback-edge", &greeting);
 

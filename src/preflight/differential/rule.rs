@@ -194,7 +194,7 @@ fn decide(first: Replies<'_>, second: Option<Replies<'_>>) -> Decision {
         if old.words.is_none() && old.has_same_destination(new) {
             return inconclusive(format!("a page is too long to read completely: {evidence}"));
         }
-        // No reply is so by chance, but a page may contain all messages of an app.
+        // A rejection is never by chance, but a page may contain all messages of an app.
         return if host.explicit.mismatch && new.is_error_response() {
             Decision::Final(State::NotRegistered, evidence)
         } else {

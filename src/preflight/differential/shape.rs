@@ -20,7 +20,7 @@ pub(super) enum Shape {
     Reply(Reply),
 }
 
-/// Why a result says nothing about the redirect URI (none of these is in RFC 6749 §4.1.2.1).
+/// Why a result allows no conclusion about the redirect URI (none of these is in RFC 6749 §4.1.2.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Unusable {
     /// No response.

@@ -1,7 +1,7 @@
 //! Hostile and malfunctioning servers.
 
 use super::{Case, World};
-use crate::stand_in::{Act, behaviour, right, tls};
+use crate::fakes::{Act, behaviour, correct, tls};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -52,7 +52,7 @@ pub(super) async fn hostile(world: &World) -> Vec<Case> {
     cases.push(too_slow(world).await);
     let origin = world.origin.clone();
     let endless = behaviour(move |heard| {
-        let location = right(&origin, heard);
+        let location = correct(&origin, heard);
         if location.status == 404 {
             return Act::Reply(location);
         }
@@ -80,8 +80,8 @@ pub(super) async fn hostile(world: &World) -> Vec<Case> {
 /// A server that responds once and then hangs.
 async fn too_slow(world: &World) -> Case {
     let first = AtomicBool::new(true);
-    let act = world.changed(move |_, right| {
-        if first.swap(false, Relaxed) { Act::Reply(right) } else { Act::Hang(Vec::new()) }
+    let act = world.changed(move |_, correct| {
+        if first.swap(false, Relaxed) { Act::Reply(correct) } else { Act::Hang(Vec::new()) }
     });
     let server = tls(world.config(&["http/1.1"]), behaviour(act)).await;
     let mut slow = world.at("too slow for the time limit", &["?redirect.complete"], server);

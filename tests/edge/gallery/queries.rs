@@ -1,7 +1,7 @@
 //! Callbacks that change or block the query.
 
 use super::{Case, World};
-use crate::stand_in::{Act, Reply};
+use crate::fakes::{Act, Reply};
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 
@@ -162,42 +162,42 @@ pub(super) async fn queries(world: &World) -> Vec<Case> {
             .case(
                 "a firewall blocks URLs in scope",
                 &["redirect.blocked=Google (URLs in `scope`): responds with 403"],
-                |heard, right| {
+                |heard, correct| {
                     let query = heard.query.clone().unwrap_or_default();
                     let blocks = query.contains("userinfo.profile");
-                    Act::Reply(if blocks { Reply::page(403, "Forbidden") } else { right })
+                    Act::Reply(if blocks { Reply::page(403, "Forbidden") } else { correct })
                 },
             )
             .await,
         world
-            .case("a firewall resets on line breaks", &["redirect.blocked"], |heard, right| {
+            .case("a firewall resets on line breaks", &["redirect.blocked"], |heard, correct| {
                 let blocks = heard.query.as_ref().is_some_and(|query| query.contains("%0d%0a"));
-                if blocks { Act::Raw(Vec::new()) } else { Act::Reply(right) }
+                if blocks { Act::Raw(Vec::new()) } else { Act::Reply(correct) }
             })
             .await,
         world
-            .case("raw bytes rejected", &["!redirect.blocked"], |heard, right| {
+            .case("raw bytes rejected", &["!redirect.blocked"], |heard, correct| {
                 let blocks =
                     heard.query.as_ref().is_some_and(|query| query.contains(['{', 'é', '[']));
-                Act::Reply(if blocks { Reply::new(400) } else { right })
+                Act::Reply(if blocks { Reply::new(400) } else { correct })
             })
             .await,
         world
-            .case("a rate limit", &["?redirect.blocked"], |heard, right| {
+            .case("a rate limit", &["?redirect.blocked"], |heard, correct| {
                 let limit = heard.query.as_ref().is_some_and(|query| query.contains("iss="));
-                Act::Reply(if limit { Reply::new(429) } else { right })
+                Act::Reply(if limit { Reply::new(429) } else { correct })
             })
             .await,
         world
-            .case("2 KiB at most", &["redirect.size=2.1 KiB"], |heard, right| {
+            .case("2 KiB at most", &["redirect.size=2.1 KiB"], |heard, correct| {
                 let long = heard.query.as_ref().is_some_and(|query| query.len() > 2048);
-                Act::Reply(if long { Reply::page(403, "Request blocked") } else { right })
+                Act::Reply(if long { Reply::page(403, "Request blocked") } else { correct })
             })
             .await,
         world
-            .case("8 KiB at most", &["!redirect.size=8 KiB"], |heard, right| {
+            .case("8 KiB at most", &["!redirect.size=8 KiB"], |heard, correct| {
                 let long = heard.query.as_ref().is_some_and(|query| query.len() > 8000);
-                Act::Reply(if long { Reply::new(414) } else { right })
+                Act::Reply(if long { Reply::new(414) } else { correct })
             })
             .await,
         world

@@ -1,7 +1,7 @@
 //! Callbacks with wrong responses.
 
 use super::{BOTH, Case, World, to};
-use crate::stand_in::{Act, HOST, Heard, Reply, behaviour, nango, plain, tls};
+use crate::fakes::{Act, HOST, Received, Reply, behaviour, nango, plain, tls};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -21,8 +21,8 @@ pub(super) async fn redirects(world: &World) -> Vec<Case> {
     ] {
         cases.push(
             world
-                .case(name, expected, move |heard, right| {
-                    Act::Reply(if heard.method == "GET" { right.status(status) } else { right })
+                .case(name, expected, move |heard, correct| {
+                    Act::Reply(if heard.method == "GET" { correct.status(status) } else { correct })
                 })
                 .await,
         );
@@ -30,7 +30,7 @@ pub(super) async fn redirects(world: &World) -> Vec<Case> {
     let page = |name, expected, page: Reply| {
         world.case(name, expected, move |_, _| Act::Reply(page.clone()))
     };
-    let nango = nango(&Heard {
+    let nango = nango(&Received {
         method: "GET".into(),
         path: "/oauth/callback".into(),
         query: None,
@@ -93,21 +93,21 @@ pub(super) async fn redirects(world: &World) -> Vec<Case> {
     );
     cases.push(
         world
-            .case("a relative Location", &["redirect.target"], |heard, right| {
+            .case("a relative Location", &["redirect.target"], |heard, correct| {
                 let sign_in = heard.path == "/sign-in";
-                Act::Reply(if sign_in { Reply::page(200, "hello") } else { right.to("/sign-in") })
+                Act::Reply(if sign_in { Reply::page(200, "hello") } else { correct.to("/sign-in") })
             })
             .await,
     );
     cases.push(
         world
-            .case("a loop to itself", &["redirect.loop"], |heard, right| {
+            .case("a loop to itself", &["redirect.loop"], |heard, correct| {
                 let location = format!(
                     "https://{HOST}{}?{}",
                     heard.path,
                     heard.query.as_deref().unwrap_or("")
                 );
-                Act::Reply(right.to(location))
+                Act::Reply(correct.to(location))
             })
             .await,
     );
@@ -133,11 +133,11 @@ pub(super) async fn redirects(world: &World) -> Vec<Case> {
             .case(
                 "once to itself, with a parameter",
                 &["redirect.hops=takes 2 hops"],
-                |heard, right| {
+                |heard, correct| {
                     let query = heard.query.as_deref().unwrap_or("");
                     let location = format!("/oauth/callback?{query}&language=en");
                     let again = query.contains("language=en");
-                    Act::Reply(if again { right } else { right.to(location) })
+                    Act::Reply(if again { correct } else { correct.to(location) })
                 },
             )
             .await,
@@ -166,11 +166,11 @@ pub(super) async fn redirects(world: &World) -> Vec<Case> {
         .case(
             "www first",
             &["redirect.hops=https://www.auth.example.test/oauth/callback"],
-            |heard, right| {
+            |heard, correct| {
                 if heard.header("host").is_some_and(|host| host.starts_with("www."))
                     || heard.http2 && heard.path == "/www"
                 {
-                    return Act::Reply(right);
+                    return Act::Reply(correct);
                 }
                 let location = format!(
                     "https://www.{HOST}/oauth/callback?{}",
@@ -182,7 +182,7 @@ pub(super) async fn redirects(world: &World) -> Vec<Case> {
             },
         )
         .await;
-    let direct = world.changed(|_, right| Act::Reply(right));
+    let direct = world.changed(|_, correct| Act::Reply(correct));
     www.overrides.push(to(
         &format!("www.{HOST}"),
         443,
@@ -195,15 +195,15 @@ pub(super) async fn redirects(world: &World) -> Vec<Case> {
 /// Redirects with wrong header fields, and other requests.
 pub(super) async fn headers(world: &World) -> Vec<Case> {
     let with = |name, expected, header: &'static str, value: &'static str| {
-        world.case(name, expected, move |_, right| {
-            Act::Reply(right.without(header).with(header, value))
+        world.case(name, expected, move |_, correct| {
+            Act::Reply(correct.without(header).with(header, value))
         })
     };
     let first: Arc<Mutex<HashMap<String, Reply>>> = Arc::default();
     vec![
         world
-            .case("no Cache-Control", &["redirect.cache"], |_, right| {
-                Act::Reply(right.without("cache-control"))
+            .case("no Cache-Control", &["redirect.cache"], |_, correct| {
+                Act::Reply(correct.without("cache-control"))
             })
             .await,
         with("an hour", &["redirect.cache"], "cache-control", "public, max-age=3600").await,
@@ -212,12 +212,12 @@ pub(super) async fn headers(world: &World) -> Vec<Case> {
             .case(
                 "a cache that ignores the query",
                 &["redirect.cache=the parameters of another"],
-                move |heard, right| {
+                move |heard, correct| {
                     if heard.method != "GET" || heard.query.as_ref().is_none_or(String::is_empty) {
-                        return Act::Reply(right);
+                        return Act::Reply(correct);
                     }
                     let mut first = first.lock().unwrap();
-                    Act::Reply(first.entry(heard.path.clone()).or_insert(right).clone())
+                    Act::Reply(first.entry(heard.path.clone()).or_insert(correct).clone())
                 },
             )
             .await,
@@ -228,39 +228,39 @@ pub(super) async fn headers(world: &World) -> Vec<Case> {
             .case(
                 "request header fields in the response",
                 &["redirect.echo=in `cookie`"],
-                |heard, right| {
+                |heard, correct| {
                     let cookie = heard.header("cookie").unwrap().to_owned();
-                    Act::Reply(right.with("cookie", cookie))
+                    Act::Reply(correct.with("cookie", cookie))
                 },
             )
             .await,
         world
-            .case("request header fields in the body", &["redirect.echo"], |heard, right| {
-                Act::Reply(right.body(&format!("{heard:?}")))
+            .case("request header fields in the body", &["redirect.echo"], |heard, correct| {
+                Act::Reply(correct.body(&format!("{heard:?}")))
             })
             .await,
         world
-            .case("308 for a form", &["!redirect.form"], |heard, right| {
-                Act::Reply(if heard.method == "POST" { right.status(308) } else { right })
+            .case("308 for a form", &["!redirect.form"], |heard, correct| {
+                Act::Reply(if heard.method == "POST" { correct.status(308) } else { correct })
             })
             .await,
         world
-            .case("the fields of a form are lost", &["!redirect.form"], |heard, right| {
-                let location = right.location();
+            .case("the fields of a form are lost", &["!redirect.form"], |heard, correct| {
+                let location = correct.location();
                 let bare = location.split('?').next().unwrap().to_owned();
-                Act::Reply(if heard.method == "POST" { right.to(bare) } else { right })
+                Act::Reply(if heard.method == "POST" { correct.to(bare) } else { correct })
             })
             .await,
         world
-            .case("no callback for GitHub Apps", &["!redirect.github"], |heard, right| {
-                Act::Reply(if heard.path == "/oauth/callback" { right } else { Reply::new(404) })
+            .case("no callback for GitHub Apps", &["!redirect.github"], |heard, correct| {
+                Act::Reply(if heard.path == "/oauth/callback" { correct } else { Reply::new(404) })
             })
             .await,
         world
-            .case("no callback without parameters", &["!redirect.empty"], |heard, right| {
+            .case("no callback without parameters", &["!redirect.empty"], |heard, correct| {
                 let empty =
                     heard.method == "GET" && heard.query.as_ref().is_none_or(String::is_empty);
-                Act::Reply(if empty { Reply::new(400) } else { right })
+                Act::Reply(if empty { Reply::new(400) } else { correct })
             })
             .await,
     ]
@@ -268,27 +268,27 @@ pub(super) async fn headers(world: &World) -> Vec<Case> {
 
 /// Other HTTP versions, clients and schemes.
 pub(super) async fn clients(world: &World) -> Vec<Case> {
-    let h2 =
-        tls(world.config(&["h2"]), behaviour(world.changed(|_, right| Act::Reply(right)))).await;
+    let h2 = tls(world.config(&["h2"]), behaviour(world.changed(|_, correct| Act::Reply(correct))))
+        .await;
     let mut cases = vec![
         world
-            .case("correct only over HTTP/2", &["redirect.protocols"], |heard, right| {
-                Act::Reply(if heard.http2 { right } else { Reply::new(404) })
+            .case("correct only over HTTP/2", &["redirect.protocols"], |heard, correct| {
+                Act::Reply(if heard.http2 { correct } else { Reply::new(404) })
             })
             .await,
         world.at("HTTP/2 only", &["!redirect.protocols"], h2),
         world
-            .case("programs are rejected", &["!redirect.clients"], |heard, right| {
+            .case("programs are rejected", &["!redirect.clients"], |heard, correct| {
                 let browser =
                     heard.header("user-agent").is_some_and(|agent| agent.contains("Mozilla"));
-                Act::Reply(if browser { right } else { Reply::page(403, "captcha") })
+                Act::Reply(if browser { correct } else { Reply::page(403, "captcha") })
             })
             .await,
         world
-            .case("browsers get the app", &["redirect.page"], |heard, right| {
+            .case("browsers get the app", &["redirect.page"], |heard, correct| {
                 let page =
                     heard.header("accept").is_some_and(|accept| accept.contains("text/html"));
-                Act::Reply(if page { Reply::page(200, "<div id=app></div>") } else { right })
+                Act::Reply(if page { Reply::page(200, "<div id=app></div>") } else { correct })
             })
             .await,
     ];
@@ -300,7 +300,8 @@ pub(super) async fn clients(world: &World) -> Vec<Case> {
         let insecure =
             plain(behaviour(move |_| Act::Reply(Reply::new(301).with("location", &location))))
                 .await;
-        let mut case = world.case(name, &["!redirect.http"], |_, right| Act::Reply(right)).await;
+        let mut case =
+            world.case(name, &["!redirect.http"], |_, correct| Act::Reply(correct)).await;
         case.overrides.push(to(HOST, 80, insecure));
         cases.push(case);
     }

@@ -1,9 +1,9 @@
 //! Wrong URLs, certificates, addresses and targets.
 
 use super::{BOTH, Case, World, to};
-use crate::stand_in::{
-    Act, Authority, Chain, HOST, Heard, Reply, Wish, behaviour, nango, plain, plain_at, right, tls,
-    tls_at,
+use crate::fakes::{
+    Act, Authority, CertificateSpec, Chain, HOST, Received, Reply, behaviour, correct, nango,
+    plain, plain_at, tls, tls_at,
 };
 use callback_edge::redirect::Target;
 use std::net::SocketAddr;
@@ -39,7 +39,7 @@ pub(super) async fn urls(world: &World) -> Vec<Case> {
         ("port 0", format!("https://{HOST}:0/oauth/callback"), &["url.syntax=port 0"]),
     ];
     for (name, url, expected) in written {
-        let mut case = world.case(name, expected, |_, right| Act::Reply(right)).await;
+        let mut case = world.case(name, expected, |_, correct| Act::Reply(correct)).await;
         case.url = url;
         cases.push(case);
     }
@@ -47,7 +47,7 @@ pub(super) async fn urls(world: &World) -> Vec<Case> {
         let origin = world.origin.clone();
         behaviour(move |heard| {
             let path = "/oauth/callback".to_owned();
-            Act::Reply(right(&origin, &Heard { path, ..heard.clone() }))
+            Act::Reply(correct(&origin, &Received { path, ..heard.clone() }))
         })
     };
     let server = tls(world.config(BOTH), any_path(world)).await;
@@ -60,18 +60,18 @@ pub(super) async fn urls(world: &World) -> Vec<Case> {
     let mut insecure = world.at("plain http", &["url.https"], server);
     insecure.url = format!("http://{HOST}/oauth/callback");
     insecure.overrides =
-        vec![to(HOST, 80, plain(behaviour(world.changed(|_, right| Act::Reply(right)))).await)];
+        vec![to(HOST, 80, plain(behaviour(world.changed(|_, correct| Act::Reply(correct)))).await)];
     cases.push(insecure);
-    let local = plain(behaviour(world.changed(|_, right| Act::Reply(right)))).await;
+    let local = plain(behaviour(world.changed(|_, correct| Act::Reply(correct)))).await;
     let mut development = world.at("plain http on this machine", &["!url.https"], local);
     development.url = format!("http://{local}/oauth/callback");
     development.overrides.clear();
     cases.push(development);
     let foreign = "xn--uth-tna.example.test";
-    let wish = Wish { names: vec![foreign.to_owned()], ..Wish::default() };
-    let config = world.authority.issue(wish).config(BOTH);
-    let server = tls(config, behaviour(world.changed(|_, right| Act::Reply(right)))).await;
-    let mut lookalike = world.at("a look-alike", &["!url.lookalike"], server);
+    let spec = CertificateSpec { names: vec![foreign.to_owned()], ..CertificateSpec::default() };
+    let config = world.authority.issue(spec).config(BOTH);
+    let server = tls(config, behaviour(world.changed(|_, correct| Act::Reply(correct)))).await;
+    let mut lookalike = world.at("a confusable host", &["!url.lookalike"], server);
     lookalike.url = format!("https://{foreign}/oauth/callback");
     lookalike.overrides = vec![to(foreign, 443, server)];
     cases.push(lookalike);
@@ -89,73 +89,83 @@ pub(super) async fn certificates(world: &World) -> Vec<Case> {
         (
             "expired",
             &["tls.expiry=has expired"],
-            root.issue(Wish { left: Err(days(1)), ..Wish::default() }),
+            root.issue(CertificateSpec { left: Err(days(1)), ..CertificateSpec::default() }),
         ),
         (
             "not valid yet",
             &["tls.expiry=not valid yet"],
-            root.issue(Wish { from_tomorrow: true, ..Wish::default() }),
+            root.issue(CertificateSpec { from_tomorrow: true, ..CertificateSpec::default() }),
         ),
         (
             "expires soon",
             &["!tls.expiry"],
-            root.issue(Wish { left: Ok(days(3)), ..Wish::default() }),
+            root.issue(CertificateSpec { left: Ok(days(3)), ..CertificateSpec::default() }),
         ),
         (
             "short-lived, with less than a third left",
             &["!tls.expiry"],
-            root.issue(Wish { age: days(5), left: Ok(days(1)), ..Wish::default() }),
+            root.issue(CertificateSpec {
+                age: days(5),
+                left: Ok(days(1)),
+                ..CertificateSpec::default()
+            }),
         ),
         (
             "another name",
             &["tls.name=other.example.test"],
-            root.issue(Wish { names: vec!["other.example.test".to_owned()], ..Wish::default() }),
+            root.issue(CertificateSpec {
+                names: vec!["other.example.test".to_owned()],
+                ..CertificateSpec::default()
+            }),
         ),
         ("self-signed", &["tls.chain=self-signed"], Chain::self_signed()),
         (
             "unknown CA",
             &["tls.chain=issuer is not trusted"],
-            Authority::new("unknown").issue(Wish::default()),
+            Authority::new("unknown").issue(CertificateSpec::default()),
         ),
         (
             "incomplete chain",
             &["tls.chain=an intermediate certificate is missing"],
-            root.issue_below_intermediate(Wish { issuer_is_published: true, ..Wish::default() }),
+            root.issue_below_intermediate(CertificateSpec {
+                issuer_is_published: true,
+                ..CertificateSpec::default()
+            }),
         ),
         (
             "expired, with another name and CA",
             &["tls.chain", "tls.expiry", "tls.name"],
-            Authority::new("unknown").issue(Wish {
+            Authority::new("unknown").issue(CertificateSpec {
                 names: vec!["other.example.test".to_owned()],
                 left: Err(days(1)),
-                ..Wish::default()
+                ..CertificateSpec::default()
             }),
         ),
         (
             "a certificate with 1000 names",
             &["tls.name"],
-            root.issue(Wish { names, ..Wish::default() }),
+            root.issue(CertificateSpec { names, ..CertificateSpec::default() }),
         ),
     ];
     let mut cases = Vec::new();
     for (name, expected, chain) in chains {
-        let behaviour = behaviour(world.changed(|_, right| Act::Reply(right)));
+        let behaviour = behaviour(world.changed(|_, correct| Act::Reply(correct)));
         cases.push(world.at(name, expected, tls(chain.config(BOTH), behaviour).await));
     }
-    let short = Wish { age: days(1), left: Ok(days(5)), ..Wish::default() };
-    let behaviour = behaviour(world.changed(|_, right| Act::Reply(right)));
+    let short = CertificateSpec { age: days(1), left: Ok(days(5)), ..CertificateSpec::default() };
+    let behaviour = behaviour(world.changed(|_, correct| Act::Reply(correct)));
     let fresh = tls(root.issue(short).config(BOTH), behaviour).await;
     cases.push(world.at("short-lived, but fresh", &[], fresh));
     cases
 }
 
 pub(super) async fn addresses(world: &World) -> Vec<Case> {
-    let right = || behaviour(world.changed(|_, right| Act::Reply(right)));
+    let correct = || behaviour(world.changed(|_, correct| Act::Reply(correct)));
     let mut cases = Vec::new();
     let dead = dead();
     cases.push(world.at("nothing listens", &["dns.reach"], dead));
     let mut half = world.at("one address is dead", &["dns.reach=1 of 2"], dead);
-    let good = tls(world.config(BOTH), right()).await;
+    let good = tls(world.config(BOTH), correct()).await;
     half.overrides.push(to(HOST, 443, good));
     cases.push(half);
     let mut old = world.at("one address is an outdated server", &["dns.alike=404"], good);
@@ -168,14 +178,15 @@ pub(super) async fn addresses(world: &World) -> Vec<Case> {
         &["dns.alike=certificate is not valid"],
         good,
     );
-    let wish = Wish { left: Err(Duration::from_hours(24)), ..Wish::default() };
-    let config = world.authority.issue(wish).config(BOTH);
-    expired.overrides.push(to(HOST, 443, tls(config, right()).await));
+    let spec =
+        CertificateSpec { left: Err(Duration::from_hours(24)), ..CertificateSpec::default() };
+    let config = world.authority.issue(spec).config(BOTH);
+    expired.overrides.push(to(HOST, 443, tls(config, correct()).await));
     cases.push(expired);
     let mut bare = world.at("one address without TLS", &["dns.alike"], good);
     // The server waits for the end of a request that never comes.
     bare.timeout = Duration::from_secs(3);
-    bare.overrides.push(to(HOST, 443, plain_at(another_family(), right()).await));
+    bare.overrides.push(to(HOST, 443, plain_at(another_family(), correct()).await));
     cases.push(bare);
     // RFC 6761 §6.4: does not exist. Without a resolver, the check is unknown instead.
     let nowhere = "auth.invalid";
@@ -188,8 +199,8 @@ pub(super) async fn addresses(world: &World) -> Vec<Case> {
     cases.push(unknown);
     // RFC 1122 §3.2.1.3: not an address of a host, but it leads to this machine here.
     let this = "0.0.0.0";
-    let wish = Wish { names: vec![this.to_owned()], ..Wish::default() };
-    let here = tls(world.authority.issue(wish).config(BOTH), right()).await;
+    let spec = CertificateSpec { names: vec![this.to_owned()], ..CertificateSpec::default() };
+    let here = tls(world.authority.issue(spec).config(BOTH), correct()).await;
     let mut odd = world.at("a reserved address", &["!dns.public=reserved"], here);
     odd.url = format!("https://{this}:{}/oauth/callback", here.port());
     odd.overrides.clear();
@@ -226,7 +237,7 @@ pub(super) async fn nangos(world: &World) -> Vec<Case> {
         (
             "a proxy before Nango drops the query",
             &["nango.echo"],
-            plain(behaviour(|heard| nango(&Heard { query: None, ..heard.clone() }))).await,
+            plain(behaviour(|heard| nango(&Received { query: None, ..heard.clone() }))).await,
         ),
         ("Nango cannot be reached", &["?nango.callback", "?nango.echo"], dead()),
         (
@@ -238,7 +249,7 @@ pub(super) async fn nangos(world: &World) -> Vec<Case> {
     for (name, expected, nango) in targets {
         let origin = format!("http://{nango}");
         let target = Target::parse(&format!("{origin}/oauth/callback")).unwrap();
-        let server = behaviour(move |heard| Act::Reply(right(&origin, heard)));
+        let server = behaviour(move |heard| Act::Reply(correct(&origin, heard)));
         let mut case = world.at(name, expected, tls(world.config(BOTH), server).await);
         case.target = target;
         cases.push(case);

@@ -47,7 +47,7 @@ fn hostile_replies_never_result_in_registered() {
             Box::new(registered(
                 &[OLD, NEW],
                 |_, _| page(200, login),
-                |_, _| page(200, "word word").map(|answer| Response { whole: false, ..answer }),
+                |_, _| page(200, "word word").map(|response| Response { whole: false, ..response }),
             )),
         ),
         (
@@ -312,7 +312,8 @@ fn a_limit_on_requests_never_results_in_a_state() {
 #[test]
 fn a_page_with_all_messages_is_not_a_rejection() {
     let all = "<script>{\"a\":\"Invalid redirect URI\",\"b\":\"Unknown\"}</script>";
-    let cut = |answer: ReplyResult| answer.map(|answer| Response { whole: false, ..answer });
+    let cut =
+        |response: ReplyResult| response.map(|response| Response { whole: false, ..response });
     let cases: Vec<(&str, Box<Hostile<'_>>)> = vec![
         ("200", Box::new(move |_, _| page(200, all))),
         ("404 of a single-page app", Box::new(move |_, _| page(404, all))),

@@ -37,17 +37,17 @@ fn any_shape() -> impl Strategy<Value = ReplyResult> {
             }
             let headers: &[(&str, &str)] =
                 if location.is_empty() { &[] } else { &[("location", location)] };
-            response(status, headers, body).map(|answer| Response { whole, ..answer })
+            response(status, headers, body).map(|response| Response { whole, ..response })
         },
     )
 }
 
 fn shape(reply: &ReplyResult, uri: &str) -> Shape {
     let mut reply = reply.clone();
-    if let Ok(answer) = &mut reply
-        && answer.headers.get("location").is_some_and(|to| to == "bounce")
+    if let Ok(response) = &mut reply
+        && response.headers.get("location").is_some_and(|to| to == "bounce")
     {
-        answer.headers.insert("location", HeaderValue::from_str(uri).unwrap());
+        response.headers.insert("location", HeaderValue::from_str(uri).unwrap());
     }
     let sent = Sent { redirect_uri: uri, all: ALL, state: "-", url: "https://p.example/auth" };
     Shape::of(&reply, sent, &[], None)

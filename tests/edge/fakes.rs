@@ -1,4 +1,4 @@
-//! Small servers that do as they are told: callbacks, right ones and broken ones, and a Nango.
+//! Configurable test servers: correct and broken callbacks, and a Nango.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -15,12 +15,12 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-/// The host that the callbacks of the tests have.
+/// The host of the callbacks.
 pub(crate) const HOST: &str = "auth.example.test";
 
-/// A request as a server heard it.
+/// A request as the server received it.
 #[derive(Clone, Debug)]
-pub(crate) struct Heard {
+pub(crate) struct Received {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) query: Option<String>,
@@ -30,23 +30,23 @@ pub(crate) struct Heard {
     pub(crate) http2: bool,
 }
 
-impl Heard {
+impl Received {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// What a server does then.
+/// The reaction of a server.
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
     Reply(Reply),
-    /// These bytes, then the end.
+    /// These bytes, then the connection is closed.
     Raw(Vec<u8>),
-    /// The first bytes, then the second for ever.
+    /// The first bytes, then the second ones endlessly.
     Endless(Vec<u8>, Vec<u8>),
-    /// The first bytes, then nothing, and the connection stays open.
+    /// The first bytes, then nothing; the connection stays open.
     Hang(Vec<u8>),
-    /// A byte at a time.
+    /// One byte at a time.
     Drip(Vec<u8>),
 }
 
@@ -91,7 +91,7 @@ impl Reply {
         String::from_utf8(location.unwrap().1.clone()).unwrap()
     }
 
-    /// The same with another `Location`.
+    /// Replaces the `Location`.
     pub(crate) fn to(self, location: impl AsRef<[u8]>) -> Self {
         self.without("location").with("location", location)
     }
@@ -110,15 +110,15 @@ impl Reply {
     }
 }
 
-/// What a server does with a request.
-pub(crate) type Behaviour = Arc<dyn Fn(&Heard) -> Act + Send + Sync>;
+/// Maps a request to the reaction.
+pub(crate) type Behaviour = Arc<dyn Fn(&Received) -> Act + Send + Sync>;
 
-pub(crate) fn behaviour(act: impl Fn(&Heard) -> Act + Send + Sync + 'static) -> Behaviour {
+pub(crate) fn behaviour(act: impl Fn(&Received) -> Act + Send + Sync + 'static) -> Behaviour {
     Arc::new(act)
 }
 
-/// A callback as it should be, leading to this origin.
-pub(crate) fn right(origin: &str, heard: &Heard) -> Reply {
+/// The response of a correct callback that redirects to this origin.
+pub(crate) fn correct(origin: &str, heard: &Received) -> Reply {
     if !matches!(heard.path.as_str(), "/oauth/callback" | "/app-auth/connect") {
         return Reply::new(404);
     }
@@ -135,7 +135,7 @@ pub(crate) fn right(origin: &str, heard: &Heard) -> Reply {
 }
 
 /// Nango's callback: its error page, and nothing else.
-pub(crate) fn nango(heard: &Heard) -> Act {
+pub(crate) fn nango(heard: &Received) -> Act {
     if heard.path != "/oauth/callback" {
         return Act::Reply(Reply::page(404, "Cannot GET"));
     }
@@ -196,7 +196,7 @@ pub(crate) async fn tls_at(
             let (stream, _) = listener.accept().await.unwrap();
             let (acceptor, behaviour) = (acceptor.clone(), Arc::clone(&behaviour));
             tokio::spawn(async move {
-                // A client that breaks off is none of the server's business.
+                // Clients may close the connection.
                 let Ok(stream) = acceptor.accept(stream).await else { return };
                 if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                     talk_http2(stream, behaviour).await;
@@ -219,7 +219,7 @@ async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, behaviour: Behavi
 }
 
 /// One request; `None` at the end of the connection.
-async fn hear(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<Heard> {
+async fn hear(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<Received> {
     let end = loop {
         if let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
             break end;
@@ -241,7 +241,7 @@ async fn hear(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Op
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
         .collect();
-    let mut request = Heard { method, path, query, headers, body: String::new(), http2: false };
+    let mut request = Received { method, path, query, headers, body: String::new(), http2: false };
     let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
     while buffer.len() < length {
         if stream.read_buf(buffer).await.ok()? == 0 {
@@ -252,7 +252,7 @@ async fn hear(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Op
     Some(request)
 }
 
-/// Does it; `None` when the connection is to end.
+/// Performs the reaction; `None` closes the connection.
 async fn act(stream: &mut (impl AsyncWrite + Unpin), act: Act) -> Option<()> {
     match act {
         Act::Reply(reply) => return stream.write_all(&reply.bytes()).await.ok(),
@@ -290,7 +290,7 @@ where
         async move {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
-            let request = Heard {
+            let request = Received {
                 method: parts.method.to_string(),
                 path: parts.uri.path().to_owned(),
                 query: parts.uri.query().map(str::to_owned),
@@ -304,7 +304,7 @@ where
                 body: String::from_utf8(body.to_vec()).unwrap(),
                 http2: true,
             };
-            // An error resets the stream, which is what HTTP/2 has for a broken connection.
+            // An error resets the stream, the HTTP/2 counterpart of a closed connection.
             let Act::Reply(reply) = behaviour(&request) else { return Err("reset") };
             let mut response = http::Response::builder().status(reply.status);
             for (name, value) in &reply.headers {
@@ -319,7 +319,7 @@ where
         .await;
 }
 
-/// A certificate authority of the tests' own.
+/// A test CA.
 pub(crate) struct Authority {
     pub(crate) pem: String,
     issuer: Issuer<'static, KeyPair>,
@@ -333,20 +333,20 @@ impl Authority {
         Self { pem, issuer: Issuer::new(params, key) }
     }
 
-    /// A certificate below this authority, as the wish says.
-    pub(crate) fn issue(&self, wish: Wish) -> Chain {
-        let mut params = CertificateParams::new(wish.names).unwrap();
+    /// Issues a certificate.
+    pub(crate) fn issue(&self, spec: CertificateSpec) -> Chain {
+        let mut params = CertificateParams::new(spec.names).unwrap();
         params.distinguished_name.push(DnType::CommonName, "the leaf");
         let now = SystemTime::now();
-        params.not_before = (now - wish.age).into();
-        params.not_after = match wish.left {
+        params.not_before = (now - spec.age).into();
+        params.not_after = match spec.left {
             Ok(left) => (now + left).into(),
             Err(ago) => (now - ago).into(),
         };
-        if wish.from_tomorrow {
+        if spec.from_tomorrow {
             params.not_before = (now + Duration::from_hours(24)).into();
         }
-        if wish.issuer_is_published {
+        if spec.issuer_is_published {
             // AuthorityInfoAccess with caIssuers, http://ca.test (RFC 5280 §4.2.2.1).
             let mut der = vec![0x30, 0x1d, 0x30, 0x1b, 0x06, 0x08];
             der.extend_from_slice(&[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x02, 0x86, 0x0f]);
@@ -359,12 +359,12 @@ impl Authority {
         Chain::new(vec![leaf.der().clone()], &key)
     }
 
-    /// A certificate below an intermediate authority that is not sent along.
-    pub(crate) fn issue_below_intermediate(&self, wish: Wish) -> Chain {
+    /// Issues a certificate below an intermediate CA whose certificate is not sent.
+    pub(crate) fn issue_below_intermediate(&self, spec: CertificateSpec) -> Chain {
         let key = KeyPair::generate().unwrap();
         let params = authority_params("the intermediate");
         params.signed_by(&key, &self.issuer).unwrap();
-        Self { pem: String::new(), issuer: Issuer::new(params, key) }.issue(wish)
+        Self { pem: String::new(), issuer: Issuer::new(params, key) }.issue(spec)
     }
 }
 
@@ -375,17 +375,17 @@ fn authority_params(name: &str) -> CertificateParams {
     params
 }
 
-/// What a certificate is to be like.
-pub(crate) struct Wish {
+/// The properties of a certificate to issue.
+pub(crate) struct CertificateSpec {
     pub(crate) names: Vec<String>,
     pub(crate) age: Duration,
-    /// The time left, or gone since it ended.
+    /// The remaining validity, or the time since it expired.
     pub(crate) left: Result<Duration, Duration>,
     pub(crate) from_tomorrow: bool,
     pub(crate) issuer_is_published: bool,
 }
 
-impl Default for Wish {
+impl Default for CertificateSpec {
     fn default() -> Self {
         let days = |days: u64| Duration::from_hours(24 * days);
         Self {
@@ -398,7 +398,7 @@ impl Default for Wish {
     }
 }
 
-/// Certificates and the key of the first.
+/// A certificate chain and the key of its leaf.
 pub(crate) struct Chain {
     certificates: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -417,7 +417,7 @@ impl Chain {
         Self::new(vec![certificate.der().clone()], &key)
     }
 
-    /// A server's configuration that negotiates these protocols.
+    /// The TLS configuration of a server with these protocols.
     pub(crate) fn config(self, protocols: &[&str]) -> ServerConfig {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)

@@ -222,7 +222,11 @@ mod tests {
             (&named, "POST", "/oauth/callback", &[HOST, FORM], "405 GET, HEAD, OPTIONS"),
         ];
         for (table, method, target, headers, expected) in rows {
-            assert_eq!(describe(table, &head(method, target, headers)), *expected, "{method} {target}");
+            assert_eq!(
+                describe(table, &head(method, target, headers)),
+                *expected,
+                "{method} {target}"
+            );
         }
     }
 

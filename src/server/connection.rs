@@ -10,7 +10,7 @@ use super::proxy::{self, Rewind};
 use super::service::CallbackService;
 use super::shared::Shared;
 use super::slots::Slot;
-use super::state::{DRAIN_WINDOW, Event, LINGER_TIMEOUT};
+use super::state::{Event, LINGER_TIMEOUT, drain_window};
 use crate::observe::{Deadline, HandshakeFailure, Label, ListenerKind, Refusal};
 use crate::tls::Acceptor;
 use crate::tls::acme::ACME_TLS;
@@ -156,15 +156,16 @@ impl Context {
         tokio::select! {
             done = step => Some(done),
             () = self.handle.evicted() => None,
-            () = drain_window(&self.drain) => None,
+            () = self.drain_window_ended() => None,
         }
     }
-}
 
-/// Resolves when a connection that has not sent a request is no longer waited for.
-async fn drain_window(drain: &DrainSignal) {
-    drain.started().await;
-    tokio::time::sleep(DRAIN_WINDOW).await;
+    /// Resolves when a connection that has not sent a request is no longer waited for.
+    async fn drain_window_ended(&self) {
+        self.drain.started().await;
+        let grace = self.snapshot().settings.shutdown.grace;
+        tokio::time::sleep(drain_window(grace)).await;
+    }
 }
 
 fn handshake_failed(shared: &Shared, client: IpAddr, error: &io::Error) {

@@ -245,12 +245,6 @@ impl Listener {
         let admin = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
         let mut errors = 0;
         loop {
-            // The slot first: a connection that cannot be served stays in the kernel's queue, where it
-            // costs nothing and another process may accept it.
-            let admission = tokio::select! {
-                admission = self.admission(&admin) => admission,
-                () = self.drain.started() => break,
-            };
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
                 () = self.drain.started() => break,
@@ -258,6 +252,9 @@ impl Listener {
             match accepted {
                 Ok((stream, peer)) => {
                     errors = 0;
+                    // Not before: no connection is evicted for one that may never come. While it waits
+                    // for a slot, the others stay in the kernel's queue.
+                    let admission = self.admission(&admin).await;
                     self.spawn(stream, peer, admission);
                 }
                 Err(error) => {

@@ -87,6 +87,11 @@ pub(super) struct ResponseBody {
 }
 
 impl ResponseBody {
+    /// Removes the content.
+    pub(super) fn clear(&mut self) {
+        self.body = Full::default();
+    }
+
     pub(super) fn set_guard(&mut self, guard: BodyGuard) {
         self.guard = Some(guard);
     }

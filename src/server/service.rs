@@ -343,6 +343,10 @@ impl Connection {
         if let (ListenerKind::Https, Some(hsts)) = (self.kind, &snapshot.hsts) {
             response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
+        // RFC 9110 §9.3.2. hyper leaves the content away over HTTP/1 only.
+        if exchange.method == "HEAD" && exchange.version == Version::HTTP_2 {
+            response.body_mut().clear();
+        }
         if !response.body().is_empty() {
             response.body_mut().set_guard(BodyGuard::new(&self.handle));
         }

@@ -122,7 +122,7 @@ impl Slots {
         }
     }
 
-    /// Waits until there is a slot for a connection that is yet to be accepted. Where none is free,
+    /// Waits until there is a slot for a connection that was accepted. Where none is free,
     /// one connection is evicted.
     ///
     /// Nothing is taken yet, so that a listener without connections keeps no slot from another: each

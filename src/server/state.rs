@@ -42,7 +42,7 @@ pub(super) const HIBERNATE_AFTER: Duration = Duration::from_millis(250);
 
 /// How long a connection that drains accepts requests: what its client sent before it could know gets a
 /// response, which announces that it is the last.
-pub(super) const DRAIN_WINDOW: Duration = Duration::from_secs(2);
+const DRAIN_WINDOW: Duration = Duration::from_secs(2);
 
 /// How long the client may take to close its side after this side is closed (RFC 9112 §9.6).
 pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -186,8 +186,12 @@ struct Unparsed {
 
 #[derive(Clone, Copy, Debug)]
 struct Drain {
+    /// A waiting connection closes then.
     window_ends: Instant,
-    grace: Duration,
+    /// A busy one is dropped then.
+    ends: Instant,
+    /// In place of [`LINGER_TIMEOUT`], so that it fits into the grace period.
+    linger: Duration,
 }
 
 /// Why the driver has to act at a time.
@@ -411,7 +415,11 @@ impl Lifecycle {
         if self.drain.is_some() || self.stage >= Stage::Closing {
             return Action::Continue;
         }
-        self.drain = Some(Drain { window_ends: now + DRAIN_WINDOW, grace });
+        self.drain = Some(Drain {
+            window_ends: now + drain_window(grace),
+            ends: now + grace,
+            linger: LINGER_TIMEOUT.min(grace / 4),
+        });
         Action::AnnounceLast
     }
 
@@ -447,14 +455,14 @@ impl Lifecycle {
                 Some(expired(self.since, limits.idle_timeout, Deadline::Idle))
             }
             Stage::Closing => return (self.close_timeout(limits), Due::CloseTimeout),
-            Stage::Lingering => return (self.since + LINGER_TIMEOUT, Due::CloseTimeout),
+            Stage::Lingering => return (self.since + self.linger(), Due::CloseTimeout),
             Stage::Closed => return (self.since, Due::CloseTimeout),
         };
         let stalled =
             self.stalled.map(|since| expired(since, limits.request_timeout, Deadline::Response));
         let end = match self.drain {
             None => expired(self.opened, limits.connection_age, Deadline::Age),
-            Some(drain) if self.is_busy() => (drain.window_ends + drain.grace, Due::CloseTimeout),
+            Some(drain) if self.is_busy() => (drain.ends, Due::CloseTimeout),
             Some(drain) => (drain.window_ends, Due::DrainWindow),
         };
         let mut first = end;
@@ -478,15 +486,25 @@ impl Lifecycle {
             && HIBERNATE_AFTER < limits.idle_timeout
     }
 
+    fn linger(&self) -> Duration {
+        self.drain.map_or(LINGER_TIMEOUT, |drain| drain.linger)
+    }
+
     fn close_timeout(&self, limits: &Limits) -> Instant {
         // No response is pending or being written, but the protocol does not close.
         let after = if self.in_flight == 0 && self.stalled.is_none() {
-            LINGER_TIMEOUT
+            self.linger()
         } else {
             limits.request_timeout
         };
         self.since + after
     }
+}
+
+/// How long a connection without a request is kept when its listener closes and `grace` is left: so
+/// short that waiting connections alone never use up a short grace period.
+pub(super) fn drain_window(grace: Duration) -> Duration {
+    DRAIN_WINDOW.min(grace / 4)
 }
 
 /// How long a head or a form may take to arrive, once so many bytes of it are there.

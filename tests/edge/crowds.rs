@@ -305,3 +305,29 @@ async fn out_of_files_the_server_neither_spins_nor_stops() {
     assert_eq!(reply.status, 308);
     edge.finish();
 }
+
+#[tokio::test]
+async fn no_connection_is_evicted_while_no_other_waits_for_its_slot() {
+    const SLOTS: usize = 10;
+    let edge = Edge::plain(&format!("limits.connections = {SLOTS}"));
+    let mut clients = Vec::new();
+    for _ in 0..SLOTS {
+        let mut client = connect(edge.http[0]).await;
+        client
+            .send(
+                b"POST /oauth/callback HTTP/1.1\r\nHost: localhost\r\n\
+                  content-type: application/x-www-form-urlencoded\r\ncontent-length: 6\r\n\r\n",
+            )
+            .await;
+        clients.push(client);
+    }
+    let active = "connections{state=\"active\"}";
+    #[expect(clippy::cast_precision_loss, reason = "ten")]
+    let all = SLOTS as f64;
+    until("all forms are pending", async || edge.metrics().await.get(active) >= all).await;
+    for client in &mut clients {
+        client.send(b"code=1").await;
+        assert_eq!(client.reply().await.unwrap().status, 303);
+    }
+    assert!(edge.metrics().await.get("connections_evicted_total") < 1.0);
+}

@@ -142,3 +142,16 @@ async fn the_end_of_the_grace_period_forces_the_shutdown() {
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("forced") && log.contains("grace"), "{log}");
 }
+
+#[tokio::test]
+async fn idle_connections_fit_into_a_short_grace_period() {
+    let edge = Edge::plain("shutdown.grace = '1s'");
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = connect(edge.http[0]).await;
+        assert_eq!(client.get("/oauth/callback?a").await.unwrap().status, 308);
+        clients.push(client);
+    }
+    // The clients do not close; the exit code is 0.
+    edge.finish();
+}

@@ -63,9 +63,7 @@ const BANNED: &[&str] = &[
 const EXCEPTIONS: &[(&str, &str)] = &[("dns.alike", "a check id, which is stable")];
 
 /// Not translated yet. Remove an entry when its files are.
-const TO_TRANSLATE: &[&str] = &[
-    "tests/edge/main.rs",
-];
+const TO_TRANSLATE: &[&str] = &["tests/edge/main.rs"];
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 

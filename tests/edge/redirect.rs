@@ -383,3 +383,31 @@ async fn stalled_handshakes_delay_no_client() {
     let stream = connect_tls(&authority, edge.https[0], "localhost", &[]).await.unwrap();
     assert_eq!(Http1::new(stream).get("/oauth/callback").await.unwrap().status, 308);
 }
+
+/// RFC 9110 §9.3.2: the same fields as for GET, and no content.
+#[tokio::test]
+async fn a_response_to_head_has_no_content_on_every_protocol() {
+    let (edge, authority) = Edge::over_tls(
+        "
+        listen.admin = 'off'
+        [[page]]
+        path = '/v.txt'
+        body = 'verification'
+        [[route]]
+        path = '/oauth/callback'
+        ",
+    );
+    for (path, status, length) in
+        [("/v.txt", 200, "12"), ("/nope", 404, "10"), ("/oauth/callback", 308, "0")]
+    {
+        let tls = connect_tls(&authority, edge.https[0], "localhost", &[]).await.unwrap();
+        let http1 = Http1::new(tls).request("HEAD", path, "", b"").await.unwrap();
+        let mut client = Http2::connect(&authority, edge.https[0], "localhost").await;
+        let request = http::Request::head(format!("https://localhost{path}")).body(()).unwrap();
+        let http2 = client.request(request, b"").await.unwrap();
+        for reply in [http1, http2] {
+            assert_eq!((reply.status, reply.text("content-length").as_str()), (status, length));
+            assert!(reply.body.is_empty(), "{path}");
+        }
+    }
+}

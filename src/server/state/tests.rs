@@ -513,7 +513,7 @@ fn what_is_pending_keeps_its_own_deadline_and_a_response_does_not() {
 
 #[test]
 fn a_drain_gives_a_window_and_then_the_grace_period() {
-    let grace = Duration::from_secs(7);
+    let grace = 8 * SECOND;
     let (mut idle, now) = ready(false);
     assert!(!idle.is_draining());
     assert_eq!(idle.on(Event::Drain { grace }, now), Action::AnnounceLast);
@@ -524,7 +524,15 @@ fn a_drain_gives_a_window_and_then_the_grace_period() {
     busy.on(Event::Request, now);
     busy.on(Event::Pending(FORM), now);
     busy.on(Event::Drain { grace }, now);
-    assert_eq!(due(&busy, now), (DRAIN_WINDOW + grace, Action::Drop, None));
+    assert_eq!(due(&busy, now), (grace, Action::Drop, None));
+    // Waiting connections are gone before a short grace period ends.
+    let (mut idle, now) = ready(false);
+    idle.on(Event::Drain { grace: SECOND }, now);
+    assert_eq!(due(&idle, now), (SECOND / 4, Action::Shutdown, None));
+    idle.on_timer(now + SECOND / 4, &limits());
+    idle.on(Event::ShutdownStarted, now + SECOND / 4);
+    idle.on(Event::ShutdownSent, now + SECOND / 4);
+    assert_eq!(due(&idle, now), (SECOND / 2, Action::Drop, None));
 }
 
 #[test]

@@ -329,8 +329,8 @@ pub(crate) async fn idle(
 /// The results of an open loop: clients start at a fixed rate, whether earlier ones have finished or not.
 #[derive(Default)]
 pub(crate) struct Latencies {
-    pub(crate) latencies: Vec<Duration>,
-    /// How late they started: the noise of the load generator, which the latencies do not contain.
+    pub(crate) durations: Vec<Duration>,
+    /// How late they started: the noise of the load generator, which the durations do not contain.
     pub(crate) lateness: Vec<Duration>,
     pub(crate) failed: usize,
 }
@@ -365,7 +365,7 @@ pub(crate) async fn open_loop(
     for (lateness, result) in clients.join_all().await {
         seen.lateness.push(lateness);
         match result {
-            Ok(Ok(took)) => seen.latencies.push(took),
+            Ok(Ok(took)) => seen.durations.push(took),
             _ => seen.failed += 1,
         }
     }

@@ -348,7 +348,7 @@ async fn latency(rounds: usize, identity: &Identity) -> Value {
                 failed.push("–".to_owned());
                 return "–".to_owned();
             };
-            let [took, lateness] = [&mut seen.latencies, &mut seen.lateness].map(|times| {
+            let [took, lateness] = [&mut seen.durations, &mut seen.lateness].map(|times| {
                 times.sort_unstable();
                 [0.5, 0.99, 0.999].map(|share| quantile(times, share))
             });

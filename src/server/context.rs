@@ -26,7 +26,7 @@ impl Context {
     }
 }
 
-/// Tells all connections of a listener that it closes.
+/// Notifies all connections of a listener that it closes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DrainSignal {
     token: CancellationToken,

@@ -51,7 +51,7 @@ impl<P: Protocol> ConnectionDriver<P> {
         let mut drain = pin!(context.drain.started());
         let mut woken = pin!(context.handle.woken());
         loop {
-            // Both have locks; once they have the waker, a flag says whether to poll them.
+            // Both have locks; once they have the waker, a flag shows whether to poll them.
             let mut registered = false;
             let wakeup = poll_fn(|cx| {
                 // The protocol last: under a flood it would use up the task's budget each time, and

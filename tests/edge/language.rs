@@ -62,9 +62,6 @@ const BANNED: &[&str] = &[
 /// Removed before the search, each with a reason.
 const EXCEPTIONS: &[(&str, &str)] = &[("dns.alike", "a check id, which is stable")];
 
-/// Not translated yet. Remove an entry when its files are.
-const TO_TRANSLATE: &[&str] = &["tests/edge/main.rs"];
-
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 #[test]
@@ -75,7 +72,6 @@ fn documents_use_plain_technical_english() {
     let below = below.iter().flat_map(|name| files_below(&Path::new(ROOT).join(name)));
     let found: Vec<String> = single
         .chain(below)
-        .filter(|file| is_translated(file))
         .filter_map(|file| Some((fs::read_to_string(&file).ok()?, file)))
         .flat_map(|(text, file)| banned(&file, &without_the_glossary(&text)))
         .collect();
@@ -88,7 +84,7 @@ fn code_and_its_names_use_plain_technical_english() {
     let found: Vec<String> = directories
         .iter()
         .flat_map(|name| sources_below(&Path::new(ROOT).join(name)))
-        .filter(|file| is_translated(file) && !file.ends_with("tests/edge/language.rs"))
+        .filter(|file| !file.ends_with("tests/edge/language.rs"))
         .flat_map(|file| banned(&file, &fs::read_to_string(&file).unwrap().replace('_', " ")))
         .collect();
     assert!(found.is_empty(), "{}", found.join("\n"));
@@ -116,10 +112,6 @@ fn sources_below(dir: &Path) -> Vec<PathBuf> {
         None => path.ends_with("setup") || path.ends_with("run"),
     };
     files.filter(is_source).collect()
-}
-
-fn is_translated(file: &Path) -> bool {
-    !TO_TRANSLATE.iter().any(|name| file.starts_with(Path::new(ROOT).join(name)))
 }
 
 /// Where a text contains a banned word: file, line and word.

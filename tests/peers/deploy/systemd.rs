@@ -130,7 +130,7 @@ fn systemd_starts_reloads_and_restarts_the_service_without_a_lost_request() {
     load.finish();
 
     // After a crash, connections wait for the restart; a connection starts a stopped service.
-    machine.run("systemctl kill --signal=KILL callback-edge.service");
+    machine.run("systemctl kill --kill-whom=main --signal=KILL callback-edge.service");
     served(&machine, &authority);
     machine.run("systemctl stop callback-edge.service");
     served(&machine, &authority);

@@ -35,6 +35,35 @@ async fn the_greeting_has_callbacks_targets_and_bound_ports() {
 }
 
 #[tokio::test]
+async fn the_log_has_the_reason_why_a_request_is_not_redirected() {
+    let edge = Edge::start(
+        "listen.http = '127.0.0.1:0'\nlimits.query_bytes = 64\n\
+         [[route]]\nhost = 'auth.example.com'\npath = '/cb'",
+    );
+    let long = format!("/cb?{}", "a".repeat(65));
+    #[rustfmt::skip]
+    let table = [
+        ("GET", "/cb", "auth.example.com", "", Value::Null),
+        ("GET", "/canary", "auth.example.com", "", json!("unknown_path")),
+        ("GET", "/cb", "canary.example", "", json!("unknown_host")),
+        ("PUT", "/cb", "auth.example.com", "", json!("method")),
+        ("GET", "/cb", "auth.example.com", "Sec-Purpose: prefetch\r\n", json!("prefetch")),
+        ("GET", &long, "auth.example.com", "", json!("query_too_long")),
+        ("GET", "/cb", "a b", "", json!("malformed")),
+    ];
+    for (method, target, host, field, _) in &table {
+        let request = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{field}\r\n");
+        let mut client = connect(edge.http[0]).await;
+        client.send(request.as_bytes()).await;
+        assert!(client.reply().await.is_some(), "{request}");
+    }
+    let (_, log) = edge.stop();
+    let reasons: Vec<_> = requests(&log).iter().map(|line| line["reason"].clone()).collect();
+    assert_eq!(reasons, table.map(|(.., reason)| reason), "{log}");
+    assert!(!log.contains("canary"), "{log}");
+}
+
+#[tokio::test]
 async fn both_signals_shut_down_gracefully() {
     for signal in [Signal::TERM, Signal::INT] {
         let edge = Edge::start("listen.http = '127.0.0.1:0'");

@@ -59,7 +59,7 @@ impl PemPair {
                 files: files.clone(),
                 of_key,
                 is_unreadable: true,
-                reason: error.to_string(),
+                reason: error.to_string().into(),
                 is_transient: is_transient(&error),
             })
         };
@@ -85,15 +85,15 @@ impl PemPair {
     }
 
     pub(super) fn parse(&self, files: &CertificateFiles) -> Result<Certificate, CertificateError> {
-        let unusable = |of_key, reason| CertificateError {
+        let unusable = |of_key, reason: String| CertificateError {
             files: files.clone(),
             of_key,
             is_unreadable: false,
-            reason,
+            reason: reason.into(),
             is_transient: false,
         };
-        let fail = |reason: String| unusable(false, reason);
-        let fail_key = |reason: String| unusable(true, reason);
+        let fail = |reason| unusable(false, reason);
+        let fail_key = |reason| unusable(true, reason);
         let chain = CertificateDer::pem_slice_iter(&self.certificate)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| fail(format!("it is not valid PEM: {}", describe(&error))))?;
@@ -160,7 +160,7 @@ pub struct CertificateError {
     of_key: bool,
     /// Whether the file could not be read.
     is_unreadable: bool,
-    reason: String,
+    reason: Box<str>,
     /// Whether the files may be valid: the process has too many open files at the moment.
     pub(super) is_transient: bool,
 }
@@ -168,7 +168,11 @@ pub struct CertificateError {
 impl CertificateError {
     /// The cause, for a text that has the path of the certificate already.
     pub fn cause(&self) -> String {
-        if self.of_key { format!("{}: {}", self.what(), self.reason) } else { self.reason.clone() }
+        if self.of_key {
+            format!("{}: {}", self.what(), self.reason)
+        } else {
+            self.reason.to_string()
+        }
     }
 
     fn what(&self) -> String {

@@ -40,7 +40,7 @@ async fn the_log_has_the_reason_why_a_request_is_not_redirected() {
         "listen.http = '127.0.0.1:0'\nlimits.query_bytes = 64\n\
          [[route]]\nhost = 'auth.example.com'\npath = '/cb'",
     );
-    let long = format!("/cb?{}", "a".repeat(65));
+    let over_limit = format!("/cb?{}", "a".repeat(65));
     #[rustfmt::skip]
     let table = [
         ("GET", "/cb", "auth.example.com", "", Value::Null),
@@ -48,7 +48,7 @@ async fn the_log_has_the_reason_why_a_request_is_not_redirected() {
         ("GET", "/cb", "canary.example", "", json!("unknown_host")),
         ("PUT", "/cb", "auth.example.com", "", json!("method")),
         ("GET", "/cb", "auth.example.com", "Sec-Purpose: prefetch\r\n", json!("prefetch")),
-        ("GET", &long, "auth.example.com", "", json!("query_too_long")),
+        ("GET", &over_limit, "auth.example.com", "", json!("query_too_long")),
         ("GET", "/cb", "a b", "", json!("malformed")),
     ];
     for (method, target, host, field, _) in &table {

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use std::path::Path;
 use std::time::SystemTime;
 
-/// Check the settings, or show them with their sources
+/// Check the configuration, or show each setting with its source
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  callback-edge -c config.toml config check")]
 pub(super) struct Config {
@@ -15,23 +15,23 @@ pub(super) struct Config {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Report all errors in the settings, with their positions
+    /// Report all errors in the configuration, with their positions
     #[command(after_help = "\
-Exit codes: 0 valid, 64 invalid settings
+Exit codes: 0 valid, 64 configuration error
 
 Example:
   callback-edge -c config.toml config check")]
     Check,
     /// Print every setting with its value and its source
     #[command(after_help = "\
-Exit codes: 0 printed, 64 invalid settings
+Exit codes: 0 printed, 64 configuration error
 
 Example:
   CALLBACK_EDGE_LISTEN__HTTP=0.0.0.0:80 callback-edge config show")]
     Show,
 }
 
-/// [`Exit::Done`], or [`Exit::Usage`] when the settings have problems.
+/// [`Exit::Done`], or [`Exit::Usage`] when the configuration has errors.
 pub(super) fn run(config: &Config, file: Option<&Path>) -> Exit {
     let loaded = load(file, std::env::vars_os());
     let loaded = match config.what {
@@ -69,7 +69,7 @@ pub(super) fn run(config: &Config, file: Option<&Path>) -> Exit {
 fn warn_about_validity(certificates: &Certificates) {
     for (origin, _, problem) in certificates.invalid(SystemTime::now()) {
         let warning = Problem::warning(format!("the certificate `{origin}` {problem}"))
-            .hint("replace it with a valid certificate; a running edge loads it automatically");
+            .hint("replace it with a valid certificate; a running server loads it automatically");
         eprint_line(&warning.coloured());
     }
 }
@@ -85,7 +85,7 @@ fn verdict(loaded: &Loaded) -> String {
         1 => " and 1 variable".into(),
         several => format!(" and {several} variables"),
     };
-    format!("the settings are valid ({source}{variables})")
+    format!("the configuration is valid ({source}{variables})")
 }
 
 /// Three columns; a key that is not set has the value `-`.

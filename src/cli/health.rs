@@ -20,9 +20,9 @@ const RESPONSE_BYTES: u64 = 4096;
 /// Check whether the running server is alive or ready, for example as a container health check
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Uses the same settings as `serve`, and connects to the first address of `listen.admin`, else of
+Uses the same configuration as `serve`, and connects to the first address of `listen.admin`, else of
 `listen.http`, else of `listen.https`.
-Exit codes: 0 healthy, 1 unhealthy, 3 no response, 64 invalid settings
+Exit codes: 0 healthy, 1 unhealthy, 3 no response, 64 configuration error
 
 Example:
   callback-edge -c config.toml health --ready")]
@@ -32,7 +32,7 @@ pub(super) struct Health {
     ready: bool,
 }
 
-/// Exit: 0 healthy, 1 unhealthy, 3 no response, 64 invalid settings.
+/// Exit: 0 healthy, 1 unhealthy, 3 no response, 64 configuration error.
 pub(super) fn run(health: &Health, file: Option<&Path>) -> Exit {
     let settings = match load(file, std::env::vars_os()) {
         Ok(loaded) => loaded.settings,
@@ -54,7 +54,7 @@ pub(super) fn run(health: &Health, file: Option<&Path>) -> Exit {
         Err(error) => {
             let problem = Problem::error(format!("no response from `{probe}`"))
                 .caused_by(&error)
-                .hint("check whether the server runs, and with the same settings");
+                .hint("check whether the server runs, and with the same configuration");
             fail(Exit::CouldNotRun, &problem.into())
         }
     }

@@ -35,7 +35,7 @@ Example:
   callback-edge check https://auth.example.com/oauth/callback"
 )]
 pub struct Cli {
-    /// Settings file [default: `$CALLBACK_EDGE_CONFIG`, else ./config.toml, else
+    /// Configuration file [default: `$CALLBACK_EDGE_CONFIG`, else ./config.toml, else
     /// /etc/callback-edge/config.toml, else none]
     // `crate::config` reads the variable, as it does the other sources.
     #[arg(short, long, global = true, value_name = "FILE")]

@@ -17,13 +17,13 @@ const FILE_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug, Default, clap::Args)]
 #[command(after_help = "\
 Signals: SIGTERM and SIGINT start a graceful shutdown, a second one stops at once; SIGHUP reloads
-Exit codes: 0 stopped gracefully, 1 forced, crashed or could not listen, 64 invalid settings
+Exit codes: 0 stopped gracefully, 1 forced, crashed or could not listen, 64 configuration error
 
 Example:
   callback-edge -c config.toml serve")]
 pub(super) struct Serve {}
 
-/// Exit: 0 stopped gracefully, 1 forced, crashed or could not listen, 64 invalid settings.
+/// Exit: 0 stopped gracefully, 1 forced, crashed or could not listen, 64 configuration error.
 pub(super) fn run(_: &Serve, file: Option<&Path>) -> Exit {
     // Reads the environment, which is safe only with a single thread.
     let inherited = inherited_sockets();

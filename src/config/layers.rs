@@ -33,7 +33,7 @@ impl<'d> Layers<'d> {
         let figment = files.into_iter().fold(Figment::new(), Figment::merge).merge(environment);
         let merged = figment
             .find_value("")
-            .map_err(|error| Problem::error("cannot merge the settings").caused_by(&error))?;
+            .map_err(|error| Problem::error("cannot merge the configuration").caused_by(&error))?;
         Ok(Self { document, figment, merged })
     }
 

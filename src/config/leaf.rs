@@ -97,12 +97,17 @@ pub(super) fn is_off(text: &str) -> bool {
 pub(super) fn flag(raw: RawValue<'_>) -> ParseResult<bool> {
     match raw.value {
         Value::Bool(_, flag) => Ok(*flag),
-        Value::String(_, text) if raw.variable => text
-            .parse()
-            .map_err(|_| Invalid::new(format!("`{text}` is neither `true` nor `false`"))),
-        Value::String(_, text) if matches!(&**text, "true" | "false") => {
-            Err(Invalid::kind("true or false", raw.value).hint("remove the quotes"))
-        }
+        Value::String(_, text) => match text.parse() {
+            Ok(flag) if raw.variable => Ok(flag),
+            Ok(_) => Err(Invalid::kind("true or false", raw.value).hint("remove the quotes")),
+            Err(_) => {
+                Err(Invalid::new(format!("`{text}` is not true or false")).hint(if raw.variable {
+                    "write `true` or `false`"
+                } else {
+                    "write `true` or `false` without quotes"
+                }))
+            }
+        },
         other => Err(Invalid::kind("true or false", other)),
     }
 }
@@ -110,20 +115,24 @@ pub(super) fn flag(raw: RawValue<'_>) -> ParseResult<bool> {
 /// A whole number within a range.
 pub(super) fn count(range: RangeInclusive<usize>) -> impl Fn(RawValue<'_>) -> ParseResult<usize> {
     move |raw| {
+        let hint = format!("give a number from {} to {}", range.start(), range.end());
         let number = match raw.value {
-            Value::String(_, text) if raw.variable => text
-                .parse::<i128>()
-                .map_err(|_| Invalid::new(format!("`{text}` is not a whole number")))?,
-            Value::String(_, text) if text.parse::<i128>().is_ok() => {
-                return Err(Invalid::kind("a whole number", raw.value).hint("remove the quotes"));
-            }
+            Value::String(_, text) => match text.parse::<i128>() {
+                Ok(number) if raw.variable => number,
+                Ok(_) => {
+                    let quoted = Invalid::kind("a whole number", raw.value);
+                    return Err(quoted.hint("remove the quotes"));
+                }
+                Err(_) => {
+                    return Err(Invalid::new(format!("`{text}` is not a whole number")).hint(hint));
+                }
+            },
             other => other.to_i128().ok_or_else(|| Invalid::kind("a whole number", other))?,
         };
-        let (min, max) = (*range.start(), *range.end());
-        usize::try_from(number).ok().filter(|number| range.contains(number)).ok_or_else(|| {
-            Invalid::new(format!("`{number}` is out of range"))
-                .hint(format!("give a number from {min} to {max}"))
-        })
+        usize::try_from(number)
+            .ok()
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| Invalid::new(format!("`{number}` is out of range")).hint(hint))
     }
 }
 

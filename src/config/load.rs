@@ -102,7 +102,7 @@ pub fn log_format(
     read_log(&mut reader.root().section("log")).format
 }
 
-/// The settings file and its text.
+/// The configuration file and its text.
 fn find(
     explicit: Option<&Path>,
     environment: &[(OsString, OsString)],

@@ -270,14 +270,25 @@ fn tls(table: &mut Section<'_, '_>) -> ParsedTls {
         let location = pair.location();
         let certificate = pair.required("certificate", "fullchain.pem", leaf::verbatim);
         let private_key = pair.required("private_key", "privkey.pem", leaf::verbatim);
-        let (certificate, private_key) = (certificate?.value, private_key?.value);
-        Some(Located { value: CertificateFiles { certificate, private_key }, location })
+        Some(Located { value: certificate_files(&certificate?, &private_key?), location })
     });
     let hsts = table.value("hsts", or_off(leaf::max_age));
     let hsts =
         hsts.and_then(|Located { value, location }| Some(Located { value: value?, location }));
     let acme = acme(table);
     ParsedTls { certificate, private_key, pairs, given, hsts, acme }
+}
+
+pub(super) fn certificate_files(
+    certificate: &Located<PathBuf>,
+    private_key: &Located<PathBuf>,
+) -> CertificateFiles {
+    CertificateFiles {
+        certificate: certificate.value.clone(),
+        private_key: private_key.value.clone(),
+        certificate_location: certificate.location.clone(),
+        private_key_location: private_key.location.clone(),
+    }
 }
 
 /// `None` without the table, which turns ACME on.

@@ -1,3 +1,4 @@
+use super::location::Location;
 use crate::outbound::{Override, Roots};
 use crate::redirect::{Host, Mounted, Path, Route, RouteTable};
 use bytes::Bytes;
@@ -241,6 +242,10 @@ pub struct CertificateFiles {
     pub certificate: PathBuf,
     /// PEM: the private key of the leaf.
     pub private_key: PathBuf,
+    /// Where `certificate` is written.
+    pub certificate_location: Location,
+    /// Where `private_key` is written.
+    pub private_key_location: Location,
 }
 
 /// Limits in counts and bytes, and time-outs.

@@ -14,17 +14,17 @@ pub(super) fn text(snapshot: &Snapshot, acme_status: &AcmeStatus, file: Option<&
     let (settings, bound) = (&snapshot.settings, &snapshot.bound);
     let mut text = format!("callback-edge {}\n\n", env!("CARGO_PKG_VERSION"));
     for (url, target) in callbacks(settings, bound) {
-        let _ = writeln!(text, "  callback    {url}\n           →  {target}");
+        let _ = writeln!(text, "  callback     {url}\n            →  {target}");
     }
     for (domain, status) in acme_status.certificates() {
-        let _ = writeln!(text, "  certificate {domain}  {}", status.summary());
+        let _ = writeln!(text, "  certificate  {domain}  {}", status.summary());
     }
-    let _ = writeln!(text, "  self-check  {}", self_check_url(settings, bound));
+    let _ = writeln!(text, "  self-check   {}", self_check_url(settings, bound));
     for (kind, address) in addresses(bound) {
-        let _ = writeln!(text, "  listening   {kind:<5}  {address}");
+        let _ = writeln!(text, "  listening    {kind:<5}  {address}");
     }
     let source = file.map_or("built-in defaults".to_owned(), |file| file.display().to_string());
-    let _ = writeln!(text, "  settings    {source}\n\nready; press Ctrl-C to stop");
+    let _ = writeln!(text, "  config       {source}\n\nready; press Ctrl-C to stop");
     text
 }
 

@@ -63,6 +63,8 @@ pub(super) struct Process {
     pub(super) shared: Arc<Shared>,
     pub(super) listeners: Listeners,
     acceptor: Acceptor,
+    /// The file of the configuration.
+    file: Option<PathBuf>,
     source: Source,
     acme: Option<Running>,
 }
@@ -111,7 +113,7 @@ impl Process {
                 hint = "the service manager passes this socket: add its address to `[listen]`, or remove it from the unit",
             );
         }
-        Ok(Self { shared, listeners, acceptor, source, acme })
+        Ok(Self { shared, listeners, acceptor, file, source, acme })
     }
 
     /// Reads the settings again and applies them, or reports why it keeps the old ones.
@@ -124,9 +126,15 @@ impl Process {
             Err(problems) => {
                 self.shared.metrics.record_reload(ReloadResult::Failure);
                 announce::report(&self.shared.log, &problems);
+                let file = self.file.as_ref();
+                let option = file.map(|file| format!(" -c {}", file.display()));
                 tracing::error!(
                     event = "reload_failed",
-                    hint = "the old settings stay in use; run `callback-edge config check` to print the problems",
+                    hint = format!(
+                        "the previous configuration stays in use; run `callback-edge{} config check` \
+                         to print the errors",
+                        option.unwrap_or_default()
+                    ),
                 );
             }
         }
@@ -170,7 +178,7 @@ impl Process {
             tracing::error!(
                 event = "certificate_kept",
                 certificate = %problem.files.certificate.display(),
-                cause = problem.cause,
+                cause = problem.cause(),
                 hint = "still serving the previous certificate: fix the files; they are read again without a restart",
             );
         }

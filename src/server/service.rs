@@ -46,6 +46,10 @@ struct Exchange {
 /// For the metrics and the log: the position of the route, and the outcome by parameter names.
 type Redirected = Option<(usize, Outcome)>;
 
+/// Why a request is not redirected, for the log.
+#[derive(Clone, Copy)]
+struct Rejection(&'static str);
+
 /// How to respond to a request, decided by its head.
 enum Handling {
     Response(Response, Redirected),
@@ -216,14 +220,15 @@ impl Connection {
             }
             Decision::ReadForm(form) => return Handling::Form(form),
             Decision::MethodNotAllowed(allow) => {
-                response::allow(StatusCode::METHOD_NOT_ALLOWED, allow)
+                rejected("method", response::allow(StatusCode::METHOD_NOT_ALLOWED, allow))
             }
             Decision::Options(allow) => response::allow(StatusCode::NO_CONTENT, allow),
             Decision::Prefetch => {
-                response::text(StatusCode::SERVICE_UNAVAILABLE, "prefetch refused")
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                rejected("prefetch", response::text(status, "prefetch refused"))
             }
             Decision::QueryTooLong => self.query_too_long(),
-            Decision::Malformed => response::text(StatusCode::BAD_REQUEST, "bad request"),
+            Decision::Malformed => malformed(),
             Decision::UnknownPath | Decision::UnknownHost
                 if is_self_check(head) && !snapshot.has_admin() =>
             {
@@ -249,37 +254,39 @@ impl Connection {
             return response::allow(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD");
         }
         endpoints::health(&self.shared, snapshot, head).unwrap_or_else(|| {
-            response::text(
-                otherwise,
-                if otherwise == StatusCode::NOT_FOUND { "not found" } else { "unknown host" },
-            )
+            if otherwise == StatusCode::NOT_FOUND {
+                rejected("unknown_path", response::text(otherwise, "not found"))
+            } else {
+                unknown_host()
+            }
         })
     }
 
     /// Redirects a plain request to the same path on the https origin, with its query byte for byte.
     fn to_https(&self, snapshot: &Snapshot, head: &Parts) -> Response {
         let Ok(host) = redirect::requested_host(head.version, &head.uri, &head.headers) else {
-            return response::text(StatusCode::BAD_REQUEST, "bad request");
+            return malformed();
         };
         if head.uri.query().map_or(0, str::len) > snapshot.settings.limits.query_bytes {
             return self.query_too_long();
         }
         let Some(origin) = origin::https_for(host.as_deref(), &snapshot.settings, &snapshot.bound)
         else {
-            return response::text(StatusCode::MISDIRECTED_REQUEST, "unknown host");
+            return unknown_host();
         };
         let rest = head.uri.path_and_query().map_or("/", |rest| rest.as_str());
         match HeaderValue::from_maybe_shared(Bytes::from(format!("{origin}{rest}"))) {
             Ok(location) if rest.starts_with('/') => {
                 response::redirect_to(StatusCode::PERMANENT_REDIRECT, location)
             }
-            _ => response::text(StatusCode::BAD_REQUEST, "bad request"),
+            _ => malformed(),
         }
     }
 
     fn query_too_long(&self) -> Response {
         self.shared.metrics.limits.count(Limit::QueryBytes);
-        response::text(StatusCode::URI_TOO_LONG, "the query is too long")
+        let response = response::text(StatusCode::URI_TOO_LONG, "the query is too long");
+        rejected("query_too_long", response)
     }
 
     /// Reads a form and turns it into a redirect.
@@ -370,6 +377,7 @@ impl Connection {
                 protocol = protocol(exchange.version),
                 route = route.as_deref(),
                 outcome = redirected.map(|(_, outcome)| outcome.name()),
+                reason = response.extensions().get().map(|Rejection(reason)| reason),
                 status = status.as_u16(),
                 duration_us = micros(exchange.started.elapsed()),
             );
@@ -380,6 +388,20 @@ impl Connection {
 
 fn respond_with(response: Response) -> Handling {
     Handling::Response(response, None)
+}
+
+/// The reason is a constant, never text from the request.
+fn rejected(reason: &'static str, mut response: Response) -> Response {
+    response.extensions_mut().insert(Rejection(reason));
+    response
+}
+
+fn malformed() -> Response {
+    rejected("malformed", response::text(StatusCode::BAD_REQUEST, "bad request"))
+}
+
+fn unknown_host() -> Response {
+    rejected("unknown_host", response::text(StatusCode::MISDIRECTED_REQUEST, "unknown host"))
 }
 
 fn self_check(snapshot: &Snapshot, head: &Parts) -> Handling {

@@ -54,20 +54,18 @@ impl PemPair {
     pub(super) fn read(files: &CertificateFiles) -> Result<Self, CertificateError> {
         // open(2): ENFILE and EMFILE concern this process, not the file.
         let is_transient = |error: &std::io::Error| matches!(error.raw_os_error(), Some(23 | 24));
-        let read = |path: &Path, what| {
+        let read = |path: &Path, of_key| {
             std::fs::read(path).map_err(|error| CertificateError {
                 files: files.clone(),
+                of_key,
+                is_unreadable: true,
+                reason: error.to_string().into(),
                 is_transient: is_transient(&error),
-                cause: if what == "certificate" {
-                    error.to_string()
-                } else {
-                    format!("cannot read the private key `{}`: {error}", path.display())
-                },
             })
         };
         Ok(Self {
-            certificate: read(&files.certificate, "certificate")?,
-            private_key: read(&files.private_key, "private key")?,
+            certificate: read(&files.certificate, false)?,
+            private_key: read(&files.private_key, true)?,
         })
     }
 
@@ -87,9 +85,15 @@ impl PemPair {
     }
 
     pub(super) fn parse(&self, files: &CertificateFiles) -> Result<Certificate, CertificateError> {
-        let fail =
-            |cause: String| CertificateError { files: files.clone(), cause, is_transient: false };
-        let key_path = files.private_key.display();
+        let unusable = |of_key, reason: String| CertificateError {
+            files: files.clone(),
+            of_key,
+            is_unreadable: false,
+            reason: reason.into(),
+            is_transient: false,
+        };
+        let fail = |reason| unusable(false, reason);
+        let fail_key = |reason| unusable(true, reason);
         let chain = CertificateDer::pem_slice_iter(&self.certificate)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| fail(format!("it is not valid PEM: {}", describe(&error))))?;
@@ -99,14 +103,11 @@ impl PemPair {
         let (_, leaf) = X509Certificate::from_der(leaf)
             .map_err(|_| fail("its first block is not an X.509 certificate".into()))?;
         let key = PrivateKeyDer::from_pem_slice(&self.private_key).map_err(|error| {
-            fail(match error {
-                PemError::NoItemsFound => format!(
-                    "the private key `{key_path}` contains no `BEGIN PRIVATE KEY` block; \
+            fail_key(match error {
+                PemError::NoItemsFound => "it contains no `BEGIN PRIVATE KEY` block; \
                      an encrypted key must be decrypted first"
-                ),
-                error => {
-                    format!("the private key `{key_path}` is not valid PEM: {}", describe(&error))
-                }
+                    .into(),
+                error => format!("it is not valid PEM: {}", describe(&error)),
             })
         })?;
         let names = leaf
@@ -126,11 +127,11 @@ impl PemPair {
             (validity.not_before.timestamp(), validity.not_after.timestamp());
         let key = CertifiedKey::from_der(chain.clone(), key, &aws_lc_rs::default_provider())
             .map_err(|error| {
-                fail(match error {
+                fail_key(match error {
                     rustls::Error::InconsistentKeys(_) => {
-                        format!("the private key `{key_path}` does not match it")
+                        "it does not match the certificate".into()
                     }
-                    error => format!("the private key `{key_path}` cannot be used: {error}"),
+                    error => error.to_string(),
                 })
             })?;
         let hash = self.hash();
@@ -150,20 +151,53 @@ fn describe(error: &PemError) -> &'static str {
     }
 }
 
-/// A certificate cannot be used.
+/// A certificate or its private key cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateError {
     /// The files.
     pub files: CertificateFiles,
-    /// The cause.
-    pub cause: String,
+    /// Whether it is about the private key.
+    of_key: bool,
+    /// Whether the file could not be read.
+    is_unreadable: bool,
+    reason: Box<str>,
     /// Whether the files may be valid: the process has too many open files at the moment.
     pub(super) is_transient: bool,
 }
 
+impl CertificateError {
+    /// The cause, for a text that has the path of the certificate already.
+    pub fn cause(&self) -> String {
+        if self.of_key {
+            format!("{}: {}", self.what(), self.reason)
+        } else {
+            self.reason.to_string()
+        }
+    }
+
+    fn what(&self) -> String {
+        let verb = if self.is_unreadable { "read" } else { "use" };
+        let (kind, path) = if self.of_key {
+            ("private key", &self.files.private_key)
+        } else {
+            ("certificate", &self.files.certificate)
+        };
+        format!("cannot {verb} the {kind} file `{}`", path.display())
+    }
+}
+
 impl From<&CertificateError> for Problem {
     fn from(error: &CertificateError) -> Self {
-        let certificate = error.files.certificate.display();
-        Self::error(format!("cannot use certificate `{certificate}`")).because(&error.cause)
+        let files = &error.files;
+        let problem = Self::error(error.what()).because(&error.reason).at(if error.of_key {
+            &files.private_key_location
+        } else {
+            &files.certificate_location
+        });
+        if error.is_unreadable {
+            problem.hint("relative paths are relative to the working directory")
+        } else {
+            problem
+        }
     }
 }

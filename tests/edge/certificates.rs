@@ -92,7 +92,7 @@ async fn an_unusable_pair_keeps_the_previous_certificate_and_is_logged_once() {
 
     replace(&key, &std::fs::read_to_string(foreign_key).unwrap());
     let log = edge.wait_for("certificate_kept");
-    assert!(log.contains("does not match it"), "{log}");
+    assert!(log.contains("does not match the certificate"), "{log}");
     assert_eq!(metric(&edge, "certificate_current").await as i64, 0);
     assert!(serves(&edge, &authority, "one.example").await);
     let ready = crate::support::connect(edge.admin[0]).await.get("/readyz").await.unwrap();

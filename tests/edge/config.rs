@@ -119,7 +119,7 @@ fn files_are_found_in_the_documented_order() {
     ];
     for (arguments, variables, file) in table {
         let output = edge(dir.path(), arguments, variables);
-        assert_eq!(stderr(&output), format!("the settings are valid (`{file}`)\n"));
+        assert_eq!(stderr(&output), format!("the configuration is valid (`{file}`)\n"));
         assert_eq!(output.status.code(), Some(0));
         assert!(output.stdout.is_empty());
     }
@@ -138,6 +138,18 @@ fn warnings_do_not_fail_the_check() {
     assert_eq!(output.status.code(), Some(0));
     assert!(
         stderr(&output).starts_with("warning: `listen.admin_hosts` has no effect"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn an_asterisk_within_a_path_is_a_warning() {
+    let output = check("[[route]]\npath = \"/a/*/b\"\n", &[]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        stderr(&output)
+            .starts_with("warning: `/a/*/b` contains `*`, but paths are matched exactly\n"),
         "{}",
         stderr(&output)
     );

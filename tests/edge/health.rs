@@ -127,7 +127,7 @@ fn no_response_is_reported_with_the_reason() {
         format!(
             "error: no response from `http://{gone}/healthz`\n  \
              caused by: Connection refused (os error 111)\n\
-             hint: check whether the server runs, and with the same settings\n"
+             hint: check whether the server runs, and with the same configuration\n"
         )
     );
     let started = std::time::Instant::now();

@@ -106,6 +106,7 @@ async fn invalid_settings_change_nothing_and_are_reported_as_by_config_check() {
     assert!(reported.contains("log.levle") || reported.contains("levle"), "{reported}");
     let log = edge.wait_for("reload_failed");
     assert!(log.contains(&reported), "{reported}\nis not in:\n{log}");
+    assert!(log.contains("run `callback-edge -c config.toml config check` to print"), "{log}");
 
     let reply = client.get("/oauth/callback?a").await.unwrap();
     assert_eq!(reply.location(), "https://one.example/cb?a");

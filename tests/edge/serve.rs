@@ -21,9 +21,9 @@ async fn the_greeting_has_callbacks_targets_and_bound_ports() {
     assert!(v4.port() != 0 && v6.port() != 0);
     let output_text = edge.stderr();
     for line in [
-        format!("callback    http://{v4}/oauth/callback"),
+        format!("callback     http://{v4}/oauth/callback"),
         "→  https://api.nango.dev/oauth/callback".to_owned(),
-        format!("callback    http://{v4}/app-auth/connect"),
+        format!("callback     http://{v4}/app-auth/connect"),
         "→  https://api.nango.dev/app-auth/connect".to_owned(),
     ] {
         assert!(output_text.contains(&line), "no {line:?} in:\n{output_text}");
@@ -32,6 +32,35 @@ async fn the_greeting_has_callbacks_targets_and_bound_ports() {
         assert_eq!(connect(address).await.get("/oauth/callback").await.unwrap().status, 308);
     }
     edge.finish();
+}
+
+#[tokio::test]
+async fn the_log_has_the_reason_why_a_request_is_not_redirected() {
+    let edge = Edge::start(
+        "listen.http = '127.0.0.1:0'\nlimits.query_bytes = 64\n\
+         [[route]]\nhost = 'auth.example.com'\npath = '/cb'",
+    );
+    let over_limit = format!("/cb?{}", "a".repeat(65));
+    #[rustfmt::skip]
+    let table = [
+        ("GET", "/cb", "auth.example.com", "", Value::Null),
+        ("GET", "/canary", "auth.example.com", "", json!("unknown_path")),
+        ("GET", "/cb", "canary.example", "", json!("unknown_host")),
+        ("PUT", "/cb", "auth.example.com", "", json!("method")),
+        ("GET", "/cb", "auth.example.com", "Sec-Purpose: prefetch\r\n", json!("prefetch")),
+        ("GET", &over_limit, "auth.example.com", "", json!("query_too_long")),
+        ("GET", "/cb", "a b", "", json!("malformed")),
+    ];
+    for (method, target, host, field, _) in &table {
+        let request = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{field}\r\n");
+        let mut client = connect(edge.http[0]).await;
+        client.send(request.as_bytes()).await;
+        assert!(client.reply().await.is_some(), "{request}");
+    }
+    let (_, log) = edge.stop();
+    let reasons: Vec<_> = requests(&log).iter().map(|line| line["reason"].clone()).collect();
+    assert_eq!(reasons, table.map(|(.., reason)| reason), "{log}");
+    assert!(!log.contains("canary"), "{log}");
 }
 
 #[tokio::test]
@@ -115,25 +144,37 @@ fn unusable_certificates_are_reported_with_the_reason() {
     fs::write(path("junk.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
         .unwrap();
     fs::write(path("torn.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n").unwrap();
-    let head = "error: cannot use certificate `{dir}/";
+    let missing = "  caused by: No such file or directory (os error 2)\n\n\
+                   hint: relative paths are relative to the working directory\n";
+    let no_block =
+        "  caused by: it contains no `BEGIN CERTIFICATE` block; is it PEM, and not the key?\n";
     #[rustfmt::skip]
     let table = [
-        ("missing.pem", "a.key", "missing.pem`\n  caused by: No such file or directory (os error 2)\n"),
-        ("a.pem", "missing.key", "a.pem`\n  caused by: cannot read the private key `{dir}/missing.key`: No such file or directory (os error 2)\n"),
-        ("a.pem", "b.key", "a.pem`\n  caused by: the private key `{dir}/b.key` does not match it\n"),
-        ("a.key", "a.key", "a.key`\n  caused by: it contains no `BEGIN CERTIFICATE` block; is it PEM, and not the key?\n"),
-        ("text.pem", "a.key", "text.pem`\n  caused by: it contains no `BEGIN CERTIFICATE` block; is it PEM, and not the key?\n"),
-        ("junk.pem", "a.key", "junk.pem`\n  caused by: its first block is not an X.509 certificate\n"),
-        ("torn.pem", "a.key", "torn.pem`\n  caused by: it is not valid PEM: a `BEGIN` line has no `END` line; is the file truncated?\n"),
-        ("a.pem", "a.pem", "a.pem`\n  caused by: the private key `{dir}/a.pem` contains no `BEGIN PRIVATE KEY` block; an encrypted key must be decrypted first\n"),
+        ("missing.pem", "a.key", "read the certificate", missing),
+        ("a.pem", "missing.key", "read the private key", missing),
+        ("a.pem", "b.key", "use the private key", "  caused by: it does not match the certificate\n"),
+        ("a.key", "a.key", "use the certificate", no_block),
+        ("text.pem", "a.key", "use the certificate", no_block),
+        ("junk.pem", "a.key", "use the certificate", "  caused by: its first block is not an X.509 certificate\n"),
+        ("torn.pem", "a.key", "use the certificate", "  caused by: it is not valid PEM: a `BEGIN` line has no `END` line; is the file truncated?\n"),
+        ("a.pem", "a.pem", "use the private key", "  caused by: it contains no `BEGIN PRIVATE KEY` block; an encrypted key must be decrypted first\n"),
     ];
-    for (certificate, key, expected) in table {
+    for (certificate, key, what, expected) in table {
         let settings = format!(
             "listen.http = '127.0.0.1:0'\nlisten.https = '127.0.0.1:0'\n\
              tls.certificate = '{{dir}}/{certificate}'\ntls.private_key = '{{dir}}/{key}'"
         );
+        let (line, column, file) = match what {
+            "read the certificate" | "use the certificate" => (3, 19, certificate),
+            _ => (4, 19, key),
+        };
+        let head = format!(
+            "error: cannot {what} file `{{dir}}/{file}`\n --> config.toml:{line}:{column}\n"
+        );
         for arguments in [&["serve"][..], &["config", "check"]] {
-            assert_eq!(refusal(dir.path(), arguments, &settings, 64), format!("{head}{expected}"));
+            let printed = refusal(dir.path(), arguments, &settings, 64);
+            assert!(printed.starts_with(&head), "{head}{printed}");
+            assert!(printed.ends_with(expected), "{expected}{printed}");
         }
     }
 }
@@ -145,14 +186,20 @@ fn everything_that_prevents_the_start_is_reported_at_once() {
     let dir = TempDir::new().unwrap();
     let settings = format!(
         "listen.http = ['{address}', '192.0.2.1:8080']\nlisten.https = '127.0.0.1:0'\n\
-         tls.certificate = '{{dir}}/missing.pem'\ntls.private_key = '{{dir}}/missing.key'"
+         tls.certificate = 'missing.pem'\ntls.private_key = 'missing.key'"
     );
     let output_text =
         refusal(dir.path(), &[], &settings, 64).replace(&address.to_string(), "{taken}");
     assert_eq!(
         output_text,
-        "error: cannot use certificate `{dir}/missing.pem`
+        "error: cannot read the certificate file `missing.pem`
+ --> config.toml:3:19
+  |
+3 | tls.certificate = 'missing.pem'
+  |                   ^^^^^^^^^^^^^
   caused by: No such file or directory (os error 2)
+
+hint: relative paths are relative to the working directory
 
 error: cannot listen on `{taken}` (`listen.http`)
   caused by: Address already in use (os error 98)

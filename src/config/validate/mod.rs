@@ -173,6 +173,7 @@ fn routes(read: &ParsedSettings, problems: &mut Vec<Problem>) -> Vec<Route> {
     let mut taken = TakenPaths::default();
     for route in &read.routes {
         check_reserved(&route.path, problems);
+        check_wildcard("route", &route.path, problems);
         taken.insert("route", route.host.as_ref(), &route.path, problems);
         if let Some(target) = &route.target {
             check_cleartext("target", target, read, problems);
@@ -180,8 +181,10 @@ fn routes(read: &ParsedSettings, problems: &mut Vec<Problem>) -> Vec<Route> {
         let Some(target) = target(route, read) else { continue };
         if let Some(hit) = callbacks.hit(&target.value) {
             let what = match route.target {
-                Some(_) => format!("the target `{}` is this edge itself", target.value.redacted()),
-                None => format!("`{}`, below `nango.url`, is this edge itself", target.value),
+                Some(_) => {
+                    format!("the target `{}` is this server itself", target.value.redacted())
+                }
+                None => format!("`{}`, below `nango.url`, is this server itself", target.value),
             };
             problems.push(
                 Problem::error(what)
@@ -242,6 +245,7 @@ fn pages(read: &ParsedSettings, routes: &[Route], problems: &mut Vec<Problem>) -
     let of_routes: HashSet<_> = routes.iter().map(|route| (route.host(), route.path())).collect();
     for page in &read.pages {
         check_reserved(&page.path, problems);
+        check_wildcard("page", &page.path, problems);
         taken.insert("page", page.host.as_ref(), &page.path, problems);
         if of_routes.contains(&(page.host.as_ref(), &page.path.value)) {
             let what = format!("`{}` is the path of a route", page.path.value);
@@ -331,6 +335,21 @@ fn check_reserved(path: &Located<Path>, problems: &mut Vec<Problem>) {
             Problem::error(format!("`{text}` is reserved"))
                 .at(&path.location)
                 .hint("choose another path: the edge serves this one itself"),
+        );
+    }
+}
+
+/// `*` is legal in a path (RFC 3986 §3.3), but at its end it is meant as a pattern.
+fn check_wildcard(table: &str, path: &Located<Path>, problems: &mut Vec<Problem>) {
+    let text = path.value.as_str();
+    if text.contains('*') {
+        let what = format!("`{text}` contains `*`, but paths are matched exactly");
+        let pattern = text.ends_with('*');
+        let problem = if pattern { Problem::error(what) } else { Problem::warning(what) };
+        problems.push(
+            problem
+                .at(&path.location)
+                .hint(format!("patterns are not supported; write one `[[{table}]]` for each path")),
         );
     }
 }

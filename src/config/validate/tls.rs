@@ -3,7 +3,9 @@
 use super::{files, or_report, roots};
 use crate::config::location::Location;
 use crate::config::problem::Problem;
-use crate::config::read::{LETS_ENCRYPT, ParsedAcme, ParsedSettings, ParsedTls, STATE_DIR};
+use crate::config::read::{
+    LETS_ENCRYPT, ParsedAcme, ParsedSettings, ParsedTls, STATE_DIR, certificate_files,
+};
 use crate::config::reader::Located;
 use crate::config::settings::{Acme, CertificateFiles, Challenge, Eab, Tls};
 use crate::redirect::Host;
@@ -189,10 +191,7 @@ fn pairs(tls: &ParsedTls, problems: &mut Vec<Problem>) -> Vec<CertificateFiles> 
                     ),
                 );
             }
-            pairs.push(CertificateFiles {
-                certificate: certificate.value.clone(),
-                private_key: private_key.value.clone(),
-            });
+            pairs.push(certificate_files(certificate, private_key));
         }
         (Some(certificate), None) => problems.push(
             half_set("tls", "certificate", "private_key", &certificate.location)

@@ -3,7 +3,7 @@
 use super::challenge;
 use super::state::StateDir;
 use super::status::AcmeStatus;
-use crate::config::{Acme, CertificateFiles};
+use crate::config::{Acme, CertificateFiles, Location};
 use crate::observe::{AcmeStep as Step, Label, Metrics};
 use crate::outbound::Outbound;
 use crate::tls::Store;
@@ -60,8 +60,13 @@ impl Context {
 
     pub(super) fn parse(&self, name: &str, pem: Vec<u8>) -> Result<Certificate, String> {
         let file = self.state_dir.file(&certificate_file(name));
-        let files = CertificateFiles { certificate: file.clone(), private_key: file };
-        let certificate = PemPair::of_one(pem).parse(&files).map_err(|error| error.cause)?;
+        let files = CertificateFiles {
+            certificate: file.clone(),
+            private_key: file,
+            certificate_location: Location::Default,
+            private_key_location: Location::Default,
+        };
+        let certificate = PemPair::of_one(pem).parse(&files).map_err(|error| error.cause())?;
         let named = certificate.names.iter().any(|known| **known == *name);
         if named || challenge::address(name).is_some() {
             Ok(certificate)

@@ -198,7 +198,8 @@ impl Failure {
                  another `directory`"
             ),
             Reason::Profile => {
-                "choose a profile that the ACME server offers, or remove `profile`".into()
+                "choose a profile that the ACME server offers, see `cause`, or remove `profile`"
+                    .into()
             }
             Reason::Refused => {
                 format!(
@@ -210,7 +211,11 @@ impl Failure {
                  disk space; without it no order is made, because its certificate could be lost"
                     .into()
             }
-            Reason::Other => "if it persists, report `cause`".into(),
+            Reason::Other => {
+                "read `cause`; if it persists and is not clear, report it as an issue of \
+                 callback-edge"
+                    .into()
+            }
         }
     }
 }

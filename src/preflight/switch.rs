@@ -4,6 +4,7 @@ use super::differential::{Callbacks, Provider};
 use crate::report::{Check, Status, SwitchPlan};
 
 /// The input of the plan.
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate fact")]
 pub(super) struct Facts<'a> {
     pub(super) callback: &'a str,
     /// The callback to restore.

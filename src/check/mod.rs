@@ -124,7 +124,7 @@ const CHECKS: &[(&str, &str)] = &[
     ("redirect.echo", "does not return request header fields"),
     ("redirect.protocols", "HTTP/1.1 and HTTP/2 give the same response"),
     ("redirect.clients", "programs get the same response as browsers"),
-    ("redirect.form", "form posts become a GET"),
+    ("redirect.form", "form posts become a GET with the fields in the query"),
     ("redirect.http", "plain http redirects to https"),
     ("redirect.github", "Setup URL of GitHub Apps works too"),
     ("redirect.complete", "all probes were sent in time"),

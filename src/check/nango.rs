@@ -93,7 +93,7 @@ pub(super) fn evaluate_echo(plan: &Plan, observations: &Observations, findings: 
 /// Why Nango is not contacted, if so.
 fn not_contacted(plan: &Plan) -> Option<&'static str> {
     if !plan.follow {
-        Some("not run: Nango is not contacted")
+        Some("not run: following to Nango is off")
     } else if !plan.is_for_oauth() {
         Some("not run: only Nango's OAuth callback has a known response")
     } else {

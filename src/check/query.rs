@@ -56,6 +56,9 @@ impl Difference {
                 format!("encoded twice: `{sent}` arrives as `{got}`")
             }
             Self::Parameters(description) => description.clone(),
+            Self::Value(name) if name.is_empty() => {
+                "the value of a parameter without a name changes".to_owned()
+            }
             Self::Value(name) => format!("the value of `{name}` changes"),
             Self::Fragment => "a fragment (`#`) is appended".to_owned(),
             Self::Dangling => "a bare `?` is appended".to_owned(),
@@ -153,9 +156,7 @@ struct Pair {
 impl Pair {
     /// The name. Without a `=`, it may be a value of unknown origin.
     fn shown(&self, sent: &[Self]) -> String {
-        if self.name.is_empty() {
-            "(no name)".to_owned()
-        } else if self.value.is_none() && !sent.contains(self) {
+        if self.value.is_none() && !sent.contains(self) {
             "…".to_owned()
         } else {
             String::from_utf8_lossy(&self.name).chars().take(MAX_CHARACTERS).collect()
@@ -192,19 +193,18 @@ fn moved(before: &[Pair], after: &[Pair]) -> Option<String> {
         }
         seen.push(&pair.name);
         let (sent, got) = (count(before, &pair.name), count(after, &pair.name));
-        let name = pair.shown(before);
-        match (sent, got) {
-            (sent, got) if sent == got => {}
-            (0, _) => changes.push(format!("`{name}` is added")),
-            (1, 0) => changes.push(format!("`{name}` is lost")),
-            (sent, got) => {
-                changes.push(format!(
-                    "`{name}` is sent {} and arrives {}",
-                    times(sent),
-                    times(got)
-                ));
-            }
-        }
+        let (parameter, note) = if pair.name.is_empty() {
+            ("a parameter without a name".to_owned(), " (`&&` or `=value`)")
+        } else {
+            (format!("`{}`", pair.shown(before)), "")
+        };
+        let change = match (sent, got) {
+            (sent, got) if sent == got => continue,
+            (0, _) => "is added".to_owned(),
+            (1, 0) => "is lost".to_owned(),
+            (sent, got) => format!("is sent {} and arrives {}", times(sent), times(got)),
+        };
+        changes.push(format!("{parameter} {change}{note}"));
     }
     if changes.is_empty() && names(before) != names(after) {
         changes.push("the parameters arrive in another order".to_owned());
@@ -220,12 +220,16 @@ fn moved(before: &[Pair], after: &[Pair]) -> Option<String> {
     if changes.is_empty() {
         for (sent, got) in before.iter().zip(after) {
             let name = sent.shown(before);
+            let (bare, empty) = match name.as_str() {
+                "" => ("`&&`".to_owned(), "`&=&`".to_owned()),
+                name => (format!("`{name}`"), format!("`{name}=`")),
+            };
             match (&sent.value, &got.value) {
                 (None, Some(value)) if value.is_empty() => {
-                    changes.push(format!("`{name}` arrives as `{name}=`"));
+                    changes.push(format!("{bare} arrives as {empty}"));
                 }
                 (Some(value), None) if value.is_empty() => {
-                    changes.push(format!("`{name}=` arrives as `{name}`"));
+                    changes.push(format!("{empty} arrives as {bare}"));
                 }
                 _ => {}
             }
@@ -238,26 +242,45 @@ fn moved(before: &[Pair], after: &[Pair]) -> Option<String> {
 const MAX_CHANGES: usize = 6;
 const MAX_CHARACTERS: usize = 40;
 
-/// Both contain the same parameters, all of them the prober's own, so the bytes around the first
+/// The maximum of bytes of a parameter to show before and after a difference.
+const MAX_BEFORE: usize = 40;
+const MAX_AFTER: usize = 6;
+
+/// Both contain the same parameters, all of them the prober's own, so the parameter with the first
 /// difference can be shown.
 fn reencoded(sent: &str, got: &str) -> Difference {
     let same = sent.bytes().zip(got.bytes()).take_while(|(sent, got)| sent == got).count();
+    let common = sent.as_bytes().get(..same).unwrap_or_default();
+    // From the start of the escape.
+    let escape = common.iter().rev().take(2).position(|byte| *byte == b'%');
+    let same = escape.map_or(same, |back| same - back - 1);
     let around = |text: &str| -> String {
-        // From the start of the parameter, as far as both have it in common.
-        let start = text.get(..same).and_then(|before| before.rfind('&')).map_or(0, |at| at + 1);
-        let start = start.max(same.saturating_sub(16));
-        let bytes = text.as_bytes().get(start..).unwrap_or_default();
-        let bytes = bytes.get(..(same - start) + 12).unwrap_or(bytes);
-        let shown = String::from_utf8_lossy(bytes);
-        shown
-            .split_once('&')
-            .filter(|(head, _)| head.len() > same - start)
-            .map_or_else(|| shown.clone().into_owned(), |(head, _)| head.to_owned())
+        let (before, after) = text.split_at(boundary(text, same));
+        let before = before.rsplit('&').next().unwrap_or_default();
+        // A `&` may be the difference itself.
+        let end = after.match_indices('&').map(|(at, _)| at).find(|at| *at > 0);
+        let after = after.get(..end.unwrap_or(after.len())).unwrap_or_default();
+        let before = match before.split_once('=') {
+            Some((name, value)) if before.len() > MAX_BEFORE => {
+                let cut = value.ceil_char_boundary(value.len().saturating_sub(MAX_BEFORE / 2));
+                format!("{name}=…{}", value.get(cut..).unwrap_or_default())
+            }
+            _ => before.to_owned(),
+        };
+        match after.get(..boundary(after, MAX_AFTER)) {
+            Some(start) if start.len() < after.len() => format!("{before}{start}…"),
+            _ => format!("{before}{after}"),
+        }
     };
     // The percent sign of an escape was escaped again.
     let twice = decoded(got.as_bytes(), false) == sent.as_bytes()
         && decoded(sent.as_bytes(), false) != sent.as_bytes();
     Difference::Reencoded { sent: around(sent), got: around(got), twice }
+}
+
+/// The last boundary of characters up to this byte.
+fn boundary(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default()
 }
 
 /// Percent-decoded once (RFC 3986 §2.1); invalid escapes stay.
@@ -310,6 +333,9 @@ mod tests {
             ("s=P-1&a=%2F", Some("s=P-1&a=%252F"), re("a=%2F", "a=%252F", true)),
             ("s=P-1&a=100%", Some("s=P-1&a=100%25"), re("a=100%", "a=100%25", false)),
             ("s=P-1&a=é", Some("s=P-1&a=%C3%A9"), re("a=é", "a=%C3%A9", false)),
+            ("s=P-1&a=https%3a%2f&b", Some("s=P-1&a=https%3A%2F&b"), re("a=https%3a%2f", "a=https%3A%2F", false)),
+            ("s=P-1&name=A%3a+User+x", Some("s=P-1&name=A%3A+User+x"), re("name=A%3a+Us…", "name=A%3A+Us…", false)),
+            ("s=P-1&a=a&b", Some("s=P-1&a=a%26b"), re("a=a&b", "a=a%26b", false)),
             ("s=P-1&a=1", Some("s=P-1&amp;a=1"), re("a=1", "amp;a=1", false)),
             ("s=P-1&a=1&a=2", Some("s=P-1&a=2"), parameters("`a` is sent 2 times and arrives once")),
             ("s=P-1&a=1&a=2", Some("s=P-1&a=1,2"), parameters("`a` is sent 2 times and arrives once")),
@@ -319,7 +345,7 @@ mod tests {
             ("s=P-1&b", Some("s=P-1&b="), parameters("`b` arrives as `b=`")),
             ("s=P-1&b=", Some("s=P-1&b"), parameters("`b=` arrives as `b`")),
             ("s=P-1", Some("s=P-1&path=x"), parameters("`path` is added")),
-            ("s=P-1&a=1&&b=2", Some("s=P-1&a=1&b=2"), parameters("`(no name)` is lost")),
+            ("s=P-1&a=1&&b=2", Some("s=P-1&a=1&b=2"), parameters("a parameter without a name is lost (`&&` or `=value`)")),
             ("s=P-1&a=abc", Some("s=P-1&a=***"), Some(Difference::Value("a".into()))),
         ];
         for (sent, got, expected) in table {

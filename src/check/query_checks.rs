@@ -88,14 +88,17 @@ impl<'s> Altered<'s> {
         if self.differences.is_empty() {
             return check;
         }
-        let check = if self.conforming {
-            check.fail(summary)
+        let detail = self.detail();
+        if self.conforming {
+            check.fail(summary).detail(detail).hint(hint)
         } else {
-            let check =
-                check.warn(format!("{summary}, where RFC 3986 does not allow the sent bytes"));
-            return check.detail(self.detail()).hint(hint);
-        };
-        check.detail(self.detail()).hint(hint)
+            check
+                .warn("queries with bytes that RFC 3986 forbids are changed")
+                .detail(format!(
+                    "{detail}\nno provider should send such bytes; ignore this unless yours does"
+                ))
+                .hint(hint)
+        }
     }
 }
 
@@ -182,14 +185,14 @@ fn blocked(corpus: &[&Outcome]) -> Check {
         }
     }
     if count == 0 {
-        return check.pass(format!("none of {} callbacks is blocked", corpus.len()));
+        return check.pass(format!("none of {} queries is blocked", corpus.len()));
     }
     if limited == count {
         return check
-            .unknown(format!("{count} of {} callbacks are rate-limited", corpus.len()))
+            .unknown(format!("{count} of {} queries are rate-limited", corpus.len()))
             .hint("exempt the path of the callback from rate limits: all users of an office may share one address");
     }
-    let summary = format!("{count} of {} callbacks are not redirected", corpus.len());
+    let summary = format!("{count} of {} queries are not redirected", corpus.len());
     let check = if conforming {
         check.fail(summary).hint("exempt the path of the callback from the firewall rule that treats these parameters as an attack (CRS 930120 and 931 in ModSecurity)")
     } else {

@@ -108,7 +108,7 @@ fn status(got: &Received, findings: &mut Findings) -> Result<(), &'static str> {
             .hint(hint),
         _ => check
             .warn("responds with 302")
-            .detail("works for GET, but browsers turn a POST into a GET without its form (RFC 9110 §15.4.3); some load balancers do not support 308")
+            .detail("works for GET, but browsers turn a POST into a GET without its form (RFC 9110 §15.4.3); if your load balancer cannot send 308, 302 is acceptable for providers that do not post forms")
             .hint(hint),
     };
     findings.add(check);

@@ -58,6 +58,7 @@ fn cache(observations: &Observations, responses: &[&Response]) -> Check {
         "send `Cache-Control: no-store`; in nginx, `add_header Cache-Control no-store always;`";
     let stale = observations
         .corpus()
+        .chain(&observations.form)
         .any(|outcome| outcome.landing() == Some(&Landing::Altered(Difference::Stale)));
     if stale {
         return check
@@ -244,10 +245,13 @@ fn form(first: &Outcome, form: &Outcome) -> Check {
             .warn(format!("a form post gets a {}", got.response.status.as_u16()))
             .detail("browsers repeat the POST at Nango, which responds to every POST with 415")
             .hint(hint),
-        (301..=303, Landing::Exact | Landing::Altered(Difference::Stale)) => check,
+        (301..=303, Landing::Exact | Landing::Altered(Difference::Reencoded { .. })) => check,
         // Other checks report what happens to every query.
-        (301..=303, landing) if first.landing() == Some(landing) => check,
-        (301..=303, Landing::Altered(Difference::Reencoded { .. })) => check,
+        (301..=303, Landing::Altered(difference))
+            if *difference == Difference::Stale || first.landing() == Some(&got.landing) =>
+        {
+            check.blocked(difference.id())
+        }
         (301..=303, _) => {
             check.warn("the fields of a form post are lost").detail(form.shape()).hint(hint)
         }

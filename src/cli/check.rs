@@ -20,6 +20,7 @@ use url::Url;
 /// Check whether a callback redirects as Nango needs
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+With a URL argument, ./config.toml is ignored unless -c or a CALLBACK_EDGE_… variable is set.
 Exit codes: 0 passed, 1 failed, 2 unconfirmed, 3 could not run, 64 usage error
 
 Example:
@@ -29,9 +30,8 @@ pub(super) struct Args {
     #[arg(value_name = "URL", value_parser = callback)]
     urls: Vec<String>,
 
-    /// Where the callbacks should redirect to [default: the target of the route; for a URL, the
-    /// same path at `nango.url`]. With a URL, the configuration applies only when `-c` or a
-    /// variable `CALLBACK_EDGE_…` is set; `config.toml` in this directory is ignored
+    /// Target that the callbacks should redirect to [default: the target of the route; for a URL
+    /// argument, the same path at `nango.url`]
     #[arg(long, value_name = "URL", value_parser = Target::parse)]
     target: Option<Target>,
 

@@ -105,7 +105,9 @@ impl IntegrationContext<'_> {
     }
 
     fn probed(&self, check: Check, provider: &Provider, state: State, evidence: &str) -> Check {
-        let (name, callback) = (provider.name, self.callback);
+        let callback = self.callback;
+        let key = printable(self.key);
+        let name = if provider.is_known() { provider.name } else { &key };
         let check = match state {
             State::Registered => {
                 check.state("registered").pass(format!("{name} has the callback registered"))
@@ -145,7 +147,7 @@ impl IntegrationContext<'_> {
                 )),
             State::Undecidable => check
                 .state("undecidable")
-                .unknown(format!("cannot be determined before login at {name}"))
+                .unknown(format!("{name} compares the callback only after login"))
                 .hint(by_hand(provider, self.key)),
             State::ClientRejected => check
                 .state("client_rejected")
@@ -162,7 +164,7 @@ impl IntegrationContext<'_> {
 
 /// How to confirm by hand.
 fn by_hand(provider: &Provider, key: &str) -> String {
-    let before = provider.unknown.map_or_else(|| "check ".into(), |why| format!("{why}, see "));
+    let before = provider.unknown.map_or_else(|| "check ".into(), |why| format!("{why} in "));
     format!("{before}{}; then confirm with --ack {key}", provider.console)
 }
 

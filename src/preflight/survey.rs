@@ -190,6 +190,11 @@ fn facts<'a>(
                 (candidate.key(), candidate.integration.provider.as_str(), check)
             })
             .collect(),
+        may_have_mcp: !plan.only.is_empty()
+            || candidates.iter().any(|it| {
+                let mode = it.auth_mode();
+                mode.is_empty() || mode.starts_with("MCP_")
+            }),
         started: discovery.started,
         in_session: matches!(plan.start, Start::Session),
         overridden: overridden.map(Candidate::key).collect(),

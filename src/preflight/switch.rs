@@ -4,6 +4,7 @@ use super::differential::{Callbacks, Provider};
 use crate::report::{Check, Status, SwitchPlan};
 
 /// The input of the plan.
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate fact")]
 pub(super) struct Facts<'a> {
     pub(super) callback: &'a str,
     /// The callback to restore.
@@ -12,6 +13,8 @@ pub(super) struct Facts<'a> {
     pub(super) partial: bool,
     /// Key, template and check of each integration with a callback.
     pub(super) integrations: Vec<(&'a str, &'a str, &'a Check)>,
+    /// Whether the environment has MCP integrations, or may have some that this run did not read.
+    pub(super) may_have_mcp: bool,
     /// The number of started flows, and whether they used a connect session.
     pub(super) started: usize,
     pub(super) in_session: bool,
@@ -56,10 +59,17 @@ impl Facts<'_> {
                  flows fail in between"
             ));
         }
+        steps.push(format!(
+            "save {callback} as callback URL in the settings of this environment in Nango"
+        ));
+        if self.may_have_mcp {
+            steps.push(
+                "wait five minutes if you have MCP integrations (Nango's client metadata document \
+                 is cached for 300 s)"
+                    .into(),
+            );
+        }
         steps.extend([
-            format!("save {callback} as callback URL in the settings of this environment in Nango"),
-            "wait five minutes: the client metadata document for MCP servers is cached for 300 s"
-                .into(),
             "repeat this preflight: it verifies that Nango sends the new callback, and tests every \
              provider again; then connect one account by hand"
                 .into(),
@@ -118,11 +128,11 @@ impl Facts<'_> {
         );
         add(
             self.keys(|template, _| Provider::of(template).callbacks == Callbacks::One),
-            "an app there has one callback: old and new never work at the same time",
+            "the provider keeps one callback per app: old and new never work at the same time",
         );
         add(
             self.keys(|template, _| Provider::of(template).callbacks == Callbacks::Domain),
-            "an app there has a domain registered, not a URL",
+            "the provider registers a domain, not a URL",
         );
         add(
             names(self.overridden.iter().copied()),

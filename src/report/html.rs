@@ -60,7 +60,10 @@ fn headline(verdict: Verdict, reports: &[Report]) -> (&'static str, String) {
         Verdict::Pass => ("The callback works", "Nothing failed.".to_owned()),
         Verdict::Fail => (
             "The callback is broken",
-            format!("{} failed. Fix this before you switch.", checks(count(Status::Fail))),
+            format!(
+                "{} failed. Logins through this callback fail or will fail.",
+                checks(count(Status::Fail))
+            ),
         ),
         Verdict::Unconfirmed => (
             "The callback is unconfirmed",

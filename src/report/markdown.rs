@@ -119,7 +119,7 @@ mod tests {
             switch: Some(SwitchPlan { steps: vec![evil.into()], ..SwitchPlan::default() }),
         };
         let text = markdown(&report);
-        assert!(text.starts_with("## do not switch: 1 failed, 1 warning\n"), "{text}");
+        assert!(text.starts_with("## fix these before switching: 1 failed, 1 warning\n"), "{text}");
         assert!(!text.contains("<img") && !text.contains("@everyone"), "{text}");
         let row = text.lines().find(|line| line.starts_with("| ×")).unwrap();
         assert_eq!(row.replace("\\|", "").matches('|').count(), 5, "{row}");

@@ -26,7 +26,7 @@ impl SwitchPlan {
             }
             (Verdict::Pass, false) => "safe to switch",
             (Verdict::Pass, true) => "switched and confirmed",
-            (Verdict::Fail, false) => "do not switch",
+            (Verdict::Fail, false) => "fix these before switching",
             (Verdict::Fail, true) => "switched, but broken",
             (Verdict::Unconfirmed, false) => "not confirmed safe",
             (Verdict::Unconfirmed, true) => "switched, but not fully confirmed",

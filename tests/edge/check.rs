@@ -35,6 +35,18 @@ async fn a_broken_callback_fails_with_hints() {
 }
 
 #[tokio::test]
+async fn lost_queries_do_not_pass_as_converted_forms() {
+    let stage = Stage::new(|_, correct| {
+        let location = correct.location().split('?').next().unwrap().to_owned();
+        Act::Reply(Reply::new(302).with("location", location))
+    })
+    .await;
+    let run = stage.check(&["--only", "redirect.form"]).await;
+    let form = run.stdout.lines().find(|line| line.contains(" redirect.form ")).unwrap();
+    assert!(form.ends_with("not run: redirect.query failed"), "{}", run.stdout);
+}
+
+#[tokio::test]
 async fn a_single_selected_check_gets_every_response() {
     let stage = Stage::new(|heard, correct| {
         let later = heard.query.as_ref().is_some_and(|query| query.contains("iss="));
@@ -93,7 +105,7 @@ async fn no_follow_sends_nothing_to_nango() {
     .await;
     let run = stage.check(&["--no-follow"]).await;
     assert_eq!((run.code, visits.load(Ordering::SeqCst)), (0, 0));
-    assert!(run.stdout.contains("not run: Nango is not contacted"), "{}", run.stdout);
+    assert!(run.stdout.contains("not run: following to Nango is off"), "{}", run.stdout);
     stage.check(&[]).await;
     assert_eq!(visits.load(Ordering::SeqCst), 2);
 }

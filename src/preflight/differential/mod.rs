@@ -1,7 +1,7 @@
 //! The differential test: is a callback registered with a provider?
 //!
 //! Sends the same request to the provider's authorization endpoint with four redirect URIs: one
-//! that is known to be registered, the new one, and two bogus ones as controls. RFC 6749 §4.1.2.1
+//! that is known to be registered, the new one, and two unregistered ones as controls. RFC 6749 §4.1.2.1
 //! forbids redirects to unregistered URIs, so the replies must differ somewhere; whether they do
 //! before login depends on the provider. `request` replaces the URI, `shape` normalizes replies,
 //! `rule` decides, `rate_limiter` limits the requests, `provider` lists what is known in advance.
@@ -161,7 +161,7 @@ pub struct ProbeSequence<'s> {
     probe_request: &'s ProbeRequest,
     provider: Provider,
     /// The two controls; `None` when the new callback is not a URL.
-    bogus: Option<(String, String)>,
+    unregistered: Option<(String, String)>,
     rounds: Rounds,
     pending: Option<Pending>,
 }
@@ -190,13 +190,13 @@ impl<'s> ProbeSequence<'s> {
     /// A sequence before its first probe.
     pub fn new(probe_request: &'s ProbeRequest) -> Self {
         let provider = Provider::of(&probe_request.template);
-        let bogus = bogus(&probe_request.new);
-        Self { probe_request, provider, bogus, rounds: Rounds::default(), pending: None }
+        let unregistered = unregistered(&probe_request.new);
+        Self { probe_request, provider, unregistered, rounds: Rounds::default(), pending: None }
     }
 
     /// The next probe, or the finding.
     pub fn next_action(&mut self) -> Action {
-        let Some((path, host)) = &self.bogus else {
+        let Some((path, host)) = &self.unregistered else {
             let why = Untestable::NotAUrl;
             return Action::Finish(Finding {
                 state: Err(why),
@@ -211,9 +211,9 @@ impl<'s> ProbeSequence<'s> {
         };
         let redirect_uri = match probe {
             Probe::Old => &self.probe_request.old,
-            Probe::BogusHost => host,
+            Probe::UnregisteredHost => host,
             Probe::New => &self.probe_request.new,
-            Probe::BogusPath => path,
+            Probe::UnregisteredPath => path,
         };
         let (redirect_uri, state) = (redirect_uri.to_owned(), fresh_state());
         let pending = Pending { probe, redirect_uri: redirect_uri.clone(), state: state.clone() };
@@ -225,7 +225,7 @@ impl<'s> ProbeSequence<'s> {
     pub fn record(&mut self, response: &Result<Response, Fault>) {
         let Some(Pending { probe, redirect_uri, state }) = self.pending.take() else { return };
         let ProbeRequest { old, new, url, .. } = self.probe_request;
-        let (path, host) = self.bogus.as_ref().map_or(("", ""), |(path, host)| (path, host));
+        let (path, host) = self.unregistered.as_ref().map_or(("", ""), |(path, host)| (path, host));
         let all = [old, host, new, path];
         let sent = Sent { redirect_uri: &redirect_uri, all, state: &state, url };
         let Provider { markers, mismatch_status, .. } = self.provider;
@@ -236,7 +236,7 @@ impl<'s> ProbeSequence<'s> {
 /// The two controls. Each differs from the new callback in one part: another path on its host, and
 /// its path on another host. They detect providers that compare only one part. Not below
 /// `.invalid`: Google rejects that before it compares.
-fn bogus(new: &str) -> Option<(String, String)> {
+fn unregistered(new: &str) -> Option<(String, String)> {
     let new = Url::parse(new).ok()?;
     let path = new.join(&format!("/{}", fresh_nonce())).ok()?;
     let label: String = fresh_nonce().chars().take(12).collect();

@@ -39,6 +39,11 @@ pub enum Callbacks {
 }
 
 impl Provider {
+    /// Whether it is in the table.
+    pub(in crate::preflight) fn is_known(&self) -> bool {
+        !self.templates.is_empty()
+    }
+
     /// The provider of a template.
     pub fn of(template: &str) -> Self {
         let matches = |name: &&&str| {
@@ -138,7 +143,7 @@ pub(super) const PROVIDERS: &[Provider] = &[
         name: "Slack",
         console: "api.slack.com/apps → the app → OAuth & Permissions → Redirect URLs",
         markers: &["did not match any configured uris"],
-        unknown: Some("Slack may compare only after login; compare the Redirect URLs"),
+        unknown: Some("Slack may compare only after login; compare the list of redirect URLs"),
         ..ANY
     },
     Provider {
@@ -147,7 +152,7 @@ pub(super) const PROVIDERS: &[Provider] = &[
         console: "linkedin.com/developers → the app → Auth → Authorized redirect URLs",
         markers: &["does not match the registered value"],
         unknown: Some(
-            "LinkedIn may compare only after login; compare the Authorized redirect URLs",
+            "LinkedIn may compare only after login; compare the list of authorized redirect URLs",
         ),
         ..ANY
     },
@@ -156,7 +161,7 @@ pub(super) const PROVIDERS: &[Provider] = &[
         name: "Dropbox",
         console: "dropbox.com/developers/apps → the app → OAuth 2 → Redirect URIs",
         markers: &["must exactly match one of"],
-        unknown: Some("Dropbox may compare only after login; compare the Redirect URIs"),
+        unknown: Some("Dropbox may compare only after login; compare the list of redirect URIs"),
         ..ANY
     },
     Provider {
@@ -164,7 +169,7 @@ pub(super) const PROVIDERS: &[Provider] = &[
         name: "Linear",
         console: "Linear → Settings → API → OAuth applications → Redirect callback URLs",
         unknown: Some(
-            "Linear gives the same reply for other faults of the app; compare its callback URLs",
+            "Linear gives the same reply for other faults of the app; compare its list of callback URLs",
         ),
         ..ANY
     },
@@ -173,7 +178,7 @@ pub(super) const PROVIDERS: &[Provider] = &[
         name: "Salesforce",
         console: "Salesforce Setup → App Manager → the connected app → Callback URL",
         markers: &["must match configuration"],
-        unknown: Some("Salesforce may compare only after login; compare the Callback URLs"),
+        unknown: Some("Salesforce may compare only after login; compare the list of callback URLs"),
         ..ANY
     },
     Provider {
@@ -193,8 +198,8 @@ pub(super) const PROVIDERS: &[Provider] = &[
         name: "Microsoft Entra",
         console: "Entra admin center → App registrations → the app → Authentication → Redirect URIs",
         unknown: Some(
-            "Entra compares after login with `/common`; compare the Redirect URIs of the app, or set \
-             a tenant in `params`",
+            "Entra compares after login with `/common`; set a tenant in `params`, or compare the list \
+             of redirect URIs",
         ),
         ..ANY
     },
@@ -203,7 +208,7 @@ pub(super) const PROVIDERS: &[Provider] = &[
         name: "Shopify",
         console: "Shopify Partners → Apps → the app → Configuration → Allowed redirection URLs",
         unknown: Some(
-            "Shopify compares at the approval screen; compare the Allowed redirection URLs",
+            "Shopify compares at the approval screen; compare the list of allowed redirection URLs",
         ),
         ..ANY
     },
@@ -211,21 +216,21 @@ pub(super) const PROVIDERS: &[Provider] = &[
         templates: &["twitter", "x"],
         name: "X",
         console: "developer.x.com → Projects & Apps → the app → User authentication settings",
-        unknown: Some("X compares after login; compare the Callback URIs"),
+        unknown: Some("X compares after login; compare the list of callback URIs"),
         ..ANY
     },
     Provider {
         templates: &["discord"],
         name: "Discord",
         console: "discord.com/developers → the app → OAuth2 → Redirects",
-        unknown: Some("Discord compares after login; compare the Redirects"),
+        unknown: Some("Discord compares after login; compare the list of redirects"),
         ..ANY
     },
     Provider {
         templates: &["gitlab"],
         name: "GitLab",
         console: "GitLab → Preferences, group or admin → Applications → Redirect URI",
-        unknown: Some("GitLab compares after login; compare the Redirect URI of the application"),
+        unknown: Some("GitLab compares after login; compare the redirect URI of the application"),
         ..ANY
     },
     Provider {
@@ -233,7 +238,8 @@ pub(super) const PROVIDERS: &[Provider] = &[
         name: "Apollo",
         console: "Apollo → Settings → Integrations → API → OAuth registration",
         unknown: Some(
-            "the request is behind `#` and never leaves the browser; compare the redirect URLs",
+            "the authorization parameters are in the fragment (after `#`), which browsers do not send \
+             to the server; compare the redirect URLs",
         ),
         ..ANY
     },
@@ -242,7 +248,8 @@ pub(super) const PROVIDERS: &[Provider] = &[
         name: "Shopline",
         console: "SHOPLINE developer center → the app → App settings → Callback URL",
         unknown: Some(
-            "the request is behind `#` and never leaves the browser; compare the callback URL",
+            "the authorization parameters are in the fragment (after `#`), which browsers do not send \
+             to the server; compare the callback URL",
         ),
         ..ANY
     },
@@ -251,7 +258,8 @@ pub(super) const PROVIDERS: &[Provider] = &[
         name: "an OAuth 1 provider",
         console: "the settings of the app → callback or allowed origins",
         unknown: Some(
-            "OAuth 1 has the callback in a signed request; connect one account after the switch",
+            "OAuth 1 has the callback in a signed request; connect one account after the switch, and \
+             compare the callback",
         ),
         ..ANY
     },

@@ -49,7 +49,10 @@ impl Untestable {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::OAuth1 => "OAuth 1 has the callback in a signed request, not in a URL",
-            Self::Fragment => "the request is behind a # and never leaves the browser",
+            Self::Fragment => {
+                "the authorization parameters are in the fragment (after `#`), which browsers do not \
+                 send to the server"
+            }
             Self::NoRedirectParameter => {
                 "the current callback is not a parameter of the authorization URL; \
                  `authorization_params` may override it"

@@ -10,19 +10,21 @@ pub(super) enum Probe {
     /// The one that is in use and known to be registered.
     Old,
     /// A control: the path of the new one on another host.
-    BogusHost,
+    UnregisteredHost,
     /// The one to test.
     New,
     /// A control: another path on the host of the new one.
-    BogusPath,
+    UnregisteredPath,
 }
 
 /// The current callback comes first: without its reply, the others mean nothing.
-const FIRST_ORDER: [Probe; 4] = [Probe::Old, Probe::BogusHost, Probe::New, Probe::BogusPath];
+const FIRST_ORDER: [Probe; 4] =
+    [Probe::Old, Probe::UnregisteredHost, Probe::New, Probe::UnregisteredPath];
 
 /// Another order than in the first round, to detect replies that depend on their position in the
 /// sequence: two servers in rotation, or a limit on requests.
-const SECOND_ORDER: [Probe; 4] = [Probe::BogusHost, Probe::New, Probe::BogusPath, Probe::Old];
+const SECOND_ORDER: [Probe; 4] =
+    [Probe::UnregisteredHost, Probe::New, Probe::UnregisteredPath, Probe::Old];
 
 /// The replies so far.
 #[derive(Clone, Debug, Default)]
@@ -60,7 +62,7 @@ pub enum State {
     PrefixMatch,
     /// The provider accepts unregistered callbacks: it does not compare.
     Unenforced,
-    /// The provider replies identically to registered and bogus callbacks before login.
+    /// The provider replies identically to registered and unregistered callbacks before login.
     Undecidable,
     /// The provider rejects the app, whatever the callback.
     ClientRejected,
@@ -83,18 +85,18 @@ impl Round {
     fn slot(&mut self, probe: Probe) -> &mut Option<Shape> {
         match probe {
             Probe::Old => &mut self.old,
-            Probe::BogusHost => &mut self.host,
+            Probe::UnregisteredHost => &mut self.host,
             Probe::New => &mut self.new,
-            Probe::BogusPath => &mut self.path,
+            Probe::UnregisteredPath => &mut self.path,
         }
     }
 
     fn shape(&self, probe: Probe) -> Option<&Shape> {
         match probe {
             Probe::Old => self.old.as_ref(),
-            Probe::BogusHost => self.host.as_ref(),
+            Probe::UnregisteredHost => self.host.as_ref(),
             Probe::New => self.new.as_ref(),
-            Probe::BogusPath => self.path.as_ref(),
+            Probe::UnregisteredPath => self.path.as_ref(),
         }
     }
 
@@ -115,9 +117,9 @@ impl Round {
         }
         Ok(Replies {
             old: self.reply(Probe::Old)?,
-            host: self.reply(Probe::BogusHost)?,
+            host: self.reply(Probe::UnregisteredHost)?,
             new: self.reply(Probe::New)?,
-            path: self.reply(Probe::BogusPath)?,
+            path: self.reply(Probe::UnregisteredPath)?,
         })
     }
 }
@@ -126,9 +128,9 @@ impl Probe {
     const fn name(self) -> &'static str {
         match self {
             Self::Old => "the current callback",
-            Self::BogusHost => "a bogus host",
+            Self::UnregisteredHost => "an unregistered host",
             Self::New => "the new callback",
-            Self::BogusPath => "a bogus path",
+            Self::UnregisteredPath => "an unregistered path",
         }
     }
 }
@@ -187,7 +189,7 @@ fn decide(first: Replies<'_>, second: Option<Replies<'_>>) -> Decision {
     }
     let comparison = Comparison { volatile: VolatileWords::of(first, second) };
     if comparison.equal(old, host) {
-        return old_is_treated_as_bogus(first, &comparison, evidence, confirmed);
+        return old_is_treated_as_unregistered(first, &comparison, evidence, confirmed);
     }
     if new.explicit.mismatch && !old.explicit.mismatch {
         // The remainder of the page for the current callback may contain the same error.
@@ -210,15 +212,17 @@ fn decide(first: Replies<'_>, second: Option<Replies<'_>>) -> Decision {
         };
     }
     if comparison.equal(new, old) && !new.rejects() {
-        let differs = |bogus: &Reply| {
-            !bogus.has_same_destination(new) || bogus.has_more_error_words_than(new)
+        let differs = |unregistered: &Reply| {
+            !unregistered.has_same_destination(new) || unregistered.has_more_error_words_than(new)
         };
         return if comparison.equal(path, new) {
             // A firewall may reject unusual hosts too.
             if host.explicit.mismatch {
                 confirmed(State::PrefixMatch, evidence)
             } else {
-                inconclusive(format!("the reply to a bogus host gives no reason: {evidence}"))
+                inconclusive(format!(
+                    "the reply to an unregistered host gives no reason: {evidence}"
+                ))
             }
         } else if differs(path) && differs(host) {
             confirmed(State::Registered, evidence)
@@ -238,9 +242,11 @@ fn redirects_back(Replies { host, new, path, .. }: Replies<'_>, evidence: String
     if host.redirects_back {
         // The provider may check the redirect URI after it found another error.
         return if host.rejects() {
-            inconclusive(format!("the provider redirects an error to a bogus host: {evidence}"))
+            inconclusive(format!(
+                "the provider redirects an error to an unregistered host: {evidence}"
+            ))
         } else {
-            let evidence = format!("the provider redirects to a bogus host: {evidence}");
+            let evidence = format!("the provider redirects to an unregistered host: {evidence}");
             Decision::Final(State::Unenforced, evidence)
         };
     }
@@ -248,20 +254,20 @@ fn redirects_back(Replies { host, new, path, .. }: Replies<'_>, evidence: String
         (true, _) if new.explicit.mismatch => inconclusive(format!(
             "the provider redirects to the new callback and rejects it: {evidence}"
         )),
-        (true, true) if path.rejects() => {
-            inconclusive(format!("the provider redirects an error to a bogus path: {evidence}"))
-        }
+        (true, true) if path.rejects() => inconclusive(format!(
+            "the provider redirects an error to an unregistered path: {evidence}"
+        )),
         (true, true) => Decision::Final(State::PrefixMatch, evidence),
         (true, false) => Decision::Final(State::Registered, evidence),
         (false, _) => {
-            inconclusive(format!("the provider redirects only to a bogus path: {evidence}"))
+            inconclusive(format!("the provider redirects only to an unregistered path: {evidence}"))
         }
     }
 }
 
-/// The current callback gets the same reply as a bogus one: either replies are identical before
+/// The current callback gets the same reply as an unregistered one: either replies are identical before
 /// login, or it is not registered itself. Only explicit errors distinguish these cases.
-fn old_is_treated_as_bogus(
+fn old_is_treated_as_unregistered(
     Replies { old, host, new, path }: Replies<'_>,
     comparison: &Comparison,
     evidence: String,
@@ -271,7 +277,9 @@ fn old_is_treated_as_bogus(
         return if comparison.equal(new, old) {
             Decision::Final(State::Undecidable, evidence)
         } else {
-            inconclusive(format!("the provider treats the current callback as bogus: {evidence}"))
+            inconclusive(format!(
+                "the provider treats the current callback like the unregistered ones: {evidence}"
+            ))
         };
     }
     if new.explicit.mismatch {
@@ -286,7 +294,9 @@ fn old_is_treated_as_bogus(
         let evidence = format!("the current callback is not registered: {evidence}");
         return confirmed(State::Registered, evidence);
     }
-    inconclusive(format!("the provider treats the current callback as bogus: {evidence}"))
+    inconclusive(format!(
+        "the provider treats the current callback like the unregistered ones: {evidence}"
+    ))
 }
 
 const fn start_second_round() -> Decision {
@@ -358,6 +368,6 @@ impl Replies<'_> {
     fn summary(&self) -> String {
         let all = [self.old, self.new, self.path, self.host].map(Reply::summary);
         let [old, new, path, host] = all;
-        format!("current {old}; new {new}; bogus path {path}; bogus host {host}")
+        format!("current {old}; new {new}; unregistered path {path}; unregistered host {host}")
     }
 }

@@ -27,7 +27,7 @@ fn hostile_replies_never_result_in_registered() {
             Box::new(registered(&[OLD, NEW], |_, _| page(200, login), |_, _| page(503, ""))),
         ),
         (
-            "a captcha for bogus hosts",
+            "a captcha for unregistered hosts",
             Box::new(registered(
                 &[OLD, NEW],
                 |_, _| page(200, login),
@@ -35,7 +35,7 @@ fn hostile_replies_never_result_in_registered() {
             )),
         ),
         (
-            "redirects bogus ones to a captcha",
+            "redirects unregistered ones to a captcha",
             Box::new(registered(&[OLD, NEW], |_, _| to("/login"), |_, _| to("/sorry/index"))),
         ),
         (
@@ -144,7 +144,7 @@ fn replies_that_differ_for_another_reason_never_result_in_registered() {
             )),
         ),
         (
-            "another greeting for bogus hosts, and a limit on the length of paths",
+            "another greeting for unregistered hosts, and a limit on the length of paths",
             Box::new(|uri, _| {
                 if uri == PATH {
                     page(400, "too long")

@@ -75,9 +75,9 @@ const MAX_PROBES: usize = 8;
 fn uri(probe: Probe) -> &'static str {
     match probe {
         Probe::Old => OLD,
-        Probe::BogusHost => HOST,
+        Probe::UnregisteredHost => HOST,
         Probe::New => NEW,
-        Probe::BogusPath => PATH,
+        Probe::UnregisteredPath => PATH,
     }
 }
 

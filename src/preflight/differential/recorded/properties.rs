@@ -82,7 +82,7 @@ impl Run {
 
     /// Old, host, new and path, from this index of a probe.
     fn reply(&self, from: usize) -> [Option<&Reply>; 4] {
-        [Probe::Old, Probe::BogusHost, Probe::New, Probe::BogusPath].map(|probe| {
+        [Probe::Old, Probe::UnregisteredHost, Probe::New, Probe::UnregisteredPath].map(|probe| {
             let mut sent = self.sent.iter().skip(from).take(4);
             sent.find(|(sent, _)| *sent == probe).and_then(|(_, shape)| match shape {
                 Shape::Reply(reply) => Some(reply),

@@ -2,20 +2,17 @@
 //! with their time, and returns what to do.
 //!
 //! ```text
-//!   accept
-//!     │
-//!     ├──► ProxyHeader ──► Handshake ──► AwaitingRequest
-//!     └─────────────────────▲  │ plain        │ bytes                    Hibernating
-//!                              └──────────────┤                             │  ▲ 250 ms without
-//!                                             ▼            request          │  │ a byte
-//!                                        ReadingHead ◄────── bytes ──── Idle ──┘
-//!                                             │                           ▲
-//!                                     request │  ┌── more in the buffer   │ response, nothing
-//!                                             ▼  │                        │ in the buffer
-//!                                        Responding ──────────────────────┘
-//!                                             │ last response
-//!       idle_timeout,                         ▼
-//!       end of a drain ───────────────────► Closing ──► Lingering ──► Closed
+//!   accept ──► ProxyHeader ──► Handshake ──► AwaitingRequest      (the first two only where needed)
+//!                                                  │ bytes
+//!                                                  ▼
+//!         ┌─────────────────────────────────► ReadingHead ◄─────────────┬────────────────┐
+//!         │ more is in the buffer                  │ request            │ bytes          │ bytes
+//!         │                                        ▼                    │                │
+//!         └─────────────────────────────────── Responding ──────────► Idle ──────► Hibernating
+//!                                                  │        response         250 ms
+//!                                                  │ last response
+//!                                                  ▼
+//!   idle_timeout, end of a drain ──────────────► Closing ──► Lingering ──► Closed
 //! ```
 //!
 //! Reading a form body and running a self-check are part of `Responding`; each has a deadline of its

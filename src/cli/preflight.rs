@@ -25,7 +25,8 @@ use url::Url;
 ///
 /// Checks the callback as `check` does, lists the integrations of a Nango environment, and probes each
 /// provider to determine whether the callback is registered there. It does not log in and changes
-/// nothing; what it cannot determine is reported as unconfirmed.
+/// nothing there. In Nango it leaves started flows, which expire; `--mode offline` leaves nothing.
+/// What it cannot determine is reported as unconfirmed.
 #[expect(clippy::struct_excessive_bools, reason = "each is a separate flag")]
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

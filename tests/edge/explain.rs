@@ -57,7 +57,7 @@ fn a_section_is_printed_without_colour_and_wrapped() {
     let Output { status, stdout, stderr } = explain(&["redirect.cache"]);
     assert!(status.success() && stderr.is_empty());
     let text = String::from_utf8(stdout).unwrap();
-    assert!(text.starts_with("redirect.cache\n──────────────\n\nThe response has"), "{text}");
+    assert!(text.starts_with("redirect.cache\n──────────────\n\nThe response cannot"), "{text}");
     assert!(text.contains("\n\nFix: Send `Cache-Control: no-store`"), "{text}");
     assert!(text.ends_with("\ndocs/checks.md#redirectcache\n"), "{text}");
     assert!(!text.contains('\u{1b}') && text.lines().all(|line| line.chars().count() <= 100));

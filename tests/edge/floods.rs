@@ -370,7 +370,16 @@ async fn control_frames_with_requests_are_not_a_flood() {
         bytes.extend([priority(id, 0), window_update(0, 100), window_update(id, 100)].concat());
         bytes.extend(frame(frames::PING, 0, 0, b"8 bytes."));
         stream.write_all(&bytes).await.unwrap();
-        acknowledged(&mut stream).await;
+        // A client must not open more streams than the server allows, so it waits for the response too.
+        let (mut acknowledged, mut responded) = (false, false);
+        while !acknowledged || !responded {
+            let mut head = [0; 9];
+            with_timeout(stream.read_exact(&mut head)).await.unwrap();
+            let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+            with_timeout(stream.read_exact(&mut payload)).await.unwrap();
+            acknowledged |= (head[3], head[4] & frames::ACK) == (frames::PING, frames::ACK);
+            responded |= head[3] == frames::HEADERS && head[5..] == id.to_be_bytes();
+        }
     }
     let responses = edge.metrics().await.get("requests_total{status=\"308\"}");
     assert!((responses - 500.0).abs() < 0.5, "{responses} of 500 responses");

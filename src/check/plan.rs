@@ -12,6 +12,9 @@ pub struct Plan {
     pub selection: Selection,
     /// Whether to send requests to Nango too: to its callback, and one flow from end to end.
     pub follow: bool,
+    /// Whether a query must arrive byte for byte. Otherwise a query that Nango reads identically is
+    /// only a warning.
+    pub strict: bool,
     /// The time limit of the whole check.
     pub total: Duration,
     /// Called with each step, to show progress.
@@ -26,6 +29,7 @@ impl Plan {
             target,
             selection: Selection::default(),
             follow: true,
+            strict: false,
             total: Duration::from_mins(2),
             progress: None,
         }

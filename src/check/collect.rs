@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use tokio::task::JoinSet;
 
 pub(super) async fn collect(plan: &Plan, callback: Callback, outbound: &Outbound) -> Observations {
-    let prober = Prober::new(outbound, plan.total);
+    let prober = Prober::new(outbound, plan);
     plan.report_progress("looking up the host");
     let server = callback.server.clone();
     let resolved = prober.timed(outbound.resolve(&server.host, server.port)).await;
@@ -188,7 +188,7 @@ async fn send_variants(
 
 /// All checks except those that inspect only the first response or have their own requests: a
 /// check that inspects every response must get all of them under `--only` too.
-fn checks_of_all_queries() -> Vec<&'static str> {
+pub(super) fn checks_of_all_queries() -> Vec<&'static str> {
     const WITHOUT: &[&str] = &[
         "redirect.answer",
         "redirect.page",

@@ -128,6 +128,12 @@ fn reach(observations: &Observations) -> Check {
     )
 }
 
+/// Whether the probe was not sent, or its response not awaited, because the time limit was exceeded.
+fn is_out_of_time(probed: &AddressProbe) -> bool {
+    let fault = probed.first.as_ref().and_then(|first| first.result.as_ref().err());
+    fault.or(probed.failure.as_ref()).is_some_and(|fault| fault.reason == Reason::OutOfTime)
+}
+
 /// Finds an outdated server that still has a record, or IPv6 that leads to another server.
 fn identical(observations: &Observations) -> Check {
     let check = check("dns.alike");
@@ -137,11 +143,16 @@ fn identical(observations: &Observations) -> Check {
     let different: Vec<_> = observations
         .addresses
         .iter()
-        .filter(|probed| probed.address != primary.address && !is_unreached(probed))
+        .filter(|probed| {
+            probed.address != primary.address && !is_unreached(probed) && !is_out_of_time(probed)
+        })
         .filter_map(|probed| {
             Some(format!("{}: {}", probed.address.ip(), difference(primary, probed)?))
         })
         .collect();
+    if different.is_empty() && observations.addresses.iter().any(is_out_of_time) {
+        return check.unknown("not probed within the time limit");
+    }
     if different.is_empty() {
         return check;
     }

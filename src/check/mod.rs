@@ -30,7 +30,7 @@ mod url;
 pub use plan::{Plan, Selection};
 
 use crate::outbound::{Outbound, Response};
-use crate::report::{Check, Report, printable};
+use crate::report::{Check, Extent, Report, Status, printable};
 use jiff::Timestamp;
 use observations::Observations;
 use std::time::Instant;
@@ -55,6 +55,8 @@ pub async fn run(plan: &Plan, outbound: &Outbound) -> Report {
     let (started_at, began) = (Timestamp::now(), Instant::now());
     let mut findings = Findings::default();
     let blocker = run_checks(plan, outbound, &mut findings).await.err();
+    let was_interrupted = plan.interrupt.is_cancelled();
+    let all_sent = findings.passed("redirect.complete");
     let subject =
         findings.subject.clone().unwrap_or_else(|| printable(&location::shown(&plan.callback)));
     let all: Vec<_> = CHECKS
@@ -62,8 +64,12 @@ pub async fn run(plan: &Plan, outbound: &Outbound) -> Report {
         .map(|(id, _)| {
             let mut check = findings.take(id).unwrap_or_else(|| match blocker {
                 Some(blocker) => check(id).blocked(blocker),
+                None if was_interrupted => check(id).skip(INTERRUPTED),
                 None => check(id).skip("not run: not selected"),
             });
+            if was_interrupted && !is_known(&check, all_sent) {
+                check = self::check(id).skip(INTERRUPTED);
+            }
             if check.subject.is_empty() {
                 check.subject.clone_from(&subject);
             }
@@ -71,15 +77,37 @@ pub async fn run(plan: &Plan, outbound: &Outbound) -> Report {
         })
         .collect();
     Report {
-        broken: findings.broken,
+        broken: findings.broken.filter(|_| !was_interrupted),
         callback: printable(&location::shown(&plan.callback)),
         target: printable(&location::shown(plan.target.as_str())),
         started_at,
         duration: began.elapsed(),
         checks: select(all, &plan.selection),
+        extent: match plan.selection == Selection::default() {
+            _ if was_interrupted => Extent::Interrupted,
+            true => Extent::Complete,
+            false => Extent::Selected,
+        },
         switch: None,
     }
 }
+
+/// Whether the result of a check is known although the check was interrupted: it is a failure or a
+/// warning, or a pass that no unsent probe could change.
+fn is_known(check: &Check, all_sent: bool) -> bool {
+    match check.status {
+        Status::Fail | Status::Warn => true,
+        Status::Pass => {
+            let id = &*check.id;
+            let needs_all = id == "redirect.size" || collect::checks_of_all_queries().contains(&id);
+            all_sent || !needs_all
+        }
+        Status::Skip => check.blocked_by.is_none(),
+        Status::Unknown => false,
+    }
+}
+
+const INTERRUPTED: &str = "not run: interrupted";
 
 /// Every check, in the order of the report, with the summary of a pass.
 const CHECKS: &[(&str, &str)] = &[
@@ -165,10 +193,13 @@ impl Findings {
 
     /// Adds a check that the following ones depend on; an error if it did not pass.
     fn gate(&mut self, check: Check, id: &'static str) -> Result<(), &'static str> {
-        use crate::report::Status::{Fail, Unknown};
-        let blocks = matches!(check.status, Fail | Unknown);
+        let blocks = matches!(check.status, Status::Fail | Status::Unknown);
         self.add(check);
         if blocks { Err(id) } else { Ok(()) }
+    }
+
+    fn passed(&self, id: &str) -> bool {
+        self.checks.iter().any(|check| check.id == id && check.status == Status::Pass)
     }
 
     fn take(&mut self, id: &str) -> Option<Check> {

@@ -1,5 +1,6 @@
 use crate::redirect::Target;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// What to check, and how far to go.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub struct Plan {
     pub strict: bool,
     /// The time limit of the whole check.
     pub total: Duration,
+    /// Ends the check: the report contains what is known then.
+    pub interrupt: CancellationToken,
     /// Called with each step, to show progress.
     pub progress: Option<fn(&str)>,
 }
@@ -31,6 +34,7 @@ impl Plan {
             follow: true,
             strict: false,
             total: Duration::from_mins(2),
+            interrupt: CancellationToken::new(),
             progress: None,
         }
     }

@@ -3,6 +3,7 @@
 use super::corpus::{Probe, Run};
 use super::landing::Landing;
 use super::location::Callback;
+use super::plan::Plan;
 use super::query::Difference;
 use crate::outbound::{
     Connection, Endpoint, Fault, Offer, Outbound, Peer, Reason, Request, Response, Step,
@@ -14,6 +15,7 @@ use http::{Method, StatusCode};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 /// The common state of all probes of one run.
 #[derive(Clone, Debug)]
@@ -23,6 +25,8 @@ pub(super) struct Prober {
     /// Sent in a header field and a cookie; a response must not contain it.
     pub(super) canary: String,
     pub(super) deadline: Instant,
+    /// Cancelled when no more probes must be sent.
+    interrupt: CancellationToken,
 }
 
 /// A probe and its result.
@@ -103,22 +107,33 @@ pub(super) enum Client {
 }
 
 impl Prober {
-    pub(super) fn new(outbound: &Outbound, total: Duration) -> Self {
-        let run = Run::new();
-        let canary = Run::nonce();
-        Self { outbound: outbound.clone(), run, canary, deadline: Instant::now() + total }
+    pub(super) fn new(outbound: &Outbound, plan: &Plan) -> Self {
+        Self {
+            outbound: outbound.clone(),
+            run: Run::new(),
+            canary: Run::nonce(),
+            deadline: Instant::now() + plan.total,
+            interrupt: plan.interrupt.clone(),
+        }
     }
 
-    /// Runs a step, unless the time limit of the check is exceeded.
+    /// Runs a step, unless the time limit of the check is exceeded or the check is interrupted.
     pub(super) async fn timed<T>(
         &self,
         work: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, Fault> {
         // On the heap: handshakes are large, and many steps share the stack of one worker.
-        timeout_at(self.deadline, Box::pin(work)).await.unwrap_or_else(|_| {
-            let text = "the time limit of the check is exceeded";
-            Err(Fault::new(Step::Connect, Reason::OutOfTime, text))
-        })
+        let work = timeout_at(self.deadline, Box::pin(work));
+        // Biased: after an interrupt not even a step that ends at once is run.
+        let text = tokio::select! {
+            biased;
+            () = self.interrupt.cancelled() => "the check is interrupted",
+            result = work => match result {
+                Ok(result) => return result,
+                Err(_) => "the time limit of the check is exceeded",
+            },
+        };
+        Err(Fault::new(Step::Connect, Reason::OutOfTime, text))
     }
 
     fn request(&self, path: &str, probe: &Probe, client: Client) -> Request {

@@ -24,6 +24,11 @@ pub(super) struct ConnectOptions {
     /// Time-out of each step: resolve, connect, TLS handshake, response
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     timeout: Duration,
+
+    /// Time limit of the check of one URL, after which everything else is unconfirmed [default: 12
+    /// times --timeout]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    total: Option<Duration>,
 }
 
 /// The time limit of the check of one URL, as a multiple of the time-out of a step.
@@ -32,7 +37,7 @@ const TOTAL_STEPS: u32 = 12;
 impl ConnectOptions {
     /// The time limit of the check of one URL.
     pub(super) fn total(&self) -> Duration {
-        self.timeout.saturating_mul(TOTAL_STEPS)
+        self.total.unwrap_or_else(|| self.timeout.saturating_mul(TOTAL_STEPS))
     }
 
     /// The outbound client; an unusable `--ca` file is a usage error.

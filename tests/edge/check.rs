@@ -20,6 +20,8 @@ async fn a_correct_callback_passes() {
     let run = stage.check(&[]).await;
     assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{}", run.stdout);
     golden("passing.txt", &stage.neutral(&run.stdout)).unwrap_or_else(|it| panic!("{it}"));
+    let run = stage.check(&["-v"]).await;
+    golden("passing-verbose.txt", &stage.neutral(&run.stdout)).unwrap_or_else(|it| panic!("{it}"));
 }
 
 #[tokio::test]
@@ -41,9 +43,9 @@ async fn lost_queries_do_not_pass_as_converted_forms() {
         Act::Reply(Reply::new(302).with("location", location))
     })
     .await;
-    let run = stage.check(&["--only", "redirect.form"]).await;
-    let form = run.stdout.lines().find(|line| line.contains(" redirect.form ")).unwrap();
-    assert!(form.ends_with("not run: redirect.query failed"), "{}", run.stdout);
+    let run = stage.check(&["-v", "--only", "redirect.form"]).await;
+    let form = run.stdout.lines().find(|line| line.ends_with(" redirect.form")).unwrap();
+    assert!(form.starts_with("– not run: redirect.query failed "), "{}", run.stdout);
 }
 
 #[tokio::test]
@@ -66,8 +68,12 @@ async fn json_has_the_documented_fields() {
         value.as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>()
     };
     let set = |names: &str| names.split(' ').map(str::to_owned).collect();
-    assert_eq!(keys(&report), set("callback checks duration_ms schema started_at target verdict"));
+    assert_eq!(
+        keys(&report),
+        set("callback checks duration_ms extent schema started_at target verdict")
+    );
     assert_eq!((&report["schema"], &report["verdict"]), (&1.into(), &"pass".into()));
+    assert_eq!(report["extent"], "complete");
     assert_eq!(report["callback"], stage.callback());
     assert!(report["started_at"].as_str().unwrap().ends_with('Z'));
     let checks = report["checks"].as_array().unwrap();
@@ -115,7 +121,7 @@ async fn an_unreachable_nango_is_unconfirmed() {
     let stage = Stage::with_nango(|_, correct| Act::Reply(correct), |_| Act::Raw(Vec::new())).await;
     let run = stage.check(&["--only", "nango."]).await;
     assert_eq!(run.code, 2, "{}", run.stdout);
-    assert!(run.stdout.contains("2 unconfirmed"), "{}", run.stdout);
+    assert!(run.stdout.contains("2 of 2 checks unconfirmed"), "{}", run.stdout);
 }
 
 #[tokio::test]
@@ -136,7 +142,11 @@ async fn wait_repeats_without_nango_until_the_callback_works() {
     .await;
     let run = stage.check(&["--wait", "20s", "--only", "redirect.status,nango"]).await;
     assert_eq!(run.code, 0, "{}", run.stdout);
-    assert!(run.stdout.ends_with("3 passed\n"), "{}", run.stdout);
+    assert!(
+        run.stdout.ends_with("√ the selected checks pass: 3 of 3 checks passed\n"),
+        "{}",
+        run.stdout
+    );
     assert_eq!(visits.load(Ordering::SeqCst), 2);
 }
 
@@ -171,15 +181,14 @@ async fn usage_errors_exit_64_and_contain_the_expected_value() {
 }
 
 #[tokio::test]
-async fn checks_blocked_by_one_failure_are_reported_in_one_line() {
+async fn checks_blocked_by_one_failure_are_reported_in_one_line_for_each_category() {
     let run = callback_edge(&["check", &format!("http://{}/oauth/callback", free())]).await;
     assert_eq!(run.code, 1);
-    assert_eq!(run.stdout.matches("not run").count(), 3, "{}", run.stdout);
-    assert!(
-        run.stdout.contains("further checks not run: dns.reach failed\n\n1 failed"),
-        "{}",
-        run.stdout
-    );
+    let blocked = |line: &&str| line.contains(" not run: dns.reach failed");
+    let lines: Vec<_> = run.stdout.lines().filter(blocked).collect();
+    let categories: Vec<_> =
+        lines.iter().map(|line| line.split_whitespace().nth(1).unwrap()).collect();
+    assert_eq!(categories, ["dns", "tls", "redirect", "nango"], "{}", run.stdout);
 }
 
 #[tokio::test]
@@ -437,13 +446,15 @@ async fn queries_are_sent_byte_for_byte() {
 }
 
 /// A callback and a Nango.
-struct Stage {
-    callback: std::net::SocketAddr,
-    nango: std::net::SocketAddr,
+pub(crate) struct Stage {
+    pub(crate) callback: std::net::SocketAddr,
+    pub(crate) nango: std::net::SocketAddr,
 }
 
 impl Stage {
-    async fn new(change: impl Fn(&Received, Reply) -> Act + Send + Sync + 'static) -> Self {
+    pub(crate) async fn new(
+        change: impl Fn(&Received, Reply) -> Act + Send + Sync + 'static,
+    ) -> Self {
         Self::with_nango(change, nango).await
     }
 
@@ -457,11 +468,11 @@ impl Stage {
         Self { callback, nango }
     }
 
-    fn callback(&self) -> String {
+    pub(crate) fn callback(&self) -> String {
         format!("http://{}/oauth/callback", self.callback)
     }
 
-    async fn check(&self, args: &[&str]) -> Run {
+    pub(crate) async fn check(&self, args: &[&str]) -> Run {
         let (callback, target) = (self.callback(), format!("http://{}/oauth/callback", self.nango));
         let mut all = vec!["check", &callback];
         if !args.contains(&"--target") {
@@ -472,20 +483,20 @@ impl Stage {
     }
 
     /// The text with placeholders for what differs from run to run.
-    fn neutral(&self, text: &str) -> String {
+    pub(crate) fn neutral(&self, text: &str) -> String {
         text.replace(&self.callback.to_string(), "CALLBACK")
             .replace(&self.nango.to_string(), "NANGO")
     }
 }
 
-struct Run {
-    code: i32,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// Runs the built binary without the settings of the environment of the tests.
-async fn callback_edge(args: &[&str]) -> Run {
+pub(crate) async fn callback_edge(args: &[&str]) -> Run {
     ran(with(args)).await
 }
 
@@ -514,7 +525,7 @@ async fn run_prepared(mut command: Command) -> Run {
     }
 }
 
-fn with(args: &[&str]) -> Command {
+pub(crate) fn with(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_callback-edge"));
     command.args(args).env_remove("CALLBACK_EDGE_CONFIG");
     command

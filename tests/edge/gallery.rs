@@ -12,7 +12,7 @@ use crate::fakes::{
 use callback_edge::check::{self, Plan, Selection};
 use callback_edge::outbound::{Limits, Outbound, Override, Resolver, Roots};
 use callback_edge::redirect::Target;
-use callback_edge::report::{self, Report, Status};
+use callback_edge::report::{self, Detail, Report, Status};
 use rustls::ServerConfig;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -273,7 +273,7 @@ fn compare(case: &Case, report: &Report, took: Duration) -> Option<String> {
     if found != expected {
         wrong.push(format!(
             "expected {expected:?}, found {found:?}\n{}",
-            report::text(report, None)
+            report::text(std::slice::from_ref(report), None, Detail::Findings)
         ));
     }
     (!wrong.is_empty()).then(|| format!("{}: {}", case.name, wrong.join("; ")))

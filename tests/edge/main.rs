@@ -38,6 +38,7 @@ mod proxies;
 mod readme;
 mod redirect;
 mod reload;
+mod report;
 mod security;
 mod self_check;
 mod serve;

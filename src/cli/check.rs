@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use url::{Host, Url};
 
 /// Check whether a callback redirects as Nango needs
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate flag")]
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 With a URL argument, ./config.toml is ignored unless -c or a CALLBACK_EDGE_… variable is set.
@@ -128,22 +129,18 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
         plans.into_iter().map(|plan| with_options(plan, args, &interrupt)).collect();
     let format = format(args);
     let exit = block_on(async {
-        match args.watch.every {
-            Some(every) => watch(&plans, &outbound, every, args, format).await,
-            None => {
-                let stop = interrupt.clone();
-                tokio::spawn(async move {
-                    stop_signal().await;
-                    stop.cancel();
-                });
-                let reports = until_passed(&plans, &outbound, args.wait, &interrupt).await;
-                let exit = match interrupt.is_cancelled() {
-                    true => Exit::Interrupted,
-                    false => Verdict::of(&reports).into(),
-                };
-                exit_after_print(format.print(&reports), exit)
-            }
+        if let Some(every) = args.watch.every {
+            return watch(&plans, &outbound, every, args, format).await;
         }
+        let stop = interrupt.clone();
+        tokio::spawn(async move {
+            stop_signal().await;
+            stop.cancel();
+        });
+        let reports = until_passed(&plans, &outbound, args.wait, &interrupt).await;
+        let verdict = Verdict::of(&reports).into();
+        let exit = if interrupt.is_cancelled() { Exit::Interrupted } else { verdict };
+        exit_after_print(format.print(&reports), exit)
     });
     exit.unwrap_or_else(|error| cannot_run(&error))
 }

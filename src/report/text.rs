@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn failures_come_first_and_the_verdict_is_last() {
         let plain = "not run: the callback is plain http";
-        let report = report(vec![
+        let reports = [report(vec![
             Check::new("url.https", "").warn("a warning"),
             Check::new("url.port", "a pass"),
             Check::new("tls.chain", "").skip(plain),
@@ -202,9 +202,9 @@ mod tests {
             Check::new("redirect.query", "").unknown("an unknown"),
             Check::new("redirect.cache", "").fail("a failure"),
             Check::new("redirect.size", "").blocked("redirect.cache"),
-        ]);
+        ])];
         assert_eq!(
-            shown(&[report.clone()], Some(80), Detail::Findings),
+            shown(&reports, Some(80), Detail::Findings),
             "https://a.example/cb → https://b.example/cb\n\
              \n× a failure  redirect.cache\n\
              \n? an unknown  redirect.query\n\
@@ -216,9 +216,9 @@ mod tests {
              \n× the callback is not ready: 1 of 4 checks failed, 1 unconfirmed, 1 warning, 3 not run\n"
                 .replace("3 not run", "3\n  not run")
         );
-        let quiet = shown(&[report.clone()], None, Detail::Verdict);
-        assert_eq!(quiet.lines().collect::<Vec<_>>(), [format!("× {}", report.sentence())]);
-        let several = shown(&[report.clone(), report], None, Detail::Findings);
+        let quiet = shown(&reports, None, Detail::Verdict);
+        assert_eq!(quiet, format!("× {}\n", summary(&reports)));
+        let several = shown(&[reports.clone(), reports].concat(), None, Detail::Findings);
         assert!(several.ends_with("\n\n× 2 callbacks: 2 failed\n"), "{several}");
     }
 }

@@ -56,19 +56,22 @@ pub async fn run(plan: &Plan, outbound: &Outbound) -> Report {
     let mut findings = Findings::default();
     let blocker = run_checks(plan, outbound, &mut findings).await.err();
     let was_interrupted = plan.interrupt.is_cancelled();
-    let all_sent = findings.passed("redirect.complete");
+    let complete = findings.checks.iter().find(|check| check.id == "redirect.complete");
+    let all_sent = complete.is_some_and(|check| check.status == Status::Pass);
     let subject =
         findings.subject.clone().unwrap_or_else(|| printable(&location::shown(&plan.callback)));
     let all: Vec<_> = CHECKS
         .iter()
         .map(|(id, _)| {
-            let mut check = findings.take(id).unwrap_or_else(|| match blocker {
+            let evaluated = findings.take(id);
+            let is_final =
+                !was_interrupted || evaluated.as_ref().is_some_and(|it| is_known(it, all_sent));
+            let mut check = evaluated.unwrap_or_else(|| match blocker {
                 Some(blocker) => check(id).blocked(blocker),
-                None if was_interrupted => check(id).skip(INTERRUPTED),
                 None => check(id).skip("not run: not selected"),
             });
-            if was_interrupted && !is_known(&check, all_sent) {
-                check = self::check(id).skip(INTERRUPTED);
+            if !is_final {
+                check = self::check(id).skip("not run: interrupted");
             }
             if check.subject.is_empty() {
                 check.subject.clone_from(&subject);
@@ -99,15 +102,14 @@ fn is_known(check: &Check, all_sent: bool) -> bool {
         Status::Fail | Status::Warn => true,
         Status::Pass => {
             let id = &*check.id;
-            let needs_all = id == "redirect.size" || collect::checks_of_all_queries().contains(&id);
+            let needs_all = matches!(id, "dns.alike" | "redirect.size")
+                || collect::checks_of_all_queries().contains(&id);
             all_sent || !needs_all
         }
         Status::Skip => check.blocked_by.is_none(),
         Status::Unknown => false,
     }
 }
-
-const INTERRUPTED: &str = "not run: interrupted";
 
 /// Every check, in the order of the report, with the summary of a pass.
 const CHECKS: &[(&str, &str)] = &[
@@ -196,10 +198,6 @@ impl Findings {
         let blocks = matches!(check.status, Status::Fail | Status::Unknown);
         self.add(check);
         if blocks { Err(id) } else { Ok(()) }
-    }
-
-    fn passed(&self, id: &str) -> bool {
-        self.checks.iter().any(|check| check.id == id && check.status == Status::Pass)
     }
 
     fn take(&mut self, id: &str) -> Option<Check> {

@@ -3,7 +3,6 @@
 use super::corpus::{Probe, Run};
 use super::landing::Landing;
 use super::location::Callback;
-use super::plan::Plan;
 use super::query::Difference;
 use crate::outbound::{
     Connection, Endpoint, Fault, Offer, Outbound, Peer, Reason, Request, Response, Step,
@@ -21,12 +20,12 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone, Debug)]
 pub(super) struct Prober {
     pub(super) outbound: Outbound,
+    /// Cancelled when no more probes must be sent.
+    interrupt: CancellationToken,
     pub(super) run: Run,
     /// Sent in a header field and a cookie; a response must not contain it.
     pub(super) canary: String,
     pub(super) deadline: Instant,
-    /// Cancelled when no more probes must be sent.
-    interrupt: CancellationToken,
 }
 
 /// A probe and its result.
@@ -107,7 +106,7 @@ pub(super) enum Client {
 }
 
 impl Prober {
-    pub(super) fn new(outbound: &Outbound, plan: &Plan) -> Self {
+    pub(super) fn new(outbound: &Outbound, plan: &super::plan::Plan) -> Self {
         Self {
             outbound: outbound.clone(),
             run: Run::new(),

@@ -272,5 +272,5 @@ fn complete(observations: &Observations) -> Check {
     let probes = if unsent == 1 { "probe was" } else { "probes were" };
     check
         .unknown(format!("{unsent} {probes} not sent within the time limit"))
-        .hint("raise --total, or find out why the callback responds slowly")
+        .hint("raise --timeout, or find out why the callback responds slowly")
 }

@@ -104,7 +104,7 @@ pub(super) struct Args {
     junit: bool,
 
     /// Print the report as Markdown, for a ticket
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["verbose", "quiet"])]
     markdown: bool,
 
     #[command(flatten)]

@@ -245,7 +245,7 @@ fn form(first: &Outcome, form: &Outcome) -> Check {
             .warn(format!("a form post gets a {}", got.response.status.as_u16()))
             .detail("browsers repeat the POST at Nango, which responds to every POST with 415")
             .hint(hint),
-        (301..=303, Landing::Exact | Landing::Altered(Difference::Reencoded { .. })) => check,
+        (301..=303, landing) if landing.keeps_values() => check,
         // Other checks report what happens to every query.
         (301..=303, Landing::Altered(difference))
             if *difference == Difference::Stale || first.landing() == Some(&got.landing) =>
@@ -274,6 +274,7 @@ fn http(plain_http: &PlainHttp) -> Check {
         Err(_) => check.pass("plain http is not served"),
         Ok(got) => match &got.landing {
             Landing::Exact => check,
+            Landing::Altered(difference) if difference.keeps_values() => check,
             Landing::Altered(difference) => check
                 .warn("plain http redirects to https, but changes the query")
                 .detail(difference.description())

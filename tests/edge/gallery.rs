@@ -83,7 +83,8 @@ async fn correct_callbacks_pass() {
         443,
         tls(world.config(&[]), behaviour(world.changed(|_, correct| Act::Reply(correct)))).await,
     )];
-    let cases = vec![both, own, http1, old];
+    let mut cases = vec![both, own, http1, old];
+    cases.extend(queries::equivalent(&world).await);
     let wrong = unexpected(&world, cases).await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -108,9 +109,15 @@ struct Case {
     /// The time limit of the check.
     total: Duration,
     selection: Selection,
+    /// Whether every byte of a query must arrive.
+    strict: bool,
 }
 
 impl Case {
+    fn strict(self) -> Self {
+        Self { strict: true, ..self }
+    }
+
     /// The expected ids.
     fn ids(&self) -> impl Iterator<Item = &'static str> {
         let id = |expected: &&'static str| expected.split('=').next().unwrap_or_default();
@@ -207,6 +214,7 @@ impl World {
             timeout: Duration::from_secs(10),
             total: Duration::from_mins(2),
             selection: Selection::default(),
+            strict: false,
         }
     }
 }
@@ -230,6 +238,7 @@ async fn unexpected(world: &World, cases: Vec<Case>) -> Vec<String> {
             let mut plan = Plan::new(&case.url, case.target.clone());
             plan.total = case.total.min(case.timeout * 12);
             plan.selection = case.selection.clone();
+            plan.strict = case.strict;
             let began = Instant::now();
             let report = check::run(&plan, &outbound).await;
             compare(&case, &report, began.elapsed())

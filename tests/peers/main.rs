@@ -15,6 +15,7 @@
 mod a_soak_test;
 mod acme;
 mod ari;
+mod certificates;
 mod check;
 mod clock;
 mod conformance;

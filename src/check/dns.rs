@@ -40,8 +40,13 @@ pub(super) fn evaluate(
             findings.add(check(id).skip(why));
         }
         let mut faults = observations.addresses.iter().filter_map(|probed| probed.failure.as_ref());
-        return match faults.find(|fault| fault.step == Step::Proxy) {
-            Some(fault) => unusable_proxy(fault, findings),
+        return match faults.find(|fault| matches!(fault.step, Step::Proxy | Step::Connect)) {
+            Some(fault) if fault.step == Step::Proxy => unusable_proxy(fault, findings),
+            Some(fault) => {
+                let _ = findings.take("dns.reach");
+                let check = check("dns.reach").unknown("not reached within the time limit");
+                findings.gate(check.detail(&fault.text), "dns.reach")
+            }
             None => Ok(()),
         };
     }
@@ -62,7 +67,7 @@ pub(super) fn evaluate(
     Ok(())
 }
 
-/// A fault of the proxy says nothing about the callback.
+/// A fault of the proxy proves nothing about the callback.
 fn unusable_proxy(fault: &Fault, findings: &mut Findings) -> Result<(), &'static str> {
     findings.broken = Some(fault.text.clone());
     let _ = findings.take("dns.reach");

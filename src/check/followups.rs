@@ -137,8 +137,10 @@ pub(super) async fn probe_plain_http(
         // The proxies for http and https differ.
         None if matches!(origin, Some(Origin::Proxy(_))) => {
             match prober.timed(prober.outbound.resolve(&server)).await.map(|it| it.addresses) {
-                Ok(addresses) if !addresses.is_empty() => addresses.first().copied().unwrap_or(primary),
-                _ => return PlainHttp::NotProbed("the proxy for plain http cannot be used"),
+                Ok(addresses) if !addresses.is_empty() => {
+                    addresses.first().copied().unwrap_or(primary)
+                }
+                _ => return PlainHttp::NotProbed("the address of port 80 is not known"),
             }
         }
         None => SocketAddr::new(primary.ip(), 80),

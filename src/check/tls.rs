@@ -66,7 +66,8 @@ fn handshake(peer: &Peer, probed: &AddressProbe) -> Check {
     }
 }
 
-const NO_CLIENT_CERTIFICATE: &str = "turn off client certificates (mTLS) for the callback, or give it a host of its own";
+const NO_CLIENT_CERTIFICATE: &str =
+    "turn off client certificates (mTLS) for the callback, or give it a host of its own";
 
 fn client_certificate(check: Check) -> Check {
     check
@@ -144,7 +145,7 @@ fn chain(peer: &Peer, proxy: Option<&str>) -> Check {
     }
     if why == Distrust::UnknownIssuer {
         let issuer = unknown_issuer(peer, leaf, &path);
-        // A certificate that somebody made with a default command has more flaws, but this is the cause.
+        // Default commands make self-signed certificates with more flaws, but this is the cause.
         let at = if leaf.is_self_signed() { 0 } else { flaws.len() };
         flaws.insert(at, issuer);
     } else if flaws.is_empty() {
@@ -159,7 +160,11 @@ fn chain(peer: &Peer, proxy: Option<&str>) -> Check {
         detail.push(format!("{sent} sent; none of them is {}", short(&leaf.issuer)));
     }
     if let Some(top) = path.last().filter(|_| path.len() > 1) {
-        detail.push(format!("the chain ends at {}, issued by {}", short(&top.subject), short(&top.issuer)));
+        detail.push(format!(
+            "the chain ends at {}, issued by {}",
+            short(&top.subject),
+            short(&top.issuer)
+        ));
     }
     check.fail(first.text).detail(detail.join("\n")).hint(first.hint)
 }
@@ -206,7 +211,8 @@ fn leaf_flaws(leaf: &Certificate) -> Vec<Flaw> {
         add("the certificate is that of a CA, not of a server".to_owned());
     }
     if leaf.excludes_servers {
-        add("the certificate is not for servers: its extended key usage lacks serverAuth".to_owned());
+        add("the certificate is not for servers: its extended key usage lacks serverAuth"
+            .to_owned());
     }
     if !leaf.unknown_critical.is_empty() {
         let ids = leaf.unknown_critical.join(", ");
@@ -261,7 +267,9 @@ fn unknown_issuer(peer: &Peer, leaf: &Certificate, path: &[&Certificate]) -> Fla
     let flaw = |text: String, hint| Flaw { text, hint };
     let top = path.last().copied().unwrap_or(leaf);
     if leaf.is_self_signed() {
-        return flaw("the certificate is self-signed".to_owned(), PUBLIC_CA);
+        let hint =
+            if peer.given.is_empty() { PUBLIC_CA } else { "use a certificate of the given CA" };
+        return flaw("the certificate is self-signed".to_owned(), hint);
     }
     if is_incomplete(peer, leaf) {
         return flaw(
@@ -279,7 +287,10 @@ fn unknown_issuer(peer: &Peer, leaf: &Certificate, path: &[&Certificate]) -> Fla
             )
         } else {
             flaw(
-                format!("the chain does not lead to the given CA ({given}): {} is missing", short(&top.issuer)),
+                format!(
+                    "the chain does not lead to the given CA ({given}): {} is neither sent nor given",
+                    short(&top.issuer)
+                ),
                 "if that is an intermediate CA, serve its certificate after the leaf; if it is a root, pass it instead",
             )
         };
@@ -305,10 +316,9 @@ fn flaw_of_chain(why: Distrust, peer: &Peer, leaf: &Certificate) -> Flaw {
         Distrust::NameConstraint | Distrust::WrongName => {
             ("a CA in the chain must not issue for this name (name constraints)", REISSUE)
         }
-        Distrust::PathLength => (
-            "a CA in the chain has more CAs below it than it may have (path length)",
-            SERVE_CHAIN,
-        ),
+        Distrust::PathLength => {
+            ("a CA in the chain has more CAs below it than it may have (path length)", SERVE_CHAIN)
+        }
         Distrust::NotCa => ("an issuer in the chain is not a CA", SERVE_CHAIN),
         Distrust::CaAsLeaf => ("the certificate is that of a CA, not of a server", REISSUE),
         Distrust::Purpose => ("a certificate in the chain is not for servers", REISSUE),
@@ -353,7 +363,9 @@ fn name(peer: &Peer, host: &str) -> Check {
     }
     let mut detail = peer.leaf().map_or_else(String::new, shown);
     if peer.leaf().is_some_and(|leaf| leaf.names.is_empty()) {
-        detail = format!("it has no subject alternative name; browsers ignore the common name\n{detail}");
+        detail = format!(
+            "it has no subject alternative name; browsers ignore the common name\n{detail}"
+        );
     }
     check
         .fail(format!("the certificate is not for {host}"))

@@ -113,8 +113,16 @@ fn broken_hash(read: &X509Certificate<'_>) -> Option<&'static str> {
 /// Known: key usage, names, basic constraints, name constraints, CRLs, policies and extended key usage.
 fn unknown_critical(read: &X509Certificate<'_>) -> Vec<String> {
     const KNOWN: [&str; 10] = [
-        "2.5.29.15", "2.5.29.17", "2.5.29.19", "2.5.29.30", "2.5.29.31", "2.5.29.32", "2.5.29.33",
-        "2.5.29.36", "2.5.29.37", "2.5.29.54",
+        "2.5.29.15",
+        "2.5.29.17",
+        "2.5.29.19",
+        "2.5.29.30",
+        "2.5.29.31",
+        "2.5.29.32",
+        "2.5.29.33",
+        "2.5.29.36",
+        "2.5.29.37",
+        "2.5.29.54",
     ];
     let critical = read.extensions().iter().filter(|extension| extension.critical);
     critical

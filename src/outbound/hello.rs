@@ -139,7 +139,7 @@ mod tests {
                 let hello = accepted.client_hello();
                 assert_eq!(hello.server_name(), name);
                 let codes: Vec<_> =
-                    hello.cipher_suites().iter().map(|suite| suite.get_u16()).collect();
+                    hello.cipher_suites().iter().map(|suite| u16::from(*suite)).collect();
                 assert_eq!(codes, suites.codes());
             }
         }

@@ -5,6 +5,9 @@
 //! is followed, header values are the bytes received, and
 //! [`Outbound::connect_without_verification`] accepts certificates that are not valid, so that
 //! [`Peer`] can report what is wrong with them. [`Outbound::send`] refuses them.
+//!
+//! Only the command line sets proxies ([`Outbound::with_proxies`]) and trusts the store of this machine
+//! ([`Roots::and_machine`]): the self-check of a server proves what the public gets.
 
 mod certificate;
 mod fault;
@@ -186,19 +189,24 @@ impl Outbound {
         to: &Endpoint,
         offer: Offer,
     ) -> Result<Connection, Fault> {
-        let stream = self.dial(to).await?;
+        // On the heap, like what follows: the state is large, and part of that of every caller.
+        let stream = Box::pin(self.dial(to)).await?;
         let allowance = Allowance::new(HANDSHAKE_BYTES);
         let stream = Metered::new(stream, allowance.clone());
         let (server, limits) = (&to.server, self.limits);
         if server.tls {
             let handshake = tls::handshake(stream, &server.host, offer, &self.roots);
-            let (stream, peer) = match within(Step::Handshake, limits.step, handshake).await {
-                Ok(open) => open,
-                Err(fault) if offer == Offer::Both => return Err(self.explain(to, fault).await),
-                Err(fault) => return Err(fault),
-            };
+            let (stream, peer) =
+                match Box::pin(within(Step::Handshake, limits.step, handshake)).await {
+                    Ok(open) => open,
+                    Err(fault) if offer == Offer::Both => {
+                        return Err(Box::pin(self.explain(to, fault)).await);
+                    }
+                    Err(fault) => return Err(fault),
+                };
             let protocol = peer.protocol;
-            Connection::open(stream, protocol, server, Some(peer), limits, allowance).await
+            Box::pin(Connection::open(stream, protocol, server, Some(peer), limits, allowance))
+                .await
         } else {
             let protocol = if offer == Offer::Http2 { Protocol::Http2 } else { Protocol::Http1 };
             Connection::open(stream, protocol, server, None, limits, allowance).await

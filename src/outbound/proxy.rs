@@ -57,7 +57,8 @@ impl Proxies {
     /// The proxies that these variables set. An empty variable is not set.
     pub fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Self, BadProxy> {
         let value = |names: &[&'static str]| {
-            let set = |name: &&'static str| Some((*name, variable(name).filter(|it| !it.is_empty())?));
+            let set =
+                |name: &&'static str| Some((*name, variable(name).filter(|it| !it.is_empty())?));
             names.iter().find_map(set)
         };
         let proxy = |names: &[&'static str]| match value(names) {
@@ -163,9 +164,8 @@ impl Proxy {
         resolver: &Resolver,
         limit: Duration,
     ) -> Result<Vec<SocketAddr>, Fault> {
-        let resolve = resolver.resolve(&self.host, self.port);
-        let resolved = within(Step::Resolve, limit, resolve).await;
-        resolved.map(|it| it.addresses).map_err(|fault| self.unusable(&fault))
+        let lookup = within(Step::Resolve, limit, resolver.resolve(&self.host, self.port)).await;
+        lookup.map(|it| it.addresses).map_err(|fault| self.unusable(&fault))
     }
 
     /// Opens a tunnel to a server (RFC 9110 §9.3.6), also for plain HTTP: the proxy then forwards
@@ -178,13 +178,10 @@ impl Proxy {
     ) -> Result<TcpStream, Fault> {
         let addresses = self.addresses(resolver, limit).await?;
         let connect = async {
-            TcpStream::connect(&*addresses)
-                .await
-                .map_err(|error| Fault::io(Step::Connect, &error))
+            TcpStream::connect(&*addresses).await.map_err(|error| Fault::io(Step::Connect, &error))
         };
-        let mut stream = within(Step::Connect, limit, connect)
-            .await
-            .map_err(|fault| self.unusable(&fault))?;
+        let mut stream =
+            within(Step::Connect, limit, connect).await.map_err(|fault| self.unusable(&fault))?;
         let ask = async {
             let io = |error: std::io::Error| Fault::io(Step::Head, &error);
             stream.write_all(&self.request(to)).await.map_err(io)?;
@@ -226,7 +223,10 @@ impl Proxy {
             }
             Some(407) => format!("the proxy {self} requires a user name and a password (407)"),
             Some(403) => {
-                format!("the proxy {self} does not allow connections to {}:{} (403)", to.host, to.port)
+                format!(
+                    "the proxy {self} does not allow connections to {}:{} (403)",
+                    to.host, to.port
+                )
             }
             Some(status) => {
                 format!("the proxy {self} cannot connect to {}:{} ({status})", to.host, to.port)
@@ -323,7 +323,10 @@ mod tests {
         let proxy = found.proxy_for(&server).unwrap();
         let request = String::from_utf8(proxy.request(&server)).unwrap();
         assert!(request.starts_with("CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n"));
-        assert!(request.contains("\r\nProxy-Authorization: Basic dXNlcjpzM2NyZXQ=\r\n"), "{request}");
+        assert!(
+            request.contains("\r\nProxy-Authorization: Basic dXNlcjpzM2NyZXQ=\r\n"),
+            "{request}"
+        );
         let shown = format!("{found:?} {proxy:?} {proxy} {}", proxy.refusal(&server, Some(407)));
         assert!(!shown.contains("s3cret") && !shown.contains("czNjcmV0"), "{shown}");
     }

@@ -4,9 +4,7 @@ use super::roots::Roots;
 use super::{Fault, Protocol, Reason, Step};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption};
-use rustls::crypto::{
-    CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
-};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{
@@ -163,16 +161,15 @@ pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     let asked = Arc::new(NoClientCertificate::default());
     config.client_auth_cert_resolver = Arc::<NoClientCertificate>::clone(&asked);
     let provider = Arc::clone(config.crypto_provider());
-    let stream = TlsConnector::from(Arc::new(config))
-        .connect(name.clone(), stream)
-        .await
-        .map_err(|error| {
+    let stream = TlsConnector::from(Arc::new(config)).connect(name.clone(), stream).await.map_err(
+        |error| {
             if asked.0.load(Relaxed) {
                 Fault::client_certificate(Step::Handshake)
             } else {
                 Fault::io(Step::Handshake, &error)
             }
-        })?;
+        },
+    )?;
     let session = stream.get_ref().1;
     // A server without ALPN uses HTTP/1.1.
     let protocol =
@@ -239,9 +236,9 @@ fn verify(
             .map_err(Distrust::from)
     };
     // The store of the machine never hides a reason.
-    let chain = leads_to(roots.stated()).map(|()| Anchor::Stated).or_else(|why| {
-        leads_to(roots.machine()).map(|()| Anchor::Machine).map_err(|_| why)
-    });
+    let chain = leads_to(roots.stated())
+        .map(|()| Anchor::Stated)
+        .or_else(|why| leads_to(roots.machine()).map(|()| Anchor::Machine).map_err(|_| why));
     (chain, named)
 }
 

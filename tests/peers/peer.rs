@@ -68,8 +68,7 @@ impl Peer {
     /// Starts a TLS server of OpenSSL with these arguments, which responds 200 to every request. Its port
     /// is `tls`.
     pub(crate) fn openssl(arguments: &str) -> Self {
-        let arguments =
-            format!("s_server -accept 127.0.0.1:{{port:tls}} -www -quiet {arguments}");
+        let arguments = format!("s_server -accept 127.0.0.1:{{port:tls}} -www -quiet {arguments}");
         Self::serve("openssl", "arguments", &arguments, |command, file| {
             command.args(fs::read_to_string(file).unwrap().split_whitespace());
         })

@@ -166,9 +166,9 @@ impl Nango {
     /// addresses and those of proxies do not count: they define how to reach the server, not where it is.
     pub async fn private_ranges(&self) -> Vec<Range> {
         let resolved = self.outbound.resolve(&self.server).await;
-        let Some(resolved) = resolved.ok().filter(|it| {
-            !matches!(it.origin, Origin::Override | Origin::Proxy(_))
-        }) else {
+        let Some(resolved) =
+            resolved.ok().filter(|it| !matches!(it.origin, Origin::Override | Origin::Proxy(_)))
+        else {
             return Vec::new();
         };
         let ranges = resolved.addresses.iter().filter_map(|address| Range::of(address.ip()));

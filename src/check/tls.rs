@@ -143,7 +143,9 @@ fn chain(peer: &Peer, proxy: Option<&str>) -> Check {
     for issuer in path.iter().skip(1) {
         flaws.extend(issuer_flaws(issuer));
     }
-    if why == Distrust::UnknownIssuer {
+    // Of a self-signed certificate, the verification reports another flaw first.
+    let is_own_issuer = leaf.is_self_signed() && !peer.given.contains(&leaf.subject);
+    if why == Distrust::UnknownIssuer || is_own_issuer {
         let issuer = unknown_issuer(peer, leaf, &path);
         // Default commands make self-signed certificates with more flaws, but this is the cause.
         let at = if leaf.is_self_signed() { 0 } else { flaws.len() };

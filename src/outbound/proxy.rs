@@ -218,8 +218,9 @@ impl Proxy {
 
     fn refusal(&self, to: &Server, status: Option<u16>) -> Fault {
         let text = match status {
-            Some(407) if self.authorization.is_some() => {
-                format!("the proxy {self} rejects its user name or password (407)")
+            // tinyproxy responds 401 to a wrong password.
+            Some(status @ (401 | 407)) if self.authorization.is_some() => {
+                format!("the proxy {self} rejects its user name or password ({status})")
             }
             Some(407) => format!("the proxy {self} requires a user name and a password (407)"),
             Some(403) => {

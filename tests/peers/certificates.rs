@@ -351,7 +351,7 @@ fn nginx_asks_for_a_client_certificate() {
     pki.issue("leaf", "ec", Some("root"), LEAF, &[]);
     for (verify, status, summary) in [
         ("on", "warn", "the server asks for a client certificate"),
-        ("optional", "pass", "accepts TLS 1.3"),
+        ("optional", "pass", "accepts TLS 1."),
     ] {
         let nginx = Peer::nginx(
             &"

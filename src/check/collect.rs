@@ -16,7 +16,7 @@ pub(super) async fn collect(plan: &Plan, callback: Callback, outbound: &Outbound
     let prober = Prober::new(outbound, plan);
     plan.report_progress("looking up the host");
     let server = callback.server.clone();
-    let resolved = prober.timed(outbound.resolve(&server.host, server.port)).await;
+    let resolved = prober.timed(outbound.resolve(&server)).await;
     let mut observations = Observations {
         callback,
         canary: prober.canary.clone(),

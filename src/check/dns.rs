@@ -2,7 +2,7 @@
 
 use super::prober::AddressProbe;
 use super::{Findings, Observations, check};
-use crate::outbound::{Origin, Range, Reason, Resolved, Step};
+use crate::outbound::{Fault, Origin, Range, Reason, Resolved, Step};
 use crate::report::Check;
 
 pub(super) fn evaluate(
@@ -12,6 +12,7 @@ pub(super) fn evaluate(
     let host = &observations.callback.server.host;
     let resolved = match &observations.resolved {
         Ok(resolved) => resolved,
+        Err(fault) if fault.step == Step::Proxy => return unusable_proxy(fault, findings),
         Err(fault) if matches!(fault.reason, Reason::NoSuchHost | Reason::NoAddress) => {
             let what = if fault.reason == Reason::NoSuchHost {
                 format!("{host} does not exist")
@@ -33,6 +34,22 @@ pub(super) fn evaluate(
             return findings.gate(check, "dns.resolves");
         }
     };
+    if let Some(proxy) = observations.proxy() {
+        for id in ["dns.resolves", "dns.public", "dns.reach", "dns.alike"] {
+            let why = format!("not run: requests go through the proxy {proxy}");
+            findings.add(check(id).skip(why));
+        }
+        let mut faults = observations.addresses.iter().filter_map(|probed| probed.failure.as_ref());
+        return match faults.find(|fault| matches!(fault.step, Step::Proxy | Step::Connect)) {
+            Some(fault) if fault.step == Step::Proxy => unusable_proxy(fault, findings),
+            Some(fault) => {
+                let _ = findings.take("dns.reach");
+                let check = check("dns.reach").unknown("not reached within the time limit");
+                findings.gate(check.detail(&fault.text), "dns.reach")
+            }
+            None => Ok(()),
+        };
+    }
     findings.add(resolves(resolved));
     findings.add(public(observations, resolved));
     if observations.addresses.is_empty() {
@@ -50,6 +67,17 @@ pub(super) fn evaluate(
     Ok(())
 }
 
+/// A fault of the proxy proves nothing about the callback.
+fn unusable_proxy(fault: &Fault, findings: &mut Findings) -> Result<(), &'static str> {
+    findings.broken = Some(fault.text.clone());
+    let _ = findings.take("dns.reach");
+    let check = check("dns.reach")
+        .unknown("the proxy does not connect to the callback")
+        .detail(&fault.text)
+        .hint("check `HTTPS_PROXY`; to connect without a proxy, add the host to `NO_PROXY`");
+    findings.gate(check, "dns.reach")
+}
+
 fn resolves(resolved: &Resolved) -> Check {
     let v4 = resolved.addresses.iter().filter(|address| address.is_ipv4()).count();
     let v6 = resolved.addresses.len() - v4;
@@ -58,7 +86,9 @@ fn resolves(resolved: &Resolved) -> Check {
     match resolved.origin {
         Origin::Literal => check.pass("host is an address"),
         Origin::Override => check.pass("addresses are overridden"),
-        Origin::System => check.pass(format!("{v4} IPv4 and {v6} IPv6 addresses")),
+        Origin::System | Origin::Proxy(_) => {
+            check.pass(format!("{v4} IPv4 and {v6} IPv6 addresses"))
+        }
     }
 }
 

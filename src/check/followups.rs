@@ -66,7 +66,7 @@ pub(super) async fn follow(
         }
         current = next;
         let server = &current.server;
-        let resolved = prober.outbound.resolve(&server.host, server.port);
+        let resolved = prober.outbound.resolve(server);
         let Ok(resolved) = prober.timed(resolved).await else { return RedirectChain::Other };
         let Some(address) = resolved.addresses.first() else { return RedirectChain::Other };
         let mut session = Session::new(prober, server.clone().at(*address), Offer::Both);
@@ -124,18 +124,27 @@ pub(super) async fn probe_plain_http(
 ) -> PlainHttp {
     let host = &callback.server.host;
     let overridden = prober.outbound.overridden(host, 80);
-    let origin = observations.resolved.as_ref().map(|resolved| resolved.origin);
+    let origin = observations.resolved.as_ref().ok().map(|resolved| &resolved.origin);
+    let server = Server { tls: false, host: host.clone(), port: 80 };
     let address = match overridden.and_then(|resolved| resolved.addresses.first().copied()) {
         Some(address) => address,
-        None if origin == Ok(Origin::Override) => {
+        None if origin == Some(&Origin::Override) => {
             return PlainHttp::NotProbed("no address was given for port 80");
         }
         None if callback.server.port != 443 => {
             return PlainHttp::NotProbed("the callback is not on the default port");
         }
+        // The proxies for http and https differ.
+        None if matches!(origin, Some(Origin::Proxy(_))) => {
+            match prober.timed(prober.outbound.resolve(&server)).await.map(|it| it.addresses) {
+                Ok(addresses) if !addresses.is_empty() => {
+                    addresses.first().copied().unwrap_or(primary)
+                }
+                _ => return PlainHttp::NotProbed("the address of port 80 is not known"),
+            }
+        }
         None => SocketAddr::new(primary.ip(), 80),
     };
-    let server = Server { tls: false, host: host.clone(), port: 80 };
     let plain_http = Callback { server, path: callback.path.clone() };
     let mut session = Session::new(prober, plain_http.server.clone().at(address), Offer::Http1);
     let probe = Probe::plain(&prober.run);
@@ -151,7 +160,12 @@ pub(super) async fn probe_plain_http(
             got.landing = direct;
         }
     }
-    PlainHttp::Probed(Box::new(response))
+    match &response.result {
+        Err(fault) if fault.step == Step::Proxy => {
+            PlainHttp::NotProbed("the proxy does not connect to port 80")
+        }
+        _ => PlainHttp::Probed(Box::new(response)),
+    }
 }
 
 /// Sends Nango's callback a request with a known response: an invalid state.
@@ -198,7 +212,7 @@ pub(super) async fn probe_echo(
 async fn nango_session(prober: &Prober, target: &Target) -> Result<Session, Fault> {
     let tls = target.scheme() == "https";
     let server = Server { tls, host: target.host().to_owned(), port: target.port() };
-    let resolved = prober.timed(prober.outbound.resolve(&server.host, server.port)).await?;
+    let resolved = prober.timed(prober.outbound.resolve(&server)).await?;
     let mut fault = None;
     for address in resolved.addresses {
         let mut session = Session::new(prober, server.clone().at(address), Offer::Both);

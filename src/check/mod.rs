@@ -217,6 +217,10 @@ async fn run_checks(
     let callback = url::evaluate(plan, findings)?;
     let observations = Box::pin(collect::collect(plan, callback, outbound)).await;
     findings.subject = Some(match observations.primary() {
+        Some(_) if observations.proxy().is_some() => {
+            let proxy = observations.proxy().unwrap_or_default();
+            format!("{} via the proxy {proxy}", observations.callback.shown())
+        }
         Some(probed) => format!("{} via {}", observations.callback.shown(), probed.address.ip()),
         None => observations.callback.shown(),
     });

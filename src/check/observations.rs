@@ -3,7 +3,7 @@
 use super::landing::location_shown;
 use super::location::Callback;
 use super::prober::{AddressProbe, Outcome};
-use crate::outbound::{Fault, Protocol, Resolved, Response};
+use crate::outbound::{Fault, Origin, Protocol, Resolved, Response};
 
 /// All results. `None` and empty lists stand for requests that were not sent.
 #[derive(Debug)]
@@ -75,6 +75,14 @@ impl Observations {
     /// The address that received all further requests.
     pub(super) fn primary(&self) -> Option<&AddressProbe> {
         self.primary.and_then(|primary| self.addresses.get(primary))
+    }
+
+    /// The proxy through which all requests go.
+    pub(super) fn proxy(&self) -> Option<&str> {
+        match self.resolved.as_ref().ok().map(|resolved| &resolved.origin) {
+            Some(Origin::Proxy(proxy)) => Some(proxy),
+            _ => None,
+        }
     }
 
     /// The first probe's outcome.

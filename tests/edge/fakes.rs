@@ -417,6 +417,11 @@ impl Chain {
         Self::new(vec![certificate.der().clone()], &key)
     }
 
+    /// The certificates.
+    pub(crate) fn certificates(self) -> Vec<CertificateDer<'static>> {
+        self.certificates
+    }
+
     /// The TLS configuration of a server with these protocols.
     pub(crate) fn config(self, protocols: &[&str]) -> ServerConfig {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

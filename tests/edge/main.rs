@@ -44,3 +44,4 @@ mod self_check;
 mod serve;
 mod steady;
 mod support;
+mod tunnels;

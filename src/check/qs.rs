@@ -157,15 +157,13 @@ fn values(query: &str) -> Vec<(String, Node)> {
             },
         };
         let value = Node::Text(value);
-        match positions.get(&name).and_then(|position| values.get_mut(*position)) {
-            Some((_, known)) => {
-                let first = std::mem::replace(known, Node::Text(String::new()));
-                *known = combine(first, value);
-            }
-            None => {
-                positions.insert(name.clone(), values.len());
-                values.push((name, value));
-            }
+        let position = positions.get(&name);
+        if let Some((_, known)) = position.and_then(|position| values.get_mut(*position)) {
+            let first = std::mem::replace(known, Node::Text(String::new()));
+            *known = combine(first, value);
+        } else {
+            positions.insert(name.clone(), values.len());
+            values.push((name, value));
         }
     }
     // JavaScript enumerates array indices first (ECMA-262 §10.1.11.1).
@@ -431,6 +429,7 @@ mod tests {
 
     /// The results are those of `qs` 6.17.1 with `{ arrayLimit: 100 }`.
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn queries_are_read_as_qs_reads_them() {
         #[rustfmt::skip]
         let table = [

@@ -27,7 +27,7 @@ mod response_headers;
 mod tls;
 mod url;
 
-pub use plan::{Plan, Selection};
+pub use plan::{Extent, Plan, Selection};
 
 use crate::outbound::{Outbound, Response};
 use crate::report::{Check, Report, printable};
@@ -129,6 +129,7 @@ const CHECKS: &[(&str, &str)] = &[
     ("redirect.github", "Setup URL of GitHub Apps works too"),
     ("redirect.complete", "all probes were sent in time"),
     ("nango.callback", "target is Nango's callback"),
+    ("nango.end_to_end", "callback leads to Nango"),
     ("nango.echo", "callback arrives at Nango unchanged"),
 ];
 
@@ -171,6 +172,19 @@ impl Findings {
         if blocks { Err(id) } else { Ok(()) }
     }
 
+    /// The first check with one of these id prefixes that failed or is unknown.
+    fn failed(&self, prefixes: &[&str]) -> Option<&'static str> {
+        use crate::report::Status::{Fail, Unknown};
+        let failed = self.checks.iter().filter(|it| matches!(it.status, Fail | Unknown));
+        let mut named = failed.filter(|it| prefixes.iter().any(|prefix| it.id.starts_with(prefix)));
+        let found = named.next()?;
+        IDS.iter().copied().find(|id| found.id == *id)
+    }
+
+    fn passed(&self, id: &str) -> bool {
+        self.checks.iter().any(|it| it.id == id && it.status == crate::report::Status::Pass)
+    }
+
     fn take(&mut self, id: &str) -> Option<Check> {
         let at = self.checks.iter().position(|check| check.id == id)?;
         Some(self.checks.swap_remove(at))
@@ -194,6 +208,7 @@ async fn run_checks(
     tls::evaluate(&observations, findings)?;
     redirect::evaluate(plan, &observations, findings)?;
     nango::evaluate_echo(plan, &observations, findings);
+    nango::evaluate_end_to_end(plan, &observations, findings);
     Ok(())
 }
 

@@ -145,6 +145,7 @@ fn plans_of_urls(args: &Args, nango: &str) -> Result<Vec<Plan>, BadTarget> {
 fn with_options(mut plan: Plan, args: &Args) -> Plan {
     plan.selection = Selection { only: args.only.clone(), skip: args.skip.clone() };
     plan.follow &= !args.no_follow;
+    plan.end_to_end &= !args.no_follow;
     plan.total = args.connect.total();
     if io::stderr().is_terminal() {
         plan.progress = Some(progress::line);

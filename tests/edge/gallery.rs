@@ -5,6 +5,7 @@ mod hostile;
 mod queries;
 mod responses;
 mod servers;
+mod small;
 
 use crate::fakes::{
     Act, Authority, CertificateSpec, HOST, Received, Reply, behaviour, correct, nango, plain, tls,

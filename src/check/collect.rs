@@ -3,7 +3,7 @@
 
 use super::corpus::Probe;
 use super::followups::{
-    follow, probe_echo, probe_end_to_end, probe_nango, probe_plain_http, sibling,
+    follow, probe_echo, probe_end_to_end, probe_nango, probe_not_found, probe_plain_http, sibling,
 };
 use super::landing::{Elsewhere, Landing};
 use super::location::Callback;
@@ -26,6 +26,7 @@ pub(super) async fn collect(plan: &Plan, callback: Callback, outbound: &Outbound
         addresses: Vec::new(),
         primary: None,
         chain: None,
+        not_found: None,
         empty: Vec::new(),
         spellings: Vec::new(),
         providers: Vec::new(),
@@ -103,6 +104,9 @@ async fn continue_probing(
     }
     let landing = observations.first().and_then(|first| first.landing().cloned());
     let Some(landing) = landing else { return };
+    if plan.extent == Extent::Full && plan.selection.wants_any(&checks_of_all_queries()) {
+        observations.not_found = probe_not_found(session, &observations.callback).await;
+    }
     match &landing {
         Landing::Exact | Landing::Altered(_) => {}
         Landing::Elsewhere(Elsewhere::Site | Elsewhere::Path | Elsewhere::Relative) => {
@@ -158,12 +162,12 @@ async fn send_queries(
     let (callback, target, run) = (&observations.callback, &plan.target, &prober.run);
     if plan.extent == Extent::Small {
         plan.report_progress("sending a few queries");
-        let mut probes = Probe::small(run);
+        let mut queries = Probe::small(run);
         let sizes = Probe::sizes(run);
         // The longest callbacks of providers have 6 KiB.
         let longest = |probe: &Probe| probe.query.as_ref().is_some_and(|it| it.len() <= 7 << 10);
-        probes.extend(sizes.into_iter().rfind(longest));
-        let mut outcomes = prober.many(session, callback, target, probes).await;
+        queries.extend(sizes.into_iter().rfind(longest));
+        let mut outcomes = prober.many(session, callback, target, queries).await;
         observations.sizes.extend(outcomes.pop());
         observations.providers = outcomes;
         return;

@@ -155,6 +155,15 @@ pub(super) async fn probe_plain_http(
     PlainHttp::Probed(Box::new(response))
 }
 
+/// Requests a path beside the callback's, which the same program probably serves.
+pub(super) async fn probe_not_found(
+    session: &mut Session,
+    callback: &Callback,
+) -> Option<Response> {
+    let (directory, _) = callback.path.rsplit_once('/')?;
+    session.send_retrying(&visit(format!("{directory}/{}", Run::nonce()))).await.ok()
+}
+
 /// Sends Nango's callback a request with a known response: an invalid state.
 pub(super) async fn probe_nango(prober: &Prober, target: &Target) -> Result<Nango, Fault> {
     let joiner = if target.query().is_some() { '&' } else { '?' };

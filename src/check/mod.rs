@@ -19,6 +19,7 @@ mod nango;
 mod observations;
 mod page;
 mod plan;
+mod platform;
 mod prober;
 mod query;
 mod query_checks;
@@ -203,12 +204,22 @@ async fn run_checks(
         Some(probed) => format!("{} via {}", observations.callback.shown(), probed.address.ip()),
         None => observations.callback.shown(),
     });
-    nango::evaluate_callback(plan, &observations, findings);
-    dns::evaluate(&observations, findings)?;
-    tls::evaluate(&observations, findings)?;
-    redirect::evaluate(plan, &observations, findings)?;
-    nango::evaluate_echo(plan, &observations, findings);
-    nango::evaluate_end_to_end(plan, &observations, findings);
+    let result = evaluate(plan, &observations, findings);
+    platform::replace_hints(&observations, &mut findings.checks);
+    result
+}
+
+fn evaluate(
+    plan: &Plan,
+    observations: &Observations,
+    findings: &mut Findings,
+) -> Result<(), &'static str> {
+    nango::evaluate_callback(plan, observations, findings);
+    dns::evaluate(observations, findings)?;
+    tls::evaluate(observations, findings)?;
+    redirect::evaluate(plan, observations, findings)?;
+    nango::evaluate_echo(plan, observations, findings);
+    nango::evaluate_end_to_end(plan, observations, findings);
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use super::page::{Page, is_nango};
 use super::plan::Plan;
 use super::{Findings, Observations, check};
 use crate::outbound::Response;
+use http::StatusCode;
 use http::header::LOCATION;
 
 pub(super) fn evaluate_callback(plan: &Plan, observations: &Observations, findings: &mut Findings) {
@@ -197,7 +198,7 @@ impl Proof {
             None if sent.referer.is_none() => return Self::Hidden,
             None => {
                 let got = sent.status.as_ref();
-                return Self::NoRedirect(got.map(|it| it.as_u16()).map_err(ToString::to_string));
+                return Self::NoRedirect(got.map(StatusCode::as_u16).map_err(ToString::to_string));
             }
         };
         let response = &nango.response;

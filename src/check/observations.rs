@@ -19,6 +19,9 @@ pub(super) struct Observations {
     pub(super) primary: Option<usize>,
     /// Where the first response leads, when not to the target.
     pub(super) chain: Option<RedirectChain>,
+    /// The response to a path beside the callback's that does not exist: error pages show which
+    /// program writes them.
+    pub(super) not_found: Option<Response>,
     pub(super) empty: Vec<Outcome>,
     pub(super) spellings: Vec<Outcome>,
     pub(super) providers: Vec<Outcome>,

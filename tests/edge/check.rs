@@ -35,6 +35,45 @@ async fn a_broken_callback_fails_with_hints() {
 }
 
 #[tokio::test]
+async fn a_recognized_server_gets_hints_of_its_own() {
+    let stage = Stage::new(|heard, correct| {
+        if correct.status == 404 {
+            let page = format!("<pre>Cannot GET {}</pre>", heard.path);
+            return Act::Reply(Reply::page(404, &page).with("x-powered-by", "Express"));
+        }
+        let location = correct.location().replace("%2F", "/");
+        Act::Reply(
+            Reply::new(301)
+                .with("location", location)
+                .with("x-powered-by", "Express")
+                .with("set-cookie", "s3cret=s3cret"),
+        )
+    })
+    .await;
+    let run = stage.check(&["--only", "redirect.status,redirect.encoding,redirect.cache"]).await;
+    let hints: Vec<_> = run.stdout.lines().filter(|line| line.contains("hint: ")).collect();
+    assert_eq!(hints.len(), 3, "{}", run.stdout);
+    for hint in hints {
+        assert!(hint.contains("hint: the server is Express (`X-Powered-By: Express`): "), "{hint}");
+        assert!(hint.contains("; run `callback-edge recipe express`"), "{hint}");
+    }
+    assert!(!run.stdout.contains("s3cret"), "{}", run.stdout);
+}
+
+#[tokio::test]
+async fn an_unknown_server_gets_the_general_hints() {
+    let stage = Stage::new(|_, correct| {
+        let location = correct.location().replace("%2F", "/");
+        Act::Reply(correct.to(location).with("server", "acme/1"))
+    })
+    .await;
+    let run = stage.check(&["--only", "redirect.encoding"]).await;
+    assert!(run.stdout.contains("hint: "), "{}", run.stdout);
+    assert!(!run.stdout.contains("the server is"), "{}", run.stdout);
+    assert!(!run.stdout.contains("callback-edge recipe"), "{}", run.stdout);
+}
+
+#[tokio::test]
 async fn lost_queries_do_not_pass_as_converted_forms() {
     let stage = Stage::new(|_, correct| {
         let location = correct.location().split('?').next().unwrap().to_owned();

@@ -86,9 +86,10 @@ impl Reply {
         self
     }
 
+    /// Empty when there is none.
     pub(crate) fn location(&self) -> String {
         let location = self.headers.iter().find(|(name, _)| name == "location");
-        String::from_utf8(location.unwrap().1.clone()).unwrap()
+        location.map(|(_, to)| String::from_utf8(to.clone()).unwrap()).unwrap_or_default()
     }
 
     /// Replaces the `Location`.

@@ -29,14 +29,15 @@ pub(super) struct Recognized {
 /// Recognizes the program that writes the redirect. `pages` are responses without a redirect, such
 /// as the error pages of the same server.
 pub(super) fn recognize(first: &Response, pages: &[&Response]) -> Option<Recognized> {
-    let from_redirect = application_on(first).or_else(|| redirect_body(first));
     let from_pages = || pages.iter().find_map(|page| application_page(first, page));
-    let found = match (from_redirect, server(first, pages), from_pages()) {
-        (Some(found), ..) | (None, Some((found, Certainty::WroteIt)), _) => found,
-        (None, Some((found, Certainty::Probable)), None) | (None, None, Some(found)) => found,
+    let other = || match (server(first, pages), from_pages()) {
+        (Some((found, Certainty::WroteIt)), _)
+        | (Some((found, Certainty::Probable)), None)
+        | (None, Some(found)) => Some(found),
         // Either of them could have written the redirect, or none is recognized.
-        (None, Some(_), Some(_)) | (None, None, None) => return None,
+        (Some(_), Some(_)) | (None, None) => None,
     };
+    let found = application_on(first).or_else(|| redirect_body(first)).or_else(other)?;
     // Nest runs on Express, and shows its own error page.
     let nest = || pages.iter().find_map(|page| nest(page));
     if found.id == "express" { nest().or(Some(found)) } else { Some(found) }

@@ -78,58 +78,6 @@ pub(super) async fn urls(world: &World) -> Vec<Case> {
     let mut own = world.at("the target is the callback", &["url.target"], server);
     own.target = Target::parse(&own.url).unwrap();
     cases.push(own);
-    // Without `nango.callback` and `nango.echo`, the proof alone shows what the target is.
-    let alone: [(&'static str, &'static [&'static str], &str, SocketAddr); 4] = [
-        (
-            "the target of a proof is not Nango",
-            &["nango.end_to_end=responds with 404"],
-            "oauth/callback",
-            plain(behaviour(|_| Act::Reply(Reply::page(404, "Cannot GET")))).await,
-        ),
-        (
-            "the target of a proof is not Nango's Setup URL",
-            &["?nango.end_to_end"],
-            "app-auth/connect",
-            plain(behaviour(|_| Act::Reply(Reply::page(404, "Cannot GET")))).await,
-        ),
-        (
-            "the target of a proof cannot be reached",
-            &["?nango.end_to_end"],
-            "oauth/callback",
-            dead(),
-        ),
-        (
-            "the target of a proof redirects elsewhere",
-            &["?nango.end_to_end"],
-            "oauth/callback",
-            plain(behaviour(|heard| {
-                Act::Reply(
-                    Reply::new(301).with("location", format!("https://{HOST}{}", heard.path)),
-                )
-            }))
-            .await,
-        ),
-    ];
-    for (name, expected, path, nango) in alone {
-        let origin = format!("http://{nango}");
-        let target = Target::parse(&format!("{origin}/{path}")).unwrap();
-        let server = behaviour(move |heard| Act::Reply(correct(&origin, heard)));
-        let mut case = world.at(name, expected, tls(world.config(BOTH), server).await);
-        case.url = format!("https://{HOST}/{path}");
-        case.target = target;
-        case.selection.only = vec!["nango.end_to_end".to_owned()];
-        cases.push(case);
-    }
-    let without_state = |heard: &Received, correct: Reply| {
-        let query = heard.query.as_deref().unwrap_or("code");
-        let is_refused = query.contains("installation_id=0");
-        Act::Reply(if is_refused { Reply::new(400) } else { correct })
-    };
-    cases.push(
-        world
-            .case("a callback that requires a state", &["!nango.end_to_end=is 400"], without_state)
-            .await,
-    );
     cases
 }
 
@@ -337,5 +285,63 @@ pub(super) async fn nangos(world: &World) -> Vec<Case> {
         case.target = target;
         cases.push(case);
     }
+    cases
+}
+
+/// What `nango.end_to_end` alone shows.
+pub(super) async fn proofs(world: &World) -> Vec<Case> {
+    let mut cases = Vec::new();
+    // Without `nango.callback` and `nango.echo`, the proof alone shows what the target is.
+    let alone: [(&'static str, &'static [&'static str], &str, SocketAddr); 4] = [
+        (
+            "the target of a proof is not Nango",
+            &["nango.end_to_end=responds with 404"],
+            "oauth/callback",
+            plain(behaviour(|_| Act::Reply(Reply::page(404, "Cannot GET")))).await,
+        ),
+        (
+            "the target of a proof is not Nango's Setup URL",
+            &["?nango.end_to_end"],
+            "app-auth/connect",
+            plain(behaviour(|_| Act::Reply(Reply::page(404, "Cannot GET")))).await,
+        ),
+        (
+            "the target of a proof cannot be reached",
+            &["?nango.end_to_end"],
+            "oauth/callback",
+            dead(),
+        ),
+        (
+            "the target of a proof redirects elsewhere",
+            &["?nango.end_to_end"],
+            "oauth/callback",
+            plain(behaviour(|heard| {
+                Act::Reply(
+                    Reply::new(301).with("location", format!("https://{HOST}{}", heard.path)),
+                )
+            }))
+            .await,
+        ),
+    ];
+    for (name, expected, path, nango) in alone {
+        let origin = format!("http://{nango}");
+        let target = Target::parse(&format!("{origin}/{path}")).unwrap();
+        let server = behaviour(move |heard| Act::Reply(correct(&origin, heard)));
+        let mut case = world.at(name, expected, tls(world.config(BOTH), server).await);
+        case.url = format!("https://{HOST}/{path}");
+        case.target = target;
+        case.selection.only = vec!["nango.end_to_end".to_owned()];
+        cases.push(case);
+    }
+    let without_state = |heard: &Received, correct: Reply| {
+        let query = heard.query.as_deref().unwrap_or("code");
+        let is_refused = query.contains("installation_id=0");
+        Act::Reply(if is_refused { Reply::new(400) } else { correct })
+    };
+    cases.push(
+        world
+            .case("a callback that requires a state", &["!nango.end_to_end=is 400"], without_state)
+            .await,
+    );
     cases
 }

@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// What is at the target.
+type NangoAct = fn(&Received) -> Act;
+
 #[tokio::test]
 async fn a_small_check_sends_at_most_15_requests_to_a_callback_and_one_to_nango() {
     let mut world = World::new().await;
@@ -92,7 +95,7 @@ async fn a_small_check_detects_what_breaks_a_callback() {
     let expired = world.authority.issue(spec).config(BOTH);
     let direct = world.changed(|_, correct| Act::Reply(correct));
     cases.push(world.at("expired", &["tls.expiry"], tls(expired, behaviour(direct)).await));
-    let unlike: [(&str, fn(&Received) -> Act); 3] = [
+    let unlike: [(&str, NangoAct); 3] = [
         ("the target is not Nango", |_| Act::Reply(Reply::page(404, "Cannot GET"))),
         ("the Referer is lost before Nango", |heard| {
             nango(&Received { headers: Vec::new(), ..heard.clone() })

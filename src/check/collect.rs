@@ -2,11 +2,13 @@
 //! The files of the categories evaluate the responses.
 
 use super::corpus::Probe;
-use super::followups::{follow, probe_echo, probe_nango, probe_plain_http, sibling};
+use super::followups::{
+    follow, probe_echo, probe_end_to_end, probe_nango, probe_not_found, probe_plain_http, sibling,
+};
 use super::landing::{Elsewhere, Landing};
 use super::location::Callback;
 use super::observations::Observations;
-use super::plan::Plan;
+use super::plan::{Coverage, Plan};
 use super::prober::{AddressProbe, Client, Prober, Session, probe_address};
 use crate::outbound::{Offer, Outbound, Protocol};
 use std::net::SocketAddr;
@@ -24,6 +26,7 @@ pub(super) async fn collect(plan: &Plan, callback: Callback, outbound: &Outbound
         addresses: Vec::new(),
         primary: None,
         chain: None,
+        not_found: None,
         empty: Vec::new(),
         spellings: Vec::new(),
         providers: Vec::new(),
@@ -35,6 +38,7 @@ pub(super) async fn collect(plan: &Plan, callback: Callback, outbound: &Outbound
         sibling: None,
         nango: None,
         echo: None,
+        end_to_end: Vec::new(),
     };
     if let Ok(resolved) = &observations.resolved
         && plan.selection.wants_any(&checks_with_connections())
@@ -100,6 +104,9 @@ async fn continue_probing(
     }
     let landing = observations.first().and_then(|first| first.landing().cloned());
     let Some(landing) = landing else { return };
+    if plan.coverage == Coverage::Full && plan.selection.wants_any(&checks_of_all_queries()) {
+        observations.not_found = probe_not_found(session, &observations.callback).await;
+    }
     match &landing {
         Landing::Exact | Landing::Altered(_) => {}
         Landing::Elsewhere(Elsewhere::Site | Elsewhere::Path | Elsewhere::Relative) => {
@@ -112,10 +119,36 @@ async fn continue_probing(
     send_queries(plan, prober, session, observations).await;
     plan.report_progress("sending other kinds of requests");
     send_variants(plan, prober, session, observations).await;
+    send_end_to_end(plan, prober, session, observations).await;
     if needs_nango("nango.echo") && landing.keeps_values() {
         plan.report_progress("following one callback to Nango");
         observations.echo =
             Some(probe_echo(prober, session, &observations.callback, &plan.target).await);
+    }
+}
+
+/// Proves the path to Nango, in a full check for the callback for GitHub Apps too.
+async fn send_end_to_end(
+    plan: &Plan,
+    prober: &Prober,
+    session: &mut Session,
+    observations: &mut Observations,
+) {
+    if !plan.end_to_end || !plan.is_for_nango() || !plan.selection.wants("nango.end_to_end") {
+        return;
+    }
+    plan.report_progress("following a callback without a state to Nango");
+    let mut callbacks = vec![(observations.callback.clone(), plan.target.clone())];
+    if plan.coverage == Coverage::Full
+        && let Some((sibling, outcome)) = &observations.sibling
+        && outcome.is_exact()
+        && let Some((_, target)) = self::sibling(&observations.callback, &plan.target)
+    {
+        callbacks.push((sibling.clone(), target));
+    }
+    for (callback, target) in callbacks {
+        let proof = probe_end_to_end(prober, session, &callback, &target).await;
+        observations.end_to_end.push(proof);
     }
 }
 
@@ -127,6 +160,18 @@ async fn send_queries(
     observations: &mut Observations,
 ) {
     let (callback, target, run) = (&observations.callback, &plan.target, &prober.run);
+    if plan.coverage == Coverage::Small {
+        plan.report_progress("sending a few queries");
+        let mut queries = Probe::small(run);
+        let sizes = Probe::sizes(run);
+        // The longest callbacks of providers have 6 KiB.
+        let longest = |probe: &Probe| probe.query.as_ref().is_some_and(|it| it.len() <= 7 << 10);
+        queries.extend(sizes.into_iter().rfind(longest));
+        let mut outcomes = prober.many(session, callback, target, queries).await;
+        observations.sizes.extend(outcomes.pop());
+        observations.providers = outcomes;
+        return;
+    }
     if plan.selection.wants_any(&checks_of_all_queries()) {
         plan.report_progress("sending the callbacks of providers");
         observations.providers =

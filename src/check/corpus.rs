@@ -77,6 +77,11 @@ impl Probe {
             .collect()
     }
 
+    /// A few queries that combine what redirects change, for [`Coverage::Small`](super::Coverage::Small).
+    pub(super) fn small(run: &Run) -> Vec<Self> {
+        SMALL.iter().map(|(name, query)| Self::new(name, name, query, true, run)).collect()
+    }
+
     pub(super) fn sizes(run: &Run) -> Vec<Self> {
         SIZES
             .iter()
@@ -182,6 +187,15 @@ const PROVIDERS: &[(&str, &str, &str)] = &[
     ("Typeform", "brackets in a name", "code=invented&state={S}&fields%5Bemail%5D=someone%40example.com"),
 ];
 
+/// (what it tests, query)
+#[rustfmt::skip]
+const SMALL: &[(&str, &str)] = &[
+    ("encoded and bare characters", "state={S}&code=4%2F0Ab/c%2fInvented%7E%61%2B%2525&iss=https%3a%2f%2Faccounts.google.com&scope=https://www.googleapis.com/auth/userinfo.profile%20openid+email"),
+    ("duplicates, order and empty parameters", "z=1&scope=b&state={S}&scope=a&scope=b&empty=&bare&padded=a==&fields%5Bemail%5D=a%40example.com&code=2&"),
+    ("delimiters and a sentence", "error=access_denied&error_description=The+user%0d%0adeclined:+caf%C3%A9%20%26%20more!$()*,;@-._~&state={S}&accounts-server=https%3A%2F%2Faccounts.zoho.eu"),
+];
+
+/// Spellings that RFC 3986 §3.4 allows: (what it tests, parameters)
 /// Spellings that RFC 3986 §3.4 allows and browsers send: (what it tests, parameters). The callbacks
 /// of providers contain the common ones: `%2F`, `%2f`, `%20`, `+` and parameters in any order.
 #[rustfmt::skip]
@@ -224,6 +238,7 @@ mod tests {
         let mut probes = Probe::providers(&run);
         assert!(probes.len() >= 25, "{}", probes.len());
         probes.extend(Probe::spellings(&run));
+        probes.extend(Probe::small(&run));
         probes.extend(Probe::sizes(&run));
         probes.push(Probe::plain(&run));
         probes.push(Probe::echo(&Run::nonce(), &run));

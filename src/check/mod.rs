@@ -19,6 +19,7 @@ mod nango;
 mod observations;
 mod page;
 mod plan;
+mod platform;
 mod prober;
 mod qs;
 mod query;
@@ -28,7 +29,7 @@ mod response_headers;
 mod tls;
 mod url;
 
-pub use plan::{Plan, Selection};
+pub use plan::{Coverage, Plan, Selection};
 pub use qs::read_by_nango;
 
 use crate::outbound::{Outbound, Response};
@@ -161,6 +162,7 @@ const CHECKS: &[(&str, &str)] = &[
     ("redirect.github", "Setup URL of GitHub Apps works too"),
     ("redirect.complete", "all probes were sent in time"),
     ("nango.callback", "target is Nango's callback"),
+    ("nango.end_to_end", "callback leads to Nango"),
     ("nango.echo", "callback arrives at Nango unchanged"),
 ];
 
@@ -202,6 +204,19 @@ impl Findings {
         if blocks { Err(id) } else { Ok(()) }
     }
 
+    /// The first check with one of these id prefixes that failed or is unknown.
+    fn failed(&self, prefixes: &[&str]) -> Option<&'static str> {
+        use crate::report::Status::{Fail, Unknown};
+        let failed = self.checks.iter().filter(|it| matches!(it.status, Fail | Unknown));
+        let mut named = failed.filter(|it| prefixes.iter().any(|prefix| it.id.starts_with(prefix)));
+        let found = named.next()?;
+        IDS.iter().copied().find(|id| found.id == *id)
+    }
+
+    fn passed(&self, id: &str) -> bool {
+        self.checks.iter().any(|it| it.id == id && it.status == Status::Pass)
+    }
+
     fn take(&mut self, id: &str) -> Option<Check> {
         let at = self.checks.iter().position(|check| check.id == id)?;
         Some(self.checks.swap_remove(at))
@@ -224,11 +239,22 @@ async fn run_checks(
         Some(probed) => format!("{} via {}", observations.callback.shown(), probed.address.ip()),
         None => observations.callback.shown(),
     });
-    nango::evaluate_callback(plan, &observations, findings);
-    dns::evaluate(&observations, findings)?;
-    tls::evaluate(&observations, findings)?;
-    redirect::evaluate(plan, &observations, findings)?;
-    nango::evaluate_echo(plan, &observations, findings);
+    let result = evaluate(plan, &observations, findings);
+    platform::replace_hints(&observations, &mut findings.checks);
+    result
+}
+
+fn evaluate(
+    plan: &Plan,
+    observations: &Observations,
+    findings: &mut Findings,
+) -> Result<(), &'static str> {
+    nango::evaluate_callback(plan, observations, findings);
+    dns::evaluate(observations, findings)?;
+    tls::evaluate(observations, findings)?;
+    redirect::evaluate(plan, observations, findings)?;
+    nango::evaluate_echo(plan, observations, findings);
+    nango::evaluate_end_to_end(plan, observations, findings);
     Ok(())
 }
 

@@ -1,9 +1,11 @@
 //! The results of the requests, not yet evaluated.
 
-use super::landing::location_shown;
+use super::landing::{Landing, location_shown};
 use super::location::Callback;
 use super::prober::{AddressProbe, Outcome};
 use crate::outbound::{Fault, Origin, Protocol, Resolved, Response};
+use http::StatusCode;
+use std::time::Duration;
 
 /// All results. `None` and empty lists stand for requests that were not sent.
 #[derive(Debug)]
@@ -17,6 +19,9 @@ pub(super) struct Observations {
     pub(super) primary: Option<usize>,
     /// Where the first response leads, when not to the target.
     pub(super) chain: Option<RedirectChain>,
+    /// The response to a path beside the callback's that does not exist: error pages show which
+    /// program writes them.
+    pub(super) not_found: Option<Response>,
     pub(super) empty: Vec<Outcome>,
     pub(super) spellings: Vec<Outcome>,
     pub(super) providers: Vec<Outcome>,
@@ -30,6 +35,8 @@ pub(super) struct Observations {
     pub(super) sibling: Option<(Callback, Outcome)>,
     pub(super) nango: Option<Result<Nango, Fault>>,
     pub(super) echo: Option<Echo>,
+    /// For the callback, and for the callback for GitHub Apps.
+    pub(super) end_to_end: Vec<EndToEnd>,
 }
 
 /// A chain of redirects whose first response does not lead to the target.
@@ -69,6 +76,21 @@ pub(super) struct Echo {
     pub(super) outcome: Outcome,
     /// The response of Nango.
     pub(super) page: Option<Result<Response, Fault>>,
+}
+
+/// A callback without a state, which Nango redirects to the `Referer`.
+#[derive(Debug)]
+pub(super) struct EndToEnd {
+    /// A URL that contains a nonce, in its host and in its path.
+    pub(super) nonce: String,
+    /// The `Referer` that a browser sends to Nango; `None` when the callback hides it.
+    pub(super) referer: Option<String>,
+    /// The response of the callback.
+    pub(super) status: Result<StatusCode, Fault>,
+    pub(super) landing: Option<Landing>,
+    /// The response of Nango.
+    pub(super) nango: Option<Result<Nango, Fault>>,
+    pub(super) duration: Duration,
 }
 
 impl Observations {

@@ -241,6 +241,7 @@ fn with_options(mut plan: Plan, args: &Args, interrupt: &CancellationToken) -> P
     plan.strict = args.strict;
     plan.selection = Selection { only: args.only.clone(), skip: args.skip.clone() };
     plan.follow &= !args.no_follow;
+    plan.end_to_end &= !args.no_follow;
     plan.total = args.connect.total();
     if io::stderr().is_terminal() {
         plan.progress = Some(progress::line);

@@ -210,6 +210,7 @@ fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), 
     let outbound = args.connect.outbound(Some(settings))?;
     let mut check = check::Plan::new(callback, target);
     check.follow = !args.no_follow;
+    check.end_to_end = !args.no_follow;
     check.total = args.connect.total();
     let is_terminal = io::stderr().is_terminal();
     if is_terminal {

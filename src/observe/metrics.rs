@@ -132,7 +132,7 @@ metrics! {
     acme_next: GaugeSet<1> = "acme_next_seconds",
         "Time of the next ACME order of each domain, Unix time";
     self_check_passed: Gauge = "self_check_passed",
-        "1 when every callback passed the last self-check, else 0";
+        "1 when nothing failed in the last self-check, else 0";
     self_check_failed: GaugeSet<2> = "self_check_failed",
         "1 for each check that failed in the last self-check, else 0";
     self_checked_at: Gauge = "self_check_seconds",

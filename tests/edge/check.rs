@@ -37,6 +37,45 @@ async fn a_broken_callback_fails_with_hints() {
 }
 
 #[tokio::test]
+async fn a_recognized_server_gets_hints_of_its_own() {
+    let stage = Stage::new(|heard, correct| {
+        if correct.status == 404 {
+            let page = format!("<pre>Cannot GET {}</pre>", heard.path);
+            return Act::Reply(Reply::page(404, &page).with("x-powered-by", "Express"));
+        }
+        let location = correct.location().replace("%2F", "/");
+        Act::Reply(
+            Reply::new(301)
+                .with("location", location)
+                .with("x-powered-by", "Express")
+                .with("set-cookie", "s3cret=s3cret"),
+        )
+    })
+    .await;
+    let run = stage.check(&["--only", "redirect.status,redirect.encoding,redirect.cache"]).await;
+    let hints: Vec<_> = run.stdout.lines().filter(|line| line.contains("hint: ")).collect();
+    assert_eq!(hints.len(), 3, "{}", run.stdout);
+    for hint in hints {
+        assert!(hint.contains("hint: the server is Express (`X-Powered-By: Express`): "), "{hint}");
+        assert!(hint.contains("; run `callback-edge recipe express`"), "{hint}");
+    }
+    assert!(!run.stdout.contains("s3cret"), "{}", run.stdout);
+}
+
+#[tokio::test]
+async fn an_unknown_server_gets_the_general_hints() {
+    let stage = Stage::new(|_, correct| {
+        let location = correct.location().replace("%2F", "/");
+        Act::Reply(correct.to(location).with("server", "acme/1"))
+    })
+    .await;
+    let run = stage.check(&["--only", "redirect.encoding"]).await;
+    assert!(run.stdout.contains("hint: "), "{}", run.stdout);
+    assert!(!run.stdout.contains("the server is"), "{}", run.stdout);
+    assert!(!run.stdout.contains("callback-edge recipe"), "{}", run.stdout);
+}
+
+#[tokio::test]
 async fn lost_queries_do_not_pass_as_converted_forms() {
     let stage = Stage::new(|_, correct| {
         let location = correct.location().split('?').next().unwrap().to_owned();
@@ -113,7 +152,8 @@ async fn no_follow_sends_nothing_to_nango() {
     assert_eq!((run.code, visits.load(Ordering::SeqCst)), (0, 0));
     assert!(run.stdout.contains("not run: following to Nango is off"), "{}", run.stdout);
     stage.check(&[]).await;
-    assert_eq!(visits.load(Ordering::SeqCst), 2);
+    // `nango.callback`, `nango.echo`, and `nango.end_to_end` for both callbacks.
+    assert_eq!(visits.load(Ordering::SeqCst), 4);
 }
 
 #[tokio::test]
@@ -143,11 +183,12 @@ async fn wait_repeats_without_nango_until_the_callback_works() {
     let run = stage.check(&["--wait", "20s", "--only", "redirect.status,nango"]).await;
     assert_eq!(run.code, 0, "{}", run.stdout);
     assert!(
-        run.stdout.ends_with("√ the selected checks pass: 3 of 3 checks passed\n"),
+        run.stdout.ends_with("√ the selected checks pass: 4 of 4 checks passed\n"),
         "{}",
         run.stdout
     );
-    assert_eq!(visits.load(Ordering::SeqCst), 2);
+    // The attempt that finds the callback working sends only the proof that costs Nango nothing.
+    assert_eq!(visits.load(Ordering::SeqCst), 4);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod hostile;
 mod queries;
 mod responses;
 mod servers;
+mod small;
 
 use crate::fakes::{
     Act, Authority, CertificateSpec, HOST, Received, Reply, behaviour, correct, nango, plain, tls,
@@ -33,6 +34,7 @@ async fn broken_callbacks_are_reported_under_the_expected_ids() {
     cases.extend(servers::certificates(&world).await);
     cases.extend(servers::addresses(&world).await);
     cases.extend(servers::nangos(&world).await);
+    cases.extend(servers::proofs(&world).await);
     cases.extend(hostile::hostile(&world).await);
     let shown: BTreeSet<_> = cases.iter().flat_map(Case::ids).collect();
     for id in check::IDS {

@@ -10,13 +10,17 @@
 //! callback and on the target, and a report quotes only bytes that the prober sent, or names.
 
 mod collect;
+mod confirm;
+mod contrast;
 mod corpus;
 mod dns;
+mod evidence;
 mod followups;
 mod landing;
 mod location;
 mod nango;
 mod observations;
+mod origins;
 mod page;
 mod plan;
 mod prober;
@@ -62,7 +66,7 @@ pub async fn run(plan: &Plan, outbound: &Outbound) -> Report {
         .map(|(id, _)| {
             let mut check = findings.take(id).unwrap_or_else(|| match blocker {
                 Some(blocker) => check(id).blocked(blocker),
-                None => check(id).skip("not run: not selected"),
+                None => check(id).skip("not run: no request for it was sent"),
             });
             if check.subject.is_empty() {
                 check.subject.clone_from(&subject);

@@ -132,11 +132,6 @@ pub(super) async fn queries(world: &World) -> Vec<Case> {
             })
             .await,
         world
-            .located("a dangling question mark", &["!redirect.empty"], |location| {
-                if location.contains('?') { location.to_owned() } else { format!("{location}?") }
-            })
-            .await,
-        world
             .located("the question mark is missing", &["redirect.target=`?`"], |location| {
                 location.replacen('?', "", 1)
             })
@@ -180,12 +175,6 @@ pub(super) async fn queries(world: &World) -> Vec<Case> {
                 let blocks =
                     heard.query.as_ref().is_some_and(|query| query.contains(['{', 'é', '[']));
                 Act::Reply(if blocks { Reply::new(400) } else { correct })
-            })
-            .await,
-        world
-            .case("a rate limit", &["?redirect.blocked"], |heard, correct| {
-                let limit = heard.query.as_ref().is_some_and(|query| query.contains("iss="));
-                Act::Reply(if limit { Reply::new(429) } else { correct })
             })
             .await,
         world

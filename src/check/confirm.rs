@@ -152,7 +152,7 @@ impl Confirmation<'_> {
             let query = Some(format!("state={}&{parameter}", probe.state));
             let alone = Probe { name: "one parameter", query, ..probe.clone() };
             let result = self.send(alone, Client::Browser).await;
-            if answer(&result) == Answer::Failed {
+            if matches!(answer(&result), Answer::Failed | Answer::Limited) {
                 let name = parameter.split('=').next().unwrap_or_default();
                 return Some(Cause::Parameter(name.to_owned()));
             }

@@ -177,7 +177,7 @@ impl Findings {
 
     fn take(&mut self, id: &str) -> Option<Check> {
         let at = self.checks.iter().position(|check| check.id == id)?;
-        Some(self.checks.swap_remove(at))
+        Some(self.checks.remove(at))
     }
 }
 

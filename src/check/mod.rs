@@ -24,6 +24,7 @@ mod origins;
 mod page;
 mod plan;
 mod prober;
+mod qs;
 mod query;
 mod query_checks;
 mod redirect;
@@ -32,6 +33,7 @@ mod tls;
 mod url;
 
 pub use plan::{Plan, Selection};
+pub use qs::read_by_nango;
 
 use crate::outbound::{Outbound, Response};
 use crate::report::{Check, Report, printable};

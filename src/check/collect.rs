@@ -138,8 +138,8 @@ fn hard(run: &Run) -> Vec<Probe> {
         "Microsoft Entra, declined",
         "duplicates",
         "bare keys",
-        "%20 for a space",
-        "an encoded percent sign",
+        "an apostrophe and spaces",
+        "all of them",
         "2.1 KiB",
         "4 KiB",
         "6 KiB",
@@ -148,6 +148,7 @@ fn hard(run: &Run) -> Vec<Probe> {
     all.extend(Probe::spellings(run));
     all.extend(Probe::sizes(run));
     all.retain(|probe| NAMES.contains(&probe.name));
+    debug_assert_eq!(all.len(), NAMES.len(), "every name is that of a probe");
     all
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Contrast {
     pub(super) only: Option<(String, String)>,
     /// One line for each difference.
     pub(super) lines: Vec<String>,
+    /// Whether Nango reads the same values everywhere.
+    pub(super) keeps_values: bool,
 }
 
 /// The differences; `None` when there are none.
@@ -33,19 +35,20 @@ pub(super) fn contrast(parties: &[Party<'_>]) -> Option<Contrast> {
         .filter(|party| party.outcomes.len() > 1)
         .map(|party| (party.name.as_str(), party.outcomes.clone()))
         .collect();
-    let (mut lines, mut faulty) = (Vec::new(), Vec::new());
+    let (mut lines, mut faulty, mut keeps_values) = (Vec::new(), Vec::new(), true);
     for (name, found) in unshared(&firsts).into_iter().chain(unshared(&complete)) {
         let line = format!("{name}: {}", found.text);
         if lines.contains(&line) {
             continue;
         }
         lines.push(line);
+        keeps_values &= found.keeps_values;
         if found.is_fault && faulty.iter().all(|(other, _)| other != name) {
             faulty.push((name.to_owned(), found.text));
         }
     }
     let only = if faulty.len() == 1 { faulty.pop() } else { None };
-    (!lines.is_empty()).then_some(Contrast { only, lines })
+    (!lines.is_empty()).then_some(Contrast { only, lines, keeps_values })
 }
 
 /// What some of the parties do and others do not.
@@ -91,6 +94,7 @@ struct Found {
     order: usize,
     text: String,
     is_fault: bool,
+    keeps_values: bool,
 }
 
 /// What the responses of a party have in common, by a key that does not depend on the query.
@@ -124,7 +128,7 @@ fn traits(outcomes: &[&Outcome], comparable: &BTreeSet<&str>) -> BTreeMap<String
                             _ => "changes the query",
                         };
                         let text = format!("{what} ({name}: {})", difference.description());
-                        (id.to_owned(), text, true)
+                        (format!("{id} {}", difference.keeps_values()), text, true)
                     }
                     Landing::Elsewhere(_) => {
                         (format!("{name} elsewhere"), format!("redirects{about} elsewhere"), true)
@@ -135,7 +139,9 @@ fn traits(outcomes: &[&Outcome], comparable: &BTreeSet<&str>) -> BTreeMap<String
                 }
             }
         };
-        traits.entry(key).or_insert(Found { order, text, is_fault });
+        // A redirect with another status is a difference between servers, whatever its query.
+        let keeps_values = is_fault && outcome.keeps_values();
+        traits.entry(key).or_insert(Found { order, text, is_fault, keeps_values });
     }
     traits
 }

@@ -7,6 +7,7 @@ use crate::outbound::{Origin, Range, Reason, Resolved, Step};
 use crate::report::Check;
 
 pub(super) fn evaluate(
+    strict: bool,
     observations: &Observations,
     findings: &mut Findings,
 ) -> Result<(), &'static str> {
@@ -47,7 +48,7 @@ pub(super) fn evaluate(
         return findings.gate(reach, "dns.reach");
     }
     findings.add(reach);
-    findings.add(identical(observations));
+    findings.add(identical(strict, observations));
     Ok(())
 }
 
@@ -130,7 +131,7 @@ fn reach(observations: &Observations) -> Check {
 }
 
 /// Finds an outdated server that still has a record, or IPv6 that leads to another server.
-fn identical(observations: &Observations) -> Check {
+fn identical(strict: bool, observations: &Observations) -> Check {
     let check = check("dns.alike");
     let Some(primary) = observations.primary() else {
         return check.blocked("tls.handshake");
@@ -155,6 +156,7 @@ fn identical(observations: &Observations) -> Check {
     if lines.is_empty() {
         return check;
     }
+    let keeps_values = contrast.as_ref().is_some_and(|it| it.keeps_values);
     let only = contrast.and_then(|it| it.only);
     let summary = match (different.as_slice(), only) {
         ([], Some((ip, what))) => format!("only {ip} {what}"),
@@ -163,8 +165,9 @@ fn identical(observations: &Observations) -> Check {
         }
         _ => "the addresses give different responses".to_owned(),
     };
+    let harmless = keeps_values && different.is_empty() && !strict;
+    let check = if harmless { check.warn(summary) } else { check.fail(summary) };
     check
-        .fail(summary)
         .detail(format!("all other checks use {}\n{}", primary.address.ip(), lines.join("\n")))
         .hint("remove the records of outdated servers, or configure those servers identically; changed records take time to spread (--wait)")
 }

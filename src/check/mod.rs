@@ -196,7 +196,7 @@ async fn run_checks(
         None => observations.callback.shown(),
     });
     nango::evaluate_callback(plan, &observations, findings);
-    dns::evaluate(&observations, findings)?;
+    dns::evaluate(plan.strict, &observations, findings)?;
     tls::evaluate(&observations, findings)?;
     redirect::evaluate(plan, &observations, findings)?;
     nango::evaluate_echo(plan, &observations, findings);

@@ -1,6 +1,5 @@
 //! `redirect.*`, part 2: what happens to the query.
 
-use super::corpus::LARGEST_CALLBACK;
 use super::evidence::{Answer, Evidence};
 use super::landing::{Landing, location_shown};
 use super::origins::origin;
@@ -76,7 +75,7 @@ impl<'s> Altered<'s> {
             let equal = difference.keeps_values() && !strict;
             match (equal, outcome.probe.conforming) {
                 (true, true) => all.equal.push((outcome, difference)),
-                // Many servers encode such bytes, and nobody notices.
+                // Many servers encode such bytes.
                 (true, false) => {}
                 (false, true) => all.broken.push((outcome, difference)),
                 (false, false) => all.forbidden.push((outcome, difference)),
@@ -100,8 +99,13 @@ impl<'s> Altered<'s> {
             .into_iter()
             .find(|id| self.equal.iter().any(|(_, difference)| difference.id() == *id));
         if reports == Some(id) {
+            let change = match id {
+                "redirect.encoding" => "re-encoded",
+                "redirect.parameters" => "rearranged",
+                _ => "extended",
+            };
             return check
-                .warn("the query arrives in other bytes, but Nango reads the same values")
+                .warn(format!("the query is {change}, but Nango reads the same values"))
                 .detail(lines(&self.equal))
                 .hint(format!("nothing breaks in Nango; to forward every byte, {hint}"));
         }
@@ -325,11 +329,7 @@ fn size(sizes: &[Outcome]) -> Check {
     let hint = "raise the limits for the request line, the header and the query: in nginx `large_client_header_buffers 4 32k`; in AWS WAF, exempt the path from SizeRestrictions_QUERYSTRING";
     // Callbacks with long codes and scopes reach 6 KiB.
     let summary = format!("queries of {} do not arrive", least.probe.name);
-    if length <= LARGEST_CALLBACK {
-        check.fail(summary).hint(hint)
-    } else {
-        check.warn(summary).hint(hint)
-    }
+    if length <= 6 << 10 { check.fail(summary).hint(hint) } else { check.warn(summary).hint(hint) }
 }
 
 fn empty(empty: &[Outcome]) -> Check {

@@ -31,7 +31,7 @@ pub(super) fn evaluate(
     template(observations, got, findings)?;
     target(plan, observations, got, findings)?;
     query_checks::evaluate(plan.strict, observations, findings);
-    response_headers::evaluate(observations, findings);
+    response_headers::evaluate(plan.strict, observations, findings);
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use crate::report::Check;
 use http::HeaderMap;
 use http::header::{CACHE_CONTROL, EXPIRES, HeaderName, HeaderValue, REFERRER_POLICY, SET_COOKIE};
 
-pub(super) fn evaluate(observations: &Observations, findings: &mut Findings) {
+pub(super) fn evaluate(strict: bool, observations: &Observations, findings: &mut Findings) {
     let programs = observations.programs.iter().map(|(_, outcome)| outcome);
     let responses: Vec<_> = observations.corpus().chain(programs).filter_map(redirected).collect();
     findings.add(cache(observations, &responses));
@@ -26,7 +26,7 @@ pub(super) fn evaluate(observations: &Observations, findings: &mut Findings) {
         findings.add(check("redirect.protocols").skip(why));
         findings.add(check("redirect.http").skip(why));
     } else if let Some((protocol, others)) = &observations.other_protocol {
-        findings.add(protocols(observations, *protocol, others));
+        findings.add(protocols(strict, observations, *protocol, others));
     }
     if !observations.programs.is_empty() {
         findings.add(clients(first, &observations.programs));
@@ -234,7 +234,12 @@ fn echo(responses: &[&Response], canary: &str) -> Check {
     check
 }
 
-fn protocols(observations: &Observations, protocol: Protocol, others: &[Outcome]) -> Check {
+fn protocols(
+    strict: bool,
+    observations: &Observations,
+    protocol: Protocol,
+    others: &[Outcome],
+) -> Check {
     let check = check("redirect.protocols").duration(others.iter().map(|it| it.duration).sum());
     let Some(other) = others.first() else { return check };
     let usual = if protocol == Protocol::Http2 { Protocol::Http1 } else { Protocol::Http2 };
@@ -274,8 +279,9 @@ fn protocols(observations: &Observations, protocol: Protocol, others: &[Outcome]
         Some((protocol, what)) => format!("only over {protocol}: {what}"),
         None => format!("the response over {} differs", protocol.name()),
     };
+    let harmless = contrast.keeps_values && !strict;
+    let check = if harmless { check.warn(summary) } else { check.fail(summary) };
     check
-        .fail(summary)
         .detail(contrast.lines.join("\n"))
         .hint("configure the path of the callback identically for both versions")
 }
@@ -341,7 +347,7 @@ fn form(first: &Outcome, form: &Outcome) -> Check {
         (status @ (307 | 308), Landing::Exact | Landing::Altered(_)) => check
             .pass(format!("form posts are not converted ({status}); {note}"))
             .detail("browsers repeat the POST at Nango, which responds to every POST with 415"),
-        (301..=303, Landing::Exact) => check,
+        (301..=303, landing) if landing.keeps_values() => check,
         // Other checks report what happens to every query.
         (301..=303, Landing::Altered(difference))
             if *difference == Difference::Stale || first.landing() == Some(&got.landing) =>
@@ -380,6 +386,7 @@ fn http(plain_http: &PlainHttp) -> Check {
         Err(_) => check.pass("plain http is not served"),
         Ok(got) => match &got.landing {
             Landing::Exact => check,
+            Landing::Altered(difference) if difference.keeps_values() => check,
             Landing::Altered(difference) => check
                 .warn("plain http redirects to https, but changes the query")
                 .detail(difference.description())

@@ -25,7 +25,7 @@ async fn a_correct_callback_passes() {
 #[tokio::test]
 async fn a_broken_callback_fails_with_hints() {
     let stage = Stage::new(|_, correct| {
-        let location = correct.location().replace("%2F", "/");
+        let location = correct.location().replace("%2B", "+");
         Act::Reply(Reply::new(302).with("location", location).with("set-cookie", "id=s3cret"))
     })
     .await;

@@ -90,6 +90,7 @@ async fn correct_callbacks_pass() {
     )];
     let mut cases = vec![both, own, http1, old];
     cases.extend(responses::harmless(&world).await);
+    cases.extend(queries::equivalent(&world).await);
     let wrong = unexpected(&world, cases).await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -114,9 +115,15 @@ struct Case {
     /// The time limit of the check.
     total: Duration,
     selection: Selection,
+    /// Whether every byte of a query must arrive.
+    strict: bool,
 }
 
 impl Case {
+    fn strict(self) -> Self {
+        Self { strict: true, ..self }
+    }
+
     /// The expected ids.
     fn ids(&self) -> impl Iterator<Item = &'static str> {
         let id = |expected: &&'static str| expected.split('=').next().unwrap_or_default();
@@ -213,6 +220,7 @@ impl World {
             timeout: Duration::from_secs(10),
             total: Duration::from_mins(2),
             selection: Selection::default(),
+            strict: false,
         }
     }
 }
@@ -236,6 +244,7 @@ async fn unexpected(world: &World, cases: Vec<Case>) -> Vec<String> {
             let mut plan = Plan::new(&case.url, case.target.clone());
             plan.total = case.total.min(case.timeout * 12);
             plan.selection = case.selection.clone();
+            plan.strict = case.strict;
             let began = Instant::now();
             let report = check::run(&plan, &outbound).await;
             compare(&case, &report, began.elapsed())

@@ -132,7 +132,7 @@ pub(super) async fn parts(world: &World) -> Vec<Case> {
         (
             "one address re-encodes",
             &[good, second][..],
-            &["dns.alike=only 127.0.0.2 re-encodes the query"][..],
+            &["!dns.alike=only 127.0.0.2 re-encodes the query"][..],
         ),
         (
             "one address has short limits",
@@ -158,7 +158,7 @@ pub(super) async fn parts(world: &World) -> Vec<Case> {
         world
             .case(
                 "HTTP/1.1 re-encodes",
-                &["redirect.protocols=only over HTTP/1.1: re-encodes the query"],
+                &["!redirect.protocols=only over HTTP/1.1: re-encodes the query"],
                 move |heard, correct| {
                     let changes = !heard.http2 && correct.status == 308;
                     Act::Reply(if changes { encoded(correct) } else { correct })

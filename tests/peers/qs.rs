@@ -137,7 +137,7 @@ fn changed(query: impl Strategy<Value = String>) -> impl Strategy<Value = Pair> 
 /// Queries of tokens, of nested names, and of many parameters.
 fn kinds() -> [(&'static str, usize, Union<impl Strategy<Value = String>>); 3] {
     let tokens = proptest::collection::vec(select(TOKENS), 0..14).prop_map(|all| all.concat());
-    let nested = r"((a|b|0)?(\[(a|b|0|1|2|99|100|)\]){0,3}=(x|y|)&){1,7}(a|\[\])?";
+    let nested = r"((a|b|0)?(\[(a|b|0|1|2|99|100|)\]){0,3}(p|q)?=(x|y|)&){1,7}(a|\[\])?";
     let nested = proptest::string::string_regex(nested).unwrap();
     let first = r"((a|a\[\]|a\[0\]|a\[b\]|a\[100\])=x&){1,2}";
     let first = proptest::string::string_regex(first).unwrap();

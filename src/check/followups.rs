@@ -246,7 +246,8 @@ pub(super) async fn probe_end_to_end(
         Err(fault) => sent.status = Err(fault),
         Ok(response) => {
             sent.status = Ok(response.status);
-            sent.landing = Some(Landing::of(&response, &probe, callback, target, &prober.run.prefix));
+            sent.landing =
+                Some(Landing::of(&response, &probe, callback, target, &prober.run.prefix));
             sent.referer = after_redirect(&referer, &response);
             if let Some(next) = path_at_target(&response, query, callback, target)
                 && let Some(referer) = &sent.referer

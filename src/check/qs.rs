@@ -202,7 +202,8 @@ fn decoded(text: &str) -> String {
     for part in parts {
         let escape = part.split_at_checked(2).and_then(|(escape, rest)| {
             let [high, low] = *escape else { return None };
-            Some((super::query::digit(high)? << 4 | super::query::digit(low)?, rest))
+            let digit = |byte: u8| u8::try_from(char::from(byte).to_digit(16)?).ok();
+            Some((digit(high)? << 4 | digit(low)?, rest))
         });
         let Some((byte, rest)) = escape else { return text };
         bytes.push(byte);

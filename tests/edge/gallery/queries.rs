@@ -216,11 +216,6 @@ pub(super) async fn queries(world: &World) -> Vec<Case> {
             })
             .await,
         world
-            .located("a dangling question mark", &["!redirect.empty"], |location| {
-                if location.contains('?') { location.to_owned() } else { format!("{location}?") }
-            })
-            .await,
-        world
             .located("the question mark is missing", &["redirect.target=`?`"], |location| {
                 location.replacen('?', "", 1)
             })
@@ -283,12 +278,6 @@ pub(super) async fn queries(world: &World) -> Vec<Case> {
             .case("raw bytes rejected", &["!redirect.blocked"], |heard, correct| {
                 let blocks = heard.query.as_ref().is_some_and(|query| query.contains(['{', '[']));
                 Act::Reply(if blocks { Reply::new(400) } else { correct })
-            })
-            .await,
-        world
-            .case("a rate limit", &["?redirect.blocked"], |heard, correct| {
-                let limit = heard.query.as_ref().is_some_and(|query| query.contains("iss="));
-                Act::Reply(if limit { Reply::new(429) } else { correct })
             })
             .await,
         world

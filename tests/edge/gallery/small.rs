@@ -31,7 +31,12 @@ async fn a_small_check_sends_at_most_15_requests_to_a_callback_and_one_to_nango(
     };
     let case = world.case("correct", &[], counted).await;
     let report = small(&world, &case).await;
-    assert_eq!(report.verdict(), Verdict::Pass, "{}", report::text(std::slice::from_ref(&report), None, report::Detail::All));
+    assert_eq!(
+        report.verdict(),
+        Verdict::Pass,
+        "{}",
+        report::text(std::slice::from_ref(&report), None, report::Detail::All)
+    );
     assert_eq!(status(&report, "nango.end_to_end"), Some(Status::Pass));
     let sent = at_callback.load(SeqCst);
     println!("{sent} requests");

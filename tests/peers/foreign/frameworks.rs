@@ -15,7 +15,7 @@ fn source(file: &str) -> String {
 
 fn group(server: &'static str, peer: Peer, rows: &[Row]) -> Group {
     let cases = Case::of_program(server, "", peer.address("plain"), rows);
-    Group { _peers: vec![peer], cases }
+    Group { cases, peers: vec![peer], ..Group::default() }
 }
 
 #[rustfmt::skip]
@@ -24,7 +24,7 @@ fn next() -> Group {
     let files: Vec<_> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     let peer = servers::next(&files);
     let mut group = group("Next.js", peer, &[
-        ("config_no_store", &["bytes"], &["!redirect.encoding"]),
+        ("config_no_store", &["bytes", "cacheable"], &["redirect.cache", "!redirect.encoding"]),
         ("config", &["bytes", "cacheable"], &["redirect.cache", "!redirect.encoding"]),
         ("config_temporary", &["bytes", "status 307"], &["!redirect.encoding", "!redirect.status"]),
         ("config_code", &["values"], &["redirect.parameters", "~redirect.query", "~!redirect.encoding"]),
@@ -66,17 +66,17 @@ fn express() -> Group {
         ("script", &["page"], &["redirect.page"]),
         ("cookie_wall", &["cookie wall"], &["redirect.loop"]),
         ("cookie_page", &["cookie wall"], &["redirect.page"]),
-        ("cookie_forbidden", &["cookie wall"], &["redirect.status"]),
+        ("cookie_forbidden", &["cookie wall"], &["redirect.page"]),
         ("login", &["elsewhere"], &["redirect.target"]),
-        ("no_programs", &["programs"], &["redirect.clients"]),
-        ("same_site", &["direct visits only"], &["redirect.blocked|redirect.clients"]),
+        ("no_programs", &["programs"], &["!redirect.clients"]),
+        ("same_site", &["direct visits only"], &["redirect.status|redirect.blocked"]),
         ("flaky", &["intermittent"], &["redirect.answer"]),
         ("limited", &["limited"], &["?*"]),
     ]);
     for case in &mut group.cases {
         case.twin = (case.variant == "limited").then(|| twin.address("plain"));
     }
-    group._peers.push(twin);
+    group.peers.push(twin);
     group
 }
 
@@ -150,7 +150,7 @@ fn fastapi() -> Group {
         ("redirect", &[], &[]),
         ("default", &["status 307"], &["!redirect.status"]),
         ("params", &["bytes"], &["!redirect.encoding"]),
-        ("typed", &["values"], &["redirect.parameters"]),
+        ("typed", &["refused 422", "values"], &["redirect.parameters", "redirect.blocked"]),
     ])
 }
 
@@ -186,5 +186,5 @@ fn others() -> Group {
         ("built", &["bytes", "values"], &["redirect.parameters"]),
         ("picked", &["values"], &["redirect.parameters"]),
     ]));
-    Group { _peers: vec![go, php, rack], cases }
+    Group { cases, peers: vec![go, php, rack], ..Group::default() }
 }

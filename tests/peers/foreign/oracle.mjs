@@ -61,7 +61,7 @@ function request({ host, port, tls, protocol }, path, headers) {
       response.on("error", () => {});
       response.destroy();
     });
-    sent.setTimeout(10_000, () => sent.destroy(new Error("time-out")));
+    sent.setTimeout(3_000, () => sent.destroy(new Error("time-out")));
     sent.on("error", reject);
   });
 }
@@ -139,6 +139,12 @@ async function measure(callback) {
     }
   }
   if (failed.length === 0) {
+    for (const size of [8190, 12288]) {
+      const query = `state=${STATE}&code=${"0123456789abcdef-".repeat(800)}`.slice(0, size);
+      if (!facts.has("values") && judge(await attempt(query, browser()), query) !== "") facts.add("over 6 KiB");
+    }
+    const bare = await request(callback, callback.path, browser()).catch(() => ({}));
+    if (bare.headers?.location?.endsWith("?")) facts.add("bare `?`");
     for (const name of PROGRAMS) {
       const what = judge(await attempt(plain, { "User-Agent": name, Accept: "*/*" }), plain);
       if (what !== "") facts.add("programs");
@@ -146,6 +152,11 @@ async function measure(callback) {
     const second = callback.path.replace("oauth/callback", "app-auth/connect");
     const response = await attempt(plain, browser("https://github.com/"), second);
     if (fault(response, plain, url, callback.target.replace("oauth/callback", "app-auth/connect"))) facts.add("no setup URL");
+  }
+  if (facts.has("size")) facts.delete("over 6 KiB");
+  if (callback.protocol === "h2") {
+    const first = await request({ ...callback, protocol: "h1" }, `${callback.path}?${plain}`, browser()).catch(() => ({}));
+    if (judge({ status: 500, headers: {}, ...first }, plain) !== "") facts.add("HTTP/2 only");
   }
   return { facts: [...facts].sort(), details };
 }

@@ -17,13 +17,15 @@ const QUERIES = {
   google: [`state=${STATE}&code=4/0AbInvented&scope=email%20profile%20https://www.googleapis.com/auth/userinfo.profile&authuser=0&prompt=consent`, "https://accounts.google.com/"],
   entra: [`error=access_denied&state=${STATE}&error_description=AADSTS65004%3a+User+declined.%0d%0aTrace+ID%3a+0`, "https://login.microsoftonline.com/"],
   shopify: [`code=ab&hmac=0a1b&host=YWRtaW4%3D&shop=invented.myshopify.com&state=${STATE}&timestamp=1760000000`, "https://admin.shopify.com/"],
-  zoho: [`state=${STATE}&code=1000.invented&location=eu&accounts-server=https%3A%2F%2Faccounts.zoho.eu`, "https://accounts.zoho.eu/"],
+  zoho: [`state=${STATE}&code=1000.invented&location=eu&accounts-server=https%3A%2F%2Faccounts.zoho.eu&`, "https://accounts.zoho.eu/"],
   braintree: [`state=${STATE}&merchantId=O%27Brien%20%26%20Sons&code=a%2Bb`, "https://www.braintreegateway.com/"],
   amazon: [`state=${STATE}&selling_partner_id=A1&spapi_oauth_code=x&mws_auth_token=`, "https://sellercentral.amazon.com/"],
   crisp: [`payload=${STATE}&website_id=00aa&bare`, "https://app.crisp.chat/"],
   utf8: [`state=${STATE}&code=a&businessName=Caf%C3%A9%20%E2%82%AC`, "https://secure.myob.com/"],
   duplicates: [`state=${STATE}&scope=b&code=a&scope=a&scope=b`, "https://example.okta.com/"],
   delimiters: [`state=${STATE}&code=!$()*,;:@/?-._~&text=100%2525%25`, "https://example.okta.com/"],
+  consent: [`admin_consent=True&tenant=00aa&state=${STATE}&scope=https%3a%2f%2fgraph.microsoft.com%2f.default`, "https://login.microsoftonline.com/"],
+  tiktok: [`state=${STATE}&code=inv%2Aented%216200%7e&scopes=user.info.basic%2Cvideo.list`, "https://www.tiktok.com/"],
   nested: [`state=${STATE}&code=a&fields%5Bemail%5D=someone%40example.com`, "https://api.typeform.com/"],
 };
 const BROWSER = {
@@ -132,7 +134,7 @@ async function measure(callback) {
       const query = `state=${STATE}&code=${code}`.slice(0, size);
       const what = judge(await attempt(query, browser("https://login.microsoftonline.com/")), query);
       if (what !== "") {
-        if (what !== "values") facts.add("size");
+        if (!facts.has("values")) facts.add("size");
         details.size = `${size}: ${what}`;
         break;
       }

@@ -156,7 +156,7 @@ async function measure(callback) {
     if (fault(response, plain, url, callback.target.replace("oauth/callback", "app-auth/connect"))) facts.add("no setup URL");
   }
   if (facts.has("size")) facts.delete("over 6 KiB");
-  if (callback.protocol === "h2") {
+  if (callback.only === "h2") {
     const first = await request({ ...callback, protocol: "h1" }, `${callback.path}?${plain}`, browser()).catch(() => ({}));
     if (judge({ status: 500, headers: {}, ...first }, plain) !== "") facts.add("HTTP/2 only");
   }
@@ -169,7 +169,7 @@ async function measureAll({ ports, protocols, ...callback }) {
   for (const [number, port] of ports.entries()) {
     for (const protocol of protocols) {
       const where = ports.length > 1 ? `address ${number + 1}` : protocol;
-      all.push({ where, ...(await measure({ ...callback, port, protocol })) });
+      all.push({ where, ...(await measure({ ...callback, port, protocol, only: protocols.length === 1 && protocol })) });
     }
   }
   const inAll = (fact) => all.every(({ facts }) => facts.includes(fact));

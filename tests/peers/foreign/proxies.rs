@@ -7,8 +7,8 @@ use crate::support::{certified, free};
 use std::fs;
 use std::net::SocketAddr;
 
-pub(super) const GROUPS: [fn() -> Group; 10] =
-    [lighttpd, apache, nginx, haproxy, caddy, unsteady, limited, visitors, addresses, protocols];
+pub(super) const GROUPS: [fn() -> Group; 9] =
+    [limited, lighttpd, apache, nginx, haproxy, caddy, unsteady, addresses, protocols];
 
 fn source(file: &str) -> String {
     fs::read_to_string(script(&format!("foreign/{file}"))).unwrap()
@@ -270,11 +270,6 @@ fn limited() -> Group {
         group.peers.extend([peer, twin]);
     }
     group
-}
-
-/// Servers that treat visitors differently.
-fn visitors() -> Group {
-    Group::default()
 }
 
 /// Two addresses of which one is wrong.

@@ -14,8 +14,8 @@ pub(crate) fn node(source: &str) -> Peer {
     })
 }
 
-/// A Python program that listens on the port in `$PORT`. aiohttp, Django, FastAPI, Flask, Starlette
-/// and uvicorn are available.
+/// A Python program that listens on the port in `$PORT`. aiohttp, Django, Flask, `FastAPI`,
+/// Starlette and uvicorn are available.
 pub(crate) fn python(source: &str) -> Peer {
     Peer::application("web-python", "app.py", source, |command, file| {
         command.env("PYTHONUNBUFFERED", "1").arg(file);

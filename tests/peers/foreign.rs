@@ -354,9 +354,10 @@ impl fmt::Display for Judgement {
         let took = self.took.as_secs_f32();
         write!(
             f,
-            "{:28} {:17} {took:4.1} s  {facts:36} {}",
+            "{:28} {:17} {took:4.1} s  {facts:36} {:8} {}",
             self.name,
             self.verdict,
+            self.named,
             found.join(" ")
         )
     }

@@ -1,0 +1,29 @@
+/// A directory of `deploy/recipes`.
+pub(super) struct Directory {
+    pub(super) id: &'static str,
+    /// Its `recipe.toml`.
+    pub(super) about: &'static str,
+    /// The name and the text of every other file.
+    pub(super) templates: &'static [(&'static str, &'static str)],
+}
+
+macro_rules! directories {
+    ($($id:literal: [$($file:literal),*])*) => {
+        /// Every recipe, in the order of the list that users see.
+        pub(super) const DIRECTORIES: &[Directory] = &[$(Directory {
+            id: $id,
+            about: include_str!(concat!("../../deploy/recipes/", $id, "/recipe.toml")),
+            templates: &[$((
+                $file,
+                include_str!(concat!("../../deploy/recipes/", $id, "/", $file)),
+            )),*],
+        }),*];
+    };
+}
+
+// A test compares this list with the directories.
+directories! {
+    "nginx": ["nango-callback.conf"]
+
+    "express": ["nango-callback.js"]
+}

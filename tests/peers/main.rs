@@ -28,6 +28,7 @@ mod pebble;
 mod peer;
 mod preflight;
 mod proxies;
+mod qs;
 mod recipes;
 mod slow;
 #[path = "../edge/support/mod.rs"]

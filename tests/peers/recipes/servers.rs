@@ -1,10 +1,12 @@
 //! Web servers and proxies.
 
-use super::{Case, browser_signs_in_through, verify};
+use super::{Case, browser_signs_in_through, exchange, verify};
 use crate::foreign::servers::{apache, lighttpd};
 use crate::peer::Peer;
+use crate::support::PATIENCE;
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 pub(super) const CASES: &[Case] = &[
     Case {
@@ -114,9 +116,19 @@ pub(super) const CASES: &[Case] = &[
 entryPoints: { web: { address: \"127.0.0.1:{port:plain}\" } }
 providers: { file: { directory: \"{files}\" } }
 ";
-            Peer::serve("traefik", "traefik.yaml", &with_files(dir, text), |command, file| {
+            let text = with_files(dir, text);
+            let traefik = Peer::serve("traefik", "traefik.yaml", &text, |command, file| {
                 command.arg(format!("--configFile={}", file.display()));
-            })
+            });
+            // It listens before it has read the routers.
+            let started = Instant::now();
+            while exchange(traefik.address("plain"), "GET /oauth/callback HTTP/1.1\r\n", "")
+                .starts_with("HTTP/1.1 404 ")
+            {
+                assert!(started.elapsed() < PATIENCE, "no router");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            traefik
         },
         warns: &["redirect.status"],
         wrong: &[

@@ -19,6 +19,7 @@ mod check;
 mod clock;
 mod conformance;
 mod deploy;
+mod foreign;
 mod instructions;
 mod login;
 mod machine;

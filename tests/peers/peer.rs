@@ -99,8 +99,30 @@ impl Peer {
         Self::spawn(path, command, dir, BTreeMap::new())
     }
 
-    /// Starts a server and waits until it listens on every port.
-    fn serve(
+    /// Starts a program from its source, in its own directory, where it finds the packages of npm. It
+    /// listens on the port in `$PORT`, which [`Peer::address`] returns as `plain`.
+    pub(crate) fn application(
+        name: &str,
+        file: &str,
+        source: &str,
+        arguments: impl Fn(&mut Command, &Path),
+    ) -> Self {
+        let (dir, port) = (TempDir::new().unwrap(), free());
+        let packages = Path::new(DIRECTORY).join("node_modules");
+        std::os::unix::fs::symlink(packages, dir.path().join("node_modules")).unwrap();
+        let file = dir.path().join(file);
+        fs::write(&file, source).unwrap();
+        let mut command = command(name, dir.path());
+        command.env("PORT", port.port().to_string());
+        arguments(&mut command, &file);
+        let ports = BTreeMap::from([("plain".to_owned(), port)]);
+        let mut peer = Self::spawn(name, command, dir, ports);
+        peer.wait_until_listening();
+        peer
+    }
+
+    /// Starts a server from its configuration and waits until it listens on every port.
+    pub(crate) fn serve(
         name: &str,
         file: &str,
         configuration: &str,
@@ -147,7 +169,8 @@ impl Peer {
         let started = Instant::now();
         while !self.ports.values().all(|port| port.is_listened_on_by(self.child.id())) {
             assert!(self.child.try_wait().unwrap().is_none(), "{} exited", self.name);
-            assert!(started.elapsed() < PATIENCE, "{} does not listen", self.name);
+            // A program may be compiled first.
+            assert!(started.elapsed() < PATIENCE * 3, "{} does not listen", self.name);
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -234,6 +257,11 @@ pub(crate) fn run(name: &str, dir: &Path, arguments: &[&str]) -> Output {
         Err(error) if error.kind() == ErrorKind::NotFound => panic!("{}", missing(name)),
         ran => ran.unwrap(),
     }
+}
+
+/// The directory of the programs of `setup`, for what the tests build once and keep.
+pub(crate) fn tools() -> PathBuf {
+    Path::new(DIRECTORY).join(".tools")
 }
 
 fn missing(what: &str) -> String {

@@ -24,6 +24,24 @@ macro_rules! directories {
 // A test compares this list with the directories.
 directories! {
     "nginx": ["nango-callback.conf"]
+    "apache": ["nango-callback.conf"]
+    "haproxy": ["nango-callback.cfg"]
+    "caddy": ["nango-callback.caddy"]
+    "lighttpd": ["nango-callback.conf"]
+    "traefik": ["nango-callback.yaml"]
+    "envoy": ["nango-callback.yaml"]
+
+    "ingress-nginx": ["nango-callback.yaml"]
+    "gateway-api": ["nango-callback.yaml"]
 
     "express": ["nango-callback.js"]
+
+    "cloudflare-worker": ["nango-callback.js", "wrangler.toml"]
+    "cloudflare-rule": ["rule.json"]
+    "cloudfront": ["nango-callback.js"]
+    "lambda": ["nango-callback.mjs"]
+    "vercel": ["middleware.js"]
+    "netlify": ["nango-callback.js"]
+    "gcp": ["url-map.yaml"]
+    "alb": []
 }

@@ -21,8 +21,10 @@
 //! |---|---|
 //! | `@CALLBACK@`, `@HOST@` | `https://auth.example.com/oauth/callback`, `auth.example.com` |
 //! | `@PATH@`, `@PATH_REGEX@` | `/oauth/callback`; the second escapes each `.` |
+//! | `@PATHS@` | the paths of all routes, separated by spaces |
 //! | `@TARGET@` | `https://api.nango.dev/oauth/callback` |
-//! | `@TARGET_SCHEME@`, `@TARGET_AUTHORITY@`, `@TARGET_HOST@`, `@TARGET_PATH@` | `https`, `api.nango.dev` with a port if there is one, without it, `/oauth/callback` |
+//! | `@TARGET_SCHEME@`, `@TARGET_AUTHORITY@`, `@TARGET_HOST@` | `https`, `api.nango.dev` with a port if there is one, without it |
+//! | `@TARGET_PORT@`, `@TARGET_PATH@` | `443`, `/oauth/callback` |
 //! | `@NAME@` | `callback` or `connect` |
 //!
 //! Lines between a line with `@EACH@` and a line with `@END@` are repeated for each route (the callback, and that

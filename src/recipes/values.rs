@@ -83,8 +83,10 @@ impl Values {
     /// A template of one route.
     pub(super) fn with_route(&self, template: &str, route: &Route) -> String {
         let Parts { scheme, authority, path } = &route.target;
-        let host = authority.split(':').next().unwrap_or_default();
+        let default_port = if scheme == "http" { "80" } else { "443" };
+        let (host, port) = authority.split_once(':').unwrap_or((authority, default_port));
         let own_host = self.callback.authority.split(':').next().unwrap_or_default();
+        let paths: Vec<_> = self.routes.iter().map(|route| route.path.as_str()).collect();
         // No value contains an `@`, so a value is never mistaken for a placeholder.
         [
             ("@NAME@", route.name),
@@ -94,9 +96,11 @@ impl Values {
             ("@TARGET_SCHEME@", scheme),
             ("@TARGET_AUTHORITY@", authority),
             ("@TARGET_HOST@", host),
+            ("@TARGET_PORT@", port),
             ("@TARGET_PATH@", path),
             ("@CALLBACK@", &self.callback.url()),
             ("@HOST@", own_host),
+            ("@PATHS@", &paths.join(" ")),
         ]
         .iter()
         .fold(template.to_owned(), |text, (placeholder, value)| text.replace(placeholder, value))

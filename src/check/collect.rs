@@ -112,7 +112,7 @@ async fn continue_probing(
     send_queries(plan, prober, session, observations).await;
     plan.report_progress("sending other kinds of requests");
     send_variants(plan, prober, session, observations).await;
-    if needs_nango("nango.echo") && landing.is_exact() {
+    if needs_nango("nango.echo") && landing.keeps_values() {
         plan.report_progress("following one callback to Nango");
         observations.echo =
             Some(probe_echo(prober, session, &observations.callback, &plan.target).await);

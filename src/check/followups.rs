@@ -3,7 +3,7 @@
 
 use super::corpus::{Probe, Run};
 use super::landing::{Landing, carried, is_redirect};
-use super::location::{Callback, Parts};
+use super::location::{Callback, Parts, resolve};
 use super::observations::{Echo, Nango, Observations, PlainHttp, RedirectChain};
 use super::plan::Plan;
 use super::prober::{Client, Prober, Session, headers};
@@ -145,7 +145,8 @@ pub(super) async fn probe_plain_http(
     if let Ok(got) = &mut response.result
         && !got.landing.is_exact()
     {
-        let direct = Landing::of(&got.response, &response.probe, target, &prober.run.prefix);
+        let direct =
+            Landing::of(&got.response, &response.probe, &plain_http, target, &prober.run.prefix);
         if direct.is_exact() {
             got.landing = direct;
         }
@@ -180,10 +181,9 @@ pub(super) async fn probe_echo(
         let location = got.response.headers.get(LOCATION)?.as_bytes();
         let sent = outcome.probe.query.as_deref().unwrap_or_default();
         // It leads to Nango, and Nango's page shows which query arrived.
-        carried(location, sent, target).ok()?;
-        let text = std::str::from_utf8(location).ok()?;
-        let parts = Parts::of(text);
-        Some(format!("{}?{}", parts.path, parts.query.unwrap_or_default()))
+        carried(location, sent, callback, target).ok()?;
+        let url = resolve(callback, location)?;
+        Some(format!("{}?{}", url.path(), url.query().unwrap_or_default()))
     });
     let page = match location {
         None => None,

@@ -20,6 +20,7 @@ mod observations;
 mod page;
 mod plan;
 mod prober;
+mod qs;
 mod query;
 mod query_checks;
 mod redirect;
@@ -28,6 +29,7 @@ mod tls;
 mod url;
 
 pub use plan::{Plan, Selection};
+pub use qs::read_by_nango;
 
 use crate::outbound::{Outbound, Response};
 use crate::report::{Check, Report, printable};

@@ -52,6 +52,7 @@ pub(super) fn evaluate_echo(plan: &Plan, observations: &Observations, findings: 
     }
     if let Some(Landing::Altered(difference)) =
         observations.first().and_then(|first| first.landing())
+        && !difference.keeps_values()
     {
         findings.add(check.blocked(difference.id()));
         return;
@@ -59,7 +60,7 @@ pub(super) fn evaluate_echo(plan: &Plan, observations: &Observations, findings: 
     let Some(echo) = &observations.echo else { return };
     let check = check.duration(echo.outcome.duration);
     let page = match (&echo.page, echo.outcome.landing()) {
-        (_, Some(Landing::Altered(difference))) => {
+        (_, Some(Landing::Altered(difference))) if !difference.keeps_values() => {
             findings.add(check.blocked(difference.id()));
             return;
         }

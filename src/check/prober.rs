@@ -49,15 +49,22 @@ impl Outcome {
         self.landing().is_some_and(Landing::is_exact)
     }
 
+    /// Whether the target gets every value.
+    pub(super) fn keeps_values(&self) -> bool {
+        self.landing().is_some_and(Landing::keeps_values)
+    }
+
     pub(super) fn status(&self) -> Option<StatusCode> {
         self.result.as_ref().ok().map(|got| got.response.status)
     }
 
-    /// Whether two responses are equivalent. `redirect.cache` reports what a cache mixed up.
+    /// Whether two responses are equivalent. `redirect.cache` reports what a cache mixed up, and
+    /// the checks of the query what arrives in other bytes.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         let is_stale =
             |outcome: &Self| outcome.landing() == Some(&Landing::Altered(Difference::Stale));
-        if is_stale(self) || is_stale(other) {
+        let keep_values = self.keeps_values() && other.keeps_values();
+        if is_stale(self) || is_stale(other) || keep_values {
             self.status() == other.status()
         } else {
             self.shape() == other.shape()
@@ -257,7 +264,7 @@ impl Session {
         let began = Instant::now();
         let request = self.prober.request(&callback.path, &probe, client);
         let result = self.send_retrying(&request).await.map(|response| {
-            let landing = Landing::of(&response, &probe, target, &self.prober.run.prefix);
+            let landing = Landing::of(&response, &probe, callback, target, &self.prober.run.prefix);
             Received { response, landing }
         });
         Outcome { probe, result, duration: began.elapsed() }

@@ -1,5 +1,6 @@
 //! `redirect.*`, part 2: what happens to the query.
 
+use super::corpus::LARGEST_CALLBACK;
 use super::landing::{Landing, location_shown};
 use super::prober::Outcome;
 use super::query::Difference;
@@ -21,12 +22,13 @@ const ON_A_QUERY: [&str; 5] = [
 /// The maximum of findings of one kind to list.
 const MAX_LINES: usize = 6;
 
-pub(super) fn evaluate(observations: &Observations, findings: &mut Findings) {
+pub(super) fn evaluate(strict: bool, observations: &Observations, findings: &mut Findings) {
     let dropped = observations.first().and_then(Outcome::landing)
         == Some(&Landing::Altered(Difference::Dropped));
     let corpus: Vec<_> = observations.corpus().collect();
     let duration = corpus.iter().map(|outcome| outcome.duration).sum();
-    findings.add(query(&corpus, dropped).duration(duration));
+    let altered = Altered::in_corpus(&corpus, strict);
+    findings.add(query(&corpus, &altered, dropped).duration(duration));
     findings.add(complete(observations));
     if dropped {
         findings.add(check("redirect.template"));
@@ -35,9 +37,9 @@ pub(super) fn evaluate(observations: &Observations, findings: &mut Findings) {
         }
         return;
     }
-    findings.add(template(&corpus));
-    findings.add(encoding(&corpus));
-    findings.add(parameters(&corpus));
+    findings.add(template(&altered));
+    findings.add(encoding(&altered));
+    findings.add(parameters(&altered));
     if !observations.providers.is_empty() {
         findings.add(blocked(&corpus).duration(duration));
     }
@@ -49,109 +51,144 @@ pub(super) fn evaluate(observations: &Observations, findings: &mut Findings) {
     }
 }
 
-/// The differences that one check reports.
+/// The queries that arrive altered.
 struct Altered<'s> {
-    lines: Vec<String>,
-    /// Whether one of the queries conforms to RFC 3986.
-    conforming: bool,
-    differences: Vec<&'s Difference>,
+    /// With a change that a provider's callback can suffer: a changed value, or any change in strict
+    /// mode.
+    broken: Vec<(&'s Outcome, &'s Difference)>,
+    /// With bytes that RFC 3986 forbids, which no provider should send.
+    forbidden: Vec<(&'s Outcome, &'s Difference)>,
+    /// With the same values for Nango.
+    equal: Vec<(&'s Outcome, &'s Difference)>,
 }
+
+/// The checks that can report a query with the same values, in the order of precedence: a server
+/// that rebuilds the query causes several kinds of differences, and they are one warning.
+const ON_EQUAL_VALUES: [&str; 3] = ["redirect.encoding", "redirect.parameters", "redirect.query"];
 
 impl<'s> Altered<'s> {
-    fn by(id: &str, corpus: &[&'s Outcome]) -> Self {
-        let mut altered = Self { lines: Vec::new(), conforming: false, differences: Vec::new() };
+    fn in_corpus(corpus: &[&'s Outcome], strict: bool) -> Self {
+        let mut all = Self { broken: Vec::new(), forbidden: Vec::new(), equal: Vec::new() };
         for outcome in corpus {
-            if let Some(Landing::Altered(difference)) = outcome.landing()
-                && difference.id() == id
-            {
-                altered.conforming |= outcome.probe.conforming;
-                let line = format!("{}: {}", outcome.probe.name, difference.description());
-                // A difference that every query has is listed once.
-                if !altered.differences.contains(&difference) {
-                    altered.lines.push(line);
-                }
-                altered.differences.push(difference);
+            let Some(Landing::Altered(difference)) = outcome.landing() else { continue };
+            let equal = difference.keeps_values() && !strict;
+            match (equal, outcome.probe.conforming) {
+                (true, true) => all.equal.push((outcome, difference)),
+                // Many servers encode such bytes, and nobody notices.
+                (true, false) => {}
+                (false, true) => all.broken.push((outcome, difference)),
+                (false, false) => all.forbidden.push((outcome, difference)),
             }
         }
-        altered
+        all
     }
 
-    fn detail(&self) -> String {
-        let mut lines: Vec<_> = self.lines.iter().take(MAX_LINES).cloned().collect();
-        if self.lines.len() > MAX_LINES {
-            lines.push(format!("and {} more", self.lines.len() - MAX_LINES));
+    /// Evaluates the check with this id.
+    fn evaluate(&self, id: &'static str, summary: &str, hint: &str) -> Check {
+        let check = check(id);
+        let by = |all: &[(&'s Outcome, &'s Difference)]| -> Vec<_> {
+            all.iter().copied().filter(|(_, difference)| difference.id() == id).collect()
+        };
+        let (broken, forbidden) = (by(&self.broken), by(&self.forbidden));
+        if !broken.is_empty() {
+            let all = [broken, forbidden].concat();
+            return check.fail(summary).detail(lines(&all)).hint(hint);
         }
-        lines.join("\n")
-    }
-
-    fn evaluate(&self, check: Check, summary: &str, hint: &str) -> Check {
-        if self.differences.is_empty() {
+        let reports = ON_EQUAL_VALUES
+            .into_iter()
+            .find(|id| self.equal.iter().any(|(_, difference)| difference.id() == *id));
+        if reports == Some(id) {
+            return check
+                .warn("the query arrives in other bytes, but Nango reads the same values")
+                .detail(lines(&self.equal))
+                .hint(format!("nothing breaks in Nango; to forward every byte, {hint}"));
+        }
+        if forbidden.is_empty() {
             return check;
         }
-        let detail = self.detail();
-        if self.conforming {
-            check.fail(summary).detail(detail).hint(hint)
-        } else {
-            check
-                .warn("queries with bytes that RFC 3986 forbids are changed")
-                .detail(format!(
-                    "{detail}\nno provider should send such bytes; ignore this unless yours does"
-                ))
-                .hint(hint)
-        }
+        check
+            .warn("queries with bytes that RFC 3986 forbids are changed")
+            .detail(format!(
+                "{}\nno provider should send such bytes; ignore this unless yours does",
+                lines(&forbidden)
+            ))
+            .hint(hint)
+    }
+
+    /// Whether the check with this id has nothing to report.
+    fn has_none(&self, id: &str) -> bool {
+        let mut all = self.broken.iter().chain(&self.forbidden).chain(&self.equal);
+        !all.any(|(_, difference)| difference.id() == id)
     }
 }
 
-fn query(corpus: &[&Outcome], dropped: bool) -> Check {
-    let check = check("redirect.query");
+/// One line for each difference; a difference that every query has is listed once.
+fn lines(altered: &[(&Outcome, &Difference)]) -> String {
+    let mut seen: Vec<&Difference> = Vec::new();
+    let mut lines = Vec::new();
+    for (outcome, difference) in altered {
+        if !seen.contains(difference) {
+            seen.push(difference);
+            lines.push(format!("{}: {}", outcome.probe.name, difference.description()));
+        }
+    }
+    if lines.len() > MAX_LINES {
+        let more = lines.len() - MAX_LINES;
+        lines.truncate(MAX_LINES);
+        lines.push(format!("and {more} more"));
+    }
+    lines.join("\n")
+}
+
+fn query(corpus: &[&Outcome], altered: &Altered<'_>, dropped: bool) -> Check {
     if dropped {
-        return check
+        return check("redirect.query")
             .fail("the query does not arrive")
             .detail("the Location contains none of the parameters")
             .hint("append the raw query; nginx: `$is_args$args`, Caddy: `{uri}`, Cloudflare: \"Preserve query string\"");
     }
-    let altered = Altered::by("redirect.query", corpus);
-    if altered.differences.is_empty() {
+    if altered.has_none("redirect.query") {
         let exact = corpus.iter().filter(|outcome| outcome.is_exact()).count();
         let all = corpus.len();
         // The checks below report the others.
-        return if exact == all {
-            check.pass(format!("{all} queries arrive byte for byte"))
+        return check("redirect.query").pass(if exact == all {
+            format!("{all} queries arrive byte for byte")
         } else {
-            check.pass(format!("the query arrives, {exact} of {all} byte for byte"))
-        };
+            format!("the query arrives, {exact} of {all} byte for byte")
+        });
     }
     altered.evaluate(
-        check,
+        "redirect.query",
         "the query is changed",
         "copy the raw query into the Location, and append nothing",
     )
 }
 
 /// Finds a placeholder that only some queries lead to.
-fn template(corpus: &[&Outcome]) -> Check {
-    Altered::by("redirect.template", corpus).evaluate(
-        check("redirect.template"),
+fn template(altered: &Altered<'_>) -> Check {
+    altered.evaluate(
+        "redirect.template",
         "the Location contains an unexpanded placeholder",
         "check how your server spells the query variable in this place",
     )
 }
 
-fn encoding(corpus: &[&Outcome]) -> Check {
-    let altered = Altered::by("redirect.encoding", corpus);
-    let twice =
-        altered.differences.iter().any(|d| matches!(d, Difference::Reencoded { twice: true, .. }));
+fn encoding(altered: &Altered<'_>) -> Check {
+    let twice = altered
+        .broken
+        .iter()
+        .any(|(_, difference)| matches!(difference, Difference::Reencoded { twice: true, .. }));
     let summary = if twice { "the query is encoded twice" } else { "the query is re-encoded" };
     altered.evaluate(
-        check("redirect.encoding"),
+        "redirect.encoding",
         summary,
         "do not parse and rebuild the query; use the raw string (`req.url`, `$args`, `RawQuery`)",
     )
 }
 
-fn parameters(corpus: &[&Outcome]) -> Check {
-    Altered::by("redirect.parameters", corpus).evaluate(
-        check("redirect.parameters"),
+fn parameters(altered: &Altered<'_>) -> Check {
+    altered.evaluate(
+        "redirect.parameters",
         "parameters are lost, added or moved",
         "use the raw query string instead of a map of parameters; make sure that the framework adds nothing",
     )
@@ -226,7 +263,11 @@ fn size(sizes: &[Outcome]) -> Check {
     let hint = "raise the limits for the request line, the header and the query: in nginx `large_client_header_buffers 4 32k`; in AWS WAF, exempt the path from SizeRestrictions_QUERYSTRING";
     // Callbacks with long codes and scopes reach 6 KiB.
     let summary = format!("queries of {} do not arrive", least.probe.name);
-    if length < 6 << 10 { check.fail(summary).hint(hint) } else { check.warn(summary).hint(hint) }
+    if length <= LARGEST_CALLBACK {
+        check.fail(summary).hint(hint)
+    } else {
+        check.warn(summary).hint(hint)
+    }
 }
 
 fn empty(empty: &[Outcome]) -> Check {

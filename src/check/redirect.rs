@@ -30,7 +30,7 @@ pub(super) fn evaluate(
     chain(observations, findings)?;
     template(observations, got, findings)?;
     target(plan, observations, got, findings)?;
-    query_checks::evaluate(observations, findings);
+    query_checks::evaluate(plan.strict, observations, findings);
     response_headers::evaluate(observations, findings);
     Ok(())
 }
@@ -239,6 +239,7 @@ fn target(
             .fail("the target's own query is missing")
             .detail(both)
             .hint("append the query of the callback to the target's query with `&`"),
+        Elsewhere::Invalid => check.fail("the Location is not a valid URL").detail(both).hint(hint),
         Elsewhere::Relative => {
             check.fail("redirects to the callback's own host").detail(both).hint(hint)
         }
@@ -251,7 +252,12 @@ fn target(
 }
 
 fn site(plan: &Plan, location: &str, check: Check) -> Check {
-    let (got, wanted) = (Parts::of(location).server(), Parts::of(plan.target.as_str()).server());
+    // Without a scheme it has the callback's (RFC 3986 §4.2).
+    let location = match plan.callback.split_once(':') {
+        Some((scheme, _)) if location.starts_with("//") => format!("{scheme}:{location}"),
+        _ => location.to_owned(),
+    };
+    let (got, wanted) = (Parts::of(&location).server(), Parts::of(plan.target.as_str()).server());
     let (Some(got), Some(wanted)) = (got, wanted) else { return check.fail("redirects elsewhere") };
     if got.host != wanted.host {
         const LOGIN: [&str; 6] = ["login", "signin", "sign-in", "sso", "cloudflareaccess", "auth0"];

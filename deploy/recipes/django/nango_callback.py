@@ -25,7 +25,10 @@ def redirect_to_nango(request, target):
 
 
 urlpatterns = [
-    # @EACH@
-    path("@PATH@"[1:], redirect_to_nango, {"target": "@TARGET@"}),
-    # @END@
+    path(url.lstrip("/"), redirect_to_nango, {"target": target})
+    for url, target in [
+        # @EACH@
+        ("@PATH@", "@TARGET@"),
+        # @END@
+    ]
 ]

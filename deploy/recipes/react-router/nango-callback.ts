@@ -1,3 +1,4 @@
+// routes.ts: route("@PATH@", "routes/nango-@NAME@.ts")
 const target = "@TARGET@";
 
 async function redirect({ request }: { request: Request }) {

@@ -23,22 +23,25 @@ pub(super) struct Args {
     /// What serves the callback, for example `nginx` or `nextjs` [default: list all]
     place: Option<String>,
 
-    /// Callback URL on your own domain
-    #[arg(long, value_name = "URL", default_value = "https://auth.example.com/oauth/callback")]
-    callback: String,
+    /// Callback URL on your own domain [default: an example]
+    #[arg(long, value_name = "URL")]
+    callback: Option<String>,
 
     /// Target that the callback redirects to [default: the same path at https://api.nango.dev]
     #[arg(long, value_name = "URL")]
     target: Option<String>,
 
     /// Write the files below this directory; existing files are never overwritten
-    #[arg(long, value_name = "DIR", requires = "place")]
+    #[arg(long, value_name = "DIR", requires_all = ["place", "callback"])]
     out: Option<PathBuf>,
 
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
+
+/// The callback of the examples.
+const EXAMPLE: &str = "https://auth.example.com/oauth/callback";
 
 /// Nango's URL without settings.
 const NANGO_URL: &str = "https://api.nango.dev";
@@ -47,12 +50,13 @@ const NANGO_URL: &str = "https://api.nango.dev";
 pub(super) fn run(args: &Args) -> Exit {
     let Some(place) = args.place.as_deref() else { return print(&list(args.json)) };
     let Some(recipe) = recipes::find(place) else { return usage(&unknown(place)) };
+    let callback = args.callback.as_deref().unwrap_or(EXAMPLE);
     let target = match &args.target {
         Some(target) => target.clone(),
-        None => config::target_at_nango(NANGO_URL, &args.callback)
+        None => config::target_at_nango(NANGO_URL, callback)
             .map_or_else(|_| format!("{NANGO_URL}/oauth/callback"), |it| it.as_str().to_owned()),
     };
-    let values = match Values::new(&args.callback, &target) {
+    let values = match Values::new(callback, &target) {
         Ok(values) => values,
         Err(refused) => return usage(&problem(&refused)),
     };
@@ -60,9 +64,10 @@ pub(super) fn run(args: &Args) -> Exit {
         recipe,
         files: recipe.files(&values),
         steps: recipe.steps(&values),
+        is_example: args.callback.is_none() && recipe.instead.is_empty(),
         check: match &args.target {
-            Some(target) => format!("callback-edge check {} --target {target}", args.callback),
-            None => format!("callback-edge check {}", args.callback),
+            Some(target) => format!("callback-edge check {callback} --target {target}"),
+            None => format!("callback-edge check {callback}"),
         },
         out: args.out.as_deref(),
     };
@@ -72,7 +77,7 @@ pub(super) fn run(args: &Args) -> Exit {
         eprint_line(&problem.coloured());
         return Exit::CouldNotRun;
     }
-    print(&if args.json { printed.json(&args.callback, &target) } else { printed.text() })
+    print(&if args.json { printed.json(callback, &target) } else { printed.text() })
 }
 
 fn print(text: &str) -> Exit {
@@ -85,6 +90,8 @@ struct Printed<'a> {
     recipe: &'a Recipe,
     files: Vec<File>,
     steps: Vec<String>,
+    /// Whether the callback is that of the examples.
+    is_example: bool,
     /// The command that verifies it.
     check: String,
     /// Where the files were written.
@@ -96,6 +103,9 @@ impl Printed<'_> {
         let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
         let Recipe { title, directory, keeps, verified, limitations, instead, .. } = self.recipe;
         let mut text = format!("{bold}{title}{bold:#}\n{}\n", summary(*keeps, *verified));
+        if self.is_example {
+            let _ = writeln!(text, "The values are examples: pass `--callback URL`.");
+        }
         let mut number = 0;
         let mut step = |text: &mut String, what: &str| {
             number += 1;

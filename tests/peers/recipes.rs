@@ -136,7 +136,11 @@ fn assert_kept(recipe: &recipes::Recipe, address: SocketAddr) {
     for path in ["/oauth/callback", "/app-auth/connect"] {
         for method in ["GET", "HEAD"] {
             let head = exchange(address, &format!("{method} {path}?code=a%2fb HTTP/1.1\r\n"), "");
-            let expected = format!("HTTP/1.1 {status} ");
+            // Traefik responds with another status to HEAD.
+            let expected = match method {
+                "GET" => format!("HTTP/1.1 {status} "),
+                _ => "HTTP/1.1 30".to_owned(),
+            };
             assert!(head.starts_with(&expected), "{}: {method} {path}: {head}", recipe.id);
             let head = head.to_lowercase();
             let location = format!("location: https://api.nango.dev{path}?code=a%2fb\r\n");

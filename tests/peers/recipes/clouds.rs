@@ -14,7 +14,7 @@ pub(super) const CASES: &[Case] = &[
                 "nango-callback.js",
                 "target + query",
                 "target + new URL(request.url).search.replaceAll(\"%20\", \"+\")",
-                &["redirect.encoding"],
+                &["!redirect.encoding", "!redirect.form"],
             ),
             (
                 "nango-callback.js",
@@ -32,7 +32,7 @@ pub(super) const CASES: &[Case] = &[
             "nango-callback.js",
             "request.rawQueryString()",
             "Object.entries(request.querystring).map(([name, it]) => `${name}=${it.value}`).join(\"&\")",
-            &["redirect.parameters", "redirect.empty"],
+            &["redirect.parameters", "!redirect.empty"],
         )],
     },
     Case {
@@ -43,7 +43,7 @@ pub(super) const CASES: &[Case] = &[
             "nango-callback.mjs",
             "event.rawQueryString",
             "new URLSearchParams(event.queryStringParameters).toString()",
-            &["redirect.encoding", "redirect.parameters"],
+            &["!redirect.encoding", "redirect.parameters"],
         )],
     },
     Case {
@@ -54,7 +54,7 @@ pub(super) const CASES: &[Case] = &[
             "middleware.js",
             "target + query",
             "`${target}?${new URL(request.url).searchParams}`",
-            &["redirect.encoding", "redirect.empty"],
+            &["!redirect.encoding", "!redirect.empty", "!redirect.form"],
         )],
     },
     Case {

@@ -72,7 +72,7 @@ pub(super) const CASES: &[Case] = &[
                 command.arg("-f").arg(dir.join("nango-callback.cfg"));
             })
         },
-        warns: &["redirect.blocked"],
+        warns: &[],
         wrong: &[
             ("nango-callback.cfg", "?%[query]", "%HQ", &["redirect.query", "redirect.size"]),
             ("nango-callback.cfg", " hdr Cache-Control no-store", "", &["redirect.cache"]),
@@ -92,7 +92,7 @@ pub(super) const CASES: &[Case] = &[
         warns: &[],
         wrong: &[
             ("nango-callback.caddy", "?{http.request.uri.query}", "", &["redirect.query"]),
-            ("nango-callback.caddy", "redir @query_callback", "redir", &["redirect.empty"]),
+            ("nango-callback.caddy", "redir @query_callback", "redir", &["!redirect.empty"]),
         ],
     },
     Case {
@@ -185,7 +185,7 @@ static_resources:
                 },
             )
         },
-        warns: &["redirect.blocked"],
+        warns: &[],
         wrong: &[
             (
                 "nango-callback.yaml",

@@ -34,7 +34,30 @@ directories! {
     "ingress-nginx": ["nango-callback.yaml"]
     "gateway-api": ["nango-callback.yaml"]
 
-    "express": ["nango-callback.js"]
+    "express": ["nango-callback.ts"]
+    "nestjs": ["nango-callback.ts"]
+    "fastify": ["nango-callback.ts"]
+    "koa": ["nango-callback.ts"]
+    "hono": ["nango-callback.ts"]
+    "nextjs": ["route.ts"]
+    "nuxt": ["redirect.ts"]
+    "sveltekit": ["server.ts"]
+    "react-router": ["nango-callback.ts"]
+
+    "flask": ["nango_callback.py"]
+    "django": ["nango_callback.py"]
+    "fastapi": ["nango_callback.py"]
+    "aiohttp": ["nango_callback.py"]
+
+    "rails": ["nango_callback.rb"]
+    "rack": ["nango_callback.rb"]
+
+    "php": ["nango-callback.php"]
+    "laravel": ["NangoCallbackController.php", "nango_callback.php"]
+    "symfony": ["NangoCallbackController.php", "nango_callback.yaml"]
+
+    "go": ["nango_callback.go"]
+    "axum": ["nango_callback.rs"]
 
     "cloudflare-worker": ["nango-callback.js", "wrangler.toml"]
     "cloudflare-rule": ["rule.json"]

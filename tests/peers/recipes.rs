@@ -1,6 +1,7 @@
 //! Every recipe as a user gets it: the built binary writes its files, the platform starts with exactly
 //! these files, and `callback-edge check` passes. The common wrong form of each is reported.
 
+mod apps;
 mod clouds;
 mod kubernetes;
 mod servers;
@@ -32,7 +33,7 @@ pub(crate) struct Case {
 
 /// The cases of every file.
 fn cases() -> impl Iterator<Item = &'static Case> {
-    servers::CASES.iter().chain(clouds::CASES).chain(kubernetes::CASES)
+    servers::CASES.iter().chain(apps::cases()).chain(clouds::CASES).chain(kubernetes::CASES)
 }
 
 /// Prints the table of the platforms.

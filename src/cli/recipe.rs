@@ -4,7 +4,7 @@ use super::{Exit, eprint_line, exit_after_print, usage};
 use crate::config::{self, Problem};
 use crate::recipes::{self, File, Keeps, Query, Recipe, Unsafe, Values, Verified};
 use anstyle::{AnsiColor, Style};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
@@ -27,7 +27,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "URL")]
     callback: Option<String>,
 
-    /// Target that the callback redirects to [default: the same path at https://api.nango.dev]
+    /// Target that the callback redirects to [default: the same path at `https://api.nango.dev`]
     #[arg(long, value_name = "URL")]
     target: Option<String>,
 
@@ -112,15 +112,12 @@ impl Printed<'_> {
             let _ = writeln!(text, "\n{bold}{number}.{bold:#} {what}");
         };
         for File { path, note, text: content } in &self.files {
-            match self.out {
-                Some(out) => {
-                    step(&mut text, &format!("Written: {}. {note}", out.join(path).display()));
-                }
-                None => {
-                    step(&mut text, &format!("{path}, in {directory}. {note}"));
-                    let rule = "─".repeat(60);
-                    let _ = write!(text, "{dim}{rule}{dim:#}\n{content}{dim}{rule}{dim:#}\n");
-                }
+            if let Some(out) = self.out {
+                step(&mut text, &format!("Written: {}. {note}", out.join(path).display()));
+            } else {
+                step(&mut text, &format!("{path}, in {directory}. {note}"));
+                let rule = "─".repeat(60);
+                let _ = write!(text, "{dim}{rule}{dim:#}\n{content}{dim}{rule}{dim:#}\n");
             }
         }
         for what in &self.steps {
@@ -142,30 +139,41 @@ impl Printed<'_> {
     }
 
     fn json(&self, callback: &str, target: &str) -> String {
-        let mut json = about(self.recipe);
         let files = self.files.iter().map(|File { path, note, text }| {
             let written = self.out.map(|out| out.join(path));
             json!({ "path": path, "note": note, "text": text, "written": written })
         });
-        json["callback"] = callback.into();
-        json["target"] = target.into();
-        json["files"] = files.collect();
-        json["steps"] = json!(self.steps);
-        json["check"] =
-            if self.recipe.instead.is_empty() { json!(self.check) } else { Value::Null };
-        format!("{json:#}\n")
+        let check = self.recipe.instead.is_empty().then_some(&self.check);
+        let mut json = about(self.recipe);
+        json.extend([
+            ("callback".to_owned(), callback.into()),
+            ("target".to_owned(), target.into()),
+            ("files".to_owned(), files.collect()),
+            ("steps".to_owned(), json!(self.steps)),
+            ("check".to_owned(), json!(check)),
+        ]);
+        format!("{:#}\n", Value::from(json))
     }
 }
 
 /// What is true of a recipe without values.
-fn about(recipe: &Recipe) -> Value {
+fn about(recipe: &Recipe) -> Map<String, Value> {
     let Recipe { id, title, group, directory, keeps, verified, limitations, instead, .. } = recipe;
     let Keeps { query, status, no_store, form } = keeps;
-    json!({
-        "place": id, "title": title, "group": group, "directory": directory,
-        "keeps": { "query": query.to_string(), "status": status, "no_store": no_store, "form": form },
-        "verified": verified.to_string(), "limitations": limitations, "instead": instead,
-    })
+    let keeps = json!({
+        "query": query.to_string(), "status": status, "no_store": no_store, "form": form,
+    });
+    let fields = [
+        ("place", json!(id)),
+        ("title", json!(title)),
+        ("group", json!(group)),
+        ("directory", json!(directory)),
+        ("keeps", keeps),
+        ("verified", json!(verified.to_string())),
+        ("limitations", json!(limitations)),
+        ("instead", json!(instead)),
+    ];
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 fn summary(keeps: Keeps, verified: Verified) -> String {

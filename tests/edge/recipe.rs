@@ -133,18 +133,15 @@ the *schema*; or *not run*.\n\n\
         .to_owned();
     for Recipe { id, title, keeps, verified, instead, .. } in recipes::all() {
         let Keeps { query, status, no_store, form } = keeps;
-        let row = match query {
-            Query::Nothing => {
-                let others: Vec<_> = instead.iter().map(|other| format!("`{other}`")).collect();
-                format!("not possible: use {} | – | – | – | –", others.join(" or "))
-            }
-            _ => {
-                // Documentation is no proof.
-                let is_proved = matches!(verified, Verified::Run | Verified::Harness);
-                let query = format!("{query}{}", if is_proved { "" } else { " (not proved)" });
-                let no_store = if *no_store { "yes" } else { "no" };
-                format!("{query} | {status} | {no_store} | {form} | {verified}")
-            }
+        let row = if *query == Query::Nothing {
+            let others: Vec<_> = instead.iter().map(|other| format!("`{other}`")).collect();
+            format!("not possible: use {} | – | – | – | –", others.join(" or "))
+        } else {
+            // Documentation is no proof.
+            let is_proved = matches!(verified, Verified::Run | Verified::Harness);
+            let query = format!("{query}{}", if is_proved { "" } else { " (not proved)" });
+            let no_store = if *no_store { "yes" } else { "no" };
+            format!("{query} | {status} | {no_store} | {form} | {verified}")
         };
         let _ = writeln!(text, "| {title} | `{id}` | {row} |");
     }

@@ -2,7 +2,7 @@
 
 use super::{Case, browser_signs_in_through, verify};
 use crate::foreign::servers::next_in;
-use crate::peer::{Peer, script, tools};
+use crate::peer::{Peer, run, script, tools};
 use std::fs;
 use std::path::Path;
 
@@ -67,13 +67,10 @@ const NODE: &[Case] = &[
         wrong: &[("routes/nango-callback.ts", "request.url.replace(/^[^?]*\\??/, \"\")",
             "new URLSearchParams(Object.fromEntries(new URL(request.url).searchParams))", &["redirect.parameters"])],
     },
-    Case {
-        place: "nextjs",
-        start: |dir| next_in(dir),
-        warns: ENCODES,
-        wrong: &[],
-    },
 ];
+
+/// Wrong forms in Next.js are among the foreign callbacks, because each needs a build.
+const NEXT: &[Case] = &[Case { place: "nextjs", start: next, warns: ENCODES, wrong: &[] }];
 
 #[rustfmt::skip]
 const OTHERS: &[Case] = &[
@@ -156,9 +153,9 @@ const OTHERS: &[Case] = &[
     },
 ];
 
-/// The cases of both tests.
+/// The cases of all tests.
 pub(super) fn cases() -> impl Iterator<Item = &'static Case> {
-    NODE.iter().chain(OTHERS)
+    NODE.iter().chain(NEXT).chain(OTHERS)
 }
 
 /// Starts a program in the directory of the recipe, after these lines of a shell. `$APPS` is the
@@ -180,6 +177,21 @@ fn node(dir: &Path, app: &str) -> Peer {
     let compile = "ln -sfn \"$MODULES\" node_modules
         find . -name '*.ts' | xargs node_modules/.bin/esbuild --outdir=. --outbase=. --log-level=warning";
     start(dir, &format!("{compile}\ncp \"$APPS/{app}\" .\nexec node {app}"))
+}
+
+/// Without TypeScript itself, Next.js builds only JavaScript.
+fn next(dir: &Path) -> Peer {
+    for file in crate::support::files_below(dir) {
+        if file.extension().is_some_and(|it| it == "ts") {
+            let arguments = [&*file.display().to_string(), "--outdir=."].map(ToOwned::to_owned);
+            let esbuild = script("node_modules/.bin/esbuild");
+            let parent = file.parent().unwrap();
+            let output = run(&esbuild, parent, &arguments.each_ref().map(|it| &**it));
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            fs::remove_file(file).unwrap();
+        }
+    }
+    next_in(dir)
 }
 
 fn python(dir: &Path, app: &str) -> Peer {
@@ -221,6 +233,11 @@ fn axum(dir: &Path) -> Peer {
 #[test]
 fn frameworks_for_node_pass_and_their_wrong_forms_are_reported() {
     verify(NODE);
+}
+
+#[test]
+fn next_js_passes() {
+    verify(NEXT);
 }
 
 #[test]

@@ -133,8 +133,10 @@ impl Printed<'_> {
             let gap = if text.contains("\n- ") { "" } else { "\n" };
             let _ = writeln!(text, "{gap}- {limitation}");
         }
-        for other in instead {
-            let _ = writeln!(text, "\nUse instead: {bold}callback-edge recipe {other}{bold:#}");
+        if !instead.is_empty() {
+            let others: Vec<_> =
+                instead.iter().map(|other| format!("callback-edge recipe {other}")).collect();
+            let _ = writeln!(text, "\nUse instead: {bold}{}{bold:#}", others.join(" or "));
         }
         text
     }
@@ -168,17 +170,20 @@ fn about(recipe: &Recipe) -> Value {
 
 fn summary(keeps: Keeps, verified: Verified) -> String {
     let query = match keeps.query {
-        Query::Bytes => "Keeps the query byte for byte",
-        Query::Values => "Keeps every value of the query; its encoding may change",
+        Query::Bytes => "every byte of the query",
+        Query::Values => "every value of the query, in another encoding",
         Query::Nothing => return "Cannot redirect a callback as Nango needs.".to_owned(),
     };
-    let verified = match verified {
-        Verified::Run => "run with the platform",
-        Verified::Harness => "run with the documented events of the platform",
-        Verified::Schema => "validated against the schema of the platform, not run",
-        Verified::NotRun => "not run",
-    };
-    format!("{query}. In the tests of this program: {verified}.")
+    match verified {
+        Verified::Run => format!("Keeps {query}: tested with the platform."),
+        Verified::Harness => {
+            format!("Keeps {query}: its code is tested, outside of the platform.")
+        }
+        Verified::Schema => {
+            format!("Should keep {query}: tested only against the schema of the platform.")
+        }
+        Verified::NotRun => format!("Should keep {query}: not tested."),
+    }
 }
 
 /// Every recipe, in groups.

@@ -125,25 +125,23 @@ fn the_documentation_lists_what_each_recipe_keeps() {
 
 fn platforms() -> String {
     let mut text = "\
-**Query**: whether every byte arrives, or every value as Nango reads it, where the encoding may change. **Form**: the\n\
-status of a form post. **Verified**: *run* with the platform in the tests of this project; in a *harness* that passes\n\
-the documented events to the code, or the snippet to nginx; against the *schema*; or *not run*.\n\n\
+**Query**: whether every byte arrives, or every value as Nango reads it, where the encoding may change; *not proved*\n\
+is what the platform documents. **Form**: the status of a form post. **Verified**: *run* with the platform in the\n\
+tests of this project; in a *harness* that passes the documented events to the code, or the snippet to nginx; against\n\
+the *schema*; or *not run*.\n\n\
 | Platform | `recipe` | Query | Status | `no-store` | Form | Verified |\n|---|---|---|---|---|---|---|\n"
         .to_owned();
     for Recipe { id, title, keeps, verified, instead, .. } in recipes::all() {
         let Keeps { query, status, no_store, form } = keeps;
-        let verified = match verified {
-            Verified::Run => "run",
-            Verified::Harness => "harness",
-            Verified::Schema => "schema",
-            Verified::NotRun => "not run",
-        };
         let row = match query {
             Query::Nothing => {
                 let others: Vec<_> = instead.iter().map(|other| format!("`{other}`")).collect();
                 format!("not possible: use {} | – | – | – | –", others.join(" or "))
             }
             _ => {
+                // Documentation is no proof.
+                let is_proved = matches!(verified, Verified::Run | Verified::Harness);
+                let query = format!("{query}{}", if is_proved { "" } else { " (not proved)" });
                 let no_store = if *no_store { "yes" } else { "no" };
                 format!("{query} | {status} | {no_store} | {form} | {verified}")
             }

@@ -74,7 +74,7 @@ pub(super) const CASES: &[Case] = &[
         },
         warns: &[],
         wrong: &[
-            ("nango-callback.cfg", "?%[query]", "%HQ", &["redirect.query", "redirect.size"]),
+            ("nango-callback.cfg", "?%[query]", "%HQ", &["redirect.target"]),
             ("nango-callback.cfg", " hdr Cache-Control no-store", "", &["redirect.cache"]),
         ],
     },
@@ -105,7 +105,12 @@ pub(super) const CASES: &[Case] = &[
         },
         warns: &[],
         wrong: &[
-            ("nango-callback.conf", "server.http-parseopts", "#", &["redirect.encoding"]),
+            (
+                "nango-callback.conf",
+                "server.http-parseopts",
+                "#",
+                &["!redirect.encoding", "redirect.blocked"],
+            ),
             ("nango-callback.conf", "${qsa}", "", &["redirect.query"]),
         ],
     },
@@ -131,15 +136,7 @@ providers: { file: { directory: \"{files}\" } }
             traefik
         },
         warns: &["redirect.status"],
-        wrong: &[
-            ("nango-callback.yaml", "${1}", "", &["redirect.query"]),
-            (
-                "nango-callback.yaml",
-                "Cache-Control: no-store",
-                "X-By: traefik",
-                &["redirect.cache"],
-            ),
-        ],
+        wrong: &[("nango-callback.yaml", "${1}", "", &["redirect.query"])],
     },
     Case {
         place: "envoy",

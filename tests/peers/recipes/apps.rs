@@ -20,7 +20,7 @@ const NODE: &[Case] = &[
         warns: &[],
         wrong: &[
             (TS, "[req.originalUrl.replace(/^[^?]*\\??/, \"\"), form && req.body].filter(Boolean).join(\"&\")",
-                "new URLSearchParams(req.query)", &["redirect.encoding", "redirect.parameters"]),
+                "new URLSearchParams(req.query)", &["!redirect.encoding", "redirect.parameters", "!redirect.empty", "!redirect.form"]),
             (TS, ".set(\"Cache-Control\", \"no-store\")", "", &["redirect.cache"]),
             (TS, "res.removeHeader", "void", &["redirect.coop", "!redirect.referrer"]),
         ],
@@ -42,7 +42,7 @@ const NODE: &[Case] = &[
         start: |dir| node(dir, "koa.mjs"),
         warns: &[],
         wrong: &[
-            (TS, "ctx.set({ Location: query ? `${target}?${query}` : target, ", "ctx.redirect(`${target}?${query}`), ctx.set({ ", &["redirect.empty"]),
+            (TS, "ctx.set({ Location: query ? `${target}?${query}` : target, ", "ctx.redirect(`${target}?${query}`), ctx.set({ ", &["!redirect.empty"]),
             (TS, "ctx.remove", "void", &["redirect.coop", "!redirect.referrer"]),
         ],
     },
@@ -51,21 +51,21 @@ const NODE: &[Case] = &[
         start: |dir| node(dir, "hono.mjs"),
         warns: &[],
         wrong: &[(TS, "c.req.url.replace(/^[^?]*\\??/, \"\")", "new URLSearchParams(c.req.query())",
-            &["redirect.encoding", "redirect.parameters"])],
+            &["!redirect.encoding", "redirect.parameters", "!redirect.form"])],
     },
     Case {
         place: "nuxt",
         start: |dir| node(dir, "nuxt.mjs"),
         warns: &[],
         wrong: &[("server/routes/oauth/callback.ts", "event.path.replace(/^[^?]*\\??/, \"\")",
-            "new URLSearchParams(getQuery(event))", &["redirect.encoding", "redirect.parameters"])],
+            "new URLSearchParams(getQuery(event))", &["!redirect.encoding", "redirect.parameters", "!redirect.form"])],
     },
     Case {
         place: "react-router",
         start: |dir| node(dir, "react-router.mjs"),
         warns: ENCODES,
         wrong: &[("routes/nango-callback.ts", "request.url.replace(/^[^?]*\\??/, \"\")",
-            "new URLSearchParams(Object.fromEntries(new URL(request.url).searchParams))", &["redirect.parameters"])],
+            "new URLSearchParams(Object.fromEntries(new URL(request.url).searchParams))", &["redirect.parameters", "!redirect.form"])],
     },
 ];
 
@@ -79,36 +79,35 @@ const OTHERS: &[Case] = &[
         start: |dir| python(dir, "flask_app.py"),
         warns: &[],
         wrong: &[(PYTHON, "b\"&\".join(filter(None, parts)).decode(\"latin-1\")",
-            "__import__(\"urllib.parse\").parse.urlencode(request.args)", &["redirect.encoding", "redirect.parameters"])],
+            "__import__(\"urllib.parse\").parse.urlencode(request.args)", &["!redirect.encoding", "redirect.parameters", "!redirect.form"])],
     },
     Case {
         place: "django",
         start: |dir| python(dir, "django_app.py"),
         warns: &[],
         wrong: &[
-            (PYTHON, "\"&\".join(filter(None, parts))", "request.GET.urlencode()", &["redirect.encoding", "redirect.parameters"]),
+            (PYTHON, "\"&\".join(filter(None, parts))", "request.GET.urlencode()", &["!redirect.encoding", "!redirect.form"]),
             (PYTHON, "    response[\"Cross-Origin-Opener-Policy\"] = \"unsafe-none\"\n", "", &["redirect.coop"]),
-            (PYTHON, "@csrf_exempt\n", "", &[]),
         ],
     },
     Case {
         place: "fastapi",
         start: |dir| python(dir, "fastapi_app.py"),
         warns: &[],
-        wrong: &[(PYTHON, "status_code=303 if form else 308", "status_code=307", &["!redirect.status"])],
+        wrong: &[(PYTHON, "status_code=303 if form else 308", "status_code=307", &["!redirect.status", "!redirect.form"])],
     },
     Case {
         place: "aiohttp",
         start: |dir| python(dir, "aiohttp_app.py"),
         warns: &["redirect.size"],
-        wrong: &[(PYTHON, "request.raw_path.partition(\"?\")[2]", "str(request.url.query_string)", &["redirect.encoding"])],
+        wrong: &[(PYTHON, "request.raw_path.partition(\"?\")[2]", "str(request.url.query_string)", &["redirect.encoding", "redirect.parameters", "redirect.blocked"])],
     },
     Case {
         place: "rack",
         start: |dir| ruby(dir, "rack.ru"),
         warns: &["redirect.size"],
         wrong: &[(RUBY, "env[\"QUERY_STRING\"],", "Rack::Utils.build_query(Rack::Utils.parse_query(env[\"QUERY_STRING\"])),",
-            &["redirect.encoding", "redirect.parameters"])],
+            &["!redirect.encoding", "redirect.parameters", "!redirect.blocked"])],
     },
     Case {
         place: "rails",
@@ -120,7 +119,7 @@ const OTHERS: &[Case] = &[
         place: "php",
         start: |dir| php(dir, "php.php"),
         warns: &[],
-        wrong: &[("nango-callback.php", "[$query, ", "[http_build_query($_GET), ", &["redirect.encoding", "redirect.parameters"])],
+        wrong: &[("nango-callback.php", "[$query, ", "[http_build_query($_GET), ", &["!redirect.encoding", "redirect.parameters"])],
     },
     Case {
         place: "laravel",
@@ -128,7 +127,7 @@ const OTHERS: &[Case] = &[
         warns: &[],
         wrong: &[
             ("app/Http/Controllers/NangoCallbackController.php", "$request->server('QUERY_STRING', '')",
-                "$request->getQueryString()", &["redirect.encoding", "redirect.parameters"]),
+                "$request->getQueryString()", &["!redirect.encoding", "redirect.parameters"]),
             ("routes/nango_callback.php", "->withoutMiddleware('web')", "", &["!redirect.cookie"]),
         ],
     },
@@ -137,13 +136,13 @@ const OTHERS: &[Case] = &[
         start: |dir| php(dir, "symfony.php"),
         warns: &[],
         wrong: &[("src/Controller/NangoCallbackController.php", "$request->server->get('QUERY_STRING', '')",
-            "$request->getQueryString()", &["redirect.encoding", "redirect.parameters"])],
+            "$request->getQueryString()", &["!redirect.encoding", "redirect.parameters"])],
     },
     Case {
         place: "go",
         start: go,
         warns: &[],
-        wrong: &[("nango_callback.go", "r.URL.RawQuery, ", "r.URL.Query().Encode(), ", &["redirect.encoding", "redirect.parameters"])],
+        wrong: &[("nango_callback.go", "r.URL.RawQuery, ", "r.URL.Query().Encode(), ", &["redirect.parameters"])],
     },
     Case {
         place: "axum",
@@ -164,11 +163,6 @@ fn start(dir: &Path, lines: &str) -> Peer {
     Peer::application("sh", "start.sh", &format!("set -e\n{lines}"), |command, file| {
         command.env("APPS", script("recipes/apps")).env("MODULES", script("node_modules"));
         command.env("TOOLS", tools()).env("NODE_ENV", "production").current_dir(dir).arg(file);
-        // Of the cargo that runs this test: its toolchain, and the crates that are downloaded already.
-        command.envs(
-            std::env::vars()
-                .filter(|(name, _)| name.starts_with("CARGO") || name.starts_with("RUSTUP")),
-        );
     })
 }
 
@@ -223,10 +217,21 @@ fn go(dir: &Path) -> Peer {
     start(dir, &format!("cp \"$APPS/main.go\" .\n{build}\nexec ./program"))
 }
 
-/// The first build compiles the crates, which remain in `.tools`.
+/// `setup` built the crates.
 fn axum(dir: &Path) -> Peer {
     let build = "cp -r \"$APPS/axum/.\" .\ncp nango_callback.rs src/
         CARGO_TARGET_DIR=\"$TOOLS/axum\" \"$CARGO\" build --quiet --locked\ncp \"$TOOLS/axum/debug/app\" program";
+    let cargo = Path::new(env!("CARGO"));
+    let home = std::env::var_os("CARGO_HOME").map_or_else(
+        || Path::new(&std::env::var_os("HOME").unwrap()).join(".cargo"),
+        std::path::PathBuf::from,
+    );
+    let build = format!(
+        "export CARGO_HOME={} RUSTC={} CARGO={}\n{build}",
+        home.display(),
+        cargo.with_file_name("rustc").display(),
+        cargo.display()
+    );
     start(dir, &format!("{build}\nexec ./program"))
 }
 

@@ -20,7 +20,7 @@ const NODE: &[Case] = &[
         warns: &[],
         wrong: &[
             (TS, "[req.originalUrl.replace(/^[^?]*\\??/, \"\"), form && req.body].filter(Boolean).join(\"&\")",
-                "new URLSearchParams(req.query)", &["!redirect.encoding", "redirect.parameters", "!redirect.empty", "!redirect.form"]),
+                "new URLSearchParams(req.query)", &["!redirect.encoding", "redirect.parameters"]),
             (TS, ".set(\"Cache-Control\", \"no-store\")", "", &["redirect.cache"]),
             (TS, "res.removeHeader", "void", &["redirect.coop", "!redirect.referrer"]),
         ],
@@ -42,7 +42,7 @@ const NODE: &[Case] = &[
         start: |dir| node(dir, "koa.mjs"),
         warns: &[],
         wrong: &[
-            (TS, "ctx.set({ Location: query ? `${target}?${query}` : target, ", "ctx.redirect(`${target}?${query}`), ctx.set({ ", &["!redirect.empty"]),
+            (TS, ", \"Cache-Control\": \"no-store\" });", " });", &["redirect.cache"]),
             (TS, "ctx.remove", "void", &["redirect.coop", "!redirect.referrer"]),
         ],
     },
@@ -51,21 +51,21 @@ const NODE: &[Case] = &[
         start: |dir| node(dir, "hono.mjs"),
         warns: &[],
         wrong: &[(TS, "c.req.url.replace(/^[^?]*\\??/, \"\")", "new URLSearchParams(c.req.query())",
-            &["!redirect.encoding", "redirect.parameters", "!redirect.form"])],
+            &["!redirect.encoding", "redirect.parameters"])],
     },
     Case {
         place: "nuxt",
         start: |dir| node(dir, "nuxt.mjs"),
         warns: &[],
         wrong: &[("server/routes/oauth/callback.ts", "event.path.replace(/^[^?]*\\??/, \"\")",
-            "new URLSearchParams(getQuery(event))", &["!redirect.encoding", "redirect.parameters", "!redirect.form"])],
+            "new URLSearchParams(getQuery(event))", &["!redirect.encoding", "redirect.parameters"])],
     },
     Case {
         place: "react-router",
         start: |dir| node(dir, "react-router.mjs"),
         warns: ENCODES,
         wrong: &[("routes/nango-callback.ts", "request.url.replace(/^[^?]*\\??/, \"\")",
-            "new URLSearchParams(Object.fromEntries(new URL(request.url).searchParams))", &["redirect.parameters", "!redirect.form"])],
+            "new URLSearchParams(Object.fromEntries(new URL(request.url).searchParams))", &["redirect.parameters"])],
     },
 ];
 
@@ -79,14 +79,14 @@ const OTHERS: &[Case] = &[
         start: |dir| python(dir, "flask_app.py"),
         warns: &[],
         wrong: &[(PYTHON, "b\"&\".join(filter(None, parts)).decode(\"latin-1\")",
-            "__import__(\"urllib.parse\").parse.urlencode(request.args)", &["!redirect.encoding", "redirect.parameters", "!redirect.form"])],
+            "__import__(\"urllib.parse\").parse.urlencode(request.args)", &["!redirect.encoding", "redirect.parameters"])],
     },
     Case {
         place: "django",
         start: |dir| python(dir, "django_app.py"),
         warns: &[],
         wrong: &[
-            (PYTHON, "\"&\".join(filter(None, parts))", "request.GET.urlencode()", &["!redirect.encoding", "!redirect.form"]),
+            (PYTHON, "\"&\".join(filter(None, parts))", "request.GET.urlencode()", &["!redirect.encoding"]),
             (PYTHON, "    response[\"Cross-Origin-Opener-Policy\"] = \"unsafe-none\"\n", "", &["redirect.coop"]),
         ],
     },
@@ -94,7 +94,7 @@ const OTHERS: &[Case] = &[
         place: "fastapi",
         start: |dir| python(dir, "fastapi_app.py"),
         warns: &[],
-        wrong: &[(PYTHON, "status_code=303 if form else 308", "status_code=307", &["!redirect.status", "!redirect.form"])],
+        wrong: &[(PYTHON, "status_code=303 if form else 308", "status_code=307", &["!redirect.status"])],
     },
     Case {
         place: "aiohttp",

@@ -128,7 +128,7 @@ const OTHERS: &[Case] = &[
         wrong: &[
             ("app/Http/Controllers/NangoCallbackController.php", "$request->server('QUERY_STRING', '')",
                 "$request->getQueryString()", &["!redirect.encoding", "redirect.parameters"]),
-            ("routes/nango_callback.php", "->withoutMiddleware('web')", "", &["!redirect.cookie"]),
+            ("routes/nango_callback.php", "->withoutMiddleware('web')", "", &["!redirect.cookie", "!redirect.form"]),
         ],
     },
     Case {

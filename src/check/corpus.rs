@@ -131,17 +131,15 @@ fn random() -> [u8; 16] {
     bytes
 }
 
-/// The size that callbacks reach: Entra's codes with echoed scopes.
-pub(super) const LARGEST_CALLBACK: usize = 6 << 10;
-
-/// Sizes of queries. AWS's managed rules stop at 2 KiB, other firewalls and proxies between 4 and
-/// 8 KiB, nginx's default line buffer at 8 KiB, and Nango's header limit is 16 KiB.
+/// Sizes of queries. Entra's codes with echoed scopes reach 6 KiB. AWS's managed rules stop at 2 KiB,
+/// other firewalls and proxies between 4 and 8 KiB, nginx's default line buffer at 8 KiB, and Nango's
+/// header limit is 16 KiB.
 const SIZES: [(&str, usize); 8] = [
     ("1.9 KiB", 1945),
     ("2.1 KiB", 2150),
     ("4 KiB", 4 << 10),
     ("5 KiB", 5 << 10),
-    ("6 KiB", LARGEST_CALLBACK),
+    ("6 KiB", 6 << 10),
     ("7 KiB", 7 << 10),
     ("8 KiB", 8 << 10),
     ("12 KiB", 12 << 10),

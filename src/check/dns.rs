@@ -1,11 +1,13 @@
 //! `dns.*`: the addresses, and whether all of them serve the same callback.
 
+use super::contrast::{Party, contrast};
 use super::prober::AddressProbe;
 use super::{Findings, Observations, check};
 use crate::outbound::{Origin, Range, Reason, Resolved, Step};
 use crate::report::Check;
 
 pub(super) fn evaluate(
+    strict: bool,
     observations: &Observations,
     findings: &mut Findings,
 ) -> Result<(), &'static str> {
@@ -46,7 +48,7 @@ pub(super) fn evaluate(
         return findings.gate(reach, "dns.reach");
     }
     findings.add(reach);
-    findings.add(identical(observations));
+    findings.add(identical(strict, observations));
     Ok(())
 }
 
@@ -129,7 +131,7 @@ fn reach(observations: &Observations) -> Check {
 }
 
 /// Finds an outdated server that still has a record, or IPv6 that leads to another server.
-fn identical(observations: &Observations) -> Check {
+fn identical(strict: bool, observations: &Observations) -> Check {
     let check = check("dns.alike");
     let Some(primary) = observations.primary() else {
         return check.blocked("tls.handshake");
@@ -139,28 +141,46 @@ fn identical(observations: &Observations) -> Check {
         .iter()
         .filter(|probed| probed.address != primary.address && !is_unreached(probed))
         .filter_map(|probed| {
-            Some(format!("{}: {}", probed.address.ip(), difference(primary, probed)?))
+            Some((probed.address.ip().to_string(), connection_difference(primary, probed)?))
         })
         .collect();
-    if different.is_empty() {
+    let responding = observations.addresses.iter().filter_map(|probed| {
+        let outcomes: Vec<_> = probed.first.iter().chain(&probed.hard).collect();
+        let name = probed.address.ip().to_string();
+        (!outcomes.is_empty()).then_some(Party { name, outcomes })
+    });
+    let responding: Vec<_> = responding.collect();
+    let contrast = contrast(&responding);
+    let mut lines: Vec<_> = different.iter().map(|(ip, what)| format!("{ip}: {what}")).collect();
+    lines.extend(contrast.iter().flat_map(|it| it.lines.clone()));
+    if lines.is_empty() {
         return check;
     }
+    let keeps_values = contrast.as_ref().is_some_and(|it| it.keeps_values);
+    let only = contrast.and_then(|it| it.only);
+    let summary = match (different.as_slice(), only) {
+        ([], Some((ip, what))) => format!("only {ip} {what}"),
+        ([(ip, what)], None) if responding.len() < 2 || lines.len() == 1 => {
+            format!("only {ip}: {what}")
+        }
+        _ => "the addresses give different responses".to_owned(),
+    };
+    let harmless = keeps_values && different.is_empty() && !strict;
+    let check = if harmless { check.warn(summary) } else { check.fail(summary) };
     check
-        .fail("the addresses give different responses")
-        .detail(format!("all other checks use {}\n{}", primary.address.ip(), different.join("\n")))
+        .detail(format!("all other checks use {}\n{}", primary.address.ip(), lines.join("\n")))
         .hint("remove the records of outdated servers, or configure those servers identically; changed records take time to spread (--wait)")
 }
 
-fn difference(primary: &AddressProbe, probed: &AddressProbe) -> Option<String> {
+fn connection_difference(primary: &AddressProbe, probed: &AddressProbe) -> Option<String> {
     if let Some(fault) = &probed.failure {
         return Some(fault.to_string());
     }
     let trusted =
         |probed: &AddressProbe| probed.peer.as_ref().is_none_or(crate::outbound::Peer::trusted);
-    if trusted(primary) != trusted(probed) {
-        let validity = if trusted(probed) { "valid" } else { "not valid" };
-        return Some(format!("its certificate is {validity}"));
+    if trusted(primary) == trusted(probed) {
+        return None;
     }
-    let (primary, other) = (primary.first.as_ref()?, probed.first.as_ref()?);
-    (!other.is_like(primary)).then(|| other.shape())
+    let validity = if trusted(probed) { "valid" } else { "not valid" };
+    Some(format!("its certificate is {validity}"))
 }

@@ -10,13 +10,17 @@
 //! callback and on the target, and a report quotes only bytes that the prober sent, or names.
 
 mod collect;
+mod confirm;
+mod contrast;
 mod corpus;
 mod dns;
+mod evidence;
 mod followups;
 mod landing;
 mod location;
 mod nango;
 mod observations;
+mod origins;
 mod page;
 mod plan;
 mod prober;
@@ -64,7 +68,7 @@ pub async fn run(plan: &Plan, outbound: &Outbound) -> Report {
         .map(|(id, _)| {
             let mut check = findings.take(id).unwrap_or_else(|| match blocker {
                 Some(blocker) => check(id).blocked(blocker),
-                None => check(id).skip("not run: not selected"),
+                None => check(id).skip("not run: no request for it was sent"),
             });
             if check.subject.is_empty() {
                 check.subject.clone_from(&subject);
@@ -175,7 +179,7 @@ impl Findings {
 
     fn take(&mut self, id: &str) -> Option<Check> {
         let at = self.checks.iter().position(|check| check.id == id)?;
-        Some(self.checks.swap_remove(at))
+        Some(self.checks.remove(at))
     }
 }
 
@@ -192,7 +196,7 @@ async fn run_checks(
         None => observations.callback.shown(),
     });
     nango::evaluate_callback(plan, &observations, findings);
-    dns::evaluate(&observations, findings)?;
+    dns::evaluate(plan.strict, &observations, findings)?;
     tls::evaluate(&observations, findings)?;
     redirect::evaluate(plan, &observations, findings)?;
     nango::evaluate_echo(plan, &observations, findings);

@@ -2,8 +2,9 @@
 
 use super::landing::location_shown;
 use super::location::Callback;
-use super::prober::{AddressProbe, Outcome};
+use super::prober::{AddressProbe, Outcome, Received};
 use crate::outbound::{Fault, Protocol, Resolved, Response};
+use std::net::IpAddr;
 
 /// All results. `None` and empty lists stand for requests that were not sent.
 #[derive(Debug)]
@@ -15,6 +16,10 @@ pub(super) struct Observations {
     pub(super) addresses: Vec<AddressProbe>,
     /// The index of the address that received all further requests.
     pub(super) primary: Option<usize>,
+    /// Why the first request fails although the callback works.
+    pub(super) obstacle: Option<Obstacle>,
+    /// The first probe without the obstacle.
+    pub(super) passed: Option<Outcome>,
     /// Where the first response leads, when not to the target.
     pub(super) chain: Option<RedirectChain>,
     pub(super) empty: Vec<Outcome>,
@@ -22,14 +27,25 @@ pub(super) struct Observations {
     pub(super) providers: Vec<Outcome>,
     pub(super) sizes: Vec<Outcome>,
     /// Over the HTTP version that the primary address did not negotiate.
-    pub(super) other_protocol: Option<(Protocol, Outcome)>,
-    pub(super) plain_client: Option<Outcome>,
+    /// A short query first, then those that often break.
+    pub(super) other_protocol: Option<(Protocol, Vec<Outcome>)>,
+    /// Each with the name of the program.
+    pub(super) programs: Vec<(&'static str, Outcome)>,
     pub(super) form: Option<Outcome>,
     pub(super) plain_http: Option<PlainHttp>,
     /// The callback for GitHub Apps that Nango derives from this one.
-    pub(super) sibling: Option<(Callback, Outcome)>,
+    pub(super) sibling: Option<(Callback, Vec<Outcome>)>,
     pub(super) nango: Option<Result<Nango, Fault>>,
     pub(super) echo: Option<Echo>,
+}
+
+/// What the first request lacks. All other requests have it, so that everything else is checked.
+#[derive(Debug)]
+pub(super) enum Obstacle {
+    /// The cookie that the response sets: a cookie wall.
+    Cookie(Box<Received>),
+    /// The other HTTP version; this one fails.
+    Protocol(Protocol),
 }
 
 /// A chain of redirects whose first response does not lead to the target.
@@ -79,7 +95,24 @@ impl Observations {
 
     /// The first probe's outcome.
     pub(super) fn first(&self) -> Option<&Outcome> {
-        self.primary().and_then(|probed| probed.first.as_ref())
+        self.passed.as_ref().or_else(|| self.primary().and_then(|probed| probed.first.as_ref()))
+    }
+
+    /// All outcomes that should reach the target, by address.
+    pub(super) fn by_address(&self) -> Vec<(IpAddr, Vec<&Outcome>)> {
+        let primary = self.primary().map(|probed| probed.address);
+        let mut all = Vec::new();
+        for probed in &self.addresses {
+            let mut outcomes: Vec<_> = probed.first.iter().chain(&probed.hard).collect();
+            if Some(probed.address) == primary {
+                let corpus = self.corpus().skip(1).chain(&self.sizes);
+                let programs = self.programs.iter().map(|(_, outcome)| outcome);
+                outcomes.extend(corpus.chain(&self.empty).chain(programs).chain(&self.form));
+                outcomes.extend(self.other_protocol.iter().flat_map(|(_, outcomes)| outcomes));
+            }
+            all.push((probed.address.ip(), outcomes));
+        }
+        all
     }
 
     /// The probes with queries as providers send them.

@@ -1,8 +1,10 @@
 //! Sends probes and returns the results, without evaluating them.
 
 use super::corpus::{Probe, Run};
+use super::evidence::{Answer, Evidence};
 use super::landing::Landing;
 use super::location::Callback;
+use super::origins::origin;
 use super::query::Difference;
 use crate::outbound::{
     Connection, Endpoint, Fault, Offer, Outbound, Peer, Reason, Request, Response, Step,
@@ -12,6 +14,8 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -23,14 +27,40 @@ pub(super) struct Prober {
     /// Sent in a header field and a cookie; a response must not contain it.
     pub(super) canary: String,
     pub(super) deadline: Instant,
+    /// Cookies that the callback set and requires.
+    pub(super) cookies: Option<String>,
+    /// How many seconds the run still waits for rate limits.
+    patience: Arc<AtomicU64>,
 }
 
-/// A probe and its result.
+/// How long a run waits for rate limits in total, and each time: longer values of `Retry-After` are
+/// not respected, and the result stays unconfirmed.
+const MAX_PATIENCE: u64 = 10;
+const MAX_WAIT: u64 = 5;
+
+/// A probe, all attempts to send it, and the result that the checks evaluate.
 #[derive(Clone, Debug)]
 pub(super) struct Outcome {
     pub(super) probe: Probe,
+    /// Of the first attempt that reached the target, else of the first attempt.
     pub(super) result: Result<Received, Fault>,
+    pub(super) attempts: Vec<Answer>,
+    /// Other queries of the same length, sent between the attempts.
+    pub(super) controls: Vec<Answer>,
+    /// The responses of failed attempts and controls.
+    pub(super) failures: Vec<String>,
+    /// What makes the query fail, if that was determined.
+    pub(super) cause: Option<Cause>,
     pub(super) duration: Duration,
+}
+
+/// The part of a request that the server rejects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The origin in the `Referer`.
+    Referer(&'static str),
+    /// The parameter with this name.
+    Parameter(String),
 }
 
 /// A response and where it leads.
@@ -41,6 +71,34 @@ pub(super) struct Received {
 }
 
 impl Outcome {
+    pub(super) fn new(probe: Probe, result: Result<Received, Fault>, duration: Duration) -> Self {
+        let (attempts, controls) = (vec![answer(&result)], Vec::new());
+        let failures = failure(&result).into_iter().collect();
+        Self { probe, result, attempts, controls, failures, cause: None, duration }
+    }
+
+    /// Adds another attempt.
+    pub(super) fn repeated(&mut self, result: Result<Received, Fault>) {
+        let again = answer(&result);
+        self.failures.extend(failure(&result));
+        let is_better = again == Answer::Reached
+            || again == Answer::Failed && self.attempts.first() == Some(&Answer::Limited);
+        if is_better && answer(&self.result) != Answer::Reached {
+            self.result = result;
+        }
+        self.attempts.push(again);
+    }
+
+    /// Adds a control.
+    pub(super) fn controlled(&mut self, result: &Result<Received, Fault>) {
+        self.failures.extend(failure(result));
+        self.controls.push(answer(result));
+    }
+
+    pub(super) fn evidence(&self) -> Evidence {
+        Evidence::of(&self.attempts, &self.controls)
+    }
+
     pub(super) fn landing(&self) -> Option<&Landing> {
         self.result.as_ref().ok().map(|got| &got.landing)
     }
@@ -73,18 +131,31 @@ impl Outcome {
 
     /// A description that is identical for equivalent responses.
     pub(super) fn shape(&self) -> String {
-        match &self.result {
-            Err(fault) => fault.to_string(),
-            Ok(got) => match &got.landing {
-                Landing::Exact => format!("{} to the target", got.response.status.as_u16()),
-                Landing::Altered(difference) => {
-                    format!("{}, {}", got.response.status.as_u16(), difference.description())
-                }
-                Landing::Elsewhere(_) => format!("{} elsewhere", got.response.status.as_u16()),
-                Landing::Stays(status) => format!("{}, no redirect", status.as_u16()),
-            },
-        }
+        shape(&self.result)
     }
+}
+
+fn shape(result: &Result<Received, Fault>) -> String {
+    match result {
+        Err(fault) => fault.to_string(),
+        Ok(got) => match &got.landing {
+            Landing::Exact => format!("{} to the target", got.response.status.as_u16()),
+            Landing::Altered(difference) => {
+                format!("{}, {}", got.response.status.as_u16(), difference.description())
+            }
+            Landing::Elsewhere(_) => format!("{} elsewhere", got.response.status.as_u16()),
+            Landing::Stays(status) => format!("{}, no redirect", status.as_u16()),
+        },
+    }
+}
+
+pub(super) fn answer(result: &Result<Received, Fault>) -> Answer {
+    Answer::of(result.as_ref().map(|got| (&got.response, &got.landing)))
+}
+
+/// The description of a failed attempt.
+fn failure(result: &Result<Received, Fault>) -> Option<String> {
+    (answer(result) == Answer::Failed).then(|| shape(result))
 }
 
 /// One address of the callback: whether it accepts connections, its certificate, and its response.
@@ -95,6 +166,8 @@ pub(super) struct AddressProbe {
     pub(super) failure: Option<Fault>,
     pub(super) peer: Option<Peer>,
     pub(super) first: Option<Outcome>,
+    /// Queries that often break, sent to every address when there are several.
+    pub(super) hard: Vec<Outcome>,
     pub(super) duration: Duration,
 }
 
@@ -103,8 +176,8 @@ pub(super) struct AddressProbe {
 pub(super) enum Client {
     /// A browser that a provider redirected.
     Browser,
-    /// A program.
-    Plain,
+    /// A program with this `User-Agent`; empty for none.
+    Program(&'static str),
     /// A browser that posts the parameters as a form (`response_mode=form_post`).
     Form,
 }
@@ -113,7 +186,28 @@ impl Prober {
     pub(super) fn new(outbound: &Outbound, total: Duration) -> Self {
         let run = Run::new();
         let canary = Run::nonce();
-        Self { outbound: outbound.clone(), run, canary, deadline: Instant::now() + total }
+        Self {
+            outbound: outbound.clone(),
+            run,
+            canary,
+            deadline: Instant::now() + total,
+            cookies: None,
+            patience: Arc::new(AtomicU64::new(MAX_PATIENCE)),
+        }
+    }
+
+    /// Waits as long as a rate limit requires; `false` when the run has waited enough.
+    pub(super) async fn wait(&self, result: &Result<Received, Fault>) -> bool {
+        let required = result.as_ref().ok().and_then(|got| got.response.retry_after());
+        let seconds = required.unwrap_or_default().max(1);
+        let left = self.patience.load(Ordering::Relaxed);
+        if seconds > MAX_WAIT || seconds > left {
+            return false;
+        }
+        self.patience.store(left - seconds, Ordering::Relaxed);
+        let end = Instant::now() + Duration::from_secs(seconds);
+        tokio::time::sleep_until(end.min(self.deadline)).await;
+        end < self.deadline
     }
 
     /// Runs a step, unless the time limit of the check is exceeded.
@@ -134,18 +228,27 @@ impl Prober {
             Client::Form => {
                 (Method::POST, None, Bytes::copy_from_slice(query.unwrap_or_default().as_bytes()))
             }
-            Client::Browser | Client::Plain => (Method::GET, query, Bytes::new()),
+            Client::Browser | Client::Program(_) => (Method::GET, query, Bytes::new()),
         };
         let path_and_query = match query {
             None => path.to_owned(),
             Some(query) => format!("{path}?{query}"),
         };
         let mut headers = headers(client);
-        let canary = [
+        let mut cookies = format!("callback_edge_canary={}", self.canary);
+        if let Some(required) = &self.cookies {
+            cookies.push_str("; ");
+            cookies.push_str(required);
+        }
+        let mut fields = vec![
             (HeaderName::from_static("x-callback-edge-canary"), self.canary.clone()),
-            (header::COOKIE, format!("callback_edge_canary={}", self.canary)),
+            (header::COOKIE, cookies),
         ];
-        for (name, value) in canary {
+        if let (Client::Browser, Some(origin)) = (client, origin(probe.name)) {
+            // The default policy, strict-origin-when-cross-origin (Referrer Policy §8.4).
+            fields.push((header::REFERER, format!("{origin}/")));
+        }
+        for (name, value) in fields {
             if let Ok(value) = HeaderValue::from_str(&value) {
                 headers.insert(name, value);
             }
@@ -174,11 +277,8 @@ impl Prober {
             for (number, probe) in share {
                 if timeouts_left == 0 {
                     let text = "not sent after two time-outs";
-                    let fault = Fault::new(Step::Head, Reason::Timeout, text);
-                    all.push((
-                        number,
-                        Outcome { probe, result: Err(fault), duration: Duration::ZERO },
-                    ));
+                    let fault = Fault::new(Step::Head, Reason::OutOfTime, text);
+                    all.push((number, Outcome::new(probe, Err(fault), Duration::ZERO)));
                     continue;
                 }
                 let outcome = session.probe(callback, target, probe, Client::Browser).await;
@@ -201,7 +301,7 @@ impl Prober {
 /// Sequential requests to one endpoint, over one connection as long as it stays open.
 #[derive(Debug)]
 pub(super) struct Session {
-    prober: Prober,
+    pub(super) prober: Prober,
     pub(super) to: Endpoint,
     pub(super) offer: Offer,
     connection: Option<Connection>,
@@ -267,7 +367,7 @@ impl Session {
             let landing = Landing::of(&response, &probe, callback, target, &self.prober.run.prefix);
             Received { response, landing }
         });
-        Outcome { probe, result, duration: began.elapsed() }
+        Outcome::new(probe, result, began.elapsed())
     }
 }
 
@@ -280,8 +380,14 @@ pub(super) async fn probe_address(
 ) -> (AddressProbe, Session) {
     let began = Instant::now();
     let mut session = Session::new(&prober, callback.server.clone().at(address), Offer::Both);
-    let mut result =
-        AddressProbe { address, failure: None, peer: None, first: None, duration: Duration::ZERO };
+    let mut result = AddressProbe {
+        address,
+        failure: None,
+        peer: None,
+        first: None,
+        hard: Vec::new(),
+        duration: Duration::ZERO,
+    };
     match session.open().await {
         Err(fault) => result.failure = Some(fault),
         Ok(peer) => {
@@ -310,20 +416,22 @@ pub(super) fn headers(client: Client) -> HeaderMap {
             ),
         ),
     ];
-    const PLAIN: [(HeaderName, &str); 2] = [
-        (header::ACCEPT, "*/*"),
-        (header::USER_AGENT, concat!("callback-edge/", env!("CARGO_PKG_VERSION"))),
-    ];
+    let program;
     let fields: &[(HeaderName, &str)] = match client {
         Client::Browser | Client::Form => &BROWSER,
-        Client::Plain => &PLAIN,
+        Client::Program("") => &[(header::ACCEPT, "*/*")],
+        Client::Program(name) => {
+            program = [(header::ACCEPT, "*/*"), (header::USER_AGENT, name)];
+            &program
+        }
     };
     let mut headers: HeaderMap = fields
         .iter()
         .filter_map(|(name, value)| Some((name.clone(), HeaderValue::from_str(value).ok()?)))
         .collect();
-    // Fetch Metadata of a navigation caused by a provider's redirect.
-    if client != Client::Plain {
+    // Fetch Metadata of a navigation caused by a provider's redirect. No `Sec-Fetch-User`: browsers
+    // send it only for the first request of a navigation that the user activated.
+    if !matches!(client, Client::Program(_)) {
         for (name, value) in [
             ("sec-fetch-dest", "document"),
             ("sec-fetch-mode", "navigate"),

@@ -479,6 +479,12 @@ mod tests {
             ("a[b", json!({"a":{"[b":""}})),
             ("a]b=1", json!({"a]b":"1"})),
             ("a[b]]=1", json!({"a":{"b":"1"}})),
+            ("a%5bb=c%5d=d", json!({"a":{"b=c":"d"}})),
+            ("a[%2B1]=x", json!({"a":{"+1":"x"}})),
+            ("4294967294[a]=1&4294967294=2", json!({"4294967294":["2",{"a":"1"}]})),
+            ("4294967295[a]=1&4294967295=2", json!({"4294967295":[{"a":"1"},"2"]})),
+            ("a[98]=x&a[0]=y&a[0]=z&a[99]=w&a=v", json!({"a":[["y","z"],"x","w","v"]})),
+            ("a[99]=x&a[99][b]=y&a[]=z&a=w", json!({"a":["z","x",{"b":"y"},"w"]})),
             ("[a]=1", json!({"a":"1"})),
             ("[]=1", json!({"0":"1"})),
             ("[0]=1&[]=2", json!({"0":["1","2"]})),
@@ -543,6 +549,21 @@ mod tests {
             let more = read(&format!("{}&a[b]=y&a=z", query(101)));
             assert_eq!((&more["101"], &more["b"]), (&json!("z"), &json!("y")), "{name}");
         }
+    }
+
+    #[test]
+    fn an_array_becomes_an_object_when_a_value_exceeds_the_limit() {
+        let elements = |count: usize| vec!["a[]=x"; count].join("&");
+        for last in ["a=y", "a[0]=y"] {
+            let read =
+                |count: usize| read_by_nango(&format!("{}&{last}", elements(count)))["a"].clone();
+            assert_eq!(read(99)[99], "y", "{last}");
+            assert!(read(99).is_array(), "{last}");
+            assert_eq!(read(100)["100"], "y", "{last}");
+            assert_eq!(read(100).as_object().unwrap().len(), 101, "{last}");
+        }
+        let read = read_by_nango(&format!("{}&a=y&a[b]=z", elements(100)));
+        assert_eq!((&read["a"]["100"], &read["a"]["b"]), (&json!("y"), &json!("z")));
     }
 
     #[test]

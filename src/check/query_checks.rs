@@ -1,13 +1,14 @@
 //! `redirect.*`, part 2: what happens to the query.
 
-use super::corpus::LARGEST_CALLBACK;
+use super::evidence::{Answer, Evidence};
 use super::landing::{Landing, location_shown};
-use super::prober::Outcome;
+use super::origins::origin;
+use super::prober::{Cause, Outcome, answer};
 use super::query::Difference;
 use super::{Findings, Observations, check};
 use crate::outbound::Reason;
 use crate::report::Check;
-use http::StatusCode;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Checks that are not evaluated when no query arrives.
@@ -74,7 +75,7 @@ impl<'s> Altered<'s> {
             let equal = difference.keeps_values() && !strict;
             match (equal, outcome.probe.conforming) {
                 (true, true) => all.equal.push((outcome, difference)),
-                // Many servers encode such bytes, and nobody notices.
+                // Many servers encode such bytes.
                 (true, false) => {}
                 (false, true) => all.broken.push((outcome, difference)),
                 (false, false) => all.forbidden.push((outcome, difference)),
@@ -98,8 +99,13 @@ impl<'s> Altered<'s> {
             .into_iter()
             .find(|id| self.equal.iter().any(|(_, difference)| difference.id() == *id));
         if reports == Some(id) {
+            let change = match id {
+                "redirect.encoding" => "re-encoded",
+                "redirect.parameters" => "rearranged",
+                _ => "extended",
+            };
             return check
-                .warn("the query arrives in other bytes, but Nango reads the same values")
+                .warn(format!("the query is {change}, but Nango reads the same values"))
                 .detail(lines(&self.equal))
                 .hint(format!("nothing breaks in Nango; to forward every byte, {hint}"));
         }
@@ -196,64 +202,124 @@ fn parameters(altered: &Altered<'_>) -> Check {
 
 fn blocked(corpus: &[&Outcome]) -> Check {
     let check = check("redirect.blocked");
-    let mut lines = Vec::new();
-    let (mut conforming, mut count, mut limited) = (false, 0, 0);
-    for outcome in corpus.iter().skip(1) {
-        let why = match (&outcome.result, outcome.landing()) {
-            (Err(fault), _) if fault.reason == Reason::OutOfTime => continue,
-            (Err(fault), _) => fault.text.clone(),
-            (_, Some(Landing::Stays(status))) => format!("responds with {}", status.as_u16()),
-            (Ok(got), Some(Landing::Elsewhere(_))) => {
-                format!("redirects to {}", location_shown(&got.response.headers))
-            }
-            _ => continue,
-        };
-        count += 1;
-        limited += usize::from(outcome.status() == Some(StatusCode::TOO_MANY_REQUESTS));
-        conforming |= outcome.probe.conforming;
-        if lines.len() < MAX_LINES {
-            let probe = &outcome.probe;
-            let what = if probe.name == probe.what {
-                probe.name.to_owned()
-            } else {
-                format!("{} ({})", probe.name, probe.what)
-            };
-            lines.push(format!("{what}: {why}"));
-        }
+    let of = |evidence: Evidence| -> Vec<&Outcome> {
+        corpus.iter().skip(1).filter(|it| it.evidence() == evidence).copied().collect()
+    };
+    let limited = of(Evidence::Limited);
+    let mut lost = of(Evidence::Blocked);
+    let is_proved = !lost.is_empty();
+    // Their failures are the same, and are repeated only up to a limit.
+    if is_proved && of(Evidence::Intermittent).is_empty() {
+        lost.extend(of(Evidence::Unrepeated));
     }
-    if count == 0 {
-        return check.pass(format!("none of {} queries is blocked", corpus.len()));
+    let all = corpus.len();
+    if is_proved {
+        return not_redirected(check, &lost, all);
     }
-    if limited == count {
+    if !limited.is_empty() {
         return check
-            .unknown(format!("{count} of {} queries are rate-limited", corpus.len()))
+            .unknown(format!("{} of {all} queries were rate-limited", limited.len()))
+            .detail("the server limits the request rate; no query is reported as blocked for that")
             .hint("exempt the path of the callback from rate limits: all users of an office may share one address");
     }
-    let summary = format!("{count} of {} queries are not redirected", corpus.len());
-    let check = if conforming {
-        check.fail(summary).hint("exempt the path of the callback from the firewall rule that treats these parameters as an attack (CRS 930120 and 931 in ModSecurity)")
-    } else {
-        check.warn(summary).hint("only queries that no provider should send are rejected; ignore this unless your provider sends them")
+    let unproved = of(Evidence::Failing).len() + of(Evidence::Unrepeated).len();
+    if unproved > 0 {
+        return check
+            .unknown(format!(
+                "{unproved} of {all} queries failed, but not because of their content"
+            ))
+            .hint("fix redirect.answer first, then run the check again");
+    }
+    check.pass(format!("none of {all} queries is blocked"))
+}
+
+/// Queries that fail repeatedly while others of the same length pass.
+fn not_redirected(check: Check, lost: &[&Outcome], all: usize) -> Check {
+    let mut lines: Vec<_> = lost.iter().take(MAX_LINES).map(|outcome| why(outcome)).collect();
+    if lost.len() > MAX_LINES {
+        lines.push(format!("and {} more", lost.len() - MAX_LINES));
+    }
+    let check = check.detail(lines.join("\n"));
+    if !lost.iter().any(|outcome| outcome.probe.conforming) {
+        return check
+            .warn(format!("{} of {all} queries are not redirected", lost.len()))
+            .hint("only queries that no provider should send are rejected; ignore this unless your provider sends them");
+    }
+    let causes: Vec<_> = lost.iter().filter_map(|outcome| outcome.cause.as_ref()).collect();
+    if !causes.is_empty() && causes.iter().all(|cause| matches!(cause, Cause::Referer(_))) {
+        let origins: BTreeSet<_> = lost.iter().filter_map(|it| origin(it.probe.name)).collect();
+        let first = origins.first().copied().unwrap_or_default();
+        let others = match origins.len() {
+            0 | 1 => String::new(),
+            2 => " and one other site".to_owned(),
+            several => format!(" and {} other sites", several - 1),
+        };
+        return check
+            .fail(format!("requests that come from {first}/{others} are refused"))
+            .hint("accept every `Referer` on the path of the callback: browsers send the origin of the provider; in nginx, remove `valid_referers`");
+    }
+    let timed_out = |outcome: &&Outcome| {
+        outcome.result.as_ref().is_err_and(|fault| fault.reason == Reason::Timeout)
     };
-    check.detail(lines.join("\n"))
+    if lost.iter().all(timed_out) {
+        return check
+            .fail(format!("{} of {all} queries get no response in time", lost.len()))
+            .hint("see the log of the server; a firewall that drops these requests does this too");
+    }
+    check
+        .fail(format!("{} of {all} queries are not redirected", lost.len()))
+        .hint("exempt the path of the callback from the firewall rule that treats these parameters as an attack (CRS 930120 and 931 in ModSecurity)")
+}
+
+/// Which query is lost, what happens to it, and what causes that.
+fn why(outcome: &Outcome) -> String {
+    let probe = &outcome.probe;
+    let what = if probe.name == probe.what {
+        probe.name.to_owned()
+    } else {
+        format!("{} ({})", probe.name, probe.what)
+    };
+    let response = match (&outcome.result, outcome.landing()) {
+        (Err(fault), _) => fault.text.clone(),
+        (Ok(got), Some(Landing::Elsewhere(_))) => {
+            format!("redirects to {}", location_shown(&got.response.headers))
+        }
+        (Ok(got), _) => format!("responds with {}", got.response.status.as_u16()),
+    };
+    let cause = match &outcome.cause {
+        Some(Cause::Referer(origin)) => format!("; without the referrer {origin}/ it passes"),
+        Some(Cause::Parameter(name)) => format!("; `{name}` alone fails too"),
+        None => String::new(),
+    };
+    format!("{what}: {response}{cause}")
 }
 
 fn size(sizes: &[Outcome]) -> Check {
     let duration: Duration = sizes.iter().map(|outcome| outcome.duration).sum();
     let check = check("redirect.size").duration(duration);
-    let arrives = |outcome: &&Outcome| match outcome.landing() {
+    let is_lost = |outcome: &&&Outcome| match outcome.landing() {
+        Some(Landing::Altered(Difference::Cut(_) | Difference::Dropped)) => true,
         // Other checks report what happens to every query.
-        Some(Landing::Altered(difference)) => {
-            !matches!(difference, Difference::Cut(_) | Difference::Dropped)
-        }
-        landing => landing.is_some_and(Landing::is_exact),
+        _ => matches!(outcome.evidence(), Evidence::Blocked),
     };
     let sent: Vec<_> = sizes.iter().filter(|outcome| !is_out_of_time(outcome)).collect();
-    let lost: Vec<_> = sent.iter().filter(|outcome| !arrives(outcome)).collect();
+    let lost: Vec<_> = sent.iter().filter(is_lost).collect();
     let Some(least) = lost.first() else {
-        return match sent.last() {
-            Some(longest) => check.pass(format!("queries of {} arrive", longest.probe.name)),
-            None => check.unknown("not probed within the time limit"),
+        let unproved = |outcome: &&&Outcome| answer(&outcome.result) != Answer::Reached;
+        return match (sent.iter().find(unproved), sent.last()) {
+            (Some(unproved), _) if unproved.evidence() == Evidence::Limited => check
+                .unknown(format!("queries of {} were rate-limited", unproved.probe.name))
+                .hint("exempt the path of the callback from rate limits, or wait and check again"),
+            (Some(unproved), _) => check
+                .unknown(format!(
+                    "queries of {} failed, but not because of their size",
+                    unproved.probe.name
+                ))
+                .hint("fix redirect.answer first, then run the check again"),
+            (None, Some(longest)) => {
+                check.pass(format!("queries of {} arrive", longest.probe.name))
+            }
+            (None, None) => check.unknown("not probed within the time limit"),
         };
     };
     let lines: Vec<_> =
@@ -263,38 +329,48 @@ fn size(sizes: &[Outcome]) -> Check {
     let hint = "raise the limits for the request line, the header and the query: in nginx `large_client_header_buffers 4 32k`; in AWS WAF, exempt the path from SizeRestrictions_QUERYSTRING";
     // Callbacks with long codes and scopes reach 6 KiB.
     let summary = format!("queries of {} do not arrive", least.probe.name);
-    if length <= LARGEST_CALLBACK {
-        check.fail(summary).hint(hint)
-    } else {
-        check.warn(summary).hint(hint)
-    }
+    if length <= 6 << 10 { check.fail(summary).hint(hint) } else { check.warn(summary).hint(hint) }
 }
 
 fn empty(empty: &[Outcome]) -> Check {
     let check = check("redirect.empty");
-    let [none, bare] = empty else { return check.skip("not run") };
-    for outcome in [none, bare] {
+    let mut note = None;
+    for outcome in empty {
         match outcome.landing() {
             Some(Landing::Altered(Difference::Dangling)) => {
-                return check
-                    .warn("appends a bare `?` when there is no query")
-                    .detail("harmless for Nango, but a sign that the Location is built by hand")
-                    .hint("append the `?` only when there is a query: `$is_args$args` in nginx");
+                note = Some("appends a bare `?` when there is no query, which is harmless");
             }
             // Other checks report what happens to every query; omitting a bare `?` is equivalent.
             Some(Landing::Exact | Landing::Altered(_)) => {}
             None if is_out_of_time(outcome) => {
                 return check.unknown("not probed within the time limit");
             }
+            Some(Landing::Stays(_)) if outcome.evidence() == Evidence::Limited => {
+                return check.unknown("the server limits the request rate").hint(
+                    "exempt the path of the callback from rate limits, or wait and check again",
+                );
+            }
+            // No provider sends one.
+            Some(Landing::Stays(status)) if !status.is_server_error() => {
+                note = Some("a callback without parameters is not redirected, which is harmless");
+            }
+            Some(Landing::Elsewhere(_)) => {
+                note = Some(
+                    "a callback without parameters is redirected elsewhere, which is harmless",
+                );
+            }
             _ => {
                 return check
-                    .warn("a callback without parameters is not redirected")
+                    .warn("a callback without parameters makes the server fail")
                     .detail(format!("with {}: {}", outcome.probe.what, outcome.shape()))
-                    .hint("ignore this if the server rejects such callbacks intentionally");
+                    .hint("handle requests without parameters: monitoring and people send them");
             }
         }
     }
-    check
+    match note {
+        Some(note) => check.pass(note),
+        None => check,
+    }
 }
 
 /// Whether the probe was not sent, because the time limit was exceeded.
@@ -312,6 +388,9 @@ fn complete(observations: &Observations) -> Check {
     }
     let probes = if unsent == 1 { "probe was" } else { "probes were" };
     check
-        .unknown(format!("{unsent} {probes} not sent within the time limit"))
+        .unknown(format!("{unsent} {probes} not sent"))
+        .detail(
+            "the time limit of the check was exceeded, or the server did not respond repeatedly",
+        )
         .hint("raise --timeout, or find out why the callback responds slowly")
 }

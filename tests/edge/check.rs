@@ -25,7 +25,7 @@ async fn a_correct_callback_passes() {
 #[tokio::test]
 async fn a_broken_callback_fails_with_hints() {
     let stage = Stage::new(|_, correct| {
-        let location = correct.location().replace("%2F", "/");
+        let location = correct.location().replace("%2B", "+");
         Act::Reply(Reply::new(302).with("location", location).with("set-cookie", "id=s3cret"))
     })
     .await;
@@ -92,6 +92,73 @@ async fn several_urls_give_an_array_and_the_worst_exit_code() {
 }
 
 #[tokio::test]
+async fn the_documented_number_of_requests_is_the_real_one() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&heard);
+    let authority = Authority::new("ours");
+    let config = authority.issue(CertificateSpec::default()).config(&["h2", "http/1.1"]);
+    let server = tls(
+        config,
+        behaviour(move |request| {
+            keep.lock().unwrap().push(request.clone());
+            Act::Reply(correct("https://api.nango.dev", request))
+        }),
+    )
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, &authority.pem).unwrap();
+    let connect_to = format!("{HOST}:443:{server}");
+    let url = format!("https://{HOST}/oauth/callback");
+    let ca = ca.to_str().unwrap();
+    let run =
+        callback_edge(&["check", "--no-follow", "--ca", ca, "--connect-to", &connect_to, &url])
+            .await;
+    assert_eq!(run.code, 0, "{}", run.stdout);
+    let sent = heard.lock().unwrap().len();
+    let documented = include_str!("../../docs/checks.md").split_once("sends about ").unwrap().1;
+    let documented: usize = documented.split(' ').next().unwrap().parse().unwrap();
+    assert!(
+        sent.abs_diff(documented) <= 3,
+        "{sent} requests are sent, {documented} are documented"
+    );
+}
+
+#[tokio::test]
+async fn the_callback_of_a_provider_comes_from_its_origin() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&heard);
+    let stage = Stage::new(move |request, correct| {
+        keep.lock().unwrap().push(request.clone());
+        Act::Reply(correct)
+    })
+    .await;
+    stage.check(&["--no-follow"]).await;
+    let heard = heard.lock().unwrap();
+    let with = |part: &str| {
+        let has = |it: &&Received| it.query.as_ref().is_some_and(|query| query.contains(part));
+        heard.iter().find(has).unwrap()
+    };
+    for (query, referer) in [
+        ("iss=https%3A%2F%2Faccounts.google.com", Some("https://accounts.google.com/")),
+        ("error_subcode=cancel", Some("https://login.microsoftonline.com/")),
+        ("code=invented-code", None),
+        ("scope=a&scope=b", None),
+    ] {
+        let request = with(query);
+        assert_eq!(request.header("referer"), referer, "{query}");
+        assert_eq!(request.header("sec-fetch-site"), Some("cross-site"), "{query}");
+        assert_eq!(request.header("sec-fetch-mode"), Some("navigate"), "{query}");
+        assert_eq!(request.header("sec-fetch-dest"), Some("document"), "{query}");
+        assert_eq!(request.header("sec-fetch-user"), None, "{query}");
+    }
+    let agents: Vec<_> = heard.iter().map(|it| it.header("user-agent").unwrap_or("none")).collect();
+    for agent in ["none", "curl", "python-requests", "Go-http-client", "axios"] {
+        assert_eq!(agents.iter().filter(|it| it.starts_with(agent)).count(), 1, "{agent}");
+    }
+}
+
+#[tokio::test]
 async fn no_follow_sends_nothing_to_nango() {
     let visits = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&visits);
@@ -125,7 +192,8 @@ async fn wait_repeats_without_nango_until_the_callback_works() {
     let stage = Stage::with_nango(
         move |heard, correct| {
             let plain = heard.query.as_ref().is_some_and(|query| query.contains("invented-code"));
-            let early = plain && runs.fetch_add(1, Ordering::SeqCst) < 2;
+            // Every run repeats its first request twice.
+            let early = plain && runs.fetch_add(1, Ordering::SeqCst) < 6;
             Act::Reply(if early { Reply::new(503) } else { correct })
         },
         move |heard| {

@@ -132,24 +132,32 @@ pub(crate) fn check(address: SocketAddr) -> (i32, Vec<String>) {
 
 /// What `recipe.toml` states is what a client receives.
 fn assert_kept(recipe: &recipes::Recipe, address: SocketAddr) {
-    let recipes::Keeps { status, no_store, form, .. } = recipe.keeps;
+    let recipes::Keeps { query, status, no_store, form } = recipe.keeps;
+    // Some servers respond with HTTP/1.0.
+    let responds = |head: &str, status: &str| {
+        head.strip_prefix("HTTP/1.")
+            .is_some_and(|rest| rest[1..].starts_with(&format!(" {status}")))
+    };
     for path in ["/oauth/callback", "/app-auth/connect"] {
         for method in ["GET", "HEAD"] {
             let head = exchange(address, &format!("{method} {path}?code=a%2fb HTTP/1.1\r\n"), "");
             // Traefik responds with another status to HEAD.
             let expected = match method {
-                "GET" => format!("HTTP/1.1 {status} "),
-                _ => "HTTP/1.1 30".to_owned(),
+                "GET" => format!("{status} "),
+                _ => "30".to_owned(),
             };
-            assert!(head.starts_with(&expected), "{}: {method} {path}: {head}", recipe.id);
-            let head = head.to_lowercase();
+            assert!(responds(&head, &expected), "{}: {method} {path}: {head}", recipe.id);
+            let mut head = head.to_lowercase();
+            if query == recipes::Query::Values {
+                head = head.replace("=a/b\r\n", "=a%2fb\r\n");
+            }
             let location = format!("location: https://api.nango.dev{path}?code=a%2fb\r\n");
             assert!(head.contains(&location), "{}: {method} {path}: {head}", recipe.id);
-            assert_eq!(head.contains("cache-control: no-store\r\n"), no_store, "{}", recipe.id);
+            assert_eq!(head.contains("cache-control: no-store"), no_store, "{}", recipe.id);
         }
         let field = "Content-Type: application/x-www-form-urlencoded\r\n";
         let head = exchange(address, &format!("POST {path}?a=1 HTTP/1.1\r\n{field}"), "code=c%2fd");
-        assert!(head.starts_with(&format!("HTTP/1.1 {form} ")), "{}: {head}", recipe.id);
+        assert!(responds(&head, &format!("{form} ")), "{}: {head}", recipe.id);
         if form == 303 {
             let location = format!("https://api.nango.dev{path}?a=1&code=c%2fd\r\n");
             assert!(head.contains(&location), "{}: {head}", recipe.id);

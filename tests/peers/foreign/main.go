@@ -52,5 +52,16 @@ func main() {
 	redirect("redirect", http.StatusPermanentRedirect)
 	redirect("found", http.StatusFound)
 	redirect("moved", http.StatusMovedPermanently)
+	http.HandleFunc("/endless/", func(response http.ResponseWriter, request *http.Request) {
+		target := "https://api.nango.dev" + strings.TrimPrefix(request.URL.Path, "/endless")
+		response.Header().Set("Cache-Control", "no-store")
+		response.Header().Set("Location", raw(request, target))
+		response.WriteHeader(http.StatusPermanentRedirect)
+		for {
+			if _, err := response.Write(make([]byte, 1024)); err != nil {
+				return
+			}
+		}
+	})
 	log.Fatal(http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), nil))
 }

@@ -77,9 +77,7 @@ pub(crate) fn next(files: &[(&str, &str)]) -> Peer {
 
 /// As [`next`], of the files in a directory.
 pub(crate) fn next_in(dir: &Path) -> Peer {
-    let mut files = files_of(dir);
-    let config = "export default { typescript: { ignoreBuildErrors: true } };";
-    files.push(("next.config.mjs".to_owned(), config.to_owned()));
+    let files = files_of(dir);
     let files: Vec<_> = files.iter().map(|(path, text)| (&**path, &**text)).collect();
     next(&files)
 }

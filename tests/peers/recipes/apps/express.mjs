@@ -3,7 +3,7 @@ import helmet from "helmet";
 import { nangoCallback } from "./nango-callback.js";
 
 const app = express();
-// Not where the recipe says: its headers must be removed.
+// The recipe asks for another order; the headers of Helmet must be removed anyway.
 app.use(helmet());
 app.use(nangoCallback);
 app.use(express.json(), express.urlencoded());

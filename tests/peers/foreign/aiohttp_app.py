@@ -31,7 +31,16 @@ async def rebuilt(request):
     raise web.HTTPPermanentRedirect(f"{target(request)}?{urlencode(dict(request.query))}", headers=NO_STORE)
 
 
+async def endless(request):
+    _, mark, query = request.raw_path.partition("?")
+    headers = {"Location": target(request) + mark + query, **NO_STORE}
+    response = web.StreamResponse(status=308, headers=headers)
+    await response.prepare(request)
+    while True:
+        await response.write(b"x" * 1024)
+
+
 app = web.Application(client_max_size=1 << 20)
-for handler in (correct, redirect, decoded, rebuilt):
+for handler in (correct, redirect, decoded, rebuilt, endless):
     app.router.add_route("*", f"/{handler.__name__}/{{flow:.*}}", handler)
 web.run_app(app, host="127.0.0.1", port=int(os.environ["PORT"]), print=None)

@@ -36,6 +36,7 @@ mod preflight;
 mod privacy;
 mod proxies;
 mod readme;
+mod recipe;
 mod redirect;
 mod reload;
 mod report;

@@ -30,6 +30,7 @@ mod peer;
 mod preflight;
 mod proxies;
 mod qs;
+mod recipes;
 mod slow;
 #[path = "../edge/support/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the suites share a harness; each uses a part of it")]

@@ -188,5 +188,7 @@ pub(crate) fn browser_signs_in_through(case: &Case, modes: &[(&str, u16)]) {
     write(case.place, "http://recipe.localhost/oauth/callback", &world.old(), &dir);
     let peer = (case.start)(dir.path());
     let port = peer.address("plain").port();
-    sign_in(&mut world, &format!("http://recipe.localhost:{port}/oauth/callback"), modes);
+    let callback = format!("http://recipe.localhost:{port}/oauth/callback");
+    let keeps_bytes = recipes::find(case.place).unwrap().keeps.query == recipes::Query::Bytes;
+    sign_in(&mut world, &callback, modes, keeps_bytes);
 }

@@ -138,8 +138,9 @@ async fn confirm(
 
 /// Queries that often break: each part of a request that servers treat differently, once.
 fn hard(run: &Run) -> Vec<Probe> {
-    const NAMES: [&str; 9] = [
+    const NAMES: [&str; 10] = [
         "Google",
+        "Google, slashes bare",
         "Microsoft Entra, declined",
         "duplicates",
         "bare keys",

@@ -21,7 +21,7 @@ const ON_A_QUERY: [&str; 5] = [
 ];
 
 /// The maximum of findings of one kind to list.
-const MAX_LINES: usize = 6;
+const MAX_LINES: usize = 3;
 
 pub(super) fn evaluate(strict: bool, observations: &Observations, findings: &mut Findings) {
     let dropped = observations.first().and_then(Outcome::landing)

@@ -115,10 +115,14 @@ fn check_proxy(name: &'static str, url: &str) -> Result<(), BadProxy> {
         _ => {}
     }
     let uri: Result<http::Uri, _> = url.parse();
-    match uri.ok().and_then(|uri| uri.authority().map(|it| it.host().is_empty())) {
-        Some(false) => Ok(()),
-        _ => Err(BadProxy::NotUrl(name)),
-    }
+    let is_valid = uri.is_ok_and(|uri| {
+        uri.authority().is_some_and(|authority| {
+            let host = authority.host();
+            // A port that is not a number remains in the text.
+            !host.is_empty() && (authority.port().is_some() || authority.as_str().ends_with(host))
+        })
+    });
+    if is_valid { Ok(()) } else { Err(BadProxy::NotUrl(name)) }
 }
 
 /// An entry of `NO_PROXY`: a host, a suffix, an address or a network; each may have a port.

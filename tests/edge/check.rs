@@ -137,39 +137,6 @@ async fn several_urls_give_an_array_and_the_worst_exit_code() {
 }
 
 #[tokio::test]
-async fn the_documented_number_of_requests_is_the_real_one() {
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let keep = Arc::clone(&heard);
-    let authority = Authority::new("ours");
-    let config = authority.issue(CertificateSpec::default()).config(&["h2", "http/1.1"]);
-    let server = tls(
-        config,
-        behaviour(move |request| {
-            keep.lock().unwrap().push(request.clone());
-            Act::Reply(correct("https://api.nango.dev", request))
-        }),
-    )
-    .await;
-    let dir = tempfile::tempdir().unwrap();
-    let ca = dir.path().join("ca.pem");
-    std::fs::write(&ca, &authority.pem).unwrap();
-    let connect_to = format!("{HOST}:443:{server}");
-    let url = format!("https://{HOST}/oauth/callback");
-    let ca = ca.to_str().unwrap();
-    let run =
-        callback_edge(&["check", "--no-follow", "--ca", ca, "--connect-to", &connect_to, &url])
-            .await;
-    assert_eq!(run.code, 0, "{}", run.stdout);
-    let sent = heard.lock().unwrap().len();
-    let documented = include_str!("../../docs/checks.md").split_once("sends about ").unwrap().1;
-    let documented: usize = documented.split(' ').next().unwrap().parse().unwrap();
-    assert!(
-        sent.abs_diff(documented) <= 3,
-        "{sent} requests are sent, {documented} are documented"
-    );
-}
-
-#[tokio::test]
 async fn the_callback_of_a_provider_comes_from_its_origin() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let keep = Arc::clone(&heard);

@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Decodes the query and rebuilds it, as many servers do.
+/// Encodes the query twice, as some servers do.
 fn rebuilt(_: &Received, correct: Reply) -> Act {
-    let location = correct.location().replace("%2F", "/");
+    let location = correct.location().replace('%', "%25");
     Act::Reply(correct.status(302).to(location))
 }
 

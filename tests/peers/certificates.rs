@@ -93,7 +93,8 @@ impl Pki {
             let read = |name| fs::read_to_string(path(&format!("{name}.pem"))).unwrap();
             let chain: String = above.iter().map(read).collect();
             fs::write(path("above.pem"), chain).unwrap();
-            arguments += &format!(" -cert_chain {}", path("above.pem"));
+            arguments.push_str(" -cert_chain ");
+            arguments.push_str(&path("above.pem"));
         }
         Peer::openssl(&arguments)
     }

@@ -212,7 +212,7 @@ impl Case {
     }
 }
 
-/// What the report says, compared with what is true.
+/// The content of the report, compared with what is true.
 struct Judgement {
     name: String,
     facts: Vec<String>,

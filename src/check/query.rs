@@ -136,9 +136,7 @@ pub(super) fn difference(
         return Some(Difference::Cut(got.len()));
     }
     // Every byte is the prober's own, so it can be shown.
-    let is_reencoded = decoded(got.as_bytes(), false) == decoded(sent.as_bytes(), false)
-        || decoded(got.as_bytes(), false) == sent.as_bytes()
-        || got.replace("&amp;", "&") == sent;
+    let is_reencoded = is_reencoded(sent, got);
     if let Some((query, _)) = got.split_once('#')
         && !is_reencoded
     {
@@ -150,6 +148,13 @@ pub(super) fn difference(
     let (before, after) = (pairs(sent), pairs(got));
     if is_reencoded || before == after {
         return Some(reencoded(sent, got, equal));
+    }
+    if !equal {
+        // An empty parameter, which Nango ignores, must not hide how the others changed.
+        let (sent, got) = (without_empty(sent), without_empty(got));
+        if self::is_reencoded(&sent, &got) {
+            return Some(reencoded(&sent, &got, equal));
+        }
     }
     let moved = moved(&before, &after, equal);
     Some(match moved {
@@ -164,6 +169,18 @@ pub(super) fn difference(
                 .map_or_else(String::new, |(pair, _)| pair.shown(&before)),
         ),
     })
+}
+
+/// Whether the difference is only in the encoding of the query as a whole.
+fn is_reencoded(sent: &str, got: &str) -> bool {
+    let arrived = decoded(got.as_bytes(), false);
+    arrived == decoded(sent.as_bytes(), false)
+        || arrived == sent.as_bytes()
+        || got.replace("&amp;", "&") == sent
+}
+
+fn without_empty(query: &str) -> String {
+    query.split('&').filter(|parameter| !parameter.is_empty()).collect::<Vec<_>>().join("&")
 }
 
 /// A placeholder of a server's configuration that is in `got`, but not in `sent`.
@@ -423,6 +440,8 @@ mod tests {
             ("s=P-1&a=1", "s=P-1&amp;a=1", lost("a=1", "amp;a=1")),
             ("s=P-1&a=%2F", "s=P-1&a=%252F", twice("a=%2F", "a=%252F")),
             ("s=P-1&a=%252F", "s=P-1&a=%2F", value("a")),
+            // Apache does so with `%{QUERY_STRING}` and without `NE`.
+            ("s=P-1&a=%2F&", "s=P-1&a=%252F", twice("a=%2F", "a=%252F")),
             // The same values for Nango.
             ("s=P-1&a=1", "a=1&s=P-1", rearranged("the parameters arrive in another order")),
             ("s=P-1&z=1&a=1&z=2", "a=1&s=P-1&z=1&z=2", rearranged("the parameters arrive in another order")),

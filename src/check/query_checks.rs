@@ -225,9 +225,7 @@ fn blocked(corpus: &[&Outcome]) -> Check {
     let unproved = of(Evidence::Failing).len() + of(Evidence::Unrepeated).len();
     if unproved > 0 {
         return check
-            .unknown(format!(
-                "{unproved} of {all} queries failed, but not because of their content"
-            ))
+            .unknown(format!("{unproved} of {all} queries failed, and so did plain ones"))
             .hint("fix redirect.answer first, then run the check again");
     }
     check.pass(format!("none of {all} queries is blocked"))

@@ -279,12 +279,11 @@ pub(super) async fn repeats(world: &World) -> Vec<Case> {
                 &["redirect.answer=requests failed", "redirect.blocked=`scope` alone fails too"],
                 move |heard, correct| {
                     let query = heard.query.clone().unwrap_or_default();
+                    if query.contains("userinfo.profile") {
+                        return Act::Reply(Reply::new(403));
+                    }
                     let is_down = number.fetch_add(1, Relaxed) % 9 == 4;
-                    Act::Reply(match (query.contains("userinfo.profile"), is_down) {
-                        (true, _) => Reply::new(403),
-                        (false, true) => Reply::new(502),
-                        (false, false) => correct,
-                    })
+                    Act::Reply(if is_down { Reply::new(502) } else { correct })
                 },
             )
             .await,

@@ -110,7 +110,8 @@ fn next_build(files: &[(&str, &str)]) -> PathBuf {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    std::os::unix::fs::symlink(&packages, dir.join("node_modules")).unwrap();
+    // Relative, so that the build remains usable when the checkout moves.
+    std::os::unix::fs::symlink("../../../node_modules", dir.join("node_modules")).unwrap();
     let mut build = Command::new("node");
     build.current_dir(&dir).env_clear().env("PATH", search_path()).env("HOME", &dir);
     build.env("NEXT_TELEMETRY_DISABLED", "1").stdin(Stdio::null());

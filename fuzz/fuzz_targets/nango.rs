@@ -39,7 +39,11 @@ fuzz_target!(|data: &[u8]| {
         Ok(app) => app,
         Err(error) => return assert_not_quoted(&error),
     };
-    let app = app.unwrap_or_else(|| App { client_id: "id".into(), scopes: Some("a,b".into()) });
+    let app = app.unwrap_or_else(|| App {
+        client_id: "id".into(),
+        scopes: Some("a,b".into()),
+        link: None,
+    });
     let params = NANGO.read_connection_config(&response).unwrap_or_default();
     let template = match NANGO.read_template(&response) {
         Ok(template) => template,

@@ -11,7 +11,7 @@ use crate::config::{self, Problem, Settings};
 use crate::observe::{PreflightMetrics, PreflightRun};
 use crate::outbound::Outbound;
 use crate::preflight::differential::ProbePolicy;
-use crate::preflight::{self, Mode, Nango, Plan, Start};
+use crate::preflight::{self, Decision, Mode, Nango, Plan, Start};
 use crate::redirect::Target;
 use crate::report::{Report, Status, Verdict};
 use clap::builder::NonEmptyStringValueParser;
@@ -71,9 +71,18 @@ pub(super) struct Args {
     #[arg(long, value_name = "KEY", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     only: Vec<String>,
 
-    /// Accept this integration as confirmed manually; repeatable, comma-separated
-    #[arg(long, value_name = "KEY", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
+    /// Accept this integration as confirmed manually; repeatable, keys comma-separated
+    #[arg(long, value_name = "KEY[=REASON]", value_parser = NonEmptyStringValueParser::new())]
     ack: Vec<String>,
+
+    /// Let a failed integration pass as a warning; repeatable, keys comma-separated
+    #[arg(long, value_name = "KEY=REASON", value_parser = with_reason)]
+    accept_risk: Vec<String>,
+
+    /// Start flows of integrations that register a client at the provider with each start (generic
+    /// MCP)
+    #[arg(long)]
+    register_clients: bool,
 
     /// Print the planned requests; don't start flows, don't contact providers
     #[arg(long)]
@@ -226,7 +235,8 @@ fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), 
         start,
         integrations: settings.preflight.integrations.clone(),
         only: args.only.clone(),
-        acknowledged: args.ack.clone(),
+        decisions: decisions(args),
+        register_clients: args.register_clients,
         dry_run: args.dry_run,
         policy: ProbePolicy {
             pause: args.pause,
@@ -237,6 +247,28 @@ fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), 
         progress: is_terminal.then_some(progress::bar),
     };
     Ok((plan, Nango::new(outbound.clone(), &base, key), outbound))
+}
+
+/// The decisions of the command line: `KEY[,KEY…][=REASON]`.
+fn decisions(args: &Args) -> Vec<Decision> {
+    let of = |option: &'static str, accepts_risk: bool, text: &String| {
+        let (keys, reason) = match text.split_once('=') {
+            Some((keys, reason)) => (keys, Some(reason.trim()).filter(|it| !it.is_empty())),
+            None => (text.as_str(), None),
+        };
+        let keys = keys.split(',').map(str::trim).filter(|key| !key.is_empty());
+        let decision = move |key: &str| Decision {
+            integration: key.to_owned(),
+            accepts_risk,
+            reason: reason.map(str::to_owned),
+            option: Some(option),
+            ..Decision::default()
+        };
+        keys.map(decision).collect::<Vec<_>>()
+    };
+    let confirmed = args.ack.iter().flat_map(|text| of("--ack", false, text));
+    let accepted = args.accept_risk.iter().flat_map(|text| of("--accept-risk", true, text));
+    confirmed.chain(accepted).collect()
 }
 
 fn api_key(args: &Args) -> Result<SecretString, Problem> {
@@ -276,6 +308,15 @@ fn format(args: &Args) -> Format {
         (_, true, _) => Format::Junit,
         (_, _, true) => Format::Markdown,
         _ => Format::Text(args.verbosity.detail()),
+    }
+}
+
+fn with_reason(text: &str) -> Result<String, &'static str> {
+    match text.split_once('=') {
+        Some((keys, reason)) if !keys.trim().is_empty() && !reason.trim().is_empty() => {
+            Ok(text.to_owned())
+        }
+        _ => Err("needs a reason: KEY=REASON"),
     }
 }
 

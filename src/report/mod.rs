@@ -52,7 +52,7 @@ impl Report {
             Verdict::Error
         } else if self.count(Status::Fail) > 0 {
             Verdict::Fail
-        } else if self.count(Status::Unknown) > 0
+        } else if self.checks.iter().any(Check::is_unconfirmed)
             || self.extent == Extent::Interrupted
             || self.checks.iter().all(Check::is_skipped)
         {
@@ -84,7 +84,8 @@ impl Report {
         let checks = if ran == 1 { "check" } else { "checks" };
         let warning = if self.count(Status::Warn) == 1 { "warning" } else { "warnings" };
         let (failed, unknown) = (self.count(Status::Fail), self.count(Status::Unknown));
-        let passed = if failed + unknown == 0 { self.count(Status::Pass) } else { 0 };
+        let unconfirmed = self.checks.iter().any(Check::is_unconfirmed);
+        let passed = if failed > 0 || unconfirmed { 0 } else { self.count(Status::Pass) };
         let mut counts: Vec<String> = [
             (failed, "failed"),
             (unknown, "unconfirmed"),
@@ -285,6 +286,8 @@ pub struct Check {
     pub blocked_by: Option<&'static str>,
     /// A machine-readable state that is more precise than the status.
     pub state: Option<&'static str>,
+    /// Whether the verdict depends on it. An unknown result that cannot cause harm does not block.
+    pub blocks: bool,
 }
 
 impl Check {
@@ -300,6 +303,7 @@ impl Check {
             duration: Duration::ZERO,
             blocked_by: None,
             state: None,
+            blocks: true,
         }
     }
 
@@ -367,6 +371,18 @@ impl Check {
     pub fn state(mut self, state: &'static str) -> Self {
         self.state = Some(state);
         self
+    }
+
+    /// The verdict does not depend on it.
+    #[must_use]
+    pub fn not_blocking(mut self) -> Self {
+        self.blocks = false;
+        self
+    }
+
+    /// Whether it is unknown and the verdict depends on it.
+    pub fn is_unconfirmed(&self) -> bool {
+        self.status == Status::Unknown && self.blocks
     }
 
     /// Sets the duration.

@@ -126,7 +126,8 @@ fn from_template(
     let callback = callback.as_deref().unwrap_or(&plan.previous);
     // Without a client id the provider rejects every request.
     let own = candidate.settings.params.contains_key(CLIENT_ID_OVERRIDE);
-    let app = app.filter(|app| own || !app.client_id.is_empty())?;
+    let is_usable = |app: &&App| own || !app.client_id.is_empty();
+    let app = app.filter(is_usable).filter(|_| candidate.kind.is_probed())?;
     Some(offline(candidate.template.as_ref()?, app, &candidate.settings, callback))
 }
 
@@ -206,7 +207,9 @@ impl Discovery {
     }
 
     fn compare(&mut self, candidate: &mut Candidate, flow: &str, built: &str) {
-        let Some(template) = &candidate.template else { return };
+        // Clients of MCP servers are not those in the credentials.
+        let template = candidate.template.as_ref().filter(|_| candidate.kind == Kind::OAuth2);
+        let Some(template) = template else { return };
         self.compared += 1;
         if let Some(difference) = difference(template, flow, built) {
             self.different.push(candidate.key().to_owned());

@@ -12,6 +12,9 @@ pub fn markdown(report: &Report) -> String {
 
 fn write(report: &Report, out: &mut String) -> fmt::Result {
     writeln!(out, "## {}\n", escaped(&report.sentence()))?;
+    if let Some(environment) = &report.environment {
+        writeln!(out, "Environment {}.\n", code(environment))?;
+    }
     writeln!(
         out,
         "Callback {}, target {}; {:.0}.",
@@ -114,6 +117,7 @@ mod tests {
         let evil = "a|b`<img src=x>[x](y) @everyone\n# h";
         let report = Report {
             broken: None,
+            environment: None,
             callback: "https://a.example/cb".into(),
             target: "https://b.example/cb".into(),
             started_at: Timestamp::UNIX_EPOCH,

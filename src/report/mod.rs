@@ -29,6 +29,8 @@ use std::time::Duration;
 pub struct Report {
     /// Why the check could not run, if so.
     pub broken: Option<String>,
+    /// The name of the Nango environment, if it has one in the project file.
+    pub environment: Option<String>,
     /// The callback, without query values.
     pub callback: String,
     /// Where the callback should redirect to, without query values.
@@ -166,7 +168,9 @@ pub fn summary(reports: &[Report]) -> String {
     .filter(|(count, _)| *count > 0)
     .map(|(count, word)| format!("{count} {word}"))
     .collect();
-    format!("{} callbacks: {}", reports.len(), counts.join(", "))
+    let is_environment = reports.iter().all(|report| report.environment.is_some());
+    let what = if is_environment { "environments" } else { "callbacks" };
+    format!("{} {what}: {}", reports.len(), counts.join(", "))
 }
 
 /// Which part of the checks ran.
@@ -481,6 +485,7 @@ mod tests {
         });
         Report {
             broken: None,
+            environment: None,
             callback: "https://a.example/cb".into(),
             target: "https://b.example/cb".into(),
             started_at: Timestamp::UNIX_EPOCH,

@@ -51,7 +51,10 @@ fn write(reports: &[Report], columns: usize, detail: Detail, out: &mut String) -
 }
 
 fn write_report(report: &Report, columns: usize, detail: Detail, out: &mut String) -> fmt::Result {
-    writeln!(out, "{}", wrap("", &format!("{} → {}", report.callback, report.target), columns))?;
+    let environment = report.environment.iter().map(|name| format!("environment {name}: "));
+    let environment: String = environment.collect();
+    let title = format!("{environment}{} → {}", report.callback, report.target);
+    writeln!(out, "{}", wrap("", &title, columns))?;
     if detail == Detail::All {
         write_all(report, columns, out)?;
     } else {
@@ -144,6 +147,7 @@ mod tests {
     fn report(checks: Vec<Check>) -> Report {
         Report {
             broken: None,
+            environment: None,
             callback: "https://a.example/cb".into(),
             target: "https://b.example/cb".into(),
             started_at: jiff::Timestamp::UNIX_EPOCH,

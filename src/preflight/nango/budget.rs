@@ -70,10 +70,14 @@ impl Budget {
         if remaining > limit / 2 {
             return None;
         }
-        // Seconds since 1970, as of Nango's clock; another clock must not stop the preflight.
+        // Seconds since 1970 by Nango's clock, rounded down: just past when the window ends within a
+        // second. A clock that differs more must not stop the preflight.
         let reset = number("x-ratelimit-reset").and_then(|reset| {
             let reset = UNIX_EPOCH.checked_add(Duration::from_secs(reset))?;
-            reset.duration_since(now).ok()
+            match reset.duration_since(now) {
+                Ok(wait) => Some(wait),
+                Err(past) => (past.duration() <= ROUNDING * 2).then_some(Duration::ZERO),
+            }
         });
         Some((reset.unwrap_or(WINDOW) + ROUNDING).min(MAX_WAIT))
     }
@@ -117,7 +121,9 @@ mod tests {
         };
         assert_eq!(left("101", "1030"), None);
         assert_eq!(left("100", "1030"), Some(31));
-        assert_eq!(left("0", "1000"), Some(1));
+        for ends_now in ["1000", "999", "998"] {
+            assert_eq!(left("0", ends_now), Some(1), "{ends_now}");
+        }
         // A clock that differs: not longer than a window.
         assert_eq!(left("0", "900"), Some(61));
         assert_eq!(left("0", "99999999"), Some(70));

@@ -196,7 +196,9 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
             return usage(&problem);
         }
         until_stopped(every, once, |reports: Vec<Report>| {
-            reports.iter().for_each(|report| record(&metrics, report));
+            for report in &reports {
+                record(&metrics, report);
+            }
             print(&reports)
         })
         .await

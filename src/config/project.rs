@@ -175,18 +175,12 @@ fn key_file(table: &mut Section<'_, '_>, key: &str, dir: &Path) -> Option<KeyFil
     Some(KeyFile { path, location })
 }
 
-#[cfg(unix)]
 fn is_readable_by_others(metadata: &std::fs::Metadata) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
     metadata.permissions().mode() & 0o077 != 0
 }
 
-#[cfg(not(unix))]
-fn is_readable_by_others(_: &std::fs::Metadata) -> bool {
-    false
-}
-
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;

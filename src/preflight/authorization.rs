@@ -10,8 +10,8 @@ use data_encoding::BASE64URL_NOPAD;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use url::Url;
 use url::form_urlencoded::byte_serialize;
+use url::{Position, Url};
 
 /// The value of the connection configuration that replaces the client id. It is the app of a
 /// customer.
@@ -76,12 +76,11 @@ pub fn offline(
 }
 
 /// Nango's last changes of the URL: it moves the parameters into the fragment, then replaces texts.
-fn rewritten(template: &Template, mut url: Url) -> String {
+fn rewritten(template: &Template, url: Url) -> String {
     let mut text = match template.authorization_url_fragment.as_str() {
         Some(fragment) => {
-            let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
-            url.set_query(None);
-            format!("{url}#{fragment}{query}")
+            let query = &url[Position::BeforeQuery..Position::AfterQuery];
+            format!("{}#{fragment}?{query}", &url[..Position::AfterPath])
         }
         None => url.into(),
     };
@@ -168,16 +167,16 @@ fn fill_url(
         let (inner, remainder) = after.split_once('}').ok_or_else(unclosed)?;
         filled.push_str(before);
         let (name, value) = value(inner, link, params).ok_or_else(|| missing(inner))?;
-        let is_valid = match Position::at(&filled) {
-            Position::Start => is_origin_and_path(&value),
-            Position::Host => is_part_of_host(&filled, &value, remainder),
-            Position::Path => {
+        let is_valid = match Part::at(&filled) {
+            Part::Start => is_origin_and_path(&value),
+            Part::Host => is_part_of_host(&filled, &value, remainder),
+            Part::Path => {
                 !value.contains(['?', '#', '\\', '@']) && is_visible(&value) && {
                     let mut segments = value.split('/');
                     !segments.any(|it| matches!(it, "." | ".."))
                 }
             }
-            Position::Query => !value.contains(['#', '&']) && is_visible(&value),
+            Part::Query => !value.contains(['#', '&']) && is_visible(&value),
         };
         if !is_valid {
             return Err(Unfilled::Invalid(format!(
@@ -193,14 +192,14 @@ fn fill_url(
 }
 
 /// Where the next character of a URL is.
-enum Position {
+enum Part {
     Start,
     Host,
     Path,
     Query,
 }
 
-impl Position {
+impl Part {
     fn at(before: &str) -> Self {
         let after_scheme = before.split_once("://").map(|(_, rest)| rest);
         match after_scheme {
@@ -315,8 +314,8 @@ pub(super) fn named_values(template: &Template) -> BTreeSet<String> {
         match next {
             Value::String(text) => {
                 let inner = placeholders(text).flat_map(|inner| inner.split("||"));
-                let named = inner.filter_map(|it| it.trim().strip_prefix(CONNECTION_CONFIG));
-                names.extend(named.map(str::to_owned));
+                let values = inner.filter_map(|it| it.trim().strip_prefix(CONNECTION_CONFIG));
+                names.extend(values.map(str::to_owned));
             }
             Value::Object(members) => open.extend(members.values()),
             Value::Array(items) => open.extend(items),

@@ -75,9 +75,11 @@ impl IntegrationContext<'_> {
         let id = format!("integration.{}", printable(self.key));
         let check = Check::new(id, format!("{name} has the callback registered")).subject(self.key);
         match found {
-            IntegrationResult::NoCallback(why) => {
-                check.state("no_callback").skip(format!("{name} has no callback: {why}"))
-            }
+            // Not the title of a pass.
+            IntegrationResult::NoCallback(why) => Check::new(check.id, format!("{name} has no callback"))
+                .subject(self.key)
+                .state("no_callback")
+                .skip(format!("{why} has no callback")),
             IntegrationResult::NoUrl(NoUrl { why, hint }) => check
                 .state("no_url")
                 .unknown(format!("could not obtain an authorization URL of {name}"))

@@ -211,9 +211,9 @@ mod tests {
         let follows = mode == "MCP_OAUTH2_GENERIC" || (is_mcp_or_oauth2 && registration == "cimd");
         let recreate = is_mcp_or_oauth2 && registration == "dynamic";
         let plain = is_mcp_or_oauth2 && (registration.is_empty() || registration == "static");
-        if NO_CALLBACK.contains(&mode) {
-            Kind::None
-        } else if outbound && (plain || ["APP", "CUSTOM", "INSTALL_PLUGIN"].contains(&mode)) {
+        let started_elsewhere =
+            outbound && (plain || ["APP", "CUSTOM", "INSTALL_PLUGIN"].contains(&mode));
+        if NO_CALLBACK.contains(&mode) || started_elsewhere {
             Kind::None
         } else if secret && (follows || recreate || plain) {
             Kind::NotSent

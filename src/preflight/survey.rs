@@ -108,8 +108,8 @@ async fn read_documents(
 ) -> Result<(), NangoError> {
     let follows = |it: &&mut Candidate| matches!(it.kind, Kind::FollowsSetting { .. });
     // The URL of a document contains the id of the environment, and is the client id of some flows.
-    let urls = candidates.iter().filter_map(|it| it.url.as_ref().ok());
-    let mut environment = urls.filter_map(|url| nango.environment_in(url)).next();
+    let mut urls = candidates.iter().filter_map(|it| it.url.as_ref().ok());
+    let mut environment = urls.find_map(|url| nango.environment_in(url));
     for candidate in candidates.iter_mut().filter(follows) {
         if environment.is_none() {
             environment = match nango.environment_of(candidate.key()).await {
@@ -199,7 +199,7 @@ fn without_probe(
     Some(match (candidate.kind, &candidate.url) {
         (Kind::None, _) => IntegrationResult::NoCallback(match candidate.auth_mode() {
             mode @ ("OAUTH2" | "CUSTOM" | "APP" | "INSTALL_PLUGIN") => {
-                format!("its provider starts the installation ({mode})")
+                format!("{mode} with an installation that the provider starts")
             }
             mode => mode.to_owned(),
         }),

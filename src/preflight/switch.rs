@@ -131,7 +131,7 @@ impl Facts<'_> {
     fn rollback(&self) -> Vec<String> {
         let previous = self.previous;
         let mut steps = Vec::new();
-        let one = self.keys(|row| row.has_one_callback());
+        let one = self.keys(|row| Provider::of(row.template).callbacks == Callbacks::One);
         if !one.is_empty() {
             steps.push(format!("replace the callback of {one} with {previous}"));
         }
@@ -191,7 +191,7 @@ impl Facts<'_> {
             "flows in progress during the switch fail: Nango reads their callback again",
         );
         add(
-            self.keys(|row| row.has_one_callback()),
+            self.keys(|row| Provider::of(row.template).callbacks == Callbacks::One),
             "the provider keeps one callback per app: old and new never work at the same time",
         );
         add(

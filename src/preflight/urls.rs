@@ -238,7 +238,7 @@ impl Discovery {
 
     /// `nango.agreement`.
     pub(super) fn check(&self, plan: &Plan) -> Check {
-        let check = Check::new("nango.agreement", "flows and templates use the same apps");
+        let check = Check::new("nango.agreement", "the comparison of flows and templates");
         if !self.different.is_empty() {
             return check
                 .warn("flows and templates use different apps")

@@ -114,11 +114,29 @@ impl Report {
         [Status::Fail, Status::Unknown, Status::Warn].into_iter().flat_map(with).collect()
     }
 
+    /// The integrations of a preflight, by what to do about them.
+    fn groups(&self) -> Vec<(&'static str, Vec<&Check>)> {
+        let group = |check: &Check| match check.status {
+            Status::Fail => "register at the provider",
+            Status::Unknown if check.blocks => "confirm by hand",
+            Status::Warn => "review",
+            _ => "nothing to do",
+        };
+        let integrations = || self.checks.iter().filter(|check| check.is_integration());
+        ["register at the provider", "confirm by hand", "review", "nothing to do"]
+            .into_iter()
+            .map(|title| {
+                (title, integrations().filter(|it| group(it) == title).collect::<Vec<_>>())
+            })
+            .filter(|(_, checks)| !checks.is_empty())
+            .collect()
+    }
+
     /// Each category with checks that passed or were not run: its name, whether a check passed, and
     /// the counts.
     fn categories(&self) -> Vec<(&str, bool, String)> {
         let mut names: Vec<&str> = Vec::new();
-        for check in &self.checks {
+        for check in self.checks.iter().filter(|check| !check.is_integration()) {
             if !names.contains(&check.category()) {
                 names.push(check.category());
             }
@@ -423,6 +441,11 @@ impl Check {
     /// The part of the id before the first dot.
     pub fn category(&self) -> &str {
         self.id.split('.').next().unwrap_or_default()
+    }
+
+    /// Whether it is the result for an integration of a preflight.
+    fn is_integration(&self) -> bool {
+        self.category() == "integration"
     }
 
     /// Whether it was not run.

@@ -58,9 +58,15 @@ fn write_report(report: &Report, columns: usize, detail: Detail, out: &mut Strin
     if detail == Detail::All {
         write_all(report, columns, out)?;
     } else {
-        for check in report.findings() {
+        for check in report.findings().into_iter().filter(|check| !check.is_integration()) {
             out.push('\n');
             write_check(check, 0, columns, out)?;
+        }
+        for (title, checks) in report.groups() {
+            write_title(title, out)?;
+            for check in checks {
+                write_check(check, 0, columns, out)?;
+            }
         }
     }
     if let Some(first) = report.findings().first() {

@@ -42,7 +42,7 @@ fn a_browser_login_reports_to_the_opener() {
         assert_eq!(
             result["message"],
             json!({
-                "eventType": "AUTHORIZATION_SUCCESS",
+                "eventType": "nango_oauth_callback_success",
                 "data": { "providerConfigKey": "an-api" },
             }),
             "{result:#}"

@@ -25,7 +25,7 @@ pub(super) struct Budget {
 const MAX_WAIT: Duration = Duration::from_secs(70);
 
 /// The wait without a header that contains one: a complete window.
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_mins(1);
 
 /// Nango rounds times down to seconds.
 const ROUNDING: Duration = Duration::from_secs(1);
@@ -52,7 +52,7 @@ impl Budget {
     }
 
     /// Whether the wait of a 429 is short enough.
-    pub(super) fn is_soon(&self, response: &Response) -> bool {
+    pub(super) fn is_soon(response: &Response) -> bool {
         response.retry_after().is_none_or(|seconds| seconds < MAX_WAIT.as_secs())
     }
 

@@ -24,7 +24,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use url::Url;
-use url::form_urlencoded::Serializer;
+use url::form_urlencoded::{self, Serializer};
 
 /// A Nango server with the API key of an environment.
 #[derive(Clone, Debug)]
@@ -287,7 +287,8 @@ impl Nango {
     /// authorization URL.
     pub fn environment_in(&self, authorization_url: &str) -> Option<String> {
         let url = Url::parse(authorization_url).ok()?;
-        let (_, client_id) = url.query_pairs().find(|(name, _)| name == "client_id")?;
+        let mut pairs = form_urlencoded::parse(url.query()?.as_bytes());
+        let (_, client_id) = pairs.find(|(name, _)| name == "client_id")?;
         let path = client_id.strip_prefix(&self.base)?.strip_prefix("/oauth/client-metadata/")?;
         path.split('/').next().filter(|it| is_uuid(it)).map(str::to_owned)
     }
@@ -446,14 +447,14 @@ impl Nango {
         let (mut limited, mut faults) = (0, 0);
         loop {
             self.budget.wait(bucket).await;
-            let sent = send().await;
-            if let Ok(response) = &sent {
+            let result = send().await;
+            if let Ok(response) = &result {
                 self.budget.record(bucket, response);
             }
-            match sent {
+            match result {
                 Ok(response) if response.status == StatusCode::TOO_MANY_REQUESTS => {
                     limited += 1;
-                    if limited >= MAX_LIMITED || !self.budget.is_soon(&response) {
+                    if limited >= MAX_LIMITED || !Budget::is_soon(&response) {
                         return Ok(response);
                     }
                 }

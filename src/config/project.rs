@@ -227,7 +227,7 @@ expires = '2027-01-31'
     #[test]
     fn all_problems_are_reported_with_their_line() {
         for (old, new, expected) in [
-            ("state = 'undecidable'\n", "", "nango.toml:8:3"),
+            ("state = 'undecidable'\n", "", "nango.toml:8:1"),
             ("state = 'undecidable'\n", "", "`state` is missing"),
             ("'2027-01-31'", "'soon'", "`soon` is not a date"),
             ("environment = 'prod'", "environment = 'prd'", "no environment `prd`"),

@@ -84,7 +84,8 @@ impl Candidate {
             Some(Ok(template)) => (Kind::of(template), Some(template.clone())),
             Some(Err(error)) => {
                 notes.push(format!("its template could not be read: {}", error.why));
-                (Kind::OAuth2, None)
+                // A start could register a client at the provider, or contain a password.
+                (Kind::Unknown, None)
             }
             None => (Kind::Unknown, None),
         };

@@ -3,7 +3,7 @@
 use super::authorization::{CLIENT_ID_OVERRIDE, difference, offline, redirect_uri};
 use super::candidate::{Candidate, NoUrl};
 use super::kind::Kind;
-use super::nango::{App, ErrorScope, FlowCredential, Nango, NangoError, toml_key};
+use super::nango::{App, ErrorScope, FlowCredential, NO_CREDENTIALS, Nango, NangoError, toml_key};
 use super::{Mode, Plan, Start};
 use crate::report::{Check, printable};
 use std::borrow::Cow;
@@ -65,8 +65,9 @@ pub(super) async fn find(
         discovery.started += usize::from(flow.is_some());
         discovery.failed += usize::from(matches!(flow, Some(Err(_))));
         discovery.registered += usize::from(candidate.from_flow && registers(candidate));
-        // A flow without a client id does not start, whoever owns the app.
-        candidate.shared_app &= !matches!(flow, Some(Err(_)));
+        // The credentials of such an integration are missing, not hidden.
+        let has_none = |error: &NangoError| error.why.ends_with(NO_CREDENTIALS);
+        candidate.shared_app &= !matches!(&flow, Some(Err(error)) if has_none(error));
         let built = from_template(plan, candidate, app.as_ref(), flow.as_ref());
         let url = discovery.choose(plan, nango, candidate, flow, built).await;
         candidate.set_url(url);

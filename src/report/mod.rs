@@ -85,9 +85,9 @@ impl Report {
         let ran = self.checks.len() - self.count(Status::Skip);
         let checks = if ran == 1 { "check" } else { "checks" };
         let warning = if self.count(Status::Warn) == 1 { "warning" } else { "warnings" };
-        let (failed, unknown) = (self.count(Status::Fail), self.count(Status::Unknown));
-        let unconfirmed = self.checks.iter().any(Check::is_unconfirmed);
-        let passed = if failed > 0 || unconfirmed { 0 } else { self.count(Status::Pass) };
+        let failed = self.count(Status::Fail);
+        let unknown = self.checks.iter().filter(|check| check.is_unconfirmed()).count();
+        let passed = if failed + unknown > 0 { 0 } else { self.count(Status::Pass) };
         let mut counts: Vec<String> = [
             (failed, "failed"),
             (unknown, "unconfirmed"),
@@ -500,6 +500,20 @@ mod tests {
     use super::*;
     use regex_syntax::hir::{Class, HirKind};
     use std::collections::BTreeSet;
+
+    #[test]
+    fn a_result_that_does_not_block_leaves_the_verdict_to_the_others() {
+        let mut report = report(&[Status::Pass, Status::Unknown]);
+        assert_eq!(report.verdict(), Verdict::Unconfirmed);
+        let last = report.checks.pop().unwrap();
+        report.checks.push(last.not_blocking());
+        assert_eq!(report.verdict(), Verdict::Pass);
+        assert!(report.sentence().ends_with("1 of 2 checks passed"), "{}", report.sentence());
+        assert_eq!(
+            json(std::slice::from_ref(&report)).unwrap().matches("\"blocks\": false").count(),
+            1
+        );
+    }
 
     fn report(statuses: &[Status]) -> Report {
         let checks = statuses.iter().map(|status| Check {

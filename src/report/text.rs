@@ -201,6 +201,47 @@ mod tests {
         }
     }
 
+    /// So that 25 integrations are read in the order of the work.
+    #[test]
+    fn integrations_are_grouped_by_what_to_do() {
+        let check = |key: &str| Check::new(format!("integration.{key}"), format!("{key} has it"));
+        let report = report(vec![
+            check("passes").detail("evidence"),
+            check("asks").unknown("asks").hint("confirm it"),
+            check("skips").skip("API_KEY has no callback"),
+            check("follows").unknown("follows").not_blocking(),
+            check("fails").fail("fails").hint("add it"),
+            check("warns").warn("warns"),
+            Check::new("url.https", "").warn("a warning"),
+        ]);
+        let text = shown(&[report], None, Detail::Findings);
+        let expected = "
+! a warning  url.https
+
+register at the provider
+────────────────────────
+× fails  integration.fails
+    hint: add it
+
+confirm by hand
+───────────────
+? asks  integration.asks
+    hint: confirm it
+
+review
+──────
+! warns  integration.warns
+
+nothing to do
+─────────────
+√ passes has it  integration.passes
+    evidence
+– API_KEY has no callback  integration.skips
+? follows  integration.follows
+";
+        assert!(text.contains(expected), "{text}");
+    }
+
     #[test]
     fn failures_come_first_and_the_verdict_is_last() {
         let plain = "not run: the callback is plain http";

@@ -210,7 +210,13 @@ async fn an_integration_that_follows_the_setting_does_not_prevent_the_switch() {
     let world = World::new(&kinds()).await;
     let (text, _) = world.run(&["--only", "generic,cimd,plain"]);
     assert!(text.contains("The cimd follows the setting in Nango: nothing to register"), "{text}");
-    assert!(!text.contains("--ack"), "{text}");
+    assert!(!text.contains("--ack") && !text.contains("\nconfirm by hand"), "{text}");
+    assert!(text.contains("\nnothing to do\n"), "{text}");
+    let accepted = ["--mode", "offline", "--only", "shared", "--accept-risk", "shared=CHG-1"];
+    world.nango().integrations[1]["credentials"]["client_id"] = json!("");
+    let report = world.report(&accepted);
+    assert_eq!(states(&report)["shared"], "shared_app warn", "{report:#}");
+    assert!(report.to_string().contains("risk accepted: CHG-1; The shared uses an app of Nango"));
     let report = world.report(&["--only", "generic,plain", "--register-clients"]);
     assert_eq!(world.nango().registered, 1);
     let left = report["switch"]["left_behind"].to_string();

@@ -1,4 +1,4 @@
-//! A stand-in for Nango's REST API and the start of its flows, with the rate limits and the kinds of
+//! A fake of Nango's REST API and the start of its flows, with the rate limits and the kinds of
 //! integration of the real server; and a provider.
 
 use crate::fakes::{Act, Behaviour, Received, Reply, behaviour};
@@ -11,7 +11,7 @@ use url::form_urlencoded::Serializer;
 /// The id of the environment.
 pub(crate) const ENVIRONMENT: &str = "0b6c1a52-6d1e-4c86-9d5f-2f0c3f2f7a11";
 
-/// The stand-in. Every request is recorded.
+/// The fake server. Every request is recorded.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Nango {
     /// The callback in the settings.

@@ -6,6 +6,10 @@ use http::StatusCode;
 use serde_json::Value;
 use std::fmt;
 
+/// Why a flow did not start: its integration is incomplete.
+pub(in crate::preflight) const NO_CREDENTIALS: &str =
+    "the integration has no client id, client secret or scopes";
+
 /// Why a request to Nango failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NangoError {
@@ -163,7 +167,7 @@ impl NangoError {
         }
         if has("is missing client id") {
             return explained(
-                "the integration has no client id, client secret or scopes".into(),
+                NO_CREDENTIALS.into(),
                 "complete the credentials of the integration in Nango".into(),
             );
         }

@@ -6,6 +6,7 @@
 mod budget;
 mod error;
 
+pub(super) use error::NO_CREDENTIALS;
 pub use error::{ErrorScope, NangoError};
 
 use crate::config::IntegrationSettings;

@@ -102,7 +102,7 @@ export function start(nango, key, url, response) {
   const { callback } = nango;
   nango.flows.set(flow, { ...options, integration, template, callback, verifier, socket });
   const cookie = `oauth2-${flow}=1; Path=/; Max-Age=3600; HttpOnly; SameSite=Lax`;
-  const redirect = (to) => response.writeHead(302, { Location: to, "Set-Cookie": cookie }).end();
+  const redirect = (location) => response.writeHead(302, { Location: location, "Set-Cookie": cookie }).end();
   if (template.auth_mode === "OAUTH1") return redirect(`${filled}?oauth_token=${randomUUID()}`);
 
   if (mode === "CUSTOM" || mode === "APP") return redirect(`${filled}?state=${flow}`);
@@ -129,15 +129,15 @@ export function start(nango, key, url, response) {
     ...(integration.provider === "slack" && options.scope ? { user_scope: options.scope } : {}),
     ...options.authorization,
   });
-  let url = `${filled}${filled.includes("?") ? "&" : "?"}${parameters}`;
+  let to = `${filled}${filled.includes("?") ? "&" : "?"}${parameters}`;
   if (template.authorization_url_fragment) {
-    const { origin, pathname, search } = new URL(url);
-    url = `${origin}${pathname}#${template.authorization_url_fragment}${search}`;
+    const { origin, pathname, search } = new URL(to);
+    to = `${origin}${pathname}#${template.authorization_url_fragment}${search}`;
   }
   for (const [old, replacement] of Object.entries(template.authorization_url_replacements ?? {})) {
-    url = url.replace(old, replacement);
+    to = to.replace(old, replacement);
   }
-  redirect(url);
+  redirect(to);
 }
 
 /** `name[inner]=value` as an object. */

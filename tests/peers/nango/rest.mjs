@@ -61,10 +61,10 @@ export async function rest(nango, incoming, url, response) {
   handle({ nango, isAllowed, query: url.searchParams, body, respond, fail }, name && decodeURIComponent(name));
 }
 
-const described = ({ unique_key, provider }) => ({
+const described = ({ unique_key, provider, display_name }) => ({
   unique_key,
   provider,
-  display_name: unique_key,
+  display_name: display_name ?? unique_key,
   logo: "",
   created_at: "2026-01-01T00:00:00.000Z",
   updated_at: "2026-01-01T00:00:00.000Z",

@@ -135,6 +135,8 @@ fn kinds() -> Vec<(&'static str, Value)> {
         } }),
             ),
         ),
+        // Only the started flow, or the complete URL, shows it.
+        ("literal", oauth2("/auth?pass-word=canary-password")),
         (
             "fallback",
             with(
@@ -167,6 +169,7 @@ async fn each_kind_of_integration_has_its_own_verdict() {
         ("app", "untestable unknown!"),
         ("outbound", "no_callback skip"),
         ("user", "not_sent unknown!"),
+        ("literal", "not_sent unknown!"),
         ("fallback", "registered pass"),
     ];
     let (shared, follows) = ("shared_app fail", "follows_setting unknown");

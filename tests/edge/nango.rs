@@ -232,9 +232,10 @@ impl Nango {
         for (name, value) in template["authorization_params"].as_object().into_iter().flatten() {
             query.append_pair(name, value.as_str().unwrap());
         }
+        let separator = if url.contains('?') { '&' } else { '?' };
         let cookie = "oauth2-canary-state=1; Path=/; Max-Age=3600; HttpOnly";
         Reply::new(302)
-            .with("location", format!("{url}?{}", query.finish()))
+            .with("location", format!("{url}{separator}{}", query.finish()))
             .with("set-cookie", cookie)
     }
 }

@@ -43,6 +43,7 @@ fn build(data: &[u8], map: fn(String) -> String) -> Vec<Report> {
         }
         reports.push(Report {
             broken,
+            environment: None,
             callback,
             target,
             started_at: jiff::Timestamp::UNIX_EPOCH,

@@ -88,6 +88,7 @@ pub async fn run(plan: &Plan, outbound: &Outbound) -> Report {
         .collect();
     Report {
         broken: findings.broken.filter(|_| !was_interrupted),
+        environment: None,
         callback: printable(&location::shown(&plan.callback)),
         target: printable(&location::shown(plan.target.as_str())),
         started_at,

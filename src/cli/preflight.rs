@@ -7,14 +7,17 @@ use super::secret::secret;
 use super::watch::{WatchOptions, until_stopped};
 use super::{Exit, block_on, cannot_run, eprint_line, exit_after_print, progress, usage};
 use crate::check;
-use crate::config::{self, Problem, Settings};
+use crate::config::{self, Environment, Problem, Project, Settings};
+use crate::explain;
 use crate::observe::{PreflightMetrics, PreflightRun};
-use crate::outbound::Outbound;
+use crate::outbound::{Outbound, Server};
 use crate::preflight::differential::ProbePolicy;
-use crate::preflight::{self, Mode, Nango, Plan, Start};
+use crate::preflight::{self, Decision, Mode, Nango, Plan, Start};
 use crate::redirect::Target;
 use crate::report::{Report, Status, Verdict};
 use clap::builder::NonEmptyStringValueParser;
+use jiff::Timestamp;
+use jiff::tz::Offset;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -67,13 +70,35 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     hmac_key_file: Option<PathBuf>,
 
+    /// File with the Nango environments of the project, their keys and acknowledgements
+    /// [default: `./nango.toml` if it exists]
+    #[arg(long, value_name = "FILE")]
+    project: Option<PathBuf>,
+
+    /// Check this environment of the project file; repeatable, comma-separated
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
+    environment: Vec<String>,
+
+    /// Check every environment of the project file
+    #[arg(long, conflicts_with = "environment")]
+    all_environments: bool,
+
     /// Probe only this integration; repeatable, comma-separated
     #[arg(long, value_name = "KEY", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     only: Vec<String>,
 
-    /// Accept this integration as confirmed manually; repeatable, comma-separated
-    #[arg(long, value_name = "KEY", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
+    /// Accept this integration as confirmed manually; repeatable, keys comma-separated
+    #[arg(long, value_name = "[ENV/]KEY[=REASON]", value_parser = NonEmptyStringValueParser::new())]
     ack: Vec<String>,
+
+    /// Let a failed integration pass as a warning; repeatable, keys comma-separated
+    #[arg(long, value_name = "[ENV/]KEY=REASON", value_parser = with_reason)]
+    accept_risk: Vec<String>,
+
+    /// Start flows of integrations that register a client at the provider with each start (generic
+    /// MCP)
+    #[arg(long)]
+    register_clients: bool,
 
     /// Print the planned requests; don't start flows, don't contact providers
     #[arg(long)]
@@ -139,35 +164,114 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
             return Exit::Usage;
         }
     };
-    let (plan, nango, outbound) = match prepare(args, &settings) {
-        Ok(prepared) => prepared,
+    let project = match config::load_project(args.project.as_deref()) {
+        Ok(project) => project.unwrap_or_default(),
+        Err(problems) => {
+            eprint_line(&problems.coloured());
+            return Exit::Usage;
+        }
+    };
+    let runs = match prepare_all(args, &settings, &project) {
+        Ok(runs) => runs,
         Err(problem) => return usage(&problem),
     };
     let format = format(args);
     let once = async || {
-        let report = preflight::run(&plan, &nango, &outbound).await;
-        if plan.progress.is_some() {
-            progress::clear();
+        let mut reports = Vec::new();
+        for Run { environment, plan, nango, outbound } in &runs {
+            let report = preflight::run(plan, nango, outbound).await;
+            if plan.progress.is_some() {
+                progress::clear();
+            }
+            reports.push(Report { environment: environment.clone(), ..report });
         }
-        report
+        reports
     };
-    let print = |report: &Report| {
-        let verdict = report.verdict();
-        exit_after_print(format.print(std::slice::from_ref(report)), verdict.into())
-    };
+    let print =
+        |reports: &[Report]| exit_after_print(format.print(reports), Verdict::of(reports).into());
     let exit = block_on(async {
         let Some(every) = args.watch.every else { return print(&once().await) };
         let (metrics, exported) = PreflightMetrics::new();
         if let Err(problem) = args.watch.serve(exported).await {
             return usage(&problem);
         }
-        until_stopped(every, once, |report| {
-            record(&metrics, &report);
-            print(&report)
+        until_stopped(every, once, |reports: Vec<Report>| {
+            for report in &reports {
+                record(&metrics, report);
+            }
+            print(&reports)
         })
         .await
     });
     exit.unwrap_or_else(|error| cannot_run(&error))
+}
+
+/// The preflight of one environment.
+struct Run {
+    environment: Option<String>,
+    plan: Plan,
+    nango: Nango,
+    outbound: Outbound,
+}
+
+/// An environment that was selected; without a name, that of the key.
+#[derive(Clone, Copy)]
+struct Selected<'p> {
+    name: Option<&'p str>,
+    environment: Option<&'p Environment>,
+    /// Whether it is the only one, so that variables and `--key-file` belong to it.
+    is_only: bool,
+}
+
+/// The selected environments; one without a name when there is no project.
+fn selected<'p>(args: &Args, project: &'p Project) -> Result<Vec<Selected<'p>>, Problem> {
+    let all = &project.environments;
+    let hint = || match all.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().as_slice() {
+        [] => {
+            "add `[environment.NAME]` to `nango.toml`, or pass another file with --project".into()
+        }
+        names => format!("it has {}", names.join(", ")),
+    };
+    let named = |name: &str| {
+        let found = all.get_key_value(name).map(|(name, environment)| (&**name, environment));
+        found.ok_or_else(|| {
+            Problem::error(format!("the project file has no environment `{name}`")).hint(hint())
+        })
+    };
+    let found = if args.all_environments {
+        all.iter().map(|(name, environment)| (&**name, environment)).collect()
+    } else {
+        args.environment.iter().map(|name| named(name)).collect::<Result<Vec<_>, _>>()?
+    };
+    let is_only = found.len() == 1;
+    match found.as_slice() {
+        [] if args.all_environments => {
+            Err(Problem::error("the project file has no environment").hint(hint()))
+        }
+        [] => Ok(vec![Selected { name: None, environment: None, is_only: true }]),
+        [_, _, ..] if args.watch.every.is_some() || args.key_file.is_some() => {
+            Err(Problem::error("--every and --key-file serve one environment")
+                .hint("select one environment, or omit the option"))
+        }
+        found => Ok(found
+            .iter()
+            .map(|(name, environment)| Selected {
+                name: Some(name),
+                environment: Some(environment),
+                is_only,
+            })
+            .collect()),
+    }
+}
+
+fn prepare_all(args: &Args, settings: &Settings, project: &Project) -> Result<Vec<Run>, Problem> {
+    let selected = selected(args, project)?;
+    let decisions = decisions(args, project, &selected)?;
+    let prepared = selected.iter().zip(decisions).map(|(selected, decisions)| {
+        let (plan, nango, outbound) = prepare(args, settings, *selected, decisions)?;
+        Ok(Run { environment: selected.name.map(str::to_owned), plan, nango, outbound })
+    });
+    prepared.collect()
 }
 
 fn record(metrics: &PreflightMetrics, report: &Report) {
@@ -185,14 +289,30 @@ fn record(metrics: &PreflightMetrics, report: &Report) {
     metrics.record(run, integrations);
 }
 
-fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), Problem> {
-    let key = api_key(args)?;
+fn prepare(
+    args: &Args,
+    settings: &Settings,
+    selected: Selected<'_>,
+    decisions: Vec<Decision>,
+) -> Result<(Plan, Nango, Outbound), Problem> {
+    let key = api_key(args, selected)?;
     let start = start(args)?;
     let bad_nango = |error| Problem::error(format!("`nango.url` {error}"));
     // Nango's own callback: the default of an environment without a custom one.
     let target =
         config::target_at_nango(&settings.nango_url, args.callback.as_str()).map_err(bad_nango)?;
     let base = Target::parse(&format!("{}/", settings.nango_url)).map_err(bad_nango)?;
+    let is_here =
+        Server { tls: false, host: base.host().to_owned(), port: base.port() }.is_loopback();
+    if base.scheme() == "http" && selected.environment.is_some() && !is_here {
+        return Err(Problem::error(
+            "`nango.url` is plain http, which would send the key unencrypted",
+        )
+        .hint("use https, or run the preflight on the machine of Nango"));
+    }
+    let mut integrations = settings.preflight.integrations.clone();
+    let own = selected.environment.map(|it| it.integrations.clone()).unwrap_or_default();
+    integrations.extend(own);
     let previous = args.previous.as_ref().unwrap_or(&target).as_str().to_owned();
     let callback = args.callback.as_str();
     // Like browsers: the default port and the case of the host do not matter.
@@ -225,9 +345,10 @@ fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), 
             ModeArg::Offline => Mode::Offline,
         },
         start,
-        integrations: settings.preflight.integrations.clone(),
+        integrations,
         only: args.only.clone(),
-        acknowledged: args.ack.clone(),
+        decisions,
+        register_clients: args.register_clients,
         dry_run: args.dry_run,
         policy: ProbePolicy {
             pause: args.pause,
@@ -240,11 +361,91 @@ fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), 
     Ok((plan, Nango::new(outbound.clone(), &base, key), outbound))
 }
 
-fn api_key(args: &Args) -> Result<SecretString, Problem> {
-    let key = secret(args.key_file.as_deref(), KEY)?.ok_or_else(|| {
-        Problem::error(format!("there is no API key: `{KEY}` is not set")).hint(
+/// The decisions about each selected environment, from `[ENV/]KEY[,KEY…][=REASON]` and from the
+/// project file.
+fn decisions(
+    args: &Args,
+    project: &Project,
+    selected: &[Selected<'_>],
+) -> Result<Vec<Vec<Decision>>, Problem> {
+    let mut all: Vec<Vec<Decision>> = vec![Vec::new(); selected.len()];
+    let confirmed = args.ack.iter().map(|text| ("--ack", text));
+    let accepted = args.accept_risk.iter().map(|text| ("--accept-risk", text));
+    for (option, text) in confirmed.chain(accepted) {
+        let (keys, reason) = match text.split_once('=') {
+            Some((keys, reason)) => (keys, Some(reason.trim()).filter(|it| !it.is_empty())),
+            None => (text.as_str(), None),
+        };
+        for text in keys.split(',').map(str::trim).filter(|key| !key.is_empty()) {
+            // A key may contain a slash.
+            let prefixed = text.split_once('/').and_then(|(name, key)| {
+                let at = selected.iter().position(|it| it.name == Some(name))?;
+                Some((at, key))
+            });
+            let (at, key) = match prefixed {
+                Some(found) => found,
+                None if selected.len() == 1 => (0, text),
+                None => {
+                    return Err(Problem::error(format!("{option}: no environment for `{text}`"))
+                        .hint("write ENVIRONMENT/KEY, with a selected environment"));
+                }
+            };
+            if let Some(decisions) = all.get_mut(at) {
+                decisions.push(Decision {
+                    integration: key.to_owned(),
+                    accepts_risk: option == "--accept-risk",
+                    reason: reason.map(str::to_owned),
+                    option: Some(option),
+                    ..Decision::default()
+                });
+            }
+        }
+    }
+    let today = Offset::UTC.to_datetime(Timestamp::now()).date();
+    for one in &project.acknowledged {
+        if explain::find(&format!("state.{}", one.state)).is_none() {
+            return Err(Problem::error(format!("there is no state `{}`", one.state))
+                .at(&one.location)
+                .hint(
+                    "use the state that the report shows in its JSON, for example `undecidable`",
+                ));
+        }
+        let environments = selected.iter().zip(&mut all);
+        let own = environments.filter(|(it, _)| it.name == Some(one.environment.as_str()));
+        for (_, decisions) in own.filter(|_| one.callback == args.callback.as_str()) {
+            if one.expires < today {
+                let what = format!(
+                    "the acknowledgement of `{}` expired on {}",
+                    one.integration, one.expires
+                );
+                eprint_line(&Problem::warning(what).at(&one.location).coloured());
+                continue;
+            }
+            decisions.push(Decision {
+                integration: one.integration.clone(),
+                accepts_risk: false,
+                state: Some(one.state.clone()),
+                reason: Some(one.reason.clone()),
+                by: one.by.clone(),
+                option: None,
+            });
+        }
+    }
+    Ok(all)
+}
+
+fn api_key(args: &Args, selected: Selected<'_>) -> Result<SecretString, Problem> {
+    let own = selected.environment.and_then(|it| it.key_file.as_ref());
+    let file = args.key_file.as_deref().or(own.map(|file| file.path.as_path()));
+    let key = if file.is_some() || selected.is_only { secret(file, KEY)? } else { None };
+    let key = key.ok_or_else(|| match selected.name {
+        Some(name) if !selected.is_only => {
+            Problem::error(format!("there is no API key for the environment `{name}`"))
+                .hint(format!("set `key_file` in `[environment.{name}]` of the project file"))
+        }
+        _ => Problem::error(format!("there is no API key: `{KEY}` is not set")).hint(
             "set it or pass --key-file; Nango shows the key in the settings of the environment",
-        )
+        ),
     })?;
     if !key.expose_secret().is_ascii() {
         return Err(Problem::error("cannot use the API key")
@@ -277,6 +478,15 @@ fn format(args: &Args) -> Format {
         (_, true, _) => Format::Junit,
         (_, _, true) => Format::Markdown,
         _ => Format::Text(args.verbosity.detail()),
+    }
+}
+
+fn with_reason(text: &str) -> Result<String, &'static str> {
+    match text.split_once('=') {
+        Some((keys, reason)) if !keys.trim().is_empty() && !reason.trim().is_empty() => {
+            Ok(text.to_owned())
+        }
+        _ => Err("needs a reason: KEY=REASON"),
     }
 }
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const FILES: [&str; 2] = ["config.toml", "/etc/callback-edge/config.toml"];
 
 /// The longest configuration file, in bytes.
-const FILE_BYTES: usize = 1 << 20;
+pub(super) const FILE_BYTES: usize = 1 << 20;
 
 const DEFAULTS: &str = include_str!("defaults.toml");
 
@@ -67,10 +67,6 @@ pub fn load(
 
     let (warnings, mut problems): (Vec<_>, Vec<_>) =
         problems.into_iter().partition(Problem::is_warning);
-    let in_order = |mut problems: Vec<Problem>| {
-        problems.sort_by_key(Problem::order);
-        Problems(problems)
-    };
     match settings {
         Some(settings) if problems.is_empty() => Ok(Loaded {
             settings,
@@ -84,6 +80,11 @@ pub fn load(
             Err(in_order(problems))
         }
     }
+}
+
+pub(super) fn in_order(mut problems: Vec<Problem>) -> Problems {
+    problems.sort_by_key(Problem::order);
+    Problems(problems)
 }
 
 /// `log.format` if it is valid, although other settings are not: their errors are logged in this
@@ -119,13 +120,13 @@ fn find(
 fn named_file(file: &Path, named_by: &str) -> Result<(PathBuf, String), Problem> {
     let hint = || format!("`{named_by}` sets this path");
     let bytes = read_file(file, FILE_BYTES).map_err(|why| unreadable(file, &why, hint()))?;
-    Ok((file.to_owned(), text(file, bytes)?))
+    Ok((file.to_owned(), file_text(file, bytes)?))
 }
 
 fn find_file() -> Result<Option<(PathBuf, String)>, Problem> {
     for file in FILES.map(Path::new) {
         match read_file(file, FILE_BYTES) {
-            Ok(bytes) => return Ok(Some((file.to_owned(), text(file, bytes)?))),
+            Ok(bytes) => return Ok(Some((file.to_owned(), file_text(file, bytes)?))),
             Err(why) if why.is_missing() => {}
             Err(why) => {
                 let hint = "make it readable, or use another file with `-c`";
@@ -136,12 +137,12 @@ fn find_file() -> Result<Option<(PathBuf, String)>, Problem> {
     Ok(None)
 }
 
-fn unreadable(file: &Path, why: &Unreadable, hint: String) -> Problem {
+pub(super) fn unreadable(file: &Path, why: &Unreadable, hint: String) -> Problem {
     let problem = Problem::error(format!("cannot read `{}`", file.display())).caused_by(why);
     problem.hint(why.hint(file, "config.toml").unwrap_or(hint))
 }
 
-fn text(file: &Path, bytes: Vec<u8>) -> Result<String, Problem> {
+pub(super) fn file_text(file: &Path, bytes: Vec<u8>) -> Result<String, Problem> {
     String::from_utf8(bytes).map_err(|error| not_text(file, &error))
 }
 

@@ -13,6 +13,7 @@ mod location;
 mod loops;
 mod path;
 mod problem;
+mod project;
 mod read;
 mod reader;
 mod settings;
@@ -24,6 +25,7 @@ pub use file::{Unreadable, read_file};
 pub use load::{Loaded, load, log_format};
 pub use location::{Location, Position, Quote};
 pub use problem::{Problem, Problems};
+pub use project::{Acknowledgement, Environment, KeyFile, Project, load_project};
 pub use reader::EffectiveSetting;
 pub use settings::*;
 

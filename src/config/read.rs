@@ -391,7 +391,7 @@ fn preflight(table: &mut Section<'_, '_>) -> Preflight {
 /// Parameters that Nango and the differential test set themselves.
 const NOT_TO_OVERRIDE: [&str; 4] = ["client_id", "redirect_uri", "response_type", "state"];
 
-fn integration(table: &mut Section<'_, '_>) -> IntegrationSettings {
+pub(super) fn integration(table: &mut Section<'_, '_>) -> IntegrationSettings {
     let texts = |texts: BTreeMap<String, Located<String>>| -> BTreeMap<String, String> {
         texts.into_iter().map(|(name, text)| (name, text.value)).collect()
     };

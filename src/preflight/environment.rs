@@ -82,7 +82,7 @@ pub(super) fn contents(
             .unknown("the environment has no integrations")
             .hint("check that the key belongs to the right environment");
     }
-    let with = candidates.iter().filter(|candidate| candidate.flow.has_callback());
+    let with = candidates.iter().filter(|candidate| candidate.kind.has_callback());
     let keys: Vec<_> = with.map(Candidate::key).collect();
     let excluded = match total - candidates.len() {
         excluded if !plan.only.is_empty() => format!(", {excluded} excluded by --only"),

@@ -1,7 +1,7 @@
 //! Is it safe to save a callback in Nango's settings?
 //!
 //! Checks the callback ([`crate::check`]), then runs `survey`: `nango` lists the integrations, each
-//! becomes a `candidate`; `urls` finds its authorization URL, from a started flow or, with
+//! becomes a `candidate` of a `kind`; `urls` finds its authorization URL, from a started flow or, with
 //! `authorization`, from its template; `environment` derives the current callback; `differential`
 //! probes every provider; `integration` creates a check for each result, and `switch` the steps of
 //! the switch. To add a provider, add it in `differential/provider.rs`, and its replies in
@@ -13,6 +13,7 @@ pub mod differential;
 mod environment;
 mod hmac;
 mod integration;
+mod kind;
 mod nango;
 mod survey;
 mod switch;
@@ -54,8 +55,10 @@ pub struct Plan {
     pub integrations: BTreeMap<Box<str>, IntegrationSettings>,
     /// Only these integrations; empty for all.
     pub only: Vec<String>,
-    /// The integrations that were confirmed by hand.
-    pub acknowledged: Vec<String>,
+    /// What persons decided about integrations.
+    pub decisions: Vec<Decision>,
+    /// Whether to start flows that register a client at the provider.
+    pub register_clients: bool,
     /// Whether to start no flow and to send nothing to providers.
     pub dry_run: bool,
     /// Limits of the requests to providers.
@@ -64,6 +67,32 @@ pub struct Plan {
     pub private_networks: Vec<IpNet>,
     /// Called with the number of completed integrations, their total, and the key of the last one.
     pub progress: Option<fn(usize, usize, &str)>,
+}
+
+/// What a person decided about an integration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// The unique key of the integration.
+    pub integration: String,
+    /// Whether a failure is accepted; otherwise an unconfirmed state is confirmed.
+    pub accepts_risk: bool,
+    /// The state that it applies to; `None` for any.
+    pub state: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// Who decided.
+    pub by: Option<String>,
+    /// The option of the command line, if it comes from there: a typing error in it is reported.
+    pub option: Option<&'static str>,
+}
+
+impl Decision {
+    /// For the report, after a word: the reason and the person.
+    fn text(&self) -> String {
+        let reason = self.reason.as_ref().map(|why| format!(": {why}"));
+        let by = self.by.as_ref().map(|by| format!(" ({by})"));
+        reason.into_iter().chain(by).collect()
+    }
 }
 
 /// How to obtain authorization URLs.

@@ -1,8 +1,9 @@
 //! Finds the authorization URLs: from started flows, from templates, or from both.
 
-use super::authorization::{Flow, difference, offline, redirect_uri};
+use super::authorization::{CLIENT_ID_OVERRIDE, difference, offline, redirect_uri};
 use super::candidate::{Candidate, NoUrl};
-use super::nango::{App, ErrorScope, FlowCredential, Nango, NangoError};
+use super::kind::Kind;
+use super::nango::{App, ErrorScope, FlowCredential, NO_CREDENTIALS, Nango, NangoError, toml_key};
 use super::{Mode, Plan, Start};
 use crate::report::{Check, printable};
 use std::borrow::Cow;
@@ -12,15 +13,21 @@ use std::borrow::Cow;
 pub(super) struct Discovery {
     /// The number of started flows.
     pub(super) started: usize,
+    /// The number of starts that failed.
+    pub(super) failed: usize,
+    /// The number of clients that started flows registered at providers.
+    pub(super) registered: usize,
     /// Why no flow could be started.
     pub(super) no_flows: Option<String>,
+    /// Whether the credentials of an app could be read.
+    pub(super) read_credentials: bool,
     /// Set when the key may not read credentials.
     credentials_denied: bool,
     compared: usize,
     different: Vec<String>,
 }
 
-/// Finds the authorization URLs of all OAuth 2 integrations.
+/// Finds the authorization URLs of all integrations that have one.
 pub(super) async fn find(
     plan: &Plan,
     nango: &Nango,
@@ -35,29 +42,52 @@ pub(super) async fn find(
             None
         }
     };
-    let flows = candidates.iter_mut().filter(|candidate| candidate.flow == Flow::OAuth2);
-    let flows: Vec<_> = flows.collect();
-    let total = flows.len();
-    for (number, candidate) in flows.into_iter().enumerate() {
+    let total = candidates.len();
+    for (number, candidate) in candidates.iter_mut().enumerate() {
+        if !candidate.kind.is_started() && !candidate.kind.uses_an_app() {
+            continue;
+        }
         if let Some(progress) = plan.progress {
             progress(number, total, &printable(&format!("Nango: {}", candidate.key())));
         }
-        let flow = match &credential {
+        let app = discovery.app(plan, nango, candidate).await?;
+        candidate.shared_app = app.as_ref().is_some_and(|app| app.client_id.is_empty());
+        if !candidate.kind.is_started() || candidate.is_invalid() {
+            continue;
+        }
+        let flow = match credential.as_ref().filter(|_| may_start(plan, candidate)) {
             Some(credential) => {
                 Some(nango.start_flow(candidate.key(), &candidate.settings, credential).await)
             }
             None => None,
         };
         candidate.from_flow = matches!(flow, Some(Ok(_)));
-        discovery.started += usize::from(candidate.from_flow);
-        let app = discovery.app(plan, nango, candidate).await?;
+        discovery.started += usize::from(flow.is_some());
+        discovery.failed += usize::from(matches!(flow, Some(Err(_))));
+        discovery.registered += usize::from(candidate.from_flow && registers(candidate));
+        // The credentials of such an integration are missing, not hidden.
+        let has_none = |error: &NangoError| error.why.ends_with(NO_CREDENTIALS);
+        candidate.shared_app &= !matches!(&flow, Some(Err(error)) if has_none(error));
         let built = from_template(plan, candidate, app.as_ref(), flow.as_ref());
-        candidate.url = discovery.choose(plan, nango, candidate, flow, built).await;
+        let url = discovery.choose(plan, nango, candidate, flow, built).await;
+        candidate.set_url(url);
         candidate.current = candidate.url.as_ref().ok().and_then(|url| {
             redirect_uri(url, &[&plan.check.callback, &plan.previous]).map(Cow::into_owned)
         });
     }
     Ok(discovery)
+}
+
+/// Whether a start registers a client at the provider.
+fn registers(candidate: &Candidate) -> bool {
+    candidate.kind == Kind::FollowsSetting { registers: true }
+}
+
+/// Whether a flow of this integration may be started.
+fn may_start(plan: &Plan, candidate: &Candidate) -> bool {
+    candidate.kind.is_started()
+        && !candidate.is_invalid()
+        && (plan.register_clients || !registers(candidate))
 }
 
 /// The credential to start flows; `None` when no flow is needed.
@@ -66,7 +96,7 @@ async fn flow_credential(
     nango: &Nango,
     candidates: &[Candidate],
 ) -> Result<Option<FlowCredential>, NangoError> {
-    let mut flows = candidates.iter().filter(|it| it.flow == Flow::OAuth2).peekable();
+    let mut flows = candidates.iter().filter(|it| may_start(plan, it)).peekable();
     if plan.mode == Mode::Offline || plan.dry_run || flows.peek().is_none() {
         return Ok(None);
     }
@@ -95,7 +125,11 @@ fn from_template(
         _ => None,
     };
     let callback = callback.as_deref().unwrap_or(&plan.previous);
-    Some(offline(candidate.template.as_ref()?, app?, &candidate.settings, callback))
+    // Without a client id the provider rejects every request.
+    let own = candidate.settings.params.contains_key(CLIENT_ID_OVERRIDE);
+    let is_usable = |app: &&App| own || !app.client_id.is_empty();
+    let app = app.filter(is_usable).filter(|_| candidate.kind.is_probed())?;
+    Some(offline(candidate.template.as_ref()?, app, &candidate.settings, callback))
 }
 
 impl Discovery {
@@ -119,8 +153,9 @@ impl Discovery {
                 }
             };
         }
+        self.read_credentials |= app.is_some();
         if plan.dry_run && app.is_none() {
-            app = Some(App { client_id: "unknown".into(), scopes: None });
+            app = Some(App { client_id: "unknown".into(), scopes: None, link: None });
         }
         Ok(app)
     }
@@ -147,8 +182,10 @@ impl Discovery {
                 }
                 Ok(url)
             }
-            (Some(Err(error)), _) => Err(NoUrl::new(error.why, error.hint)),
-            (None, Some(Err(missing))) => {
+            (Some(Err(error)), built) if error.is_explained || !matches!(built, Some(Err(_))) => {
+                Err(NoUrl::new(error.why, error.hint))
+            }
+            (_, Some(Err(missing))) => {
                 let key = candidate.key();
                 let table = format!("[preflight.integration.{}]", toml_key(key));
                 let mut hint = format!("set `params` or `like_connection` in `{table}`");
@@ -162,13 +199,20 @@ impl Discovery {
                 }
                 Err(NoUrl::new(missing, hint))
             }
-            (None, None) => Err(self.no_url(plan)),
+            (_, None) if registers(candidate) && !plan.register_clients => Err(NoUrl::new(
+                "no flow was started: a start registers a client at the provider",
+                "pass --register-clients to start it",
+            )),
+            (_, _) => Err(self.no_url(plan)),
         }
     }
 
     fn compare(&mut self, candidate: &mut Candidate, flow: &str, built: &str) {
+        // Clients of MCP servers are not those in the credentials.
+        let template = candidate.template.as_ref().filter(|_| candidate.kind == Kind::OAuth2);
+        let Some(template) = template else { return };
         self.compared += 1;
-        if let Some(difference) = difference(flow, built) {
+        if let Some(difference) = difference(template, flow, built) {
             self.different.push(candidate.key().to_owned());
             let note = format!("the URLs of flow and template differ: {difference}");
             candidate.notes.push(note);
@@ -195,7 +239,7 @@ impl Discovery {
 
     /// `nango.agreement`.
     pub(super) fn check(&self, plan: &Plan) -> Check {
-        let check = Check::new("nango.agreement", "flows and templates use the same apps");
+        let check = Check::new("nango.agreement", "the comparison of flows and templates");
         if !self.different.is_empty() {
             return check
                 .warn("flows and templates use different apps")
@@ -209,10 +253,4 @@ impl Discovery {
             (count, _) => check.pass(format!("{count} flows use the same apps as their templates")),
         }
     }
-}
-
-/// A key in TOML syntax.
-fn toml_key(key: &str) -> String {
-    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    if key.bytes().all(is_bare) && !key.is_empty() { key.into() } else { format!("{key:?}") }
 }

@@ -229,6 +229,7 @@ mod tests {
         let evil = "<script>alert(1)</script>\"'&";
         let report = Report {
             broken: Some(evil.to_owned()),
+            environment: None,
             callback: evil.to_owned(),
             target: evil.to_owned(),
             started_at: jiff::Timestamp::UNIX_EPOCH,
@@ -247,6 +248,7 @@ mod tests {
         let page = |check| {
             html(&[Report {
                 broken: None,
+                environment: None,
                 callback: "https://a.example/cb".to_owned(),
                 target: "https://b.example/cb".to_owned(),
                 started_at: jiff::Timestamp::UNIX_EPOCH,

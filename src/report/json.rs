@@ -24,6 +24,8 @@ struct ReportJson<'r> {
     schema: u32,
     verdict: Verdict,
     extent: Extent,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    environment: Option<&'r str>,
     callback: &'r str,
     target: &'r str,
     started_at: String,
@@ -39,6 +41,9 @@ struct ReportJson<'r> {
 struct CheckJson<'r> {
     id: &'r str,
     status: Status,
+    /// Only for an unknown result on which the verdict does not depend.
+    #[serde(skip_serializing_if = "is_true")]
+    blocks: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<&'static str>,
     subject: &'r str,
@@ -55,6 +60,7 @@ impl<'r> From<&'r Report> for ReportJson<'r> {
             schema: SCHEMA,
             verdict: report.verdict(),
             extent: report.extent,
+            environment: report.environment.as_deref(),
             callback: &report.callback,
             target: &report.target,
             // RFC 3339, to the millisecond.
@@ -72,6 +78,7 @@ impl<'r> From<&'r Check> for CheckJson<'r> {
         Self {
             id: &check.id,
             status: check.status,
+            blocks: check.blocks,
             state: check.state,
             subject: &check.subject,
             summary: &check.summary,
@@ -81,6 +88,11 @@ impl<'r> From<&'r Check> for CheckJson<'r> {
             duration_ms: millis(check.duration),
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_true(flag: &bool) -> bool {
+    *flag
 }
 
 fn millis(duration: Duration) -> u64 {

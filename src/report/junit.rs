@@ -14,11 +14,14 @@ pub fn junit(reports: &[Report]) -> String {
 }
 
 fn suite(report: &Report) -> Markup {
-    let errors = report.count(Status::Unknown) + usize::from(report.broken.is_some());
+    let unconfirmed = report.checks.iter().filter(|check| check.is_unconfirmed()).count();
+    let errors = unconfirmed + usize::from(report.broken.is_some());
+    let environment = report.environment.iter().map(|name| format!("{name}: "));
+    let name: String = environment.chain([report.callback.clone()]).collect();
     let tests = report.checks.len() + usize::from(report.broken.is_some());
     markup! {
         "\n"
-        testsuite name=(report.callback) timestamp=(format!("{:.0}", report.started_at))
+        testsuite name=(name) timestamp=(format!("{:.0}", report.started_at))
             time=(seconds(report.duration)) tests=(tests) failures=(report.count(Status::Fail))
             errors=(errors) skipped=(report.count(Status::Skip))
         {
@@ -41,6 +44,7 @@ fn case(check: &Check) -> Markup {
                 Status::Pass => {},
                 Status::Warn => { system-out { (summary) "\n" (body(check)) } },
                 Status::Fail => { failure type="fail" message=(summary) { (body(check)) } },
+                Status::Unknown if !check.blocks => { system-out { (summary) "\n" (body(check)) } },
                 Status::Unknown => { error type="unknown" message=(summary) { (body(check)) } },
                 Status::Skip => { skipped message=(check.detail.as_deref().unwrap_or(summary)) {} },
             }
@@ -71,6 +75,7 @@ mod tests {
         let evil = "\"/></testcase><x a='&\u{1}";
         let report = Report {
             broken: Some("no network".into()),
+            environment: None,
             callback: "https://a.example/cb".into(),
             target: "https://b.example/cb".into(),
             started_at: Timestamp::UNIX_EPOCH,

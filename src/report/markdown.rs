@@ -12,6 +12,9 @@ pub fn markdown(report: &Report) -> String {
 
 fn write(report: &Report, out: &mut String) -> fmt::Result {
     writeln!(out, "## {}\n", escaped(&report.sentence()))?;
+    if let Some(environment) = &report.environment {
+        writeln!(out, "Environment {}.\n", code(environment))?;
+    }
     writeln!(
         out,
         "Callback {}, target {}; {:.0}.",
@@ -19,23 +22,21 @@ fn write(report: &Report, out: &mut String) -> fmt::Result {
         code(&report.target),
         report.started_at
     )?;
-    let is_integration = |check: &&Check| check.category() == "integration";
-    let integrations: Vec<_> = report.checks.iter().filter(is_integration).collect();
     let to_fix: Vec<_> =
-        report.findings().into_iter().filter(|check| !is_integration(check)).collect();
+        report.findings().into_iter().filter(|check| !check.is_integration()).collect();
     if !to_fix.is_empty() {
         writeln!(out, "\n### To fix or confirm\n")?;
         to_fix.into_iter().try_for_each(|check| write_item(check, out))?;
     }
-    if !integrations.is_empty() {
+    for (title, integrations) in report.groups() {
         writeln!(
             out,
-            "\n### Integrations\n\n| | Integration | Found | What to do |\n|---|---|---|---|"
+            "\n### {}\n\n| | Integration | Found | What to do |\n|---|---|---|---|",
+            capital(title)
         )?;
         integrations.into_iter().try_for_each(|check| write_row(check, out))?;
     }
-    let others = report.categories().into_iter().filter(|(name, ..)| *name != "integration");
-    for (number, (name, _, line)) in others.enumerate() {
+    for (number, (name, _, line)) in report.categories().into_iter().enumerate() {
         let title = if number == 0 { "\n### Other checks\n\n" } else { "" };
         writeln!(out, "{title}- {}: {}", code(name), escaped(&line))?;
     }
@@ -114,6 +115,7 @@ mod tests {
         let evil = "a|b`<img src=x>[x](y) @everyone\n# h";
         let report = Report {
             broken: None,
+            environment: None,
             callback: "https://a.example/cb".into(),
             target: "https://b.example/cb".into(),
             started_at: Timestamp::UNIX_EPOCH,

@@ -29,6 +29,8 @@ use std::time::Duration;
 pub struct Report {
     /// Why the check could not run, if so.
     pub broken: Option<String>,
+    /// The name of the Nango environment, if it has one in the project file.
+    pub environment: Option<String>,
     /// The callback, without query values.
     pub callback: String,
     /// Where the callback should redirect to, without query values.
@@ -52,7 +54,7 @@ impl Report {
             Verdict::Error
         } else if self.count(Status::Fail) > 0 {
             Verdict::Fail
-        } else if self.count(Status::Unknown) > 0
+        } else if self.checks.iter().any(Check::is_unconfirmed)
             || self.extent == Extent::Interrupted
             || self.checks.iter().all(Check::is_skipped)
         {
@@ -83,8 +85,9 @@ impl Report {
         let ran = self.checks.len() - self.count(Status::Skip);
         let checks = if ran == 1 { "check" } else { "checks" };
         let warning = if self.count(Status::Warn) == 1 { "warning" } else { "warnings" };
-        let (failed, unknown) = (self.count(Status::Fail), self.count(Status::Unknown));
-        let passed = if failed + unknown == 0 { self.count(Status::Pass) } else { 0 };
+        let failed = self.count(Status::Fail);
+        let unknown = self.checks.iter().filter(|check| check.is_unconfirmed()).count();
+        let passed = if failed + unknown > 0 { 0 } else { self.count(Status::Pass) };
         let mut counts: Vec<String> = [
             (failed, "failed"),
             (unknown, "unconfirmed"),
@@ -111,11 +114,29 @@ impl Report {
         [Status::Fail, Status::Unknown, Status::Warn].into_iter().flat_map(with).collect()
     }
 
+    /// The integrations of a preflight, by what to do about them.
+    fn groups(&self) -> Vec<(&'static str, Vec<&Check>)> {
+        let group = |check: &Check| match check.status {
+            Status::Fail => "register at the provider",
+            Status::Unknown if check.blocks => "confirm by hand",
+            Status::Warn => "review",
+            _ => "nothing to do",
+        };
+        let integrations = || self.checks.iter().filter(|check| check.is_integration());
+        ["register at the provider", "confirm by hand", "review", "nothing to do"]
+            .into_iter()
+            .map(|title| {
+                (title, integrations().filter(|it| group(it) == title).collect::<Vec<_>>())
+            })
+            .filter(|(_, checks)| !checks.is_empty())
+            .collect()
+    }
+
     /// Each category with checks that passed or were not run: its name, whether a check passed, and
     /// the counts.
     fn categories(&self) -> Vec<(&str, bool, String)> {
         let mut names: Vec<&str> = Vec::new();
-        for check in &self.checks {
+        for check in self.checks.iter().filter(|check| !check.is_integration()) {
             if !names.contains(&check.category()) {
                 names.push(check.category());
             }
@@ -165,7 +186,9 @@ pub fn summary(reports: &[Report]) -> String {
     .filter(|(count, _)| *count > 0)
     .map(|(count, word)| format!("{count} {word}"))
     .collect();
-    format!("{} callbacks: {}", reports.len(), counts.join(", "))
+    let is_environment = reports.iter().all(|report| report.environment.is_some());
+    let what = if is_environment { "environments" } else { "callbacks" };
+    format!("{} {what}: {}", reports.len(), counts.join(", "))
 }
 
 /// Which part of the checks ran.
@@ -285,6 +308,8 @@ pub struct Check {
     pub blocked_by: Option<&'static str>,
     /// A machine-readable state that is more precise than the status.
     pub state: Option<&'static str>,
+    /// Whether the verdict depends on it. An unknown result that cannot cause harm does not block.
+    pub blocks: bool,
 }
 
 impl Check {
@@ -300,6 +325,7 @@ impl Check {
             duration: Duration::ZERO,
             blocked_by: None,
             state: None,
+            blocks: true,
         }
     }
 
@@ -369,6 +395,18 @@ impl Check {
         self
     }
 
+    /// The verdict does not depend on it.
+    #[must_use]
+    pub fn not_blocking(mut self) -> Self {
+        self.blocks = false;
+        self
+    }
+
+    /// Whether it is unknown and the verdict depends on it.
+    pub fn is_unconfirmed(&self) -> bool {
+        self.status == Status::Unknown && self.blocks
+    }
+
     /// Sets the duration.
     #[must_use]
     pub fn duration(mut self, duration: Duration) -> Self {
@@ -403,6 +441,11 @@ impl Check {
     /// The part of the id before the first dot.
     pub fn category(&self) -> &str {
         self.id.split('.').next().unwrap_or_default()
+    }
+
+    /// Whether it is the result for an integration of a preflight.
+    fn is_integration(&self) -> bool {
+        self.category() == "integration"
     }
 
     /// Whether it was not run.
@@ -458,6 +501,20 @@ mod tests {
     use regex_syntax::hir::{Class, HirKind};
     use std::collections::BTreeSet;
 
+    #[test]
+    fn a_result_that_does_not_block_leaves_the_verdict_to_the_others() {
+        let mut report = report(&[Status::Pass, Status::Unknown]);
+        assert_eq!(report.verdict(), Verdict::Unconfirmed);
+        let last = report.checks.pop().unwrap();
+        report.checks.push(last.not_blocking());
+        assert_eq!(report.verdict(), Verdict::Pass);
+        assert!(report.sentence().ends_with("1 of 2 checks passed"), "{}", report.sentence());
+        assert_eq!(
+            json(std::slice::from_ref(&report)).unwrap().matches("\"blocks\": false").count(),
+            1
+        );
+    }
+
     fn report(statuses: &[Status]) -> Report {
         let checks = statuses.iter().map(|status| Check {
             status: *status,
@@ -465,6 +522,7 @@ mod tests {
         });
         Report {
             broken: None,
+            environment: None,
             callback: "https://a.example/cb".into(),
             target: "https://b.example/cb".into(),
             started_at: Timestamp::UNIX_EPOCH,

@@ -10,6 +10,8 @@ pub struct SwitchPlan {
     pub partial: bool,
     /// The steps, in this order.
     pub steps: Vec<String>,
+    /// How to go back, in this order.
+    pub rollback: Vec<String>,
     /// Side effects of the switch.
     pub cautions: Vec<String>,
     /// What the run itself created at Nango and did not delete.
@@ -40,6 +42,7 @@ impl SwitchPlan {
             if self.switched { "remaining steps" } else { "steps to switch, in this order" };
         [
             (steps, self.steps.as_slice()),
+            ("to go back", &self.rollback),
             ("effects of the switch", &self.cautions),
             ("left at Nango by this run", &self.left_behind),
         ]

@@ -51,13 +51,22 @@ fn write(reports: &[Report], columns: usize, detail: Detail, out: &mut String) -
 }
 
 fn write_report(report: &Report, columns: usize, detail: Detail, out: &mut String) -> fmt::Result {
-    writeln!(out, "{}", wrap("", &format!("{} → {}", report.callback, report.target), columns))?;
+    let environment = report.environment.iter().map(|name| format!("environment {name}: "));
+    let environment: String = environment.collect();
+    let title = format!("{environment}{} → {}", report.callback, report.target);
+    writeln!(out, "{}", wrap("", &title, columns))?;
     if detail == Detail::All {
         write_all(report, columns, out)?;
     } else {
-        for check in report.findings() {
+        for check in report.findings().into_iter().filter(|check| !check.is_integration()) {
             out.push('\n');
             write_check(check, 0, columns, out)?;
+        }
+        for (title, checks) in report.groups() {
+            write_title(title, out)?;
+            for check in checks {
+                write_check(check, 0, columns, out)?;
+            }
         }
     }
     if let Some(first) = report.findings().first() {
@@ -144,6 +153,7 @@ mod tests {
     fn report(checks: Vec<Check>) -> Report {
         Report {
             broken: None,
+            environment: None,
             callback: "https://a.example/cb".into(),
             target: "https://b.example/cb".into(),
             started_at: jiff::Timestamp::UNIX_EPOCH,
@@ -189,6 +199,47 @@ mod tests {
             let text = shown(&[report(vec![check.clone()])], Some(columns), Detail::All);
             assert!(text.lines().all(|line| !line.ends_with(' ')), "{text}");
         }
+    }
+
+    /// So that 25 integrations are read in the order of the work.
+    #[test]
+    fn integrations_are_grouped_by_what_to_do() {
+        let check = |key: &str| Check::new(format!("integration.{key}"), format!("{key} has it"));
+        let report = report(vec![
+            check("passes").detail("evidence"),
+            check("asks").unknown("asks").hint("confirm it"),
+            check("skips").skip("API_KEY has no callback"),
+            check("follows").unknown("follows").not_blocking(),
+            check("fails").fail("fails").hint("add it"),
+            check("warns").warn("warns"),
+            Check::new("url.https", "").warn("a warning"),
+        ]);
+        let text = shown(&[report], None, Detail::Findings);
+        let expected = "
+! a warning  url.https
+
+register at the provider
+────────────────────────
+× fails  integration.fails
+    hint: add it
+
+confirm by hand
+───────────────
+? asks  integration.asks
+    hint: confirm it
+
+review
+──────
+! warns  integration.warns
+
+nothing to do
+─────────────
+√ passes has it  integration.passes
+    evidence
+– API_KEY has no callback  integration.skips
+? follows  integration.follows
+";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

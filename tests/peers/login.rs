@@ -58,7 +58,7 @@ pub(crate) fn sign_in(
         assert_eq!(
             result["message"],
             json!({
-                "eventType": "AUTHORIZATION_SUCCESS",
+                "eventType": "nango_oauth_callback_success",
                 "data": { "providerConfigKey": "an-api" },
             }),
             "{result:#}"

@@ -3,8 +3,10 @@
 //! Keeps only names, ids and templates of the responses. Secrets in a response are dropped together
 //! with it.
 
+mod budget;
 mod error;
 
+pub(super) use error::NO_CREDENTIALS;
 pub use error::{ErrorScope, NangoError};
 
 use crate::config::IntegrationSettings;
@@ -12,6 +14,7 @@ use crate::outbound::{
     Fault, Offer, Origin, Outbound, Range, Reason, Request, Response, Server, Step,
 };
 use crate::redirect::Target;
+use budget::{Bucket, Budget};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
@@ -20,8 +23,9 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::time::Duration;
-use url::form_urlencoded::Serializer;
+use std::sync::Arc;
+use url::Url;
+use url::form_urlencoded::{self, Serializer};
 
 /// A Nango server with the API key of an environment.
 #[derive(Clone, Debug)]
@@ -32,6 +36,7 @@ pub struct Nango {
     base: String,
     prefix: String,
     key: SecretString,
+    budget: Arc<Budget>,
 }
 
 /// An integration of the environment.
@@ -41,6 +46,8 @@ pub struct Integration {
     pub unique_key: String,
     /// The name of its template; empty when Nango returns none.
     pub provider: String,
+    /// Its name in Nango's dashboard; empty when Nango returns none.
+    pub display_name: String,
 }
 
 /// Nango's template of a provider. Members may have any type: an unexpected one must not prevent the
@@ -48,6 +55,9 @@ pub struct Integration {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Template {
+    /// Its name, for example `google-mail`.
+    #[serde(skip)]
+    pub name: String,
     /// `OAUTH2`, `OAUTH1`, `API_KEY` and others.
     pub auth_mode: Value,
     /// The authorization URL, with `${connectionConfig.…}` for what differs by account.
@@ -56,6 +66,24 @@ pub struct Template {
     pub authorization_params: Value,
     /// The separator of scopes; a space by default.
     pub scope_separator: Value,
+    /// Texts of the authorization URL, and their replacements.
+    pub authorization_url_replacements: Value,
+    /// The start of the fragment that contains the parameters.
+    pub authorization_url_fragment: Value,
+    /// Whether parameters without a value are omitted.
+    pub authorization_url_skip_empty: Value,
+    /// Whether there is no code challenge (RFC 7636).
+    pub disable_pkce: Value,
+    /// The token URL: the start of a flow needs its values too.
+    pub token_url: Value,
+    /// The parameters of token requests.
+    pub token_params: Value,
+    /// The values that differ by account, each with a schema.
+    pub connection_config: Value,
+    /// `static`, `dynamic` (RFC 7591) or `cimd` (a client metadata document); for MCP servers.
+    pub client_registration: Value,
+    /// `outbound`: the provider starts the installation.
+    pub installation: Value,
 }
 
 impl Template {
@@ -72,6 +100,8 @@ pub struct App {
     pub client_id: String,
     /// As configured in Nango.
     pub scopes: Option<String>,
+    /// The public page of an app that users install.
+    pub link: Option<String>,
 }
 
 /// The credential that starts flows.
@@ -132,11 +162,8 @@ enum Authentication {
 /// More than a list of templates or a page of connections has.
 const MAX_BYTES: usize = 8 << 20;
 
-/// The number of attempts, and the longest wait after a 429: Nango's limits are per minute.
-const RETRIES: (u32, Duration) = (5, Duration::from_secs(70));
-
-/// The wait in seconds after a 429 without `Retry-After`.
-const DEFAULT_RETRY_AFTER: u64 = 5;
+/// The number of consecutive 429 after which a request fails. Each follows a wait for the next window.
+const MAX_LIMITED: u32 = 6;
 
 /// Connections in a page.
 const PAGE_SIZE: usize = 1000;
@@ -154,7 +181,8 @@ impl Nango {
             port: base.port(),
         };
         let prefix = base.path().trim_end_matches('/').to_owned();
-        Self { outbound: outbound.with_body_limit(MAX_BYTES), server, base: text, prefix, key }
+        let outbound = outbound.with_body_limit(MAX_BYTES);
+        Self { outbound, server, base: text, prefix, key, budget: Arc::default() }
     }
 
     /// The base URL.
@@ -190,7 +218,8 @@ impl Nango {
             .map(|it| {
                 let text = |name| it.get(name).and_then(Value::as_str).map(str::to_owned);
                 let provider = text("provider").unwrap_or_default();
-                Some(Integration { unique_key: text("unique_key")?, provider })
+                let display_name = text("display_name").unwrap_or_default();
+                Some(Integration { unique_key: text("unique_key")?, provider, display_name })
             })
             .collect();
         integrations.ok_or_else(|| self.not_nango("an integration has no `unique_key`"))
@@ -223,7 +252,8 @@ impl Nango {
     /// A template. Requires no scope.
     pub async fn template(&self, provider: &str) -> Result<Template, NangoError> {
         let path = format!("/providers/{}", segment(provider));
-        self.read_template(&self.get(&path).await?)
+        let template = self.read_template(&self.get(&path).await?)?;
+        Ok(Template { name: provider.to_owned(), ..template })
     }
 
     /// Parses the response to [`Nango::template`].
@@ -249,7 +279,51 @@ impl Nango {
         // Credentials of another kind, such as an API key, have no client id.
         let credentials = found.data.credentials.unwrap_or_default();
         let text = |name| credentials.get(name).and_then(Value::as_str).map(str::to_owned);
-        Ok(text("client_id").map(|client_id| App { client_id, scopes: text("scopes") }))
+        Ok(text("client_id").map(|client_id| App {
+            client_id,
+            scopes: text("scopes"),
+            link: text("app_link"),
+        }))
+    }
+
+    /// The id of the environment in the URL of a client metadata document, which is a value in this
+    /// authorization URL.
+    pub fn environment_in(&self, authorization_url: &str) -> Option<String> {
+        let url = Url::parse(authorization_url).ok()?;
+        let mut pairs = form_urlencoded::parse(url.query()?.as_bytes());
+        let (_, client_id) = pairs.find(|(name, _)| name == "client_id")?;
+        let path = client_id.strip_prefix(&self.base)?.strip_prefix("/oauth/client-metadata/")?;
+        path.split('/').next().filter(|it| is_uuid(it)).map(str::to_owned)
+    }
+
+    /// The id of the environment, from the webhook URL of an integration; `None` when its provider
+    /// has no webhooks. Scope `environment:integrations:read`.
+    pub async fn environment_of(&self, integration: &str) -> Result<Option<String>, NangoError> {
+        let path = format!("/integrations/{}?include=webhook", segment(integration));
+        let response = self.get(&path).await?;
+        let found: Data<Value> = self.read(&response, "environment:integrations:read")?;
+        let url = found.data.get("webhook_url").and_then(Value::as_str).unwrap_or_default();
+        Ok(url.split('/').find(|part| is_uuid(part)).map(str::to_owned))
+    }
+
+    /// The callbacks in the client metadata document of an integration.
+    pub async fn published_callbacks(
+        &self,
+        environment: &str,
+        integration: &str,
+    ) -> Result<Vec<String>, NangoError> {
+        #[derive(Deserialize)]
+        struct Document {
+            redirect_uris: Vec<String>,
+        }
+        let path =
+            format!("/oauth/client-metadata/{}/{}", segment(environment), segment(integration));
+        let response = self
+            .with_retries(Bucket::Public, || {
+                self.request(Method::GET, &path, Authentication::None, None)
+            })
+            .await?;
+        Ok(self.read::<Document>(&response, "environment:integrations:read")?.redirect_uris)
     }
 
     /// The configuration of a connection. Scope `environment:connections:read`.
@@ -335,7 +409,9 @@ impl Nango {
         );
         // Like a browser, without the API key.
         let response = self
-            .with_retries(|| self.request(Method::GET, &path, Authentication::None, None))
+            .with_retries(Bucket::Public, || {
+                self.request(Method::GET, &path, Authentication::None, None)
+            })
             .await?;
         if response.status.is_redirection() {
             let location = response.headers.get(header::LOCATION);
@@ -344,35 +420,46 @@ impl Nango {
                 None => Err(self.not_nango("a redirect has no valid `Location`")),
             };
         }
-        Err(NangoError::flow_not_started(&response, credential))
+        Err(NangoError::flow_not_started(&response, credential, integration))
     }
 
     async fn get(&self, path: &str) -> Result<Response, NangoError> {
-        self.with_retries(|| self.request(Method::GET, path, Authentication::ApiKey, None)).await
+        self.with_retries(Bucket::Api, || {
+            self.request(Method::GET, path, Authentication::ApiKey, None)
+        })
+        .await
     }
 
     async fn post(&self, path: &str, body: &Map<String, Value>) -> Result<Response, NangoError> {
-        self.with_retries(|| self.request(Method::POST, path, Authentication::ApiKey, Some(body)))
-            .await
+        self.with_retries(Bucket::Api, || {
+            self.request(Method::POST, path, Authentication::ApiKey, Some(body))
+        })
+        .await
     }
 
-    /// Waits and retries after 429, and retries once after a server error or a temporary fault: one
-    /// of some hundred requests must not fail the preflight.
-    async fn with_retries<F>(&self, send: impl Fn() -> F) -> Result<Response, NangoError>
+    /// Waits until the budget permits a request; waits and retries after 429, and retries once after a
+    /// server error or a temporary fault: one of some hundred requests must not fail the preflight.
+    async fn with_retries<F>(
+        &self,
+        bucket: Bucket,
+        send: impl Fn() -> F,
+    ) -> Result<Response, NangoError>
     where
         F: Future<Output = Result<Response, Fault>>,
     {
-        let (tries, longest) = RETRIES;
-        let mut faults = 0;
-        for _ in 1..tries {
-            match send().await {
+        let (mut limited, mut faults) = (0, 0);
+        loop {
+            self.budget.wait(bucket).await;
+            let result = send().await;
+            if let Ok(response) = &result {
+                self.budget.record(bucket, response);
+            }
+            match result {
                 Ok(response) if response.status == StatusCode::TOO_MANY_REQUESTS => {
-                    let wait =
-                        Duration::from_secs(response.retry_after().unwrap_or(DEFAULT_RETRY_AFTER));
-                    if wait > longest {
+                    limited += 1;
+                    if limited >= MAX_LIMITED || !Budget::is_soon(&response) {
                         return Ok(response);
                     }
-                    tokio::time::sleep(wait).await;
                 }
                 Ok(response) if response.status.is_server_error() && faults == 0 => faults += 1,
                 Err(fault) if is_temporary(&fault) && faults == 0 => faults += 1,
@@ -380,7 +467,6 @@ impl Nango {
                 Err(fault) => return Err(NangoError::unreachable(&self.base, &fault)),
             }
         }
-        send().await.map_err(|fault| NangoError::unreachable(&self.base, &fault))
     }
 
     async fn request(
@@ -451,6 +537,19 @@ fn session_defaults(settings: &IntegrationSettings) -> Map<String, Value> {
         own.insert("connection_config".into(), json!(settings.params));
     }
     own
+}
+
+/// Whether the text is a UUID (RFC 9562 §4).
+fn is_uuid(text: &str) -> bool {
+    let groups: Vec<_> = text.split('-').collect();
+    let lengths: Vec<_> = groups.iter().map(|group| group.len()).collect();
+    lengths == [8, 4, 4, 4, 12] && text.bytes().all(|it| it == b'-' || it.is_ascii_hexdigit())
+}
+
+/// A key in TOML syntax.
+pub(super) fn toml_key(key: &str) -> String {
+    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    if key.bytes().all(is_bare) && !key.is_empty() { key.into() } else { format!("{key:?}") }
 }
 
 /// A name as a segment of a path (RFC 3986 §3.3).

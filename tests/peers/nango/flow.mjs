@@ -4,6 +4,16 @@ import { createHash, createHmac, randomBytes, randomUUID } from "node:crypto";
 import { request } from "node:http";
 import { send } from "../lines.mjs";
 
+/** The id of the environment. */
+export const ENVIRONMENT = "0b6c1a52-6d1e-4c86-9d5f-2f0c3f2f7a11";
+
+/** The client metadata document of an integration that follows the setting. */
+export function document(nango, response) {
+  response
+    .writeHead(200, { "Content-Type": "application/json", "Cache-Control": "max-age=300" })
+    .end(JSON.stringify({ redirect_uris: [nango.callback] }));
+}
+
 /** Redirects the browser to the provider, or reports an error: 401 with JSON, 400 with a page. */
 export function start(nango, key, url, response) {
   const query = url.searchParams;
@@ -12,9 +22,13 @@ export function start(nango, key, url, response) {
     response
       .writeHead(401, { "Content-Type": "application/json" })
       .end(JSON.stringify({ error: { code, message: code } }));
+  const refuse = (code) =>
+    response
+      .writeHead(400, { "Content-Type": "application/json" })
+      .end(JSON.stringify({ error: { code, message: code } }));
   const fail = (type) => {
     socket?.send(JSON.stringify({ message_type: "error", error_type: type, error_desc: type }));
-    page(response, 400, `<p>${type}</p>`);
+    page(response, 400, `<p>${escape(type)}</p>`);
   };
 
   const token = query.get("connect_session_token");
@@ -22,8 +36,8 @@ export function start(nango, key, url, response) {
   if (token !== null) {
     const session = nango.sessions.get(token);
     if (session === undefined) return unauthorized("unknown_connect_session_token");
-    if (query.has("connection_id")) return fail("session_token_and_connection_id");
-    if (session.allowed && !session.allowed.includes(key)) return fail("integration_not_allowed");
+    if (query.has("connection_id")) return refuse("session_token_and_connection_id");
+    if (session.allowed && !session.allowed.includes(key)) return refuse("integration_not_allowed");
     const own = session.defaults[key] ?? {};
     options = {
       connection: randomUUID(),
@@ -32,6 +46,8 @@ export function start(nango, key, url, response) {
       scope: own.user_scopes,
     };
   } else {
+    // Accounts from after 2025-08-25.
+    if (nango.new_account) return unauthorized("deprecated_authentication");
     if (query.get("public_key") !== nango.public_key) return unauthorized("unknown_public_key");
     const connection = query.get("connection_id");
     if (nango.hmac_key) {
@@ -52,30 +68,56 @@ export function start(nango, key, url, response) {
   if (nango.failing?.includes(key)) return fail("failing");
   if (integration === undefined) return fail("unknown_provider_config");
   const template = nango.templates[integration.provider];
-  if (!["OAUTH2", "OAUTH1", "APP"].includes(template?.auth_mode)) return fail("unknown_auth_mode");
-  let isIncomplete = false;
-  const filled = template.authorization_url.replace(
-    /\$\{connectionConfig\.([^}]+)\}/g,
-    (_, name) => {
-      isIncomplete ||= options.params[name] === undefined;
+  const mode = template?.auth_mode;
+  if (!["OAUTH2", "OAUTH1", "APP", "CUSTOM", "MCP_OAUTH2", "MCP_OAUTH2_GENERIC"].includes(mode)) {
+    return fail(`Auth mode ${mode} not supported.`);
+  }
+  if (mode === "OAUTH2" && !integration.client_id) {
+    return fail(`Provider Config "${key}" is missing client ID, secret and/or scopes.`);
+  }
+  // `A || B`: the first that can be filled.
+  const missing = [];
+  const fill = (text) => {
+    let isComplete = true;
+    const filled = text.trim().replace(/\$\{([^}]+)\}/g, (_, inner) => {
+      const name = inner.replace("connectionConfig.", "");
+      if (inner === "random") return randomUUID();
+      if (options.params[name] === undefined) {
+        isComplete = false;
+        missing.push(name);
+      }
       return options.params[name];
-    },
-  );
-  if (isIncomplete) return fail("missing_connection_config");
+    });
+    return isComplete ? filled : undefined;
+  };
+  const filled = template.authorization_url
+    .split("||")
+    .map(fill)
+    .find((url) => url !== undefined);
+  if (filled === undefined) return fail(`Missing Connection Config param(s) ${missing.join(", ")}`);
 
   const flow = randomUUID();
-  const secret = randomUUID();
   const verifier = randomBytes(32).toString("base64url");
   // The flow keeps the callback with which it started, even if the settings change.
   const { callback } = nango;
-  nango.flows.set(flow, { ...options, integration, template, callback, secret, verifier, socket });
-  const cookie = `oauth2-${flow}=${secret}; Path=/oauth/callback; HttpOnly; SameSite=Lax`;
-  const redirect = (to) => response.writeHead(302, { Location: to, "Set-Cookie": cookie }).end();
+  nango.flows.set(flow, { ...options, integration, template, callback, verifier, socket });
+  const cookie = `oauth2-${flow}=1; Path=/; Max-Age=3600; HttpOnly; SameSite=Lax`;
+  const redirect = (location) => response.writeHead(302, { Location: location, "Set-Cookie": cookie }).end();
   if (template.auth_mode === "OAUTH1") return redirect(`${filled}?oauth_token=${randomUUID()}`);
 
-  const scopes = (options.scope || integration.scopes || "").split(",").filter(Boolean);
+  if (mode === "CUSTOM" || mode === "APP") return redirect(`${filled}?state=${flow}`);
+
+  const scopes = (options.params.oauth_scopes_override || integration.scopes || "").split(",").filter(Boolean);
+  let { client_id } = integration;
+  if (mode === "MCP_OAUTH2_GENERIC") {
+    // Each start registers a client at the provider (RFC 7591).
+    nango.registered = (nango.registered ?? 0) + 1;
+    client_id = `registered-${nango.registered}`;
+  } else if (template.client_registration === "cimd") {
+    client_id = `${nango.origin}/oauth/client-metadata/${ENVIRONMENT}/${key}`;
+  }
   const parameters = new URLSearchParams({
-    client_id: integration.client_id,
+    client_id,
     [template.redirect_parameter ?? "redirect_uri"]: callback,
     response_type: "code",
     ...(scopes.length ? { scope: scopes.join(template.scope_separator ?? " ") } : {}),
@@ -83,9 +125,19 @@ export function start(nango, key, url, response) {
     code_challenge: createHash("sha256").update(verifier).digest("base64url"),
     code_challenge_method: "S256",
     ...template.authorization_params,
+    // Only this template sends it, and it never changes `scope`.
+    ...(integration.provider === "slack" && options.scope ? { user_scope: options.scope } : {}),
     ...options.authorization,
   });
-  redirect(`${filled}${filled.includes("?") ? "&" : "?"}${parameters}`);
+  let to = `${filled}${filled.includes("?") ? "&" : "?"}${parameters}`;
+  if (template.authorization_url_fragment) {
+    const { origin, pathname, search } = new URL(to);
+    to = `${origin}${pathname}#${template.authorization_url_fragment}${search}`;
+  }
+  for (const [old, replacement] of Object.entries(template.authorization_url_replacements ?? {})) {
+    to = to.replace(old, replacement);
+  }
+  redirect(to);
 }
 
 /** `name[inner]=value` as an object. */
@@ -124,7 +176,7 @@ export async function finish(nango, incoming, url, response) {
     }),
   );
   const message = {
-    eventType: "AUTHORIZATION_SUCCESS",
+    eventType: "nango_oauth_callback_success",
     data: { providerConfigKey: outcome.integration },
   };
   const script = `window.opener.postMessage(${JSON.stringify(message)}, "*");`;
@@ -142,7 +194,7 @@ async function callback(nango, parameters, cookies) {
     return { status: 400, error: `No session found for state: "${state}"` };
   }
   nango.flows.delete(state);
-  if (!cookies.split("; ").includes(`oauth2-${state}=${flow.secret}`)) {
+  if (!cookies.split("; ").includes(`oauth2-${state}=1`)) {
     return { status: 400, error: "state_cookie_err", flow };
   }
   const code = parameters.get("code");

@@ -1,6 +1,7 @@
 // REST API: the requests of a preflight, and those of an app for its connections.
 
 import { randomBytes } from "node:crypto";
+import { ENVIRONMENT } from "./flow.mjs";
 
 /** Method, path, required scope, and handler. */
 const CALLS = [
@@ -33,7 +34,7 @@ export async function rest(nango, incoming, url, response) {
   if (call === undefined) return fail(404, "not_found");
   if (nango.throttled > 0) {
     nango.throttled -= 1;
-    return fail(429, "too_many_request", undefined, { "Retry-After": "1" });
+    return fail(429, "too_many_request", undefined, { "Retry-After": "0" });
   }
   if (nango.bad_gateways > 0) {
     nango.bad_gateways -= 1;
@@ -41,13 +42,18 @@ export async function rest(nango, incoming, url, response) {
     return;
   }
   const key = /^Bearer (.+)$/.exec(incoming.headers.authorization ?? "")?.[1];
+  if (nango.account_keys?.includes(key)) {
+    return fail(403, "forbidden", "API key is not authorized for an environment");
+  }
   const scopes = nango.keys[key];
-  if (scopes === undefined) return fail(401, "unknown_user_account");
+  if (scopes === undefined) return fail(401, "unknown_account");
   const [, path, scope, handle] = call;
   const isAllowed = (scope) => scope === null || scopes === "all" || scopes.includes(scope);
   // `read_credentials` includes `read`.
   if (!isAllowed(scope) && !isAllowed(scope?.replace(/:read$/, ":read_credentials"))) {
-    return fail(403, "insufficient_scope", `This key needs the scope ${scope}`);
+    return fail(403, "insufficient_scope", scope.includes("connect_sessions")
+      ? `Insufficient scope. Required one of: ${scope} or environment:connect_sessions:*`
+      : `Insufficient scope. Required: ${scope}`);
   }
   const chunks = await incoming.toArray();
   const body = chunks.length ? JSON.parse(Buffer.concat(chunks).toString()) : {};
@@ -55,10 +61,10 @@ export async function rest(nango, incoming, url, response) {
   handle({ nango, isAllowed, query: url.searchParams, body, respond, fail }, name && decodeURIComponent(name));
 }
 
-const described = ({ unique_key, provider }) => ({
+const described = ({ unique_key, provider, display_name }) => ({
   unique_key,
   provider,
-  display_name: unique_key,
+  display_name: display_name ?? unique_key,
   logo: "",
   created_at: "2026-01-01T00:00:00.000Z",
   updated_at: "2026-01-01T00:00:00.000Z",
@@ -78,11 +84,16 @@ function integration({ nango, isAllowed, query, respond, fail }, key) {
     isAllowed("environment:integrations:read_credentials")
   ) {
     const type = nango.templates[found.provider]?.auth_mode;
-    const { client_id, client_secret, scopes } = found;
+    // The values of Nango's own apps are empty.
+    const own = found.shared ? { client_id: "", client_secret: "", scopes: "" } : found;
+    const { client_id, client_secret, scopes } = own;
     // Only OAuth apps have these credentials.
-    data.credentials = ["OAUTH2", "OAUTH1"].includes(type)
+    data.credentials = ["OAUTH2", "OAUTH1", "CUSTOM", "APP"].includes(type)
       ? { type, client_id, client_secret, scopes: scopes ?? null }
       : null;
+  }
+  if (query.getAll("include").includes("webhook")) {
+    data.webhook_url = `${nango.origin}/webhook/${ENVIRONMENT}/${key}`;
   }
   respond(200, { data });
 }

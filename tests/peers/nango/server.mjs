@@ -6,7 +6,7 @@
 //
 //   callback       the environment's callback
 //   templates      name → template, as `GET /providers/:name` returns it
-//   integrations   [{unique_key, provider, client_id, client_secret, scopes}]
+//   integrations   [{unique_key, provider, client_id, client_secret, scopes}]; with shared, the app is Nango's
 //   keys           API key → scopes it has, or "all"
 //   public_key     and hmac_key: how flows are started without a session
 //   connections    [{connection_id, provider_config_key, connection_config, metadata}]
@@ -14,6 +14,8 @@
 //   throttled      number of requests to respond to with 429
 //   bad_gateways   number of requests to respond to with 502
 //   failing        integrations with flows that do not start
+//   account_keys   API keys of the account, which open no environment
+//   new_account    public keys are refused
 //   broken         REST requests get the page of another server
 //
 // Responds to `{"requests": true}` with the number of requests by method and path,
@@ -22,7 +24,7 @@
 import { createServer } from "node:http";
 import { WebSocketServer } from "ws";
 import { listen, onMessage, send } from "../lines.mjs";
-import { start, finish } from "./flow.mjs";
+import { document, finish, start } from "./flow.mjs";
 import { rest } from "./rest.mjs";
 
 const nango = {
@@ -49,6 +51,8 @@ const server = createServer(async (incoming, response) => {
       response.writeHead(302, { Location: to }).end();
     } else if (url.pathname === "/app-auth/connect") {
       response.writeHead(url.searchParams.has("state") ? 404 : 400).end();
+    } else if (url.pathname.startsWith("/oauth/client-metadata/")) {
+      document(nango, response);
     } else if (url.pathname === "/oauth/callback") {
       await finish(nango, incoming, url, response);
     } else {
@@ -81,4 +85,6 @@ onMessage((message) => {
   Object.assign(nango, message);
   send({ settings: "saved" });
 });
-send({ port: await listen(server) });
+const port = await listen(server);
+nango.origin = `http://nango.localhost:${port}`;
+send({ port });

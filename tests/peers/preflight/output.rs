@@ -101,17 +101,22 @@ fn a_repeated_preflight_reports_drift_as_metrics() {
 #[test]
 fn the_picture_of_a_preflight_is_current() {
     let (mut world, [(_kinds, first), _authlib]) = with_providers();
-    let apps = [("hubspot", "both"), ("slack", "only-old"), ("discord", "after-login")];
+    let apps = [
+        ("hubspot", "HubSpot", "both"),
+        ("slack", "Slack", "only-old"),
+        ("discord", "Discord", "after-login"),
+    ];
     let integrations: Vec<_> = apps
         .iter()
-        .map(|(key, client)| {
+        .map(|(key, name, client)| {
             let mut integration = integration(key, key);
+            integration["display_name"] = json!(name);
             integration["client_id"] = json!(client);
             integration
         })
         .collect();
     let templates: BTreeMap<_, _> =
-        apps.iter().map(|(key, _)| (key, template(&format!("{first}/auth")))).collect();
+        apps.iter().map(|(key, ..)| (key, template(&format!("{first}/auth")))).collect();
     let old = world.old();
     world.save(&json!({
         "callback": old,

@@ -159,6 +159,54 @@ fn untestable_integrations_are_unknown() {
     assert!(detail.contains("/app-auth/connect"), "{detail}");
 }
 
+/// Neither before the switch nor after it. The flow of a generic one is not started.
+#[test]
+fn integrations_that_follow_the_setting_are_not_in_the_way() {
+    let (mut world, [(_kinds, first), _authlib]) = with_providers();
+    let (old, callback) = (world.old(), world.callback.clone());
+    let with = |mode: &str, registration: Option<&str>| {
+        let mut template = template(&format!("{first}/auth"));
+        template["auth_mode"] = json!(mode);
+        template["client_registration"] = json!(registration);
+        template
+    };
+    world.save(&json!({
+        "callback": old,
+        "keys": { API_KEY: "all" },
+        "templates": {
+            "first": with("OAUTH2", None),
+            "generic": with("MCP_OAUTH2_GENERIC", None),
+            "document": with("MCP_OAUTH2", Some("cimd")),
+            "dynamic": with("MCP_OAUTH2", Some("dynamic")),
+        },
+        "integrations": [
+            integration("both", "first"),
+            integration("generic", "generic"),
+            integration("document", "document"),
+            integration("only-old", "dynamic"),
+        ],
+    }));
+    let only = ["--only", "both,generic,document"];
+    let (exit, report) = world.report(&only);
+    assert_eq!((exit, &report["verdict"]), (Some(0), &json!("pass")), "{report:#}");
+    for key in ["generic", "document"] {
+        let check = check(&report, &format!("integration.{key}"));
+        assert_eq!((&check["status"], &check["blocks"]), (&json!("unknown"), &json!(false)));
+    }
+    assert!(!world.requests().contains_key("GET /oauth/connect/generic"));
+    // A client that Nango registered once needs a person.
+    let (exit, report) = world.report(&[]);
+    assert_eq!((exit, states(&report)["only-old"].as_str()), (Some(2), "recreate"), "{report:#}");
+    let (exit, report) = world.report(&["--ack", "only-old=CHG-17"]);
+    assert_eq!(exit, Some(0), "{report:#}");
+    world.save(&json!({ "callback": callback }));
+    let (exit, report) = world.report(&only);
+    assert_eq!((exit, &report["verdict"]), (Some(0), &json!("pass")), "{report:#}");
+    for key in ["generic", "document"] {
+        assert_eq!(check(&report, &format!("integration.{key}"))["status"], "pass", "{report:#}");
+    }
+}
+
 /// And no unknown one passes.
 #[test]
 fn an_unexpected_response_affects_only_one_integration() {

@@ -270,7 +270,10 @@ mod tests {
         };
         let failed = page(Check::new("redirect.cache", "").fail("no"));
         assert!(failed.contains("<details class=\"explanation\">"), "{failed}");
-        assert!(failed.contains("<strong>Why:</strong> A 308 or 301 needs <code>Cache-Control"), "{failed}");
+        assert!(
+            failed.contains("<strong>Why:</strong> A 308 or 301 needs <code>Cache-Control"),
+            "{failed}"
+        );
         assert!(!page(Check::new("redirect.cache", "")).contains("class=\"explanation\""));
     }
 

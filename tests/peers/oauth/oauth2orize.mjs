@@ -25,6 +25,9 @@ const validate = server.authorization(
 );
 
 const app = express();
+// Errors get a page without a reason.
+app.set("env", "production");
+console.error = () => {};
 app.use(session({ secret: "of the test", resave: false, saveUninitialized: false }));
 app.use((request, response, next) => {
   request.user = request.session.user;

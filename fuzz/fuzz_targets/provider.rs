@@ -62,7 +62,7 @@ fuzz_target!(|data: &[u8]| {
     let Finding { state, evidence } = loop {
         match sequence.next_action() {
             Action::Finish(finding) => break finding,
-            Action::Send { redirect_uri, state } => {
+            Action::Send { redirect_uri, state, .. } => {
                 let pick = usize::from(input.byte()) % pool.len();
                 let reply = Input(pool[pick]).response(|text| {
                     text.replace("$U", &redirect_uri).replace("$S", &state).replace("$C", CANARY)
@@ -71,14 +71,14 @@ fuzz_target!(|data: &[u8]| {
                 sent.push((redirect_uri, reply, pick));
             }
         }
-        assert!(sent.len() <= 8, "it sends probes without end");
+        assert!(sent.len() <= 13, "it sends probes without end");
     };
     assert!(!evidence.contains('?') || !evidence.contains(CANARY), "{evidence}");
     if state != Ok(State::Registered) {
         return;
     }
     let inconclusive = sent.iter().any(|(_, reply, _)| is_inconclusive(reply));
-    assert!(!inconclusive && sent.len() >= 4, "{evidence}");
+    assert!(!inconclusive && sent.len() == 12, "{evidence}");
     for (uri, reply, pick) in &sent {
         if uri == NEW {
             assert!(!rejects(reply), "{evidence}");

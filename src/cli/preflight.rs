@@ -87,11 +87,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     pause: Duration,
 
-    /// Maximum number of requests to providers; an app needs four to eight
+    /// Maximum number of requests to providers; an app needs 5 to 13
     #[arg(long, value_name = "COUNT", default_value_t = 5000)]
     cap: usize,
 
-    /// User-Agent of requests to providers
+    /// User-Agent of requests to providers; add a contact URL of your own
     #[arg(long, value_name = "TEXT", default_value = preflight::USER_AGENT, value_parser = user_agent)]
     user_agent: String,
 

@@ -60,7 +60,7 @@ impl IntegrationContext<'_> {
             IntegrationResult::NotProbed(endpoint) => check
                 .state("not_asked")
                 .unknown("not tested: this is a dry run")
-                .detail(format!("would send four to eight requests to {endpoint}")),
+                .detail(format!("would send up to 13 requests to {endpoint}")),
             IntegrationResult::Probed(Finding { state: Err(why), evidence }) => check
                 .state("untestable")
                 .unknown("cannot be tested over HTTP")
@@ -112,17 +112,20 @@ impl IntegrationContext<'_> {
             State::Registered => {
                 check.state("registered").pass(format!("{name} has the callback registered"))
             }
-            State::PrefixMatch => check
+            State::DomainRegistered => check.state("domain_registered").pass(format!(
+                "{name} registers domains, and has the one of the callback registered"
+            )),
+            State::PrefixMatch { proved: true } => check
                 .state("prefix_match")
                 .warn(format!("{name} accepts any path on the host of the callback"))
-                .hint(match provider.callbacks {
-                    Callbacks::Domain => {
-                        format!("the callback works; {name} registers only domains")
-                    }
-                    _ => "the callback works; register the whole URL, so that no other page of the \
-                          host can receive codes (RFC 9700 §4.1)"
-                        .to_owned(),
-                }),
+                .hint(
+                    "the callback works; register the whole URL, so that no other page of the host \
+                     can receive codes (RFC 9700 §4.1)",
+                ),
+            State::PrefixMatch { proved: false } => check
+                .state("prefix_match")
+                .unknown(format!("before login, {name} compares only a part of the callback"))
+                .hint(by_hand(provider, self.key)),
             State::Unenforced => check
                 .state("unenforced")
                 .warn(format!("{name} accepts unregistered callbacks"))
@@ -147,8 +150,16 @@ impl IntegrationContext<'_> {
                 )),
             State::Undecidable => check
                 .state("undecidable")
-                .unknown(format!("{name} compares the callback only after login"))
+                .unknown(format!("{name} does not compare the callback before login"))
                 .hint(by_hand(provider, self.key)),
+            State::RefusedAll => check
+                .state("refused_all")
+                .unknown(format!("{name} rejects all callbacks, the one in use too"))
+                .hint(format!(
+                    "check that the client id in Nango belongs to the app, and that the app has the \
+                     callbacks registered, in {}",
+                    provider.console
+                )),
             State::ClientRejected => check
                 .state("client_rejected")
                 .unknown(format!("{name} rejects the app, whatever the callback"))
@@ -199,7 +210,10 @@ mod tests {
     fn only_unknown_states_can_be_confirmed_by_hand() {
         for (state, status, acknowledged) in [
             (State::Registered, Status::Pass, Status::Pass),
-            (State::PrefixMatch, Status::Warn, Status::Warn),
+            (State::DomainRegistered, Status::Pass, Status::Pass),
+            (State::PrefixMatch { proved: true }, Status::Warn, Status::Warn),
+            (State::PrefixMatch { proved: false }, Status::Unknown, Status::Pass),
+            (State::RefusedAll, Status::Unknown, Status::Pass),
             (State::Unenforced, Status::Warn, Status::Warn),
             (State::NotRegistered, Status::Fail, Status::Fail),
             (State::Undecidable, Status::Unknown, Status::Pass),

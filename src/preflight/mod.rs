@@ -36,8 +36,18 @@ use std::time::Instant;
 pub const IDS: [&str; 5] =
     ["nango.key", "nango.environment", "nango.current", "nango.agreement", "integration"];
 
-/// The default `User-Agent` (RFC 9110 §10.1.5).
-pub const USER_AGENT: &str = concat!("callback-edge/", env!("CARGO_PKG_VERSION"), " (preflight)");
+/// The default `User-Agent` (RFC 9110 §10.1.5), with the address of the repository if there is one.
+pub const USER_AGENT: &str = if env!("CARGO_PKG_REPOSITORY").is_empty() {
+    concat!("callback-edge/", env!("CARGO_PKG_VERSION"), " (preflight)")
+} else {
+    concat!(
+        "callback-edge/",
+        env!("CARGO_PKG_VERSION"),
+        " (preflight; +",
+        env!("CARGO_PKG_REPOSITORY"),
+        ")"
+    )
+};
 
 /// What to check, and how.
 #[derive(Clone, Debug)]

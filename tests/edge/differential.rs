@@ -5,6 +5,9 @@ use callback_edge::outbound::{Limits, Outbound, Range, Resolver, Roots};
 use callback_edge::preflight::differential::{
     Differential, Finding, ProbePolicy, ProbeRequest, State,
 };
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,6 +29,8 @@ struct Incoming {
     /// Whether it contains the old or the new callback.
     old: bool,
     new: bool,
+    /// Whether its client id is not that of the app.
+    random_client: bool,
 }
 
 /// Starts a provider; returns its address and its count of requests.
@@ -48,7 +53,14 @@ async fn provider(reply: Provider) -> (SocketAddr, Arc<AtomicUsize>) {
                 let number = counted.fetch_add(1, Ordering::SeqCst);
                 let head = String::from_utf8(head).unwrap();
                 let has = |uri: &str| head.contains(&uri.replace(':', "%3A").replace('/', "%2F"));
-                reply(Incoming { number, old: has(OLD), new: has(NEW) }, stream).await;
+                assert!(head.contains("accept-encoding: gzip\r\n"), "{head}");
+                let incoming = Incoming {
+                    number,
+                    old: has(OLD),
+                    new: has(NEW),
+                    random_client: !head.contains("client_id=app&"),
+                };
+                reply(incoming, stream).await;
             });
         }
     });
@@ -69,7 +81,7 @@ async fn test(reply: Provider) -> (Finding, usize, Duration) {
     let policy = ProbePolicy { pause: Duration::ZERO, cap: 100, user_agent: "test".into() };
     let differential = Differential::new(outbound, &policy);
     let url = format!(
-        "http://{address}/auth?client_id=a&state=live-canary&redirect_uri={}",
+        "http://{address}/auth?client_id=app&state=live-canary&redirect_uri={}",
         OLD.replace(':', "%3A").replace('/', "%2F")
     );
     let probe_request = probe_request(url);
@@ -82,6 +94,9 @@ fn probe_request(url: String) -> ProbeRequest {
     let (old, new) = (OLD.to_owned(), NEW.to_owned());
     ProbeRequest { template: "any".into(), url, current: old.clone(), old, new, prompt_none: None }
 }
+
+/// The schedule and one further probe.
+const MAX_PROBES: usize = 13;
 
 const LOGIN: &str = "<h1>Sign in</h1><input type=\"password\">";
 
@@ -98,7 +113,7 @@ async fn the_test_provider_is_classified_correctly() {
     })
     .await;
     assert_eq!(finding.state, Ok(State::Registered), "{}", finding.evidence);
-    assert_eq!(requests, 8, "four requests, each repeated once");
+    assert_eq!(requests, 12, "four requests, and the repeats");
     let (finding, ..) = test(|it, stream| {
         Box::pin(async move {
             if it.old {
@@ -158,9 +173,9 @@ async fn slow_endless_and_inconsistent_replies_are_not_a_registration() {
                 }
             })
         }),
-        ("503 for an unregistered callback", |it, stream| {
+        ("503 from the sixth request on", |it, stream| {
             Box::pin(async move {
-                if it.old || it.new {
+                if it.number < 5 && (it.old || it.new) {
                     page(stream, "200 OK", LOGIN).await;
                 } else {
                     page(stream, "503 Service Unavailable", "").await;
@@ -198,14 +213,75 @@ async fn slow_endless_and_inconsistent_replies_are_not_a_registration() {
     for (name, reply) in hostile {
         let (finding, requests, took) = test(reply).await;
         assert!(
-            !matches!(finding.state, Ok(State::Registered | State::PrefixMatch)),
+            matches!(finding.state, Ok(State::Inconclusive | State::Undecidable)),
             "{name}: {finding:?}"
         );
-        assert!(requests <= 8, "{name}: {requests} requests");
+        assert!(requests <= MAX_PROBES, "{name}: {requests} requests");
         // Each request has a step for its header and one for its body.
-        assert!(took < STEP * 2 * 8 + Duration::from_secs(2), "{name}: {took:?}");
+        assert!(took < STEP * 2 * 13 + Duration::from_secs(2), "{name}: {took:?}");
         assert!(!finding.evidence.contains("canary"), "{name}: {}", finding.evidence);
     }
+}
+
+/// A page of 600 KiB, compressed, whose reason is at its end.
+#[tokio::test]
+async fn long_and_compressed_pages_are_read() {
+    let (finding, ..) = test(|it, mut stream| {
+        Box::pin(async move {
+            let filler = "<p>Terms and conditions</p>".repeat(22_000);
+            let (status, end) = if it.old || it.new {
+                ("200 OK", LOGIN)
+            } else {
+                ("200 OK", "<h1>The redirect_uri is not registered</h1>")
+            };
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            encoder.write_all(format!("{filler}{end}").as_bytes()).unwrap();
+            let body = encoder.finish().unwrap();
+            let length = body.len();
+            let head = format!(
+                "HTTP/1.1 {status}\r\nContent-Encoding: gzip\r\nContent-Length: {length}\r\n\r\n"
+            );
+            let _ = stream.write_all(&[head.as_bytes(), &body].concat()).await;
+            let _ = stream.shutdown().await;
+        })
+    })
+    .await;
+    assert_eq!(finding.state, Ok(State::Registered), "{}", finding.evidence);
+}
+
+/// 64 MiB in 64 KiB.
+#[tokio::test]
+async fn a_decompression_bomb_is_not_a_conclusion() {
+    let (finding, ..) = test(|_, mut stream| {
+        Box::pin(async move {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            encoder.write_all(&vec![b'a'; 64 << 20]).unwrap();
+            let body = encoder.finish().unwrap();
+            let head = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n";
+            let _ = stream.write_all(&[head.as_bytes(), &body].concat()).await;
+            let _ = stream.shutdown().await;
+        })
+    })
+    .await;
+    assert_eq!(finding.state, Ok(State::Inconclusive), "{}", finding.evidence);
+}
+
+/// A random client id reaches the provider, in the form of the real one.
+#[tokio::test]
+async fn a_random_client_id_is_sent_when_all_callbacks_get_the_same_reply() {
+    let (finding, requests, _) = test(|it, stream| {
+        Box::pin(async move {
+            if it.random_client {
+                page(stream, "401 Unauthorized", "unknown client").await;
+            } else {
+                page(stream, "200 OK", LOGIN).await;
+            }
+        })
+    })
+    .await;
+    assert_eq!(finding.state, Ok(State::Undecidable), "{}", finding.evidence);
+    assert!(finding.evidence.contains("the app before login"), "{}", finding.evidence);
+    assert_eq!(requests, 5);
 }
 
 /// Two integrations of one app share their requests, and a host that responds with 429 gets no more.

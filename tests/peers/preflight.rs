@@ -109,15 +109,15 @@ const KINDS: [(&str, &str, &str); 13] = [
     ("both", "registered", "registered"),
     ("only-old", "not_registered", "not_registered"),
     ("only-new", "registered", "registered"),
-    ("neither", "not_registered", "not_registered"),
+    ("neither", "refused_all", "refused_all"),
     ("after-login", "undecidable", "undecidable"),
-    ("unvalidated", "unenforced", "unenforced"),
+    ("unvalidated", "inconclusive", "inconclusive"),
     ("prefix", "prefix_match", "prefix_match"),
     ("disabled", "client_rejected", "client_rejected"),
     ("authlib-both", "registered", "registered"),
     ("authlib-only-old", "not_registered", "not_registered"),
     ("authlib-only-new", "registered", "registered"),
-    ("authlib-neither", "not_registered", "not_registered"),
+    ("authlib-neither", "refused_all", "refused_all"),
     ("authlib-disabled", "client_rejected", "client_rejected"),
 ];
 

@@ -1,14 +1,18 @@
 //! The differential test: is a callback registered with a provider?
 //!
-//! Sends the same request to the provider's authorization endpoint with four redirect URIs: one
-//! that is known to be registered, the new one, and two unregistered ones as controls. RFC 6749 §4.1.2.1
-//! forbids redirects to unregistered URIs, so the replies must differ somewhere; whether they do
-//! before login depends on the provider. `request` replaces the URI, `shape` normalizes replies,
-//! `rule` decides, `rate_limiter` limits the requests, `provider` lists what is known in advance.
+//! Sends the same request to the provider's authorization endpoint with several redirect URIs: the
+//! one in use, the new one, and unregistered ones as `controls`. RFC 6749 §4.1.2.1 forbids redirects
+//! to unregistered URIs, so the replies must differ somewhere; whether they do before login depends
+//! on the provider. `request` replaces the URI, `body` decompresses replies, `shape` classifies them
+//! by their `phrases`, `rule` decides, `rate_limiter` limits the requests, `provider` lists what is
+//! known in advance.
 //!
 //! Follows no redirect, stores no cookie, signs in nowhere, and sends a `state` that Nango never
 //! issued.
 
+mod body;
+mod controls;
+mod phrases;
 mod provider;
 mod rate_limiter;
 mod request;
@@ -19,20 +23,21 @@ pub use provider::{Callbacks, Provider};
 pub use request::Untestable;
 pub use rule::State;
 
-use crate::check::{fresh_nonce, fresh_state};
+use crate::check::fresh_state;
 use crate::outbound::{Fault, Offer, Outbound, Reason, Request, Response, Step};
+use body::{MAX_BODY, decompressed};
 use bytes::Bytes;
+use controls::Controls;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 use rate_limiter::{RateLimiter, Refusal};
 use request::{AuthorizationRequest, Identity};
-use rule::{Decision, Probe, Rounds, judge};
-use shape::{Sent, Shape};
+use rule::{Decision, Facts, Probe, Rounds, judge};
+use shape::{Sent, Shape, Spellings};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::OnceCell;
-use url::{Position, Url};
 
 /// The authorization request of an integration, and the redirect URIs to test.
 #[derive(Clone)]
@@ -71,12 +76,22 @@ pub struct Finding {
     pub evidence: String,
 }
 
+/// Tests with the same request, and the same use of it, have the same finding.
+#[derive(PartialEq, Eq, Hash)]
+struct Question {
+    identity: Identity,
+    old: String,
+    new: String,
+    prompt_none: bool,
+    callbacks: Callbacks,
+}
+
 /// The test, with a cache of its findings.
 pub struct Differential {
     outbound: Outbound,
     rate_limiter: RateLimiter,
     user_agent: HeaderValue,
-    known: Mutex<HashMap<Identity, Arc<OnceCell<Finding>>>>,
+    known: Mutex<HashMap<Question, Arc<OnceCell<Finding>>>>,
 }
 
 impl Differential {
@@ -85,6 +100,7 @@ impl Differential {
         let user_agent = HeaderValue::from_str(&policy.user_agent)
             .unwrap_or_else(|_| HeaderValue::from_static("callback-edge"));
         let rate_limiter = RateLimiter::new(policy.pause, policy.cap);
+        let outbound = outbound.with_body_limit(MAX_BODY);
         Self { outbound, rate_limiter, user_agent, known: Mutex::default() }
     }
 
@@ -95,11 +111,20 @@ impl Differential {
             Ok(request) => request,
             Err(why) => return Finding { state: Err(why), evidence: why.as_str().to_owned() },
         };
+        let provider = Provider::of(&probe_request.template);
+        let question = Question {
+            identity: request.identity(),
+            old: probe_request.old.clone(),
+            new: probe_request.new.clone(),
+            prompt_none: probe_request.prompt_none.unwrap_or(provider.prompt_none),
+            callbacks: provider.callbacks,
+        };
+        let prompt_none = question.prompt_none;
         let known = {
             let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(all.entry(request.identity()).or_default())
+            Arc::clone(all.entry(question).or_default())
         };
-        known.get_or_init(|| self.run(&request, probe_request)).await.clone()
+        known.get_or_init(|| self.run(&request, probe_request, prompt_none)).await.clone()
     }
 
     /// Where the probes would go, without any value.
@@ -108,16 +133,25 @@ impl Differential {
             .map(|request| request.shown())
     }
 
-    async fn run(&self, request: &AuthorizationRequest, probe_request: &ProbeRequest) -> Finding {
-        let known = Provider::of(&probe_request.template).prompt_none;
-        let prompt_none = probe_request.prompt_none.unwrap_or(known);
+    async fn run(
+        &self,
+        request: &AuthorizationRequest,
+        probe_request: &ProbeRequest,
+        prompt_none: bool,
+    ) -> Finding {
         let mut sequence = ProbeSequence::new(probe_request);
         loop {
-            let (redirect_uri, state) = match sequence.next_action() {
+            let (redirect_uri, state, random_client) = match sequence.next_action() {
                 Action::Finish(finding) => return finding,
-                Action::Send { redirect_uri, state } => (redirect_uri, state),
+                Action::Send { redirect_uri, state, random_client } => {
+                    (redirect_uri, state, random_client)
+                }
             };
-            let path = request.with(&redirect_uri, &state, prompt_none);
+            let path = if random_client {
+                request.with_random_client().with(&redirect_uri, &state, prompt_none)
+            } else {
+                request.with(&redirect_uri, &state, prompt_none)
+            };
             sequence.record(&self.send(request, path).await);
         }
     }
@@ -150,20 +184,30 @@ impl Differential {
         headers.insert(header::USER_AGENT, self.user_agent.clone());
         headers.insert(header::ACCEPT, HeaderValue::from_static("text/html,*/*;q=0.8"));
         headers.insert(header::ACCEPT_LANGUAGE, HeaderValue::from_static("en"));
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         let probe = Request { method: Method::GET, path_and_query, headers, body: Bytes::new() };
-        self.outbound.send(&request.server, Offer::Both, &probe).await
+        self.outbound.send(&request.server, Offer::Both, &probe).await.map(decompressed)
     }
 }
 
 /// One test without I/O: returns the next probe, records its reply, and returns a finding in the
-/// end. No reply makes it panic or send more than eight probes.
-pub struct ProbeSequence<'s> {
-    probe_request: &'s ProbeRequest,
-    provider: Provider,
-    /// The two controls; `None` when the new callback is not a URL.
-    unregistered: Option<(String, String)>,
+/// end. No reply makes it panic or send more than 13 probes.
+pub struct ProbeSequence {
+    /// `None` when a callback is not a URL.
+    targets: Option<Targets>,
+    /// The authorization URL.
+    url: String,
     rounds: Rounds,
     pending: Option<Pending>,
+}
+
+/// The redirect URIs of a test.
+struct Targets {
+    old: String,
+    new: String,
+    controls: Controls,
+    /// Of all of them.
+    spellings: Spellings,
 }
 
 /// What to do next in a [`ProbeSequence`].
@@ -175,6 +219,8 @@ pub enum Action {
         redirect_uri: String,
         /// A fresh state.
         state: String,
+        /// Whether to replace the client id by one that no app has.
+        random_client: bool,
     },
     /// The test is complete.
     Finish(Finding),
@@ -186,21 +232,26 @@ struct Pending {
     state: String,
 }
 
-impl<'s> ProbeSequence<'s> {
+impl ProbeSequence {
     /// A sequence before its first probe.
-    pub fn new(probe_request: &'s ProbeRequest) -> Self {
-        let provider = Provider::of(&probe_request.template);
-        let unregistered = unregistered(&probe_request.new);
-        Self { probe_request, provider, unregistered, rounds: Rounds::default(), pending: None }
+    pub fn new(probe_request: &ProbeRequest) -> Self {
+        let ProbeRequest { template, url, current, old, new, .. } = probe_request;
+        let request = AuthorizationRequest::parse(url, current);
+        let facts = Facts {
+            has_client_id: request.is_ok_and(|request| request.has_client_id()),
+            registers_domains: Provider::of(template).callbacks == Callbacks::Domain,
+        };
+        let targets = Targets::of(old, new);
+        Self { targets, url: url.clone(), rounds: Rounds::new(facts), pending: None }
     }
 
     /// The next probe, or the finding.
     pub fn next_action(&mut self) -> Action {
-        let Some((path, host)) = &self.unregistered else {
+        let Some(targets) = &self.targets else {
             let why = Untestable::NotAUrl;
             return Action::Finish(Finding {
                 state: Err(why),
-                evidence: "the new callback is not a URL".into(),
+                evidence: "a callback is not a URL".into(),
             });
         };
         let probe = match judge(&self.rounds) {
@@ -209,39 +260,40 @@ impl<'s> ProbeSequence<'s> {
             }
             Decision::Send(probe) => probe,
         };
-        let redirect_uri = match probe {
-            Probe::Old => &self.probe_request.old,
-            Probe::UnregisteredHost => host,
-            Probe::New => &self.probe_request.new,
-            Probe::UnregisteredPath => path,
-        };
-        let (redirect_uri, state) = (redirect_uri.to_owned(), fresh_state());
+        let (redirect_uri, state) = (targets.uri(probe).to_owned(), fresh_state());
         let pending = Pending { probe, redirect_uri: redirect_uri.clone(), state: state.clone() };
         self.pending = Some(pending);
-        Action::Send { redirect_uri, state }
+        Action::Send { redirect_uri, state, random_client: probe == Probe::RandomClient }
     }
 
     /// Records the reply to the last probe of [`ProbeSequence::next_action`].
     pub fn record(&mut self, response: &Result<Response, Fault>) {
-        let Some(Pending { probe, redirect_uri, state }) = self.pending.take() else { return };
-        let ProbeRequest { old, new, url, .. } = self.probe_request;
-        let (path, host) = self.unregistered.as_ref().map_or(("", ""), |(path, host)| (path, host));
-        let all = [old, host, new, path];
-        let sent = Sent { redirect_uri: &redirect_uri, all, state: &state, url };
-        let Provider { markers, mismatch_status, .. } = self.provider;
-        self.rounds.record(probe, Shape::of(response, sent, markers, mismatch_status));
+        let (Some(pending), Some(targets)) = (self.pending.take(), &self.targets) else { return };
+        let Pending { probe, redirect_uri, state } = pending;
+        let spellings = &targets.spellings;
+        let sent = Sent { redirect_uri: &redirect_uri, spellings, state: &state, url: &self.url };
+        self.rounds.record(probe, Shape::of(response, sent));
     }
 }
 
-/// The two controls. Each differs from the new callback in one part: another path on its host, and
-/// its path on another host. They detect providers that compare only one part. Not below
-/// `.invalid`: Google rejects that before it compares.
-fn unregistered(new: &str) -> Option<(String, String)> {
-    let new = Url::parse(new).ok()?;
-    let path = new.join(&format!("/{}", fresh_nonce())).ok()?;
-    let label: String = fresh_nonce().chars().take(12).collect();
-    let host = format!("https://{label}.example.com{}", &new[Position::BeforePath..]);
-    Some((path.into(), host))
+impl Targets {
+    fn of(old: &str, new: &str) -> Option<Self> {
+        let controls = Controls::of(old, new)?;
+        let Controls { path, live, host, old_path } = &controls;
+        let spellings = Spellings::of(&[old, new, path, live, host, old_path]);
+        Some(Self { old: old.into(), new: new.into(), spellings, controls })
+    }
+
+    fn uri(&self, probe: Probe) -> &str {
+        match probe {
+            Probe::Old | Probe::RandomClient => &self.old,
+            Probe::New => &self.new,
+            Probe::UnregisteredHost => &self.controls.host,
+            Probe::UnregisteredPath => &self.controls.path,
+            Probe::LivePath => &self.controls.live,
+            Probe::OldHostPath => &self.controls.old_path,
+        }
+    }
 }
 
 impl Refusal {

@@ -1,8 +1,6 @@
-//! Facts about providers from public reports: their replies to an unregistered redirect URI, where
-//! to register one, and what cannot be tested. `recorded/` contains their known replies as tests of
-//! the rule.
-
-use http::StatusCode;
+//! Facts about providers from public reports: where to register a redirect URI, how many, and what
+//! cannot be tested. The rule does not depend on them, except for the kind of callback that an app can
+//! have. `recorded/` contains their known replies as tests of the rule.
 
 /// Facts about a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,11 +13,6 @@ pub struct Provider {
     pub console: &'static str,
     /// How many callbacks, and of what kind, an app can have.
     pub callbacks: Callbacks,
-    /// Phrases, in lower case and without the URI, with which it rejects a redirect URI, where no
-    /// general phrase of `MISMATCH` in `shape.rs` matches.
-    pub(super) markers: &'static [&'static str],
-    /// The status with which it does so, if that status has another meaning elsewhere.
-    pub(super) mismatch_status: Option<StatusCode>,
     /// Whether it redirects to a valid URI immediately on `prompt=none` (OpenID Connect Core
     /// §3.1.2.1).
     pub(super) prompt_none: bool,
@@ -28,7 +21,7 @@ pub struct Provider {
 }
 
 /// Which callbacks an app at a provider can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Callbacks {
     /// Several: old and new can both be registered during the switch.
     Several,
@@ -68,8 +61,6 @@ const ANY: Provider = Provider {
     name: "the provider",
     console: "the settings of the OAuth app → redirect or callback URLs",
     callbacks: Callbacks::Several,
-    markers: &[],
-    mismatch_status: None,
     prompt_none: false,
     unknown: None,
 };
@@ -86,7 +77,6 @@ pub(super) const PROVIDERS: &[Provider] = &[
         templates: &["okta"],
         name: "Okta",
         console: "Okta admin → Applications → the app → General → Sign-in redirect URIs",
-        markers: &["must be a login redirect uri in the client app settings"],
         prompt_none: true,
         ..ANY
     },
@@ -94,7 +84,6 @@ pub(super) const PROVIDERS: &[Provider] = &[
         templates: &["xero"],
         name: "Xero",
         console: "developer.xero.com → My Apps → the app → Configuration → Redirect URIs",
-        mismatch_status: Some(StatusCode::INTERNAL_SERVER_ERROR),
         ..ANY
     },
     Provider {
@@ -119,7 +108,6 @@ pub(super) const PROVIDERS: &[Provider] = &[
         templates: &["asana"],
         name: "Asana",
         console: "app.asana.com/0/my-apps → the app → OAuth → Redirect URLs",
-        markers: &["does not match a valid url for the application"],
         ..ANY
     },
     Provider {
@@ -142,7 +130,6 @@ pub(super) const PROVIDERS: &[Provider] = &[
         templates: &["slack"],
         name: "Slack",
         console: "api.slack.com/apps → the app → OAuth & Permissions → Redirect URLs",
-        markers: &["did not match any configured uris"],
         unknown: Some("Slack may compare only after login; compare the list of redirect URLs"),
         ..ANY
     },
@@ -150,7 +137,6 @@ pub(super) const PROVIDERS: &[Provider] = &[
         templates: &["linkedin"],
         name: "LinkedIn",
         console: "linkedin.com/developers → the app → Auth → Authorized redirect URLs",
-        markers: &["does not match the registered value"],
         unknown: Some(
             "LinkedIn may compare only after login; compare the list of authorized redirect URLs",
         ),
@@ -160,7 +146,6 @@ pub(super) const PROVIDERS: &[Provider] = &[
         templates: &["dropbox"],
         name: "Dropbox",
         console: "dropbox.com/developers/apps → the app → OAuth 2 → Redirect URIs",
-        markers: &["must exactly match one of"],
         unknown: Some("Dropbox may compare only after login; compare the list of redirect URIs"),
         ..ANY
     },
@@ -177,7 +162,6 @@ pub(super) const PROVIDERS: &[Provider] = &[
         templates: &["salesforce"],
         name: "Salesforce",
         console: "Salesforce Setup → App Manager → the connected app → Callback URL",
-        markers: &["must match configuration"],
         unknown: Some("Salesforce may compare only after login; compare the list of callback URLs"),
         ..ANY
     },

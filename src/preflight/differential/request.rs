@@ -1,7 +1,7 @@
 //! The authorization request that users are sent to (RFC 6749 §4.1.1), with another redirect URI.
 
+use crate::check::fresh_nonce;
 use crate::outbound::Server;
-use std::collections::BTreeSet;
 use std::fmt;
 use url::{Url, form_urlencoded};
 
@@ -131,21 +131,36 @@ impl AuthorizationRequest {
         format!("{}?{}", self.path, query.join("&"))
     }
 
-    /// Endpoint and app. Requests with the same identity have the same result.
+    /// The whole request less what differs between two flows of an app. Requests with the same
+    /// identity have the same result. Two tenants may share a client id.
     pub(super) fn identity(&self) -> Identity {
-        // All of them: a template may also identify itself.
-        let is_client = |parameter: &&Parameter| {
-            let name = parameter.name.to_ascii_lowercase().replace(['_', '-'], "");
-            matches!(name.as_str(), "clientid" | "clientkey" | "appid" | "appkey" | "consumerkey")
-        };
-        let raw = |parameter: &Parameter| parameter.raw.clone();
-        let mut parameters: BTreeSet<_> =
-            self.parameters.iter().filter(is_client).map(raw).collect();
-        if parameters.is_empty() {
-            let is_stable = |it: &&Parameter| Some(&it.value) != self.state.as_ref();
-            parameters = self.parameters.iter().filter(is_stable).map(raw).collect();
-        }
+        let state = self.state.as_deref();
+        let mut parameters: Vec<_> = self
+            .parameters
+            .iter()
+            .filter(|it| !PER_FLOW.contains(&it.plain_name().as_str()))
+            .map(|it| {
+                let it = it.replaced(&self.current, "");
+                state.map_or_else(|| it.clone(), |state| it.replaced(state, "")).raw
+            })
+            .collect();
+        parameters.sort();
         Identity { server: self.server.clone(), path: self.path.clone(), parameters }
+    }
+
+    /// Whether it has a client id that can be replaced.
+    pub(super) fn has_client_id(&self) -> bool {
+        self.parameters.iter().any(Parameter::is_replaceable_client)
+    }
+
+    /// With a client id that no app has, and that looks like a real one.
+    pub(super) fn with_random_client(&self) -> Self {
+        let mut request = self.clone();
+        for parameter in request.parameters.iter_mut().filter(|it| it.is_replaceable_client()) {
+            let old = parameter.value.clone();
+            *parameter = parameter.replaced(&old, &random_client(&old));
+        }
+        request
     }
 
     /// The endpoint, without any value.
@@ -165,10 +180,48 @@ impl fmt::Debug for AuthorizationRequest {
 pub(super) struct Identity {
     server: Server,
     path: String,
-    parameters: BTreeSet<String>,
+    parameters: Vec<String>,
+}
+
+/// Differ between two flows of an app: RFC 6749 §4.1.1, OpenID Connect Core §3.1.2.1, RFC 7636 §4.3.
+const PER_FLOW: [&str; 4] = ["state", "nonce", "codechallenge", "codechallengemethod"];
+
+/// Letters and digits replaced at random, so that a check of the format passes. Not after a dot: that
+/// is the domain of the provider.
+fn random_client(client: &str) -> String {
+    let nonce = fresh_nonce();
+    let mut random = nonce.bytes().filter(u8::is_ascii_hexdigit).cycle();
+    let mut replaced = String::new();
+    let mut is_domain = false;
+    for character in client.chars() {
+        is_domain |= character == '.' && !replaced.is_empty();
+        let byte = random.next().unwrap_or_default() % 6;
+        replaced.push(match character {
+            _ if is_domain => character,
+            '0'..='9' => char::from(b'2' + byte),
+            // Hexadecimal digits remain hexadecimal.
+            'a'..='z' => char::from(b'a' + byte),
+            'A'..='Z' => char::from(b'A' + byte),
+            other => other,
+        });
+    }
+    replaced
 }
 
 impl Parameter {
+    fn plain_name(&self) -> String {
+        self.name.to_ascii_lowercase().replace(['_', '-'], "")
+    }
+
+    /// A client id that is a URL is fetched by the provider.
+    fn is_replaceable_client(&self) -> bool {
+        let name = self.plain_name();
+        let is_client =
+            matches!(name.as_str(), "clientid" | "clientkey" | "appid" | "appkey" | "consumerkey");
+        let can_differ = self.value.bytes().filter(u8::is_ascii_alphanumeric).count() > 1;
+        is_client && can_differ && !self.value.contains("://")
+    }
+
     fn parse(raw: &str) -> Self {
         let (name, value) = form_urlencoded::parse(raw.as_bytes()).next().unwrap_or_default();
         Self { raw: raw.to_owned(), name: name.into_owned(), value: value.into_owned() }
@@ -271,15 +324,52 @@ mod tests {
     }
 
     #[test]
-    fn requests_of_the_same_app_have_the_same_identity() {
-        let identity = |query: &str| {
-            let url = format!("https://p.example/auth?{query}&redirect_uri={}", encoded(OLD));
-            AuthorizationRequest::parse(&url, OLD).unwrap().identity()
+    fn requests_that_differ_only_by_flow_have_the_same_identity() {
+        let identity = |query: &str, current: &str| {
+            let url = format!("https://p.example/auth?{query}&redirect_uri={}", encoded(current));
+            AuthorizationRequest::parse(&url, current).unwrap().identity()
         };
-        assert!(identity("client_id=a&state=1&scope=x") == identity("scope=y&client_id=a&state=2"));
-        assert!(identity("client_id=a") != identity("client_id=b"));
-        assert!(identity("app_id=1&client_id=a") != identity("app_id=1&client_id=b"));
-        assert!(identity("key=a&state=1") == identity("key=a&state=2"));
-        assert!(identity("key=a&state=1") != identity("key=b&state=1"));
+        let of = |query: &str| identity(query, OLD);
+        let flow = "client_id=a&scope=x&state=1&nonce=2&code_challenge=3&copy=1";
+        assert!(of(flow) == of("scope=x&code_challenge=9&nonce=8&client_id=a&state=7&copy=7"));
+        assert!(of(flow) == identity(flow, NEW));
+        assert!(of("client_id=a") != of("client_id=b"));
+        // Tenants that share a client id.
+        assert!(of("client_id=a&realm=one") != of("client_id=a&realm=two"));
+        assert!(of("client_id=a&scope=x") != of("client_id=a&scope=y"));
+        assert!(of("key=a&state=1") == of("key=a&state=2"));
+        assert!(of("key=a&state=1") != of("key=b&state=1"));
+    }
+
+    #[test]
+    fn a_random_client_id_looks_like_the_real_one() {
+        let url = |client: &str| {
+            format!("https://p.example/auth?x=1&client_id={client}&redirect_uri={}", encoded(OLD))
+        };
+        for (client, after) in [
+            ("1234-abc.apps.p.example", ".apps.p.example"),
+            ("3f2b8c1e-1111-4111-8111-aaaaaaaaaaaa", ""),
+            ("AKey%2FWith%2BSigns", ""),
+        ] {
+            let request = AuthorizationRequest::parse(&url(client), OLD).unwrap();
+            assert!(request.has_client_id());
+            let random = request.with_random_client().parameters.remove(1).value;
+            let real = request.parameters[1].value.clone();
+            assert!(random != real && random.len() == real.len() && random.ends_with(after));
+            let kinds = |text: &str| {
+                let kind = |it: char| {
+                    (it.is_ascii_digit(), it.is_ascii_lowercase(), it.is_ascii_uppercase())
+                };
+                text.chars().map(kind).collect::<Vec<_>>()
+            };
+            assert_eq!(kinds(&random), kinds(&real), "{random}");
+        }
+        // It would be fetched.
+        for none in ["", "1", "https%3A%2F%2Fapi.nango.dev%2Fclient"] {
+            assert!(
+                !AuthorizationRequest::parse(&url(none), OLD).unwrap().has_client_id(),
+                "{none}"
+            );
+        }
     }
 }

@@ -3,7 +3,10 @@
 //! Removes what varies between replies: nonces, request ids, timestamps, and the redirect URIs and
 //! states that were sent, in all encodings in which a reply may contain them.
 
-use crate::check::is_bot_wall;
+use super::phrases::{
+    BAD_CLIENT, CHALLENGES, CLEAR_ERROR_WORDS, ERROR_VALUES, ERROR_WORDS, LOGIN_FORMS, LOGIN_HOSTS,
+    LOGIN_PATHS, MISMATCH, REDIRECT_URI, REFUSED_CHALLENGES, WALLS, canonical,
+};
 use crate::outbound::{Fault, Response};
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use http::StatusCode;
@@ -20,29 +23,69 @@ pub(super) enum Shape {
     Reply(Reply),
 }
 
-/// Why a result allows no conclusion about the redirect URI (none of these is in RFC 6749 §4.1.2.1).
+/// Why a result allows no conclusion about the redirect URI, even if only some probes get it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Unusable {
     /// No response.
     Fault(String),
     /// 429 (RFC 6585 §4).
     TooMany,
-    /// 403.
-    Forbidden,
-    /// 5xx, or 408 (RFC 9110 §15.5.9).
-    Broken(StatusCode),
+    /// 408 (RFC 9110 §15.5.9).
+    Timeout,
     /// A captcha or a challenge.
     BotWall,
+}
+
+/// What a reply is, by its own content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// A redirect to exactly the redirect URI that was sent.
+    Bounce(Bounce),
+    /// A login page, or a redirect to one.
+    Login,
+    /// The request is refused.
+    Refused(Refusal),
+    /// The client is refused.
+    ClientRefused,
+    /// Anything else.
+    Other,
+}
+
+/// What a redirect to the redirect URI contains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bounce {
+    /// An authorization response (RFC 6749 §4.1.2, §4.2.2) by the names of its parameters.
+    Success,
+    /// The error that the redirect URI is not registered.
+    Mismatch,
+    /// Another error, or nothing that is known.
+    Other,
+}
+
+/// How a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// In words about the redirect URI.
+    Words,
+    /// 4xx.
+    Status,
+    /// 403 or 5xx: an outage, unless only unregistered redirect URIs get it.
+    Unavailable,
+    /// A redirect to an error page.
+    ErrorPage,
+    /// In words about the redirect URI that are not visible: they may be in every page of an app.
+    Hidden,
+    /// A page, or a parameter, with a word about an error.
+    ErrorWords,
 }
 
 /// A reply in comparable form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reply {
+    pub(super) class: Class,
     pub(super) status: StatusCode,
     /// The target of a redirect.
     pub(super) location: Option<Location>,
-    /// Whether that is exactly the redirect URI that was sent.
-    pub(super) redirects_back: bool,
     /// The distinct words of the page; `None` when the page could not be read completely.
     pub(super) words: Option<BTreeSet<String>>,
     /// The visible words about redirects or errors.
@@ -59,8 +102,18 @@ pub(super) struct Location {
     path: String,
     names: BTreeSet<String>,
     errors: BTreeSet<String>,
-    /// Whether it reports an error.
-    is_error: bool,
+    kind: LocationKind,
+}
+
+/// Where a redirect leads, by its path and its parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LocationKind {
+    /// To an error page.
+    Error,
+    /// A parameter has a value like `error`.
+    ErrorValue,
+    Login,
+    Other,
 }
 
 /// Errors that a reply names explicitly.
@@ -76,58 +129,57 @@ pub(super) struct ExplicitErrors {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent<'a> {
     pub(super) redirect_uri: &'a str,
-    /// All redirect URIs of the test. What is removed from a reply must not depend on which of them
-    /// was sent: otherwise identical replies to two of them would differ.
-    pub(super) all: [&'a str; 4],
+    /// Of all redirect URIs of the test. What is removed from a reply must not depend on which of
+    /// them was sent: otherwise identical replies to two of them would differ.
+    pub(super) spellings: &'a Spellings,
     pub(super) state: &'a str,
     /// The authorization URL, to resolve a relative `Location`.
     pub(super) url: &'a str,
 }
 
 impl Shape {
-    /// `markers` are phrases of this provider, in addition to `MISMATCH`.
-    pub(super) fn of(
-        result: &Result<Response, Fault>,
-        sent: Sent<'_>,
-        markers: &[&str],
-        mismatch_status: Option<StatusCode>,
-    ) -> Self {
+    pub(super) fn of(result: &Result<Response, Fault>, sent: Sent<'_>) -> Self {
         let response = match result {
             Ok(response) => response,
             Err(fault) => return Self::Unusable(Unusable::Fault(fault.to_string())),
         };
-        let status = response.status;
-        let known = mismatch_status == Some(status);
-        if status == StatusCode::TOO_MANY_REQUESTS {
-            return Self::Unusable(Unusable::TooMany);
+        match response.status {
+            StatusCode::TOO_MANY_REQUESTS => return Self::Unusable(Unusable::TooMany),
+            StatusCode::REQUEST_TIMEOUT => return Self::Unusable(Unusable::Timeout),
+            _ => {}
         }
-        let redirect_target = redirect_target(response, sent.url);
-        if is_captcha(response, redirect_target.as_ref()) {
-            return Self::Unusable(Unusable::BotWall);
-        }
-        if status == StatusCode::FORBIDDEN && !known {
-            return Self::Unusable(Unusable::Forbidden);
-        }
-        let broken = status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT;
-        if broken && !known {
-            return Self::Unusable(Unusable::Broken(status));
-        }
-        let redirects_back =
-            redirect_target.as_ref().is_some_and(|url| is_same_endpoint(url, sent.redirect_uri));
+        let target = redirect_target(response, sent.url);
         let readable = response.whole && !response.headers.contains_key(CONTENT_ENCODING);
         let text = without_sent_values(&String::from_utf8_lossy(&response.body), sent);
-        let location = redirect_target.as_ref().map(|url| Location::of(url, sent));
-        let said = match &redirect_target {
-            Some(url) => without_sent_values(&decoded_query(url), sent) + "\n" + &text,
-            None => text.clone(),
+        let page = Page::of(&text);
+        let is_wall = match &target {
+            Some(url) => is_wall_path(url),
+            None => page.is_wall(response, &text),
+        };
+        if is_wall {
+            return Self::Unusable(Unusable::BotWall);
+        }
+        let location = target.as_ref().map(|url| Location::of(url, sent));
+        let (class, explicit) = match (&target, &location) {
+            (Some(url), Some(location)) => {
+                let query = without_sent_values(&decoded_query(url), sent);
+                let explicit = ExplicitErrors::of(&canonical(&(query + "\n" + &page.visible)));
+                let class = if is_same_endpoint(url, sent.redirect_uri) {
+                    Class::Bounce(Bounce::of(location, explicit))
+                } else {
+                    location.class(explicit)
+                };
+                (class, explicit)
+            }
+            _ => page.classify(response.status, &text),
         };
         Self::Reply(Reply {
-            status,
+            class,
+            status: response.status,
             location,
-            redirects_back,
             words: readable.then(|| words(&text)),
-            error_words: if readable { error_words(&text) } else { BTreeSet::new() },
-            explicit: ExplicitErrors::of(&said, markers),
+            error_words: if readable { page.error_words } else { BTreeSet::new() },
+            explicit,
         })
     }
 }
@@ -138,62 +190,85 @@ impl Unusable {
         match self {
             Self::Fault(fault) => format!("there is no response: {fault}"),
             Self::TooMany => "the provider responds 429, too many requests".into(),
-            Self::Forbidden => "the provider responds 403, as often to programs".into(),
-            Self::Broken(status) => format!("the provider responds {}", status.as_u16()),
+            Self::Timeout => "the provider responds 408".into(),
             Self::BotWall => "the provider shows a captcha or a bot challenge".into(),
         }
     }
 }
 
+impl Bounce {
+    fn of(location: &Location, explicit: ExplicitErrors) -> Self {
+        let has = |names: &[&str]| names.iter().any(|name| location.names.contains(*name));
+        if explicit.mismatch {
+            Self::Mismatch
+        } else if has(RESPONSE_PARAMETERS) && !has(ERROR_PARAMETERS) {
+            Self::Success
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// Of RFC 6749 §4.1.2 and §4.2.2, OpenID Connect Core §3.2.2.5, and JARM §4.1; `auth_code` of
+/// providers.
+const RESPONSE_PARAMETERS: &[&str] = &["code", "access_token", "id_token", "response", "auth_code"];
+
 impl Reply {
     /// Whether status and redirect target are equal. The pages may differ.
     pub(super) fn has_same_destination(&self, other: &Self) -> bool {
+        let bounces = matches!(self.class, Class::Bounce(_));
         self.status == other.status
-            && self.redirects_back == other.redirects_back
-            && (self.redirects_back || self.location == other.location)
+            && bounces == matches!(other.class, Class::Bounce(_))
+            && (bounces || self.location == other.location)
     }
 
-    /// Whether it rejects the request for any reason: by status, by a redirect to an error page, or
-    /// in words. A rejected callback never counts as accepted.
-    pub(super) fn rejects(&self) -> bool {
-        self.explicit.mismatch
-            || self.explicit.bad_client
-            || self.status.is_client_error()
-            || self.location.as_ref().is_some_and(|location| location.is_error)
+    /// Whether both are the same in everything except the words of a page.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.class == other.class
+            && self.explicit == other.explicit
+            && self.has_same_destination(other)
     }
 
-    /// Whether its page shows an error.
-    pub(super) fn shows_error(&self) -> bool {
-        self.words.is_none() && self.location.is_none()
-            || self
-                .error_words
-                .iter()
-                .any(|word| CLEAR_ERROR_WORDS.iter().any(|fault| word.contains(fault)))
+    /// Whether it refuses the request.
+    pub(super) fn is_refused(&self) -> bool {
+        matches!(self.class, Class::Refused(_) | Class::ClientRefused)
     }
 
-    /// Whether it certainly is an error response, so that an error phrase in it applies. A
-    /// single-page app may be served with 401 or 404, and contain all its messages.
-    pub(super) fn is_error_response(&self) -> bool {
-        self.location.is_some()
-            || self.status == StatusCode::BAD_REQUEST
-            || self.status == StatusCode::FORBIDDEN
-            || self.status.is_server_error()
+    /// Whether it is a refusal even when all probes get it.
+    pub(super) fn is_certain(&self) -> bool {
+        match self.class {
+            Class::Refused(Refusal::Hidden) => false,
+            Class::Refused(Refusal::ErrorWords) => self.location.is_none(),
+            _ => true,
+        }
     }
 
-    /// Whether it contains an explicit error or error words that the other reply does not.
+    /// Whether it accepts the request so far.
+    pub(super) fn is_served(&self) -> bool {
+        match self.class {
+            Class::Bounce(bounce) => bounce != Bounce::Mismatch,
+            Class::Login => true,
+            // The remainder of an incomplete page may contain an error.
+            Class::Other => self.words.is_some() || self.location.is_some(),
+            Class::Refused(_) | Class::ClientRefused => false,
+        }
+    }
+
+    /// Whether its page shows error words that the other does not.
     pub(super) fn has_more_error_words_than(&self, other: &Self) -> bool {
-        self.explicit.mismatch && !other.explicit.mismatch
-            || other.words.is_some()
-                && self.error_words.difference(&other.error_words).next().is_some()
+        self.words.is_some() && self.error_words.difference(&other.error_words).next().is_some()
     }
 
     /// For the report: names and statuses only.
     pub(super) fn summary(&self) -> String {
         let status = self.status.as_u16();
-        match (&self.location, self.redirects_back) {
-            (_, true) => format!("{status} back to it"),
+        match (&self.location, self.class) {
+            (_, Class::Bounce(_)) => format!("{status} back to it"),
             (Some(location), _) => format!("{status} to {}{}", location.origin, location.path),
+            (None, Class::Login) => format!("{status}, a login"),
             (None, _) if self.explicit.mismatch => format!("{status}, “not registered”"),
+            (None, Class::ClientRefused) => format!("{status}, “unknown app”"),
+            (None, Class::Refused(Refusal::ErrorWords)) => format!("{status}, an error"),
             (None, _) => status.to_string(),
         }
     }
@@ -203,8 +278,11 @@ impl Location {
     fn of(url: &Url, sent: Sent<'_>) -> Self {
         let mut names = BTreeSet::new();
         let mut errors = BTreeSet::new();
-        let mut is_error = false;
+        let (mut is_error, mut has_error_value, mut continues) = (false, false, false);
         for (name, value) in parameters(url) {
+            has_error_value |= ERROR_VALUES.contains(&value.as_str());
+            // A login returns to the authorization request.
+            continues |= value.contains("client_id") && value.contains("response_type");
             if ERROR_PARAMETERS.contains(&name.as_str()) {
                 is_error |= !LOGIN_REQUIRED_CODES.contains(&value.as_str());
                 if value.len() <= MAX_CODE_LENGTH
@@ -223,9 +301,124 @@ impl Location {
             .map(|segment| if is_token(segment) { "…" } else { segment })
             .collect::<Vec<_>>()
             .join("/");
-        is_error |= path.to_ascii_lowercase().split('/').any(|segment| segment.contains("error"));
-        Self { origin, path, names, errors, is_error }
+        // The fragment may be the route of a single-page app.
+        let route = url.fragment().and_then(|fragment| fragment.split(['?', '&']).next());
+        let route = format!("{path}/{}", route.unwrap_or_default()).to_ascii_lowercase();
+        let has = |marks: &[&str]| {
+            route.split('/').any(|segment| marks.iter().any(|mark| segment.contains(mark)))
+        };
+        let host = url.host_str().unwrap_or_default();
+        let label = host.split('.').next().unwrap_or_default();
+        let kind = if is_error || has(&["error"]) {
+            LocationKind::Error
+        } else if has_error_value {
+            LocationKind::ErrorValue
+        } else if has(LOGIN_PATHS) || LOGIN_HOSTS.contains(&label) || continues {
+            LocationKind::Login
+        } else {
+            LocationKind::Other
+        };
+        Self { origin, path, names, errors, kind }
     }
+
+    fn class(&self, explicit: ExplicitErrors) -> Class {
+        match self.kind {
+            _ if explicit.mismatch => Class::Refused(Refusal::Words),
+            _ if explicit.bad_client => Class::ClientRefused,
+            LocationKind::Error => Class::Refused(Refusal::ErrorPage),
+            LocationKind::ErrorValue => Class::Refused(Refusal::ErrorWords),
+            LocationKind::Login => Class::Login,
+            LocationKind::Other => Class::Other,
+        }
+    }
+}
+
+/// What a page shows.
+struct Page {
+    /// The text without tags, scripts and styles.
+    visible: String,
+    /// In canonical form.
+    canonical: String,
+    error_words: BTreeSet<String>,
+    has_login_form: bool,
+}
+
+impl Page {
+    fn of(text: &str) -> Self {
+        let (visible, tags) = visible_text(text);
+        let tags: String = tags.chars().filter(|it| !matches!(it, '"' | '\'')).collect();
+        Self {
+            canonical: canonical(&visible),
+            error_words: error_words(&visible),
+            has_login_form: LOGIN_FORMS.iter().any(|mark| tags.contains(mark)),
+            visible,
+        }
+    }
+
+    /// Class and errors of a response without a redirect.
+    fn classify(&self, status: StatusCode, text: &str) -> (Class, ExplicitErrors) {
+        let mut explicit = ExplicitErrors::of(&self.canonical);
+        let is_error = status.is_client_error() || status.is_server_error();
+        // Some servers send their login page with 401.
+        let may_be_login = !is_error || status == StatusCode::UNAUTHORIZED;
+        if self.has_login_form && may_be_login && !explicit.mismatch {
+            return (Class::Login, ExplicitErrors::default());
+        }
+        if is_error {
+            explicit.mismatch |= self.canonical.contains(REDIRECT_URI);
+            let unavailable = status == StatusCode::FORBIDDEN || status.is_server_error();
+            let class = match explicit {
+                ExplicitErrors { mismatch: true, .. } => Class::Refused(Refusal::Words),
+                ExplicitErrors { bad_client: true, .. } => Class::ClientRefused,
+                _ if unavailable => Class::Refused(Refusal::Unavailable),
+                _ => Class::Refused(Refusal::Status),
+            };
+            return (class, explicit);
+        }
+        if explicit.mismatch {
+            return (Class::Refused(Refusal::Words), explicit);
+        }
+        if explicit.bad_client {
+            return (Class::ClientRefused, explicit);
+        }
+        if ExplicitErrors::of(&canonical(text)).mismatch {
+            explicit.mismatch = true;
+            return (Class::Refused(Refusal::Hidden), explicit);
+        }
+        let is_clear = |word: &String| CLEAR_ERROR_WORDS.iter().any(|it| word.contains(it));
+        if self.error_words.iter().any(is_clear) {
+            return (Class::Refused(Refusal::ErrorWords), explicit);
+        }
+        (Class::Other, explicit)
+    }
+
+    /// Whether it is a captcha or a challenge instead of the requested page. Other pages may include
+    /// the same scripts.
+    fn is_wall(&self, response: &Response, text: &str) -> bool {
+        if WALL_FIELDS.iter().any(|name| response.headers.contains_key(*name)) {
+            return true;
+        }
+        if self.has_login_form {
+            return false;
+        }
+        let (visible, text) = (self.visible.to_ascii_lowercase(), text.to_ascii_lowercase());
+        let has = |text: &str, marks: &[&str]| marks.iter().any(|mark| text.contains(mark));
+        has(&visible, WALLS)
+            || has(&text, CHALLENGES)
+            || !response.status.is_success() && has(&text, REFUSED_CHALLENGES)
+    }
+}
+
+/// Fields of challenges by Cloudflare and AWS WAF.
+const WALL_FIELDS: [&str; 2] = ["cf-mitigated", "x-amzn-waf-action"];
+
+/// Whether a redirect leads to a captcha. A challenge of a login is none.
+fn is_wall_path(url: &Url) -> bool {
+    let path = url.path().to_ascii_lowercase();
+    let is_login = LOGIN_PATHS.iter().any(|mark| path.contains(mark));
+    path.contains("captcha")
+        || !is_login
+            && path.split('/').any(|segment| matches!(segment, "challenge" | "sorry" | "blocked"))
 }
 
 /// Names and values of the query and of the fragment, which may be the route of a single-page app
@@ -251,71 +444,11 @@ const LOGIN_REQUIRED_CODES: &[&str] =
 const MAX_CODE_LENGTH: usize = 40;
 
 impl ExplicitErrors {
-    fn of(text: &str, markers: &[&str]) -> Self {
-        // A removed URI leaves two spaces.
-        let words: Vec<_> = text.split_whitespace().collect();
-        let text = words.join(" ").to_ascii_lowercase();
+    /// In canonical text.
+    fn of(text: &str) -> Self {
         let has = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
-        Self { mismatch: has(MISMATCH) || has(markers), bad_client: has(BAD_CLIENT) }
+        Self { mismatch: has(MISMATCH), bad_client: has(BAD_CLIENT) }
     }
-}
-
-/// Codes and phrases of providers for an unregistered redirect URI, which no page contains for
-/// another reason.
-const MISMATCH: &[&str] = &[
-    "redirect_uri_mismatch",
-    "invalid_redirect_uri",
-    "redirect_uri_not_allowed",
-    "redirect_uri_not_match",
-    "invalid redirect_uri",
-    "invalid redirect uri",
-    "invalid redirect url",
-    "mismatching redirect uri",
-    "mismatching_redirect_uri",
-    "redirect_uri did not match",
-    "redirect_uri does not match",
-    "redirect_uri is not registered",
-    "redirect_uri is not associated",
-    "redirect uri is not registered",
-    "redirect uri mismatch",
-    "redirect_uri must match",
-    "redirect_uri query parameter value is invalid",
-    "redirect uri is not supported by client",
-    "the redirect uri included is not valid",
-    "unregistered redirect",
-    "aadsts50011",
-];
-
-/// Codes and phrases of providers for an unknown or disabled client (RFC 6749 §5.2).
-const BAD_CLIENT: &[&str] = &[
-    "invalid_client",
-    "unauthorized_client",
-    "unknown client",
-    "client is invalid",
-    "invalid client",
-    "client not found",
-    "client is disabled",
-    "client disabled",
-    "application is disabled",
-    "application has been disabled",
-    "aadsts700016",
-];
-
-/// Whether it is a captcha or a bot challenge. A login page may load the script of a captcha too:
-/// a page with a login form is none.
-fn is_captcha(response: &Response, redirect_target: Option<&Url>) -> bool {
-    if let Some(url) = redirect_target {
-        let path = url.path().to_ascii_lowercase();
-        return ["captcha", "challenge", "/sorry/", "blocked"]
-            .iter()
-            .any(|mark| path.contains(mark));
-    }
-    let text = String::from_utf8_lossy(&response.body).to_ascii_lowercase();
-    let is_login = response.status.is_success()
-        && ["type=\"password\"", "type=\"email\"", "name=\"username\"", "name=\"identifier\""]
-            .iter()
-            .any(|mark| text.contains(mark));
-    is_bot_wall(response) && !is_login
 }
 
 fn redirect_target(response: &Response, base: &str) -> Option<Url> {
@@ -356,23 +489,36 @@ fn decoded_query(url: &Url) -> String {
 /// A shorter value is more likely a word than base64.
 const MIN_BASE64: usize = 16;
 
+/// The spellings in which a reply may contain the redirect URIs of a test and their parts.
+#[derive(Debug)]
+pub(super) struct Spellings(Vec<String>);
+
+impl Spellings {
+    pub(super) fn of(uris: &[&str]) -> Self {
+        let mut all = Vec::new();
+        for uri in uris {
+            all.extend(spellings(uri));
+            all.extend(spellings_of_parts(uri));
+        }
+        // The longest first, so that no remainder of a longer one stays.
+        all.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
+        all.dedup();
+        Self(all)
+    }
+}
+
 /// The text without the redirect URIs and the state that were sent, in any encoding.
 fn without_sent_values(text: &str, sent: Sent<'_>) -> String {
     let mut text = text.to_owned();
     let mut remove = |what: &str| {
-        if what.len() > 3 && text.contains(what) {
+        // Most spellings occur in no page.
+        if (4..=text.len()).contains(&what.len())
+            && memchr::memmem::find(text.as_bytes(), what.as_bytes()).is_some()
+        {
             text = text.replace(what, " ");
         }
     };
-    let mut spellings = spellings(sent.state);
-    for uri in sent.all {
-        spellings.extend(self::spellings(uri));
-        spellings.extend(spellings_of_parts(uri));
-    }
-    // The longest first, so that no remainder of a longer one stays.
-    spellings.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
-    spellings.dedup();
-    for spelling in &spellings {
+    for spelling in sent.spellings.0.iter().chain(&spellings(sent.state)) {
         remove(spelling);
     }
     text
@@ -441,24 +587,25 @@ fn words(text: &str) -> BTreeSet<String> {
     .collect()
 }
 
-/// The visible words about redirects and errors. Tags and scripts are excluded: attributes of many
-/// forms and captchas contain such words.
-fn error_words(text: &str) -> BTreeSet<String> {
-    words(&visible_text(text))
+/// The words about redirects and errors in visible text. Attributes of many forms and captchas
+/// contain such words.
+fn error_words(visible: &str) -> BTreeSet<String> {
+    words(visible)
         .into_iter()
-        .filter(|word| ERROR_WORDS.iter().any(|it| word.contains(it)))
+        .filter(|word| ERROR_WORDS.iter().chain(CLEAR_ERROR_WORDS).any(|it| word.contains(it)))
         .collect()
 }
 
-/// The text of a page without tags, scripts and styles. In one pass: a page may consist of tags.
-fn visible_text(text: &str) -> String {
+/// The text of a page without tags, scripts and styles, and its tags in lower case. In one pass: a
+/// page may consist of tags.
+fn visible_text(text: &str) -> (String, String) {
     // Changes the case of ASCII only, so that positions are equal in both.
     let lower = text.to_ascii_lowercase();
     let after = |from: usize, end: &str| {
         let found = lower.get(from..).and_then(|rest| rest.find(end));
         found.map_or(lower.len(), |found| from + found + end.len())
     };
-    let mut visible = String::new();
+    let (mut visible, mut tags) = (String::new(), String::new());
     let mut at = 0;
     while let Some((before, _)) = text.get(at..).and_then(|rest| rest.split_once('<')) {
         visible.push_str(before);
@@ -470,23 +617,19 @@ fn visible_text(text: &str) -> String {
         } else if tag.starts_with("style") {
             at = after(at, "</style");
         }
-        at = after(at, ">");
+        let end = after(at, ">");
+        tags.push_str(lower.get(at..end).unwrap_or_default());
+        at = end;
     }
     visible.push_str(text.get(at..).unwrap_or_default());
-    visible
+    (visible, tags)
 }
-
-/// Words of pages that reject a redirect URI.
-const ERROR_WORDS: &[&str] =
-    &["redirect", "callback", "mismatch", "registered", "invalid", "error", "whitelist"];
-
-/// Those that pages without an error do not contain.
-const CLEAR_ERROR_WORDS: &[&str] = &["mismatch", "invalid", "error"];
 
 /// Whether a run of characters is a nonce, an id or a time rather than text: digits between
 /// letters, or letters of both cases without order.
 fn is_random(run: &str) -> bool {
-    if run.len() < MIN_NONCE_LENGTH {
+    // Languages without spaces have long runs.
+    if run.len() < MIN_NONCE_LENGTH || !run.is_ascii() {
         return false;
     }
     let digits = run.bytes().filter(u8::is_ascii_digit).count();
@@ -557,7 +700,7 @@ mod tests {
             let cost = |pages: usize, bytes: usize| {
                 let page = tag.repeat(bytes / tag.len());
                 let before = cpu_time();
-                (0..pages).for_each(|_| assert!(error_words(&page).is_empty()));
+                (0..pages).for_each(|_| assert!(error_words(&visible_text(&page).0).is_empty()));
                 cpu_time() - before
             };
             let (many, one) = (cost(TIMES, SHORT), cost(1, SHORT * TIMES));
@@ -573,7 +716,10 @@ mod tests {
         let page = "<P title='invalid'>Error<STYLE>.mismatch{}</style ><script>redirect()</SCRIPT>\
             callback<b>registered</b><script>whitelist";
         let expected = ["callback", "error", "registered"];
-        assert_eq!(error_words(page).into_iter().collect::<Vec<_>>(), expected);
-        assert_eq!(error_words("mismatch<invalid").into_iter().collect::<Vec<_>>(), ["mismatch"]);
+        assert_eq!(error_words(&visible_text(page).0).into_iter().collect::<Vec<_>>(), expected);
+        assert_eq!(
+            error_words(&visible_text("mismatch<invalid").0).into_iter().collect::<Vec<_>>(),
+            ["mismatch"]
+        );
     }
 }

@@ -33,12 +33,12 @@ fn every_kind_of_client_gets_the_right_state() {
         KINDS.len() * 3
     );
     assert!(failures.is_empty(), "{}", failures.join("\n"));
-    // No client gets the same probe more than twice in a run.
+    // No client gets the same probe more than five times in a run.
     let kinds = &mut providers[0].0;
     kinds.send(&json!({ "requests": true }));
     let sent = kinds.receive()["requests"].clone();
     for (probe, times) in sent.as_object().unwrap() {
-        assert!(times.as_u64().unwrap() <= 2 * 3, "{probe}: {times}");
+        assert!(times.as_u64().unwrap() <= 5 * 3, "{probe}: {times}");
     }
 }
 

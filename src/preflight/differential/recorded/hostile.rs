@@ -1,6 +1,9 @@
 //! Replies by chance, for another reason, or intended to mislead never result in `registered`.
 
-use super::{HOST, LOGIN, NEW, OLD, PATH, ReplyResult, page, registered, response, state_of, to};
+use super::{
+    HOST, LIVE, LOGIN, MAX_PROBES, NEW, OLD, PATH, ReplyResult, page, registered, response,
+    state_of, to,
+};
 use crate::outbound::{Fault, Reason, Response, Step};
 use crate::preflight::differential::rule::State;
 
@@ -15,16 +18,8 @@ fn hostile_replies_never_result_in_registered() {
     let cases: Vec<(&str, Box<Hostile<'_>>)> = vec![
         ("compares after login", Box::new(|_, _| page(200, login))),
         (
-            "403 for unregistered callbacks",
-            Box::new(registered(&[OLD, NEW], |_, _| page(200, login), |_, _| page(403, "no"))),
-        ),
-        (
             "429 in between",
             Box::new(registered(&[OLD], |_, _| page(200, login), |_, _| page(429, ""))),
-        ),
-        (
-            "503 for unregistered callbacks",
-            Box::new(registered(&[OLD, NEW], |_, _| page(200, login), |_, _| page(503, ""))),
         ),
         (
             "a captcha for unregistered hosts",
@@ -78,16 +73,19 @@ fn hostile_replies_never_result_in_registered() {
     ];
     for (name, provider) in cases {
         let (state, evidence) = state_of("anything", provider);
-        assert!(
-            !matches!(state, State::Registered | State::PrefixMatch),
-            "{name}: {state:?} {evidence}"
-        );
+        assert!(!is_pass(state), "{name}: {state:?} {evidence}");
     }
 }
 
-/// States that require certain evidence.
-fn is_pass(state: State) -> bool {
-    matches!(state, State::Registered | State::PrefixMatch | State::Unenforced)
+/// States with which someone switches.
+pub(super) fn is_pass(state: State) -> bool {
+    matches!(
+        state,
+        State::Registered
+            | State::DomainRegistered
+            | State::PrefixMatch { proved: true }
+            | State::Unenforced
+    )
 }
 
 /// Counts the probes, from 0.
@@ -146,7 +144,7 @@ fn replies_that_differ_for_another_reason_never_result_in_registered() {
         (
             "another greeting for unregistered hosts, and a limit on the length of paths",
             Box::new(|uri, _| {
-                if uri == PATH {
+                if uri == PATH || uri == LIVE {
                     page(400, "too long")
                 } else if uri == HOST {
                     page(200, "<p>Good morning</p>")
@@ -160,7 +158,7 @@ fn replies_that_differ_for_another_reason_never_result_in_registered() {
             Box::new(|uri, _| {
                 if uri == HOST {
                     page(400, "blocked")
-                } else if uri == PATH {
+                } else if uri == PATH || uri == LIVE {
                     page(200, "<p>Good morning</p>")
                 } else {
                     page(200, "<p>Sign in</p>")
@@ -256,17 +254,80 @@ fn assert_none_passes(cases: Vec<(&str, Box<Hostile<'_>>)>) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Two login pages at random, of a provider that compares after login: all sequences.
+/// Two replies that repeat after up to ten probes, in all sequences: servers in rotation, some with the
+/// registration and some without; limiters that let one in N pass.
+#[test]
+fn no_cycle_of_replies_results_in_a_state() {
+    let mut cycles = 0;
+    for period in 2..=10 {
+        for sequence in 1..(1_u32 << period) - 1 {
+            let refused = || page(403, "no");
+            let cycle = counted(|n, _| {
+                if sequence >> (n % period) & 1 == 1 { page(200, LOGIN) } else { refused() }
+            });
+            let (state, evidence) = state_of("anything", cycle);
+            assert!(!is_pass(state) && state != State::NotRegistered, "{sequence:b} {evidence}");
+            cycles += 1;
+        }
+    }
+    assert_eq!(cycles, 2026);
+}
+
+/// A registration that has reached half of the servers, which are used in rotation.
+#[test]
+fn a_registration_in_progress_is_neither_registered_nor_not() {
+    for (servers, knowing) in [(2, 1), (3, 1), (3, 2), (4, 2), (5, 1), (5, 4)] {
+        for first in 0..servers {
+            let provider = counted(|n, uri| {
+                let knows = (n + first) % servers < knowing;
+                if uri == OLD || uri == NEW && knows { page(200, LOGIN) } else { page(400, "no") }
+            });
+            let (state, evidence) = state_of("anything", provider);
+            assert_eq!(state, State::Inconclusive, "{knowing} of {servers}: {evidence}");
+        }
+    }
+}
+
+/// Two replies at random, in all sequences of the first twelve.
 #[test]
 fn random_replies_rarely_result_in_a_state() {
-    let mut wrong = 0;
-    for draw in 0..256_u32 {
-        let random = counted(|n, _| to(["/login", "/v2/login"][usize::from(draw >> n & 1 == 1)]));
+    let (mut passes, mut failures) = (0, 0);
+    for draw in 0..4096_u32 {
+        let random =
+            counted(|n, _| if draw >> n & 1 == 1 { page(200, LOGIN) } else { page(400, "no") });
         let (state, _) = state_of("anything", random);
-        wrong += u32::from(is_pass(state));
+        passes += u32::from(is_pass(state));
+        failures += u32::from(state == State::NotRegistered);
     }
-    // Only those in which each of the eight replies is as expected.
-    assert!(wrong <= 2, "{wrong} of 256");
+    // Only those in which each of the twelve replies is as expected.
+    assert_eq!((passes, failures), (2, 1));
+}
+
+/// Replies that partner programs, reviews of sites and limiters give for another reason.
+#[test]
+fn a_difference_without_a_refusal_is_not_a_rejection() {
+    let cases: [(&str, Box<Hostile<'_>>); 4] = [
+        ("a login in the brand of a partner", {
+            let branded = |_: &str, _: &str| page(200, "<h1>Acme</h1><input type=password>");
+            Box::new(registered(&[OLD], branded, |_, _| page(200, LOGIN)))
+        }),
+        ("a redirect to a login of a partner", {
+            let branded = |_: &str, _: &str| to("https://acme.example/login");
+            Box::new(registered(&[OLD], branded, |_, _| to("/login")))
+        }),
+        ("a warning for unreviewed sites", {
+            let warn = |_: &str, _: &str| page(200, "<h1>This site was not reviewed</h1>");
+            Box::new(registered(&[OLD], |_, _| page(200, LOGIN), warn))
+        }),
+        ("a page with an error for unreviewed sites", {
+            let warn = |_: &str, _: &str| page(200, "<h1>An error: not reviewed</h1>");
+            Box::new(registered(&[OLD], |_, _| page(200, LOGIN), warn))
+        }),
+    ];
+    for (name, provider) in cases {
+        let (state, evidence) = state_of("anything", provider);
+        assert_eq!(state, State::Inconclusive, "{name}: {evidence}");
+    }
 }
 
 /// Whatever the reply is, and from whichever probe on.
@@ -281,7 +342,7 @@ fn a_limit_on_requests_never_results_in_a_state() {
     ];
     let mut failures = Vec::new();
     for (name, limited) in limited {
-        for from in 0..8 {
+        for from in 0..MAX_PROBES {
             let undecidable = counted(|n, _| if n >= from { limited() } else { page(200, LOGIN) });
             let (state, evidence) = state_of("anything", undecidable);
             if is_pass(state) || state == State::NotRegistered {
@@ -333,10 +394,7 @@ fn a_page_with_all_messages_is_not_a_rejection() {
     ];
     for (name, provider) in cases {
         let (state, evidence) = state_of("anything", provider);
-        assert!(
-            !matches!(state, State::NotRegistered | State::Registered | State::PrefixMatch),
-            "{name}: {state:?} {evidence}"
-        );
+        assert!(state != State::NotRegistered && !is_pass(state), "{name}: {state:?} {evidence}");
     }
 }
 

@@ -104,7 +104,7 @@ impl Peer {
     pub(crate) fn oauth(packages: &str, script: &str, arguments: &[&str]) -> Self {
         let (dir, tools) = (TempDir::new().unwrap(), tools());
         let sources = Path::new(DIRECTORY).join("oauth");
-        let mut command = if script.ends_with(".py") {
+        let mut command = if Path::new(script).extension().is_some_and(|it| it == "py") {
             let python = tools.join("oauth").join(packages).join("bin/python");
             assert!(python.exists(), "{}", missing(packages));
             let mut command = command(python.to_str().unwrap(), dir.path());

@@ -141,13 +141,13 @@ impl Truth {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Worth {
     Right,
-    /// Unknown, and the replies do not tell.
+    /// Unknown, and nothing in the replies is evidence.
     HonestUnknown,
-    /// Unknown, and the replies tell.
+    /// Unknown, and the replies contain evidence.
     Missed,
     WrongSafe,
     WrongNotRegistered,
-    /// True by chance: the replies do not tell.
+    /// True by chance: nothing in the replies is evidence.
     Unfounded,
 }
 
@@ -429,7 +429,7 @@ fn request(port: u16, client: &Client, callback: &str, variant: Variant) -> Stri
 }
 
 /// Whether the reply to a registered callback differs from the one to an unregistered callback, or
-/// to an unknown app, as anyone sees it: in its status, where it leads, or what it says.
+/// to an unknown app, as anyone sees it: in its status, where it leads, or its text.
 fn replies_differ(server: &Server, kind: &str, truth: Truth, variant: Variant) -> bool {
     let has_old = |it: &&Client| it.kind == kind && it.registered.iter().any(|it| it == OLD);
     let client = server.clients.iter().find(has_old).unwrap();
@@ -494,7 +494,7 @@ impl Seen {
         });
         Self {
             status: head.split(' ').nth(1).unwrap().to_owned(),
-            // The page of a redirect says only where it leads.
+            // The page of a redirect contains only its location.
             text: if location.is_some() { String::new() } else { text.to_owned() },
             location: location.unwrap_or_default(),
         }

@@ -1,12 +1,13 @@
 // oauth2orize with Express. `/authorize` validates the request and shows a login; `/later` requires
-// a login first, as in its examples.
+// a login first, as in its examples. Before that login, `/branded` shows partners a login page of their
+// own, and `/unreviewed` shows a warning to all but partners; neither depends on a registration.
 
 import express from "express";
 import session from "express-session";
 import oauth2orize from "oauth2orize";
 import { browser, clients, listen, report } from "./registrations.mjs";
 
-const all = clients("confidential", "public", "later");
+const all = clients("confidential", "public", "later", "branded", "unreviewed");
 const server = oauth2orize.createServer();
 server.serializeClient((client, done) => done(null, client.id));
 server.deserializeClient((id, done) => done(null, all.find((it) => it.id === id)));
@@ -40,6 +41,25 @@ const ensureLoggedIn = (request, response, next) => {
 };
 app.get("/authorize", validate, ensureLoggedIn, server.errorHandler({ mode: "indirect" }));
 app.get("/later", ensureLoggedIn, validate, server.errorHandler({ mode: "indirect" }));
+const isPartner = (request) => request.query.redirect_uri.startsWith("https://api.nango.dev/");
+app.get(
+  "/branded",
+  (request, response, next) =>
+    request.user || !isPartner(request) ? next() : response.redirect("/login/nango"),
+  ensureLoggedIn,
+  validate,
+  server.errorHandler({ mode: "indirect" }),
+);
+app.get(
+  "/unreviewed",
+  (request, response, next) =>
+    request.user || isPartner(request)
+      ? next()
+      : response.send("<h1>This site was not reviewed</h1><a href=/login>Continue</a>"),
+  ensureLoggedIn,
+  validate,
+  server.errorHandler({ mode: "indirect" }),
+);
 app.get("/login", (request, response) => {
   response.send("<form method=post><input name=username><input name=password type=password></form>");
 });
@@ -55,5 +75,5 @@ await report(
   origin,
   all,
   async (url) => (await visit(url)).headers.get("location"),
-  (kind) => (kind === "later" ? { path: "/later" } : {}),
+  (kind) => (["confidential", "public"].includes(kind) ? {} : { path: `/${kind}` }),
 );

@@ -1,6 +1,7 @@
 // @cloudflare/workers-oauth-provider, with a store in memory in the place of Workers KV, and with
 // authorization pages as in its documentation. `/authorize` reports expected errors, `/unhandled`
-// throws them, which the runtime reports as status 500.
+// throws them, which the runtime reports as status 500. `/messages` has a page with a captcha that
+// contains the messages of all errors; `/german` responds to errors with status 200, in German.
 
 import { register } from "node:module";
 
@@ -34,11 +35,23 @@ const env = {
     }),
   },
 };
+const html = (text, status = 200) =>
+  new Response(`<!doctype html>${text}`, { status, headers: { "content-type": "text/html" } });
+const messages = `<script nonce="${crypto.randomUUID()}">window.messages = {
+  invalid_redirect_uri: "The redirect URI is not registered for this client.",
+  invalid_client: "The client is unknown.",
+}</script><script src="https://www.google.com/recaptcha/api.js"></script>
+<p hidden>Invalid user name or password</p>`;
 const authorize = async (request, { OAUTH_PROVIDER: oauth }) => {
   const parsed = await oauth.parseAuthRequest(request);
   if (!request.headers.has("x-user")) {
-    const page = `<h1>Authorize ${parsed.clientId}</h1><form method=post><button>Approve</button></form>`;
-    return new Response(page, { headers: { "content-type": "text/html" } });
+    const { pathname } = new URL(request.url);
+    return html(
+      pathname === "/german"
+        ? `<h1>Anmelden</h1><form method=post><input name=name><button>Weiter</button></form>`
+        : `<h1>Authorize ${parsed.clientId}</h1>${pathname === "/messages" ? messages : ""}
+           <form method=post><button>Approve</button></form>`,
+    );
   }
   const { redirectTo } = await oauth.completeAuthorization({
     request: parsed,
@@ -67,7 +80,16 @@ const provider = new OAuthProvider({
       oauth = env.OAUTH_PROVIDER;
       const { pathname } = new URL(request.url);
       if (pathname === "/unhandled") return authorize(request, env);
-      if (pathname !== "/authorize") return new Response("not found", { status: 404 });
+      if (pathname === "/german") {
+        const german = (error) =>
+          error.message.includes("redirect")
+            ? "Die Weiterleitungs-URI stimmt mit keiner registrierten Adresse überein."
+            : "Diese Anwendung ist nicht bekannt.";
+        return authorize(request, env).catch((error) =>
+          html(`<h1>Fehler</h1><p>${german(error)}</p><small>Vorgang ${crypto.randomUUID()}, ${new Date().toISOString()}</small>`),
+        );
+      }
+      if (!["/authorize", "/messages"].includes(pathname)) return new Response("not found", { status: 404 });
       return authorize(request, env).catch(
         (error) => new Response(error.message, { status: 400 }),
       );
@@ -81,7 +103,7 @@ const provider = new OAuthProvider({
 
 // The helpers come with a request.
 await fetch(origin);
-const all = clients("public", "confidential", "unhandled");
+const all = clients("public", "confidential", "unhandled", "messages", "german");
 for (const client of all) {
   const created = await oauth.createClient({
     redirectUris: client.callbacks,
@@ -96,5 +118,5 @@ await report(
   origin,
   all,
   async (url) => (await fetch(url, { headers, redirect: "manual" })).headers.get("location"),
-  (kind) => (kind === "unhandled" ? { path: "/unhandled" } : {}),
+  (kind) => (["public", "confidential"].includes(kind) ? {} : { path: `/${kind}` }),
 );

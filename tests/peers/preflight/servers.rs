@@ -90,7 +90,7 @@ struct Server {
     port: u16,
     clients: Vec<Client>,
     variants: &'static [Variant],
-    /// Whether a limit hides the replies.
+    /// Whether replies depend on something else than the registration.
     is_obscured: bool,
     /// The registration is at one of two replicas.
     halved: bool,
@@ -154,6 +154,8 @@ enum Worth {
 impl Worth {
     /// By the name of a state, without its fields.
     fn of(truth: Truth, is_decidable: bool, state: &str) -> Self {
+        // By likeness alone; nobody acts on it without a confirmation.
+        let is_unproved = state == "PrefixMatch { proved: false }";
         let state = state.split([' ', '(']).next().unwrap();
         let is_safe =
             ["Registered", "DomainRegistered", "PrefixMatch", "Unenforced"].contains(&state);
@@ -165,14 +167,16 @@ impl Worth {
             Truth::Half => false,
         };
         match truth {
-            Truth::OnlyOld | Truth::Neither | Truth::Half | Truth::UnknownApp if is_safe => {
+            Truth::OnlyOld | Truth::Neither | Truth::Half | Truth::UnknownApp
+                if is_safe && !is_unproved =>
+            {
                 Self::WrongSafe
             }
             Truth::Both | Truth::OnlyNew | Truth::Half if state == "NotRegistered" => {
                 Self::WrongNotRegistered
             }
             _ if is_right && is_decidable => Self::Right,
-            _ if is_right => Self::Unfounded,
+            _ if is_right && !is_unproved => Self::Unfounded,
             _ if is_decidable => Self::Missed,
             _ => Self::HonestUnknown,
         }
@@ -288,29 +292,78 @@ impl Fleet {
         }
         let of = |wanted: &str| servers.iter().find(|it| it.name == wanted).unwrap();
         let (oidc, mcp) = (of("django-oidc-provider"), of("MCP SDK, TypeScript"));
-        let nginx = nginx(oidc.port, mcp.port, replica.port);
+        let better_auth = of("better-auth");
+        let nginx = nginx(oidc.port, mcp.port, replica.port, better_auth.port);
         let front = |name: &str, port: &str, of: &Server| Server {
             name: format!("{name}, {}", of.name),
             port: nginx.address(port).port(),
             clients: of.clients.clone(),
             variants: &[Variant::Plain],
-            is_obscured: name.contains("limit"),
+            is_obscured: name.contains("limit") || name.contains("firewall"),
             halved: name.contains("replicas"),
         };
-        servers.extend([
+        let unreliable = UNRELIABLE.map(|(passed, refused, status)| {
+            let name = format!("firewall passes {passed} of {}, else {status}", passed + refused);
+            front(&name, &format!("unreliable{passed}{refused}"), better_auth)
+        });
+        let limited = [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|burst| {
+            front(&format!("limit of {burst}"), &format!("burst{burst}"), better_auth)
+        });
+        let fronts = [
             front("nginx with gzip", "gzip", oidc),
             front("nginx with limit_req 503", "limited", mcp),
             front("nginx with limit_req 429", "limited429", mcp),
             front("registered at 1 of 2 replicas", "one_of_two", mcp),
             front("registered at 1 of 3 replicas", "one_of_three", mcp),
             front("registered at 2 of 3 replicas", "two_of_three", mcp),
-        ]);
+        ];
+        servers.extend(fronts.into_iter().chain(unreliable).chain(limited));
         peers.push(nginx);
         Self { servers, _peers: peers }
     }
 }
 
-fn nginx(oidc: u16, mcp: u16, replica: u16) -> Peer {
+/// How many requests pass and how many do not, in turn, and the status that those get.
+const UNRELIABLE: [(u16, u16, u16); 9] = [
+    (1, 1, 403),
+    (1, 2, 403),
+    (2, 1, 500),
+    (1, 3, 400),
+    (3, 1, 400),
+    (2, 3, 403),
+    (3, 2, 500),
+    (1, 6, 403),
+    (6, 1, 403),
+];
+
+fn nginx(oidc: u16, mcp: u16, replica: u16, better_auth: u16) -> Peer {
+    let unreliable = UNRELIABLE.map(|(passed, refused, status)| {
+        format!(
+            "upstream unreliable{passed}{refused} {{
+                server 127.0.0.1:{better_auth} weight={passed};
+                server 127.0.0.1:{{port:refused{status}}} weight={refused};
+            }}
+            server {{
+                listen 127.0.0.1:{{port:unreliable{passed}{refused}}};
+                location / {{ proxy_pass http://unreliable{passed}{refused}; }}
+            }}"
+        )
+    });
+    let refused = [400, 403, 500].map(|status| {
+        format!("server {{ listen 127.0.0.1:{{port:refused{status}}}; return {status}; }}")
+    });
+    let limited = [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|burst| {
+        let burst_of = if burst == 0 { String::new() } else { format!("burst={burst}") };
+        format!(
+            "server {{
+                listen 127.0.0.1:{{port:burst{burst}}};
+                limit_req zone=limited {burst_of} nodelay;
+                limit_req_status 403;
+                location / {{ proxy_pass http://127.0.0.1:{better_auth}; }}
+            }}"
+        )
+    });
+    let more = [unreliable.concat(), refused.concat(), limited.concat()].concat();
     Peer::nginx(&format!(
         "http {{
             limit_req_zone $server_port zone=limited:1m rate=60r/m;
@@ -344,6 +397,7 @@ fn nginx(oidc: u16, mcp: u16, replica: u16) -> Peer {
                 limit_req_status 429;
                 location / {{ proxy_pass http://127.0.0.1:{mcp}; }}
             }}
+            {more}
             {}
         }}",
         ["one_of_two", "one_of_three", "two_of_three"]
@@ -381,6 +435,8 @@ fn judge(server: &Server) -> Vec<Cell> {
         for (client, truth) in all {
             let truth = truth.unwrap_or_else(|| Truth::of(&client, server.halved));
             let is_decidable = !server.is_obscured
+                // They treat partners differently, registered or not.
+                && !["branded", "unreviewed"].contains(&client.kind.as_str())
                 && truth != Truth::Half
                 && *decidable.entry((client.kind.clone(), truth)).or_insert_with_key(
                     |(kind, truth)| replies_differ(server, kind, *truth, variant),

@@ -302,6 +302,27 @@ async fn no_request_is_sent_twice_and_none_to_a_host_that_limits_the_rate() {
     assert_eq!(count.load(Ordering::SeqCst), 1);
 }
 
+#[tokio::test]
+async fn tenants_that_share_a_client_id_are_tested_separately() {
+    let (address, count) = provider(|_, stream| {
+        Box::pin(async move { page(stream, "503 Service Unavailable", "").await })
+    })
+    .await;
+    let outbound = Outbound::new(Resolver::new(Vec::new()), Roots::public(), Limits::default());
+    let policy = ProbePolicy { pause: Duration::ZERO, cap: 100, user_agent: "test".into() };
+    let differential = Differential::new(outbound, &policy);
+    for (flow, requests) in [
+        ("realm=one&state=s1&nonce=a&code_challenge=a", 4),
+        ("realm=one&state=s2&nonce=b&code_challenge=b", 4),
+        ("realm=two&state=s3&nonce=c&code_challenge=c", 8),
+    ] {
+        let url = format!("http://{address}/auth?client_id=a&{flow}&redirect_uri={OLD}");
+        let finding = differential.test(&probe_request(url)).await;
+        assert_eq!(finding.state, Ok(State::Inconclusive), "{}", finding.evidence);
+        assert_eq!(count.load(Ordering::SeqCst), requests, "{flow}");
+    }
+}
+
 /// Spellings of loopback that a hostile Nango may send.
 const LOOPBACK: [&str; 7] = [
     "127.0.0.1",

@@ -1,5 +1,5 @@
-//! Controls: redirect URIs that nobody registered, and that no filter can distinguish from a real
-//! one. They have the same length, and consist of words.
+//! Controls: unregistered redirect URIs that a filter cannot distinguish from a real one. They have
+//! the same length, and consist of words.
 
 use url::{Position, Url};
 
@@ -33,7 +33,7 @@ impl Controls {
     }
 }
 
-/// Reserved for examples (RFC 2606 §3): it belongs to nobody.
+/// Reserved for examples (RFC 2606 §3): no app uses it.
 const PARENT: &str = ".example.com";
 
 /// With another last segment of the same length.
@@ -50,7 +50,7 @@ fn with_path(url: &Url, path: &str) -> String {
     url.into()
 }
 
-/// A word of this length, or several, other than `not`.
+/// One word with this length, or several, other than `not`.
 fn word(length: usize, not: &str) -> String {
     let first = WORDS.iter().position(|word| word.len() == length && *word != not);
     let mut text = String::new();

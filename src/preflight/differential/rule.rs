@@ -5,6 +5,7 @@
 //! lets someone switch, or prevents it, needs the whole [`SCHEDULE`] without a change.
 
 use super::shape::{Bounce, Class, Refusal, Reply, Shape};
+use http::StatusCode;
 use std::collections::BTreeSet;
 
 /// What to send.
@@ -257,7 +258,7 @@ fn decide(rounds: &Rounds, replies: Replies<'_>, comparison: &Comparison) -> Ver
         }
         [_, false, false] => {}
     }
-    if [host, new, path].into_iter().all(|reply| comparison.alike(reply, old)) {
+    if [host, new, path].into_iter().all(|reply| comparison.similar(reply, old)) {
         return identical(rounds, old);
     }
     // The unregistered ones are refused for the same reason.
@@ -277,6 +278,14 @@ fn decide(rounds: &Rounds, replies: Replies<'_>, comparison: &Comparison) -> Ver
             {
                 registered("it refuses all callbacks but the new one, in words")
             }
+            // Some servers ask for a login with a bare 401.
+            Class::Refused(Refusal::Status)
+                if new.status == StatusCode::UNAUTHORIZED
+                    && comparison.equal(new, old)
+                    && host.explicit.mismatch =>
+            {
+                registered("it demands a login for the new callback, like for the current one")
+            }
             Class::Refused(how)
                 if how != Refusal::ErrorWords
                     && old.is_served()
@@ -293,7 +302,7 @@ fn decide(rounds: &Rounds, replies: Replies<'_>, comparison: &Comparison) -> Ver
         };
     }
     // A firewall may refuse unusual hosts too: only words prove that the host is compared.
-    if new.is_served() && comparison.alike(path, new) && host.is_refused() {
+    if new.is_served() && comparison.similar(path, new) && host.is_refused() {
         return if host.explicit.mismatch {
             partial(rounds, false)
         } else {
@@ -421,7 +430,7 @@ impl Comparison {
     }
 
     /// Like [`Self::equal`], but refusals may give different reasons.
-    fn alike(&self, one: &Reply, other: &Reply) -> bool {
+    fn similar(&self, one: &Reply, other: &Reply) -> bool {
         if one.is_refused() { one.is_like(other) } else { self.equal(one, other) }
     }
 

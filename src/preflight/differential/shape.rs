@@ -75,7 +75,9 @@ pub(super) enum Refusal {
     ErrorPage,
     /// In words about the redirect URI that are not visible: they may be in every page of an app.
     Hidden,
-    /// A page, or a parameter, with a word about an error.
+    /// A redirect with a parameter like `view=error`, which may be in every reply.
+    ErrorValue,
+    /// A page with a word about an error.
     ErrorWords,
 }
 
@@ -236,11 +238,7 @@ impl Reply {
 
     /// Whether it is a refusal even when all probes get it.
     pub(super) fn is_certain(&self) -> bool {
-        match self.class {
-            Class::Refused(Refusal::Hidden) => false,
-            Class::Refused(Refusal::ErrorWords) => self.location.is_none(),
-            _ => true,
-        }
+        !matches!(self.class, Class::Refused(Refusal::Hidden | Refusal::ErrorValue))
     }
 
     /// Whether it accepts the request so far.
@@ -326,7 +324,7 @@ impl Location {
             _ if explicit.mismatch => Class::Refused(Refusal::Words),
             _ if explicit.bad_client => Class::ClientRefused,
             LocationKind::Error => Class::Refused(Refusal::ErrorPage),
-            LocationKind::ErrorValue => Class::Refused(Refusal::ErrorWords),
+            LocationKind::ErrorValue => Class::Refused(Refusal::ErrorValue),
             LocationKind::Login => Class::Login,
             LocationKind::Other => Class::Other,
         }

@@ -246,7 +246,7 @@ fn a_refusal_decides_by_its_status_its_words_or_its_target() {
         ("500", |_, _| page(500, "oops"), yes, no, open),
         // Not a refusal by itself.
         ("another page", |_, _| to("/oops"), open, open, State::Undecidable),
-        ("an error value", |_, _| to("/?view=error"), yes, open, State::Undecidable),
+        ("an error value", |_, _| to("/login?view=error"), yes, no, State::Undecidable),
         ("another language", |_, _| page(200, "<p>エラーが発生しました"), yes, open, all),
         ("an interstitial", |_, _| page(200, "<p>Unreviewed site"), open, open, State::Undecidable),
     ];
@@ -348,6 +348,25 @@ fn a_login_for_one_callback_and_refusals_for_the_others_decide() {
                 assert_eq!(state, expected, "{known:?}: {evidence}");
             }
         }
+    }
+}
+
+/// The user has to log in only for callbacks that passed the comparison.
+#[test]
+fn a_bare_401_is_a_login_only_against_refusals_in_words() {
+    let demand = |_: &str, _: &str| page(401, "Authentication required");
+    let mismatch = |_: &str, _: &str| page(400, "invalid_client: `redirect_uri` does not match");
+    let other = |_: &str, _: &str| page(400, "bad request");
+    for (known, by_words, by_status) in [
+        (&[OLD, NEW][..], State::Registered, State::Inconclusive),
+        (&[OLD], State::Inconclusive, State::Inconclusive),
+        (&[NEW], State::Inconclusive, State::Inconclusive),
+        (&[OLD, NEW, PATH, HOST], State::RefusedAll, State::RefusedAll),
+    ] {
+        let (state, evidence) = state_of("anything", registered(known, demand, mismatch));
+        assert_eq!(state, by_words, "{known:?}: {evidence}");
+        let (state, evidence) = state_of("anything", registered(known, demand, other));
+        assert_eq!(state, by_status, "{known:?}: {evidence}");
     }
 }
 

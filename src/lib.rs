@@ -11,7 +11,8 @@
 //! | 3 | [`check`] | the prober: takes a plan, returns a report | outbound, report, redirect |
 //! | 3 | [`tls`] | certificates: from files or ACME, stored, selected by SNI | outbound, config, observe |
 //! | 2 | [`config`] | settings: sources, types, every error with its location | redirect, outbound |
-//! | 1 | [`outbound`] | the outbound client: resolver, dialer, TLS, HTTP | – |
+//! | 1 | [`recipes`] | the redirects for other platforms, compiled in | – |
+//! | 1 | [`outbound`] | the outbound client: resolver, dialer, proxies, TLS, HTTP | – |
 //! | 1 | [`redirect`] | **the core, pure**: takes a request head, returns a decision with a ready `Location` | – |
 //! | 1 | [`report`] | checks and verdicts; text, JSON and HTML from the same report | explain |
 //! | 1 | [`observe`] | logging, panics without payloads, every metric | – |
@@ -36,6 +37,7 @@ pub mod explain;
 pub mod observe;
 pub mod outbound;
 pub mod preflight;
+pub mod recipes;
 pub mod redirect;
 pub mod report;
 pub mod server;

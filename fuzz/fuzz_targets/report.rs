@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use callback_edge::report::{self, Check, Report, SwitchPlan};
+use callback_edge::report::{self, Check, Detail, Extent, Report, SwitchPlan};
 use callback_edge_fuzz::Input;
 use libfuzzer_sys::fuzz_target;
 use std::time::Duration;
@@ -48,6 +48,7 @@ fn build(data: &[u8], map: fn(String) -> String) -> Vec<Report> {
             started_at: jiff::Timestamp::UNIX_EPOCH,
             duration: Duration::ZERO,
             checks,
+            extent: Extent::Complete,
             switch,
         });
     }
@@ -80,8 +81,9 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(tags(&report::junit(&reports)), tags(&report::junit(&reference)));
     let json = report::json_list(&reports).expect("JSON");
     serde_json::from_str::<serde_json::Value>(&json).expect("JSON");
+    std::hint::black_box(report::text(&reports, Some(40), Detail::All));
+    std::hint::black_box(report::text(&reports, None, Detail::Findings));
     for report in &reports {
         std::hint::black_box(report::markdown(report));
-        std::hint::black_box(report::text(report, Some(40)));
     }
 });

@@ -1,40 +1,59 @@
 //! Sends all requests, in an order in which each response determines the next requests.
 //! The files of the categories evaluate the responses.
 
-use super::corpus::Probe;
-use super::followups::{follow, probe_echo, probe_nango, probe_plain_http, sibling};
+use super::confirm::Confirmation;
+use super::corpus::{Probe, Run};
+use super::evidence::{Answer, Evidence};
+use super::followups::{
+    follow, probe_echo, probe_end_to_end, probe_nango, probe_not_found, probe_plain_http, sibling,
+};
 use super::landing::{Elsewhere, Landing};
 use super::location::Callback;
-use super::observations::Observations;
-use super::plan::Plan;
-use super::prober::{AddressProbe, Client, Prober, Session, probe_address};
-use crate::outbound::{Offer, Outbound, Protocol};
+use super::observations::{Observations, Obstacle};
+use super::plan::{Coverage, Plan};
+use super::prober::{AddressProbe, Client, Outcome, Prober, Session, answer, probe_address};
+use crate::outbound::{Offer, Outbound, Protocol, Reason, Response};
+use crate::redirect::Target;
+use http::header::SET_COOKIE;
 use std::net::SocketAddr;
 use tokio::task::JoinSet;
 
+/// Programs that providers validate callbacks with, and their `User-Agent`.
+const PROGRAMS: [(&str, &str); 5] = [
+    ("without a User-Agent", ""),
+    ("curl", "curl/8.14.1"),
+    ("python-requests", "python-requests/2.32.5"),
+    ("Go-http-client", "Go-http-client/1.1"),
+    ("axios", "axios/1.12.2"),
+];
+
 pub(super) async fn collect(plan: &Plan, callback: Callback, outbound: &Outbound) -> Observations {
-    let prober = Prober::new(outbound, plan.total);
+    let mut prober = Prober::new(outbound, plan);
     plan.report_progress("looking up the host");
     let server = callback.server.clone();
-    let resolved = prober.timed(outbound.resolve(&server.host, server.port)).await;
+    let resolved = prober.timed(outbound.resolve(&server)).await;
     let mut observations = Observations {
         callback,
         canary: prober.canary.clone(),
         resolved,
         addresses: Vec::new(),
         primary: None,
+        obstacle: None,
+        passed: None,
         chain: None,
+        not_found: None,
         empty: Vec::new(),
         spellings: Vec::new(),
         providers: Vec::new(),
         sizes: Vec::new(),
         other_protocol: None,
-        plain_client: None,
+        programs: Vec::new(),
         form: None,
         plain_http: None,
         sibling: None,
         nango: None,
         echo: None,
+        end_to_end: Vec::new(),
     };
     if let Ok(resolved) = &observations.resolved
         && plan.selection.wants_any(&checks_with_connections())
@@ -45,6 +64,7 @@ pub(super) async fn collect(plan: &Plan, callback: Callback, outbound: &Outbound
         observations.addresses = addresses;
         if let Some((primary, mut session)) = session {
             observations.primary = Some(primary);
+            overcome_obstacle(plan, &mut prober, &mut session, &mut observations).await;
             continue_probing(plan, &prober, &mut session, &mut observations).await;
         }
     }
@@ -58,7 +78,8 @@ fn checks_with_connections() -> Vec<&'static str> {
     super::IDS.iter().copied().filter(|id| !without(id)).collect()
 }
 
-/// Tries all addresses at once. The first that accepts a connection is the primary one.
+/// Tries all addresses at once. The primary one is the first whose response leads to the target, else
+/// the first that accepts a connection.
 async fn probe_addresses(
     prober: &Prober,
     plan: &Plan,
@@ -66,24 +87,139 @@ async fn probe_addresses(
     addresses: &[SocketAddr],
 ) -> (Vec<AddressProbe>, Option<(usize, Session)>) {
     let mut tasks = JoinSet::new();
+    let several =
+        addresses.len() > 1 && plan.coverage == Coverage::Full && plan.selection.wants("dns.alike");
     for (number, address) in addresses.iter().copied().enumerate() {
-        let probe = probe_address(prober.clone(), callback.clone(), plan.target.clone(), address);
-        tasks.spawn(async move { (number, probe.await) });
+        let (prober, callback, target) = (prober.clone(), callback.clone(), plan.target.clone());
+        tasks.spawn(async move {
+            let (mut result, mut session) =
+                probe_address(prober, callback.clone(), target.clone(), address).await;
+            if let Some(first) = &mut result.first {
+                let one = std::slice::from_mut(first);
+                confirm(&mut session, &callback, &target, Client::Browser, false, one).await;
+                if several && answer(&first.result) == Answer::Reached {
+                    result.hard = send_hard(&mut session, &callback, &target).await;
+                }
+            }
+            (number, result, session)
+        });
     }
     let mut all = Vec::new();
     while let Some(done) = tasks.join_next().await {
         all.extend(done.ok());
     }
-    all.sort_by_key(|(number, _)| *number);
-    let mut probed_addresses = Vec::new();
-    let mut primary = None;
-    for (_, (probed, session)) in all {
-        if primary.is_none() && probed.failure.is_none() {
-            primary = Some((probed_addresses.len(), session));
-        }
+    all.sort_by_key(|(number, ..)| *number);
+    let (mut probed_addresses, mut sessions) = (Vec::new(), Vec::new());
+    for (_, probed, session) in all {
         probed_addresses.push(probed);
+        sessions.push(session);
     }
+    let reaches = |probed: &AddressProbe| {
+        probed.first.as_ref().is_some_and(|first| answer(&first.result) == Answer::Reached)
+    };
+    let primary = probed_addresses
+        .iter()
+        .position(reaches)
+        .or_else(|| probed_addresses.iter().position(|probed| probed.failure.is_none()));
+    let primary = primary.map(|primary| (primary, sessions.swap_remove(primary)));
     (probed_addresses, primary)
+}
+
+async fn confirm(
+    session: &mut Session,
+    callback: &Callback,
+    target: &Target,
+    client: Client,
+    controls: bool,
+    outcomes: &mut [Outcome],
+) {
+    Confirmation { session, callback, target, client, controls }.confirm(outcomes).await;
+}
+
+/// Queries that often break: each part of a request that servers treat differently, once.
+fn hard(run: &Run) -> Vec<Probe> {
+    const NAMES: [&str; 10] = [
+        "Google",
+        "Google, slashes bare",
+        "Microsoft Entra, declined",
+        "duplicates",
+        "bare keys",
+        "an apostrophe and spaces",
+        "all of them",
+        "2.1 KiB",
+        "4 KiB",
+        "6 KiB",
+    ];
+    let mut all = Probe::providers(run);
+    all.extend(Probe::spellings(run));
+    all.extend(Probe::sizes(run));
+    all.retain(|probe| NAMES.contains(&probe.name));
+    debug_assert_eq!(all.len(), NAMES.len(), "every name is that of a probe");
+    all
+}
+
+async fn send_hard(session: &mut Session, callback: &Callback, target: &Target) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    for probe in hard(&session.prober.run) {
+        outcomes.push(session.probe(callback, target, probe, Client::Browser).await);
+    }
+    confirm(session, callback, target, Client::Browser, true, &mut outcomes).await;
+    outcomes
+}
+
+/// When the first request does not reach the target, finds out whether it does with the cookie that
+/// the response sets, or over the other HTTP version; all further requests then do the same.
+async fn overcome_obstacle(
+    plan: &Plan,
+    prober: &mut Prober,
+    session: &mut Session,
+    observations: &mut Observations,
+) {
+    let Some(first) = observations.first() else { return };
+    if first.evidence() != Evidence::Failing && first.evidence() != Evidence::Unrepeated {
+        return;
+    }
+    let (callback, target) = (&observations.callback, &plan.target);
+    let got = first.result.as_ref().ok();
+    let mut attempts = Vec::new();
+    if let Some(got) = got
+        && let Some(cookies) = cookies_of(&got.response)
+    {
+        let mut with_cookies = prober.clone();
+        with_cookies.cookies = Some(cookies);
+        attempts.push((Obstacle::Cookie(Box::new(got.clone())), with_cookies, session.offer));
+    }
+    if callback.server.tls {
+        let version = observations.primary().and_then(|it| it.peer.as_ref()).map(|it| it.protocol);
+        let (failing, offer) = match version {
+            Some(Protocol::Http2) => (Protocol::Http2, Offer::Http1),
+            _ => (Protocol::Http1, Offer::Http2),
+        };
+        attempts.push((Obstacle::Protocol(failing), prober.clone(), offer));
+    }
+    for (obstacle, changed, offer) in attempts {
+        let mut another = Session::new(&changed, session.to.clone(), offer);
+        let probe = Probe::plain(&prober.run);
+        let outcome = another.probe(callback, target, probe, Client::Browser).await;
+        if answer(&outcome.result) == Answer::Reached {
+            *prober = changed;
+            *session = another;
+            observations.obstacle = Some(obstacle);
+            observations.passed = Some(outcome);
+            return;
+        }
+    }
+}
+
+/// The cookies that a response sets, as the client returns them (RFC 6265 §4.2.1).
+fn cookies_of(response: &Response) -> Option<String> {
+    let cookies: Vec<_> = response
+        .headers
+        .get_all(SET_COOKIE)
+        .iter()
+        .filter_map(|cookie| cookie.to_str().ok()?.split(';').next())
+        .collect();
+    (!cookies.is_empty()).then(|| cookies.join("; "))
 }
 
 /// Sends further requests, as far as the first response allows.
@@ -100,6 +236,9 @@ async fn continue_probing(
     }
     let landing = observations.first().and_then(|first| first.landing().cloned());
     let Some(landing) = landing else { return };
+    if plan.coverage == Coverage::Full && plan.selection.wants_any(&checks_of_all_queries()) {
+        observations.not_found = probe_not_found(session, &observations.callback).await;
+    }
     match &landing {
         Landing::Exact | Landing::Altered(_) => {}
         Landing::Elsewhere(Elsewhere::Site | Elsewhere::Path | Elsewhere::Relative) => {
@@ -112,10 +251,36 @@ async fn continue_probing(
     send_queries(plan, prober, session, observations).await;
     plan.report_progress("sending other kinds of requests");
     send_variants(plan, prober, session, observations).await;
-    if needs_nango("nango.echo") && landing.is_exact() {
+    send_end_to_end(plan, prober, session, observations).await;
+    if needs_nango("nango.echo") && landing.keeps_values() {
         plan.report_progress("following one callback to Nango");
         observations.echo =
             Some(probe_echo(prober, session, &observations.callback, &plan.target).await);
+    }
+}
+
+/// Proves the path to Nango, in a full check for the callback for GitHub Apps too.
+async fn send_end_to_end(
+    plan: &Plan,
+    prober: &Prober,
+    session: &mut Session,
+    observations: &mut Observations,
+) {
+    if !plan.end_to_end || !plan.is_for_nango() || !plan.selection.wants("nango.end_to_end") {
+        return;
+    }
+    plan.report_progress("following a callback without a state to Nango");
+    let mut callbacks = vec![(observations.callback.clone(), plan.target.clone())];
+    if plan.coverage == Coverage::Full
+        && let Some((sibling, outcomes)) = &observations.sibling
+        && outcomes.iter().all(|it| it.landing().is_some_and(Landing::keeps_values))
+        && let Some((_, target)) = self::sibling(&observations.callback, &plan.target)
+    {
+        callbacks.push((sibling.clone(), target));
+    }
+    for (callback, target) in callbacks {
+        let proof = probe_end_to_end(prober, session, &callback, &target).await;
+        observations.end_to_end.push(proof);
     }
 }
 
@@ -127,21 +292,41 @@ async fn send_queries(
     observations: &mut Observations,
 ) {
     let (callback, target, run) = (&observations.callback, &plan.target, &prober.run);
+    let controlled = async |probes: Vec<Probe>| {
+        let mut outcomes = prober.many(session, callback, target, probes).await;
+        let mut again = Session::new(prober, session.to.clone(), session.offer);
+        confirm(&mut again, callback, target, Client::Browser, true, &mut outcomes).await;
+        outcomes
+    };
+    if plan.coverage == Coverage::Small {
+        plan.report_progress("sending a few queries");
+        let mut queries = Probe::small(run);
+        let sizes = Probe::sizes(run);
+        // The longest callbacks of providers have 6 KiB.
+        let longest = |probe: &Probe| probe.query.as_ref().is_some_and(|it| it.len() <= 7 << 10);
+        queries.extend(sizes.into_iter().rfind(longest));
+        let mut outcomes = controlled(queries).await;
+        observations.sizes.extend(outcomes.pop());
+        observations.providers = outcomes;
+        return;
+    }
     if plan.selection.wants_any(&checks_of_all_queries()) {
         plan.report_progress("sending the callbacks of providers");
-        observations.providers =
-            prober.many(session, callback, target, Probe::providers(run)).await;
+        observations.providers = controlled(Probe::providers(run)).await;
         plan.report_progress("sending special characters");
-        observations.spellings =
-            prober.many(session, callback, target, Probe::spellings(run)).await;
+        observations.spellings = controlled(Probe::spellings(run)).await;
+    }
+    let needs_hard = ["redirect.protocols", "redirect.github"];
+    if observations.providers.is_empty() && plan.selection.wants_any(&needs_hard) {
+        observations.providers = controlled(hard(run)).await;
     }
     if plan.selection.wants("redirect.size") {
         plan.report_progress("sending long queries");
-        observations.sizes = prober.many(session, callback, target, Probe::sizes(run)).await;
+        observations.sizes = controlled(Probe::sizes(run)).await;
     }
 }
 
-/// Sends one request each for other clients, methods, HTTP versions and URLs.
+/// Sends requests of other clients, with other methods, over the other HTTP version, and to related URLs.
 async fn send_variants(
     plan: &Plan,
     prober: &Prober,
@@ -153,25 +338,49 @@ async fn send_variants(
     let selected = |id| plan.selection.wants(id);
     if selected("redirect.empty") {
         for probe in Probe::empty(&prober.run) {
-            observations.empty.push(session.probe(&callback, target, probe, Client::Browser).await);
+            let outcome = session.probe(&callback, target, probe, Client::Browser).await;
+            observations.empty.push(outcome);
         }
+        repeat_faults(session, &callback, target, Client::Browser, &mut observations.empty).await;
     }
     if selected("redirect.clients") {
-        observations.plain_client =
-            Some(session.probe(&callback, target, minimal(), Client::Plain).await);
+        let count = if plan.coverage == Coverage::Full { PROGRAMS.len() } else { 1 };
+        for (name, user_agent) in PROGRAMS.into_iter().take(count) {
+            let client = Client::Program(user_agent);
+            let mut outcome = session.probe(&callback, target, minimal(), client).await;
+            let one = std::slice::from_mut(&mut outcome);
+            confirm(session, &callback, target, client, true, one).await;
+            observations.programs.push((name, outcome));
+        }
     }
     if selected("redirect.form") {
-        observations.form = Some(session.probe(&callback, target, minimal(), Client::Form).await);
+        let mut outcome = session.probe(&callback, target, minimal(), Client::Form).await;
+        let one = std::slice::from_mut(&mut outcome);
+        repeat_faults(session, &callback, target, Client::Form, one).await;
+        observations.form = Some(outcome);
     }
-    if selected("redirect.protocols") && callback.server.tls {
+    if selected("redirect.protocols") && callback.server.tls && observations.obstacle.is_none() {
         let first = observations.first().and_then(|first| first.result.as_ref().ok());
         let (other, offer) = match first.map(|got| got.response.protocol) {
             Some(Protocol::Http2) => (Protocol::Http1, Offer::Http1),
             _ => (Protocol::Http2, Offer::Http2),
         };
         let mut session = Session::new(prober, session.to.clone(), offer);
-        let response = session.probe(&callback, target, minimal(), Client::Browser).await;
-        observations.other_protocol = Some((other, response));
+        let mut first = session.probe(&callback, target, minimal(), Client::Browser).await;
+        let is_unsupported = |it: &Outcome| {
+            it.result.as_ref().is_err_and(|fault| fault.reason == Reason::NoProtocol)
+        };
+        if !is_unsupported(&first) {
+            let one = std::slice::from_mut(&mut first);
+            confirm(&mut session, &callback, target, Client::Browser, false, one).await;
+        }
+        let mut outcomes = vec![first];
+        if plan.coverage == Coverage::Full
+            && outcomes.iter().all(|it| answer(&it.result) == Answer::Reached)
+        {
+            outcomes.extend(send_hard(&mut session, &callback, target).await);
+        }
+        observations.other_protocol = Some((other, outcomes));
     }
     if selected("redirect.http") && callback.server.tls {
         observations.plain_http = Some(
@@ -181,14 +390,42 @@ async fn send_variants(
     if selected("redirect.github")
         && let Some((sibling, target)) = sibling(&callback, target)
     {
-        let response = session.probe(&sibling, &target, minimal(), Client::Browser).await;
-        observations.sibling = Some((sibling, response));
+        let mut outcomes = vec![session.probe(&sibling, &target, minimal(), Client::Browser).await];
+        confirm(session, &sibling, &target, Client::Browser, false, &mut outcomes).await;
+        // Without long queries: the limits are those of the callback.
+        let queries = hard(&prober.run).into_iter();
+        for probe in queries.filter(|probe| !probe.name.ends_with("KiB")) {
+            if plan.coverage == Coverage::Small
+                || outcomes.iter().any(|it| answer(&it.result) != Answer::Reached)
+            {
+                break;
+            }
+            outcomes.push(session.probe(&sibling, &target, probe, Client::Browser).await);
+        }
+        observations.sibling = Some((sibling, outcomes));
+    }
+}
+
+/// Repeats requests that the server may reject: only failures and rate limits, without controls.
+async fn repeat_faults(
+    session: &mut Session,
+    callback: &Callback,
+    target: &Target,
+    client: Client,
+    outcomes: &mut [Outcome],
+) {
+    for outcome in outcomes {
+        let is_refused = outcome.status().is_some_and(|it| it.is_client_error() || it.is_success());
+        if !is_refused || outcome.evidence() == Evidence::Limited {
+            let one = std::slice::from_mut(outcome);
+            confirm(session, callback, target, client, false, one).await;
+        }
     }
 }
 
 /// All checks except those that inspect only the first response or have their own requests: a
 /// check that inspects every response must get all of them under `--only` too.
-fn checks_of_all_queries() -> Vec<&'static str> {
+pub(super) fn checks_of_all_queries() -> Vec<&'static str> {
     const WITHOUT: &[&str] = &[
         "redirect.answer",
         "redirect.page",

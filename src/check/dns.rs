@@ -1,17 +1,20 @@
 //! `dns.*`: the addresses, and whether all of them serve the same callback.
 
+use super::contrast::{Party, contrast};
 use super::prober::AddressProbe;
 use super::{Findings, Observations, check};
-use crate::outbound::{Origin, Range, Reason, Resolved, Step};
+use crate::outbound::{Fault, Origin, Range, Reason, Resolved, Step};
 use crate::report::Check;
 
 pub(super) fn evaluate(
+    strict: bool,
     observations: &Observations,
     findings: &mut Findings,
 ) -> Result<(), &'static str> {
     let host = &observations.callback.server.host;
     let resolved = match &observations.resolved {
         Ok(resolved) => resolved,
+        Err(fault) if fault.step == Step::Proxy => return unusable_proxy(fault, findings),
         Err(fault) if matches!(fault.reason, Reason::NoSuchHost | Reason::NoAddress) => {
             let what = if fault.reason == Reason::NoSuchHost {
                 format!("{host} does not exist")
@@ -33,6 +36,22 @@ pub(super) fn evaluate(
             return findings.gate(check, "dns.resolves");
         }
     };
+    if let Some(proxy) = observations.proxy() {
+        for id in ["dns.resolves", "dns.public", "dns.reach", "dns.alike"] {
+            let why = format!("not run: requests go through the proxy {proxy}");
+            findings.add(check(id).skip(why));
+        }
+        let mut faults = observations.addresses.iter().filter_map(|probed| probed.failure.as_ref());
+        return match faults.find(|fault| matches!(fault.step, Step::Proxy | Step::Connect)) {
+            Some(fault) if fault.step == Step::Proxy => unusable_proxy(fault, findings),
+            Some(fault) => {
+                let _ = findings.take("dns.reach");
+                let check = check("dns.reach").unknown("not reached within the time limit");
+                findings.gate(check.detail(&fault.text), "dns.reach")
+            }
+            None => Ok(()),
+        };
+    }
     findings.add(resolves(resolved));
     findings.add(public(observations, resolved));
     if observations.addresses.is_empty() {
@@ -46,8 +65,19 @@ pub(super) fn evaluate(
         return findings.gate(reach, "dns.reach");
     }
     findings.add(reach);
-    findings.add(identical(observations));
+    findings.add(identical(strict, observations));
     Ok(())
+}
+
+/// A fault of the proxy proves nothing about the callback.
+fn unusable_proxy(fault: &Fault, findings: &mut Findings) -> Result<(), &'static str> {
+    findings.broken = Some(fault.text.clone());
+    let _ = findings.take("dns.reach");
+    let check = check("dns.reach")
+        .unknown("the proxy does not connect to the callback")
+        .detail(&fault.text)
+        .hint("check `HTTPS_PROXY`; to connect without a proxy, add the host to `NO_PROXY`");
+    findings.gate(check, "dns.reach")
 }
 
 fn resolves(resolved: &Resolved) -> Check {
@@ -58,7 +88,9 @@ fn resolves(resolved: &Resolved) -> Check {
     match resolved.origin {
         Origin::Literal => check.pass("host is an address"),
         Origin::Override => check.pass("addresses are overridden"),
-        Origin::System => check.pass(format!("{v4} IPv4 and {v6} IPv6 addresses")),
+        Origin::System | Origin::Proxy(_) => {
+            check.pass(format!("{v4} IPv4 and {v6} IPv6 addresses"))
+        }
     }
 }
 
@@ -128,8 +160,14 @@ fn reach(observations: &Observations) -> Check {
     )
 }
 
+/// Whether the probe was not sent, or its response not awaited, because the time limit was exceeded.
+fn is_out_of_time(probed: &AddressProbe) -> bool {
+    let fault = probed.first.as_ref().and_then(|first| first.result.as_ref().err());
+    fault.or(probed.failure.as_ref()).is_some_and(|fault| fault.reason == Reason::OutOfTime)
+}
+
 /// Finds an outdated server that still has a record, or IPv6 that leads to another server.
-fn identical(observations: &Observations) -> Check {
+fn identical(strict: bool, observations: &Observations) -> Check {
     let check = check("dns.alike");
     let Some(primary) = observations.primary() else {
         return check.blocked("tls.handshake");
@@ -137,30 +175,50 @@ fn identical(observations: &Observations) -> Check {
     let different: Vec<_> = observations
         .addresses
         .iter()
-        .filter(|probed| probed.address != primary.address && !is_unreached(probed))
+        .filter(|probed| {
+            probed.address != primary.address && !is_unreached(probed) && !is_out_of_time(probed)
+        })
         .filter_map(|probed| {
-            Some(format!("{}: {}", probed.address.ip(), difference(primary, probed)?))
+            Some((probed.address.ip().to_string(), connection_difference(primary, probed)?))
         })
         .collect();
-    if different.is_empty() {
+    let responding = observations.addresses.iter().filter_map(|probed| {
+        let outcomes: Vec<_> = probed.first.iter().chain(&probed.hard).collect();
+        let name = probed.address.ip().to_string();
+        (!outcomes.is_empty()).then_some(Party { name, outcomes })
+    });
+    let responding: Vec<_> = responding.collect();
+    let contrast = contrast(&responding);
+    let mut lines: Vec<_> = different.iter().map(|(ip, what)| format!("{ip}: {what}")).collect();
+    lines.extend(contrast.iter().flat_map(|it| it.lines.clone()));
+    if lines.is_empty() {
         return check;
     }
+    let keeps_values = contrast.as_ref().is_some_and(|it| it.keeps_values);
+    let only = contrast.and_then(|it| it.only);
+    let summary = match (different.as_slice(), only) {
+        ([], Some((ip, what))) => format!("only {ip} {what}"),
+        ([(ip, what)], None) if responding.len() < 2 || lines.len() == 1 => {
+            format!("only {ip}: {what}")
+        }
+        _ => "the addresses give different responses".to_owned(),
+    };
+    let harmless = keeps_values && different.is_empty() && !strict;
+    let check = if harmless { check.warn(summary) } else { check.fail(summary) };
     check
-        .fail("the addresses give different responses")
-        .detail(format!("all other checks use {}\n{}", primary.address.ip(), different.join("\n")))
+        .detail(format!("all other checks use {}\n{}", primary.address.ip(), lines.join("\n")))
         .hint("remove the records of outdated servers, or configure those servers identically; changed records take time to spread (--wait)")
 }
 
-fn difference(primary: &AddressProbe, probed: &AddressProbe) -> Option<String> {
+fn connection_difference(primary: &AddressProbe, probed: &AddressProbe) -> Option<String> {
     if let Some(fault) = &probed.failure {
         return Some(fault.to_string());
     }
     let trusted =
         |probed: &AddressProbe| probed.peer.as_ref().is_none_or(crate::outbound::Peer::trusted);
-    if trusted(primary) != trusted(probed) {
-        let validity = if trusted(probed) { "valid" } else { "not valid" };
-        return Some(format!("its certificate is {validity}"));
+    if trusted(primary) == trusted(probed) {
+        return None;
     }
-    let (primary, other) = (primary.first.as_ref()?, probed.first.as_ref()?);
-    (!other.is_like(primary)).then(|| other.shape())
+    let validity = if trusted(probed) { "valid" } else { "not valid" };
+    Some(format!("its certificate is {validity}"))
 }

@@ -3,17 +3,20 @@
 
 use super::corpus::{Probe, Run};
 use super::landing::{Landing, carried, is_redirect};
-use super::location::{Callback, Parts};
-use super::observations::{Echo, Nango, Observations, PlainHttp, RedirectChain};
+use super::location::{Callback, Parts, resolve};
+use super::observations::{Echo, EndToEnd, Nango, Observations, PlainHttp, RedirectChain};
 use super::plan::Plan;
 use super::prober::{Client, Prober, Session, headers};
 use crate::outbound::{Fault, Offer, Origin, Reason, Request, Response, Server, Step};
 use crate::redirect::Target;
 use bytes::Bytes;
-use http::Method;
-use http::header::LOCATION;
+use http::header::{HeaderValue, LOCATION, REFERER, REFERRER_POLICY};
+use http::{Method, StatusCode};
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::time::Instant;
+use url::Position;
 
 /// The maximum of redirects to follow.
 const MAX_HOPS: usize = 6;
@@ -66,7 +69,7 @@ pub(super) async fn follow(
         }
         current = next;
         let server = &current.server;
-        let resolved = prober.outbound.resolve(&server.host, server.port);
+        let resolved = prober.outbound.resolve(server);
         let Ok(resolved) = prober.timed(resolved).await else { return RedirectChain::Other };
         let Some(address) = resolved.addresses.first() else { return RedirectChain::Other };
         let mut session = Session::new(prober, server.clone().at(*address), Offer::Both);
@@ -124,18 +127,27 @@ pub(super) async fn probe_plain_http(
 ) -> PlainHttp {
     let host = &callback.server.host;
     let overridden = prober.outbound.overridden(host, 80);
-    let origin = observations.resolved.as_ref().map(|resolved| resolved.origin);
+    let origin = observations.resolved.as_ref().ok().map(|resolved| &resolved.origin);
+    let server = Server { tls: false, host: host.clone(), port: 80 };
     let address = match overridden.and_then(|resolved| resolved.addresses.first().copied()) {
         Some(address) => address,
-        None if origin == Ok(Origin::Override) => {
+        None if origin == Some(&Origin::Override) => {
             return PlainHttp::NotProbed("no address was given for port 80");
         }
         None if callback.server.port != 443 => {
             return PlainHttp::NotProbed("the callback is not on the default port");
         }
+        // The proxies for http and https differ.
+        None if matches!(origin, Some(Origin::Proxy(_))) => {
+            match prober.timed(prober.outbound.resolve(&server)).await.map(|it| it.addresses) {
+                Ok(addresses) if !addresses.is_empty() => {
+                    addresses.first().copied().unwrap_or(primary)
+                }
+                _ => return PlainHttp::NotProbed("the address of port 80 is not known"),
+            }
+        }
         None => SocketAddr::new(primary.ip(), 80),
     };
-    let server = Server { tls: false, host: host.clone(), port: 80 };
     let plain_http = Callback { server, path: callback.path.clone() };
     let mut session = Session::new(prober, plain_http.server.clone().at(address), Offer::Http1);
     let probe = Probe::plain(&prober.run);
@@ -145,12 +157,27 @@ pub(super) async fn probe_plain_http(
     if let Ok(got) = &mut response.result
         && !got.landing.is_exact()
     {
-        let direct = Landing::of(&got.response, &response.probe, target, &prober.run.prefix);
+        let direct =
+            Landing::of(&got.response, &response.probe, &plain_http, target, &prober.run.prefix);
         if direct.is_exact() {
             got.landing = direct;
         }
     }
-    PlainHttp::Probed(Box::new(response))
+    match &response.result {
+        Err(fault) if fault.step == Step::Proxy => {
+            PlainHttp::NotProbed("the proxy does not connect to port 80")
+        }
+        _ => PlainHttp::Probed(Box::new(response)),
+    }
+}
+
+/// Requests a path beside the callback's, which the same program probably serves.
+pub(super) async fn probe_not_found(
+    session: &mut Session,
+    callback: &Callback,
+) -> Option<Response> {
+    let (directory, _) = callback.path.rsplit_once('/')?;
+    session.send_retrying(&visit(format!("{directory}/{}", Run::nonce()))).await.ok()
 }
 
 /// Sends Nango's callback a request with a known response: an invalid state.
@@ -158,12 +185,7 @@ pub(super) async fn probe_nango(prober: &Prober, target: &Target) -> Result<Nang
     let joiner = if target.query().is_some() { '&' } else { '?' };
     let path = target.as_str().get(path_at(target)..).unwrap_or("/");
     let request = visit(format!("{path}{joiner}state=callback-edge-check"));
-    let mut session = nango_session(prober, target).await?;
-    let trusted = match session.open().await? {
-        Some(peer) => peer.trusted(),
-        None => true,
-    };
-    Ok(Nango { response: session.send_retrying(&request).await?, trusted })
+    visit_nango(prober, target, request).await
 }
 
 /// Sends one callback and follows it to Nango.
@@ -176,14 +198,10 @@ pub(super) async fn probe_echo(
     let nonce = Run::nonce();
     let probe = Probe::echo(&nonce, &prober.run);
     let outcome = session.probe(callback, target, probe, Client::Browser).await;
+    // When it leads to Nango, Nango's page shows which query arrived.
     let location = outcome.result.as_ref().ok().and_then(|got| {
-        let location = got.response.headers.get(LOCATION)?.as_bytes();
         let sent = outcome.probe.query.as_deref().unwrap_or_default();
-        // It leads to Nango, and Nango's page shows which query arrived.
-        carried(location, sent, target).ok()?;
-        let text = std::str::from_utf8(location).ok()?;
-        let parts = Parts::of(text);
-        Some(format!("{}?{}", parts.path, parts.query.unwrap_or_default()))
+        path_at_target(&got.response, sent, callback, target)
     });
     let page = match location {
         None => None,
@@ -195,10 +213,103 @@ pub(super) async fn probe_echo(
     Echo { nonce, outcome, page }
 }
 
+/// Sends a callback without a state, and follows it to Nango as a browser does. Nango redirects it to
+/// the `Referer`, before any lookup, log or error report. That redirect is not followed.
+pub(super) async fn probe_end_to_end(
+    prober: &Prober,
+    session: &mut Session,
+    callback: &Callback,
+    target: &Target,
+) -> EndToEnd {
+    let began = Instant::now();
+    let nonce = Run::nonce();
+    // The scheme of the target, so that no policy takes the second request for a downgrade. The host
+    // is reserved (RFC 2606 §2), and has the nonce too: policies may cut the path.
+    let referer = format!("{}://{nonce}.callback-edge.invalid/{nonce}", target.scheme());
+    let query = "installation_id=0&setup_action=install";
+    let probe = Probe {
+        name: "GitHub App, no state",
+        what: "no `state`",
+        query: Some(query.to_owned()),
+        ..Probe::plain(&prober.run)
+    };
+    let request = visit_from(format!("{}?{query}", callback.path), &referer);
+    let mut sent = EndToEnd {
+        nonce,
+        referer: Some(referer.clone()),
+        status: Ok(StatusCode::OK),
+        landing: None,
+        nango: None,
+        duration: Duration::ZERO,
+    };
+    match session.send_retrying(&request).await {
+        Err(fault) => sent.status = Err(fault),
+        Ok(response) => {
+            sent.status = Ok(response.status);
+            sent.landing =
+                Some(Landing::of(&response, &probe, callback, target, &prober.run.prefix));
+            sent.referer = after_redirect(&referer, &response);
+            if let Some(next) = path_at_target(&response, query, callback, target)
+                && let Some(referer) = &sent.referer
+            {
+                let request = visit_from(next, referer);
+                sent.nango = Some(visit_nango(prober, target, request).await);
+            }
+        }
+    }
+    sent.duration = began.elapsed();
+    sent
+}
+
+/// The `Referer` of the request that follows a redirect to another origin (Referrer Policy §4.1, §8.3),
+/// when the page before has the policy `unsafe-url`. The redirect's own policy replaces that one.
+fn after_redirect(referer: &str, response: &Response) -> Option<String> {
+    let policies = response.headers.get_all(REFERRER_POLICY).iter();
+    let policies = policies.filter_map(|value| value.to_str().ok()).flat_map(|it| it.split(','));
+    let mut kept = Some(referer);
+    // The last known policy applies.
+    for policy in policies {
+        kept = match policy.trim().to_ascii_lowercase().as_str() {
+            "no-referrer" | "same-origin" => None,
+            "origin"
+            | "strict-origin"
+            | "origin-when-cross-origin"
+            | "strict-origin-when-cross-origin" => {
+                referer.rfind('/').and_then(|slash| referer.get(..=slash))
+            }
+            "unsafe-url" | "no-referrer-when-downgrade" => Some(referer),
+            _ => kept,
+        };
+    }
+    kept.map(str::to_owned)
+}
+
+/// The path and the query of the `Location`, if it leads to the target.
+fn path_at_target(
+    response: &Response,
+    sent: &str,
+    callback: &Callback,
+    target: &Target,
+) -> Option<String> {
+    let location = response.headers.get(LOCATION).filter(|_| is_redirect(response.status))?;
+    carried(location.as_bytes(), sent, callback, target).ok()?;
+    let url = resolve(callback, location.as_bytes())?;
+    Some(url[Position::BeforePath..Position::AfterQuery].to_owned())
+}
+
+async fn visit_nango(prober: &Prober, target: &Target, request: Request) -> Result<Nango, Fault> {
+    let mut session = nango_session(prober, target).await?;
+    let trusted = match session.open().await? {
+        Some(peer) => peer.trusted(),
+        None => true,
+    };
+    Ok(Nango { response: session.send_retrying(&request).await?, trusted })
+}
+
 async fn nango_session(prober: &Prober, target: &Target) -> Result<Session, Fault> {
     let tls = target.scheme() == "https";
     let server = Server { tls, host: target.host().to_owned(), port: target.port() };
-    let resolved = prober.timed(prober.outbound.resolve(&server.host, server.port)).await?;
+    let resolved = prober.timed(prober.outbound.resolve(&server)).await?;
     let mut fault = None;
     for address in resolved.addresses {
         let mut session = Session::new(prober, server.clone().at(address), Offer::Both);
@@ -218,9 +329,58 @@ fn visit(path_and_query: String) -> Request {
     Request { method: Method::GET, path_and_query, headers, body: Bytes::new() }
 }
 
+/// Like [`visit`], from a page.
+fn visit_from(path_and_query: String, referer: &str) -> Request {
+    let mut request = visit(path_and_query);
+    if let Ok(referer) = HeaderValue::from_str(referer) {
+        request.headers.insert(REFERER, referer);
+    }
+    request
+}
+
 /// Where the path starts in the text of the target.
 fn path_at(target: &Target) -> usize {
     let authority = target.as_str().find("://").map_or(0, |at| at + 3);
     let rest = target.as_str().get(authority..).unwrap_or_default();
     authority + rest.find('/').unwrap_or(rest.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbound::Protocol;
+
+    #[test]
+    fn a_policy_on_the_redirect_hides_or_cuts_the_referer() {
+        let full = "https://n1.callback-edge.invalid/n1";
+        let origin = "https://n1.callback-edge.invalid/";
+        for (policies, expected) in [
+            (&[][..], Some(full)),
+            (&["unsafe-url"], Some(full)),
+            (&["no-referrer-when-downgrade"], Some(full)),
+            (&["no-referrer"], None),
+            (&["Same-Origin"], None),
+            (&["strict-origin-when-cross-origin"], Some(origin)),
+            (&["origin"], Some(origin)),
+            // The last known one applies.
+            (&["no-referrer, strict-origin"], Some(origin)),
+            (&["no-referrer", "unsafe-url"], Some(full)),
+            (&["no-referrer, future-policy"], None),
+            (&[""], Some(full)),
+        ] {
+            let mut headers = http::HeaderMap::new();
+            for policy in policies {
+                headers.append(REFERRER_POLICY, HeaderValue::from_static(policy));
+            }
+            let response = Response {
+                status: StatusCode::PERMANENT_REDIRECT,
+                headers,
+                body: Bytes::new(),
+                whole: true,
+                protocol: Protocol::Http1,
+                head_time: Duration::ZERO,
+            };
+            assert_eq!(after_redirect(full, &response).as_deref(), expected, "{policies:?}");
+        }
+    }
 }

@@ -1,17 +1,18 @@
 //! Compares where a response sends the browser with where it should. Without I/O.
 
 use super::corpus::Probe;
-use super::location::{Parts, shown};
-use super::query::{Difference, difference, template};
+use super::location::{Callback, resolve, shown};
+use super::query::{Difference, as_browsers_send, difference, template};
 use crate::outbound::Response;
 use crate::redirect::Target;
 use http::header::LOCATION;
 use http::{HeaderMap, StatusCode};
+use url::Url;
 
 /// Where a probe ended up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Landing {
-    /// At the target, with the query byte for byte.
+    /// At the target, with the query byte for byte as browsers send it.
     Exact,
     /// At the target, with another query.
     Altered(Difference),
@@ -30,7 +31,9 @@ pub(super) enum Elsewhere {
     Several(usize),
     /// It contains an unexpanded placeholder.
     Template(&'static str),
-    /// It is a relative reference, or not an http or https URL.
+    /// Browsers cannot parse it.
+    Invalid,
+    /// The callback's own scheme, host and port.
     Relative,
     /// Another scheme, host or port.
     Site,
@@ -43,7 +46,14 @@ pub(super) enum Elsewhere {
 }
 
 impl Landing {
-    pub(super) fn of(response: &Response, probe: &Probe, target: &Target, prefix: &str) -> Self {
+    /// Where the response to a probe of `callback` leads.
+    pub(super) fn of(
+        response: &Response,
+        probe: &Probe,
+        callback: &Callback,
+        target: &Target,
+        prefix: &str,
+    ) -> Self {
         if !is_redirect(response.status) {
             return Self::Stays(response.status);
         }
@@ -57,18 +67,28 @@ impl Landing {
         if target.location(query).is_ok_and(|expected| expected == *location) {
             return Self::Exact;
         }
-        match carried(location.as_bytes(), query.unwrap_or_default(), target) {
+        let sent = as_browsers_send(query.unwrap_or_default());
+        match carried(location.as_bytes(), &sent, callback, target) {
             Err(elsewhere) => Self::Elsewhere(elsewhere),
             Ok(Some(got)) if query.is_none() && got.is_empty() => {
                 Self::Altered(Difference::Dangling)
             }
-            Ok(got) => difference(query.unwrap_or_default(), got.as_deref(), prefix, &probe.state)
+            Ok(got) => difference(&sent, got.as_deref(), prefix, &probe.state)
                 .map_or(Self::Exact, Self::Altered),
         }
     }
 
     pub(super) fn is_exact(&self) -> bool {
         *self == Self::Exact
+    }
+
+    /// Whether the target gets every value, although perhaps in other bytes.
+    pub(super) fn keeps_values(&self) -> bool {
+        match self {
+            Self::Exact => true,
+            Self::Altered(difference) => difference.keeps_values(),
+            Self::Elsewhere(_) | Self::Stays(_) => false,
+        }
     }
 }
 
@@ -77,52 +97,49 @@ pub(super) fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-/// The query of a `Location` after the target's own; an error when it does not lead to the target.
-/// `None` means that there is no `?`. A fragment counts as part of the query.
+/// The query of a `Location` after the target's own, as browsers send it; an error when it does not
+/// lead to the target. `None` means that there is no `?`. A fragment counts as part of the query.
 pub(super) fn carried(
     location: &[u8],
     sent: &str,
+    callback: &Callback,
     target: &Target,
-) -> Result<Option<Vec<u8>>, Elsewhere> {
+) -> Result<Option<String>, Elsewhere> {
     let text = String::from_utf8_lossy(location);
-    let (base, query) = match location.iter().position(|byte| matches!(byte, b'?' | b'#')) {
-        None => (location, None),
-        Some(at) => {
-            let (base, rest) = location.split_at_checked(at).unwrap_or((location, b""));
-            // After a `#` there is no query, only a fragment that contains it.
-            (base, Some(rest.strip_prefix(b"?").unwrap_or(rest)))
-        }
-    };
-    let base = String::from_utf8_lossy(base);
-    let (got, wanted) = (Parts::of(&base), Parts::of(target.as_str()));
-    if let Some(marker) = template(sent, &base) {
+    let base = text.split(['?', '#']).next().unwrap_or_default();
+    if let Some(marker) = template(sent, base) {
         return Err(Elsewhere::Template(marker));
     }
-    let server = got.server().ok_or_else(|| match template(sent, &text) {
-        Some(marker) => Elsewhere::Template(marker),
-        None => Elsewhere::Relative,
-    })?;
-    if Some(&server) != wanted.server().as_ref() {
-        return Err(Elsewhere::Site);
+    let invalid = || template(sent, &text).map_or(Elsewhere::Invalid, Elsewhere::Template);
+    let url = resolve(callback, location).ok_or_else(invalid)?;
+    let wanted = Url::parse(target.as_str()).map_err(|_| Elsewhere::Site)?;
+    if url.origin() != wanted.origin() {
+        let own = Url::parse(&callback.shown()).is_ok_and(|own| own.origin() == url.origin());
+        return Err(if own { Elsewhere::Relative } else { Elsewhere::Site });
     }
-    if got.path != wanted.path {
-        let glued = got.path.strip_prefix(wanted.path);
+    if url.path() != wanted.path() {
+        let glued = url.path().strip_prefix(wanted.path());
         let glued = glued.is_some_and(|rest| rest.contains('=') || rest.contains('&'));
         return Err(if glued { Elsewhere::Glued } else { Elsewhere::Path });
     }
-    match (target.query().filter(|own| !own.is_empty()), query) {
-        (None, query) => Ok(query.map(<[u8]>::to_vec)),
-        (Some(own), Some(query)) => match query.strip_prefix(own.as_bytes()) {
-            Some(b"") => Ok(None),
-            Some(rest) => match rest.strip_prefix(b"&") {
-                Some(rest) => Ok(Some(rest.to_vec())),
-                None if own.ends_with('&') => Ok(Some(rest.to_vec())),
-                None => Err(Elsewhere::OwnQuery),
-            },
-            None => Err(Elsewhere::OwnQuery),
-        },
-        (Some(_), None) => Err(Elsewhere::OwnQuery),
-    }
+    let query = url.query();
+    let query = match wanted.query().filter(|own| !own.is_empty()) {
+        None => query,
+        Some(own) => {
+            let rest =
+                query.and_then(|query| query.strip_prefix(own)).ok_or(Elsewhere::OwnQuery)?;
+            match rest.strip_prefix('&') {
+                Some(rest) => Some(rest),
+                None if rest.is_empty() => None,
+                None if own.ends_with('&') => Some(rest),
+                None => return Err(Elsewhere::OwnQuery),
+            }
+        }
+    };
+    Ok(match url.fragment() {
+        None => query.map(str::to_owned),
+        Some(fragment) => Some(format!("{}#{fragment}", query.unwrap_or_default())),
+    })
 }
 
 /// The `Location` without values.
@@ -136,14 +153,21 @@ pub(super) fn location_shown(headers: &HeaderMap) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outbound::Server;
+
+    fn callback(scheme: &str) -> Callback {
+        let server = Server { tls: scheme == "https", host: "auth.example".to_owned(), port: 443 };
+        let port = Server::default_port(server.tls);
+        Callback { server: Server { port, ..server }, path: "/oauth/callback".to_owned() }
+    }
 
     #[test]
     fn the_query_of_a_location_is_separated_from_its_target() {
         let plain = Target::parse("https://t.example/oauth/callback").unwrap();
         let own = Target::parse("https://t.example/cb?own=1").unwrap();
+        let open = Target::parse("https://t.example/cb?own=1&").unwrap();
         let carried = |location: &str, target| {
-            carried(location.as_bytes(), "a=1", target)
-                .map(|query| query.map(|query| String::from_utf8(query).unwrap()))
+            carried(location.as_bytes(), "a=1", &callback("https"), target)
         };
         let some = |text: &str| Ok(Some(text.to_owned()));
         #[rustfmt::skip]
@@ -152,18 +176,81 @@ mod tests {
             ("HTTPS://T.example:443/oauth/callback", &plain, Ok(None)),
             ("https://t.example/oauth/callback?", &plain, some("")),
             ("https://t.example/oauth/callback#x", &plain, some("#x")),
+            ("https://t.example/oauth/callback?a=1#x", &plain, some("a=1#x")),
             ("http://t.example/oauth/callback?a=1", &plain, Err(Elsewhere::Site)),
             ("https://t.example:8443/oauth/callback?a=1", &plain, Err(Elsewhere::Site)),
             ("https://t.example/oauth/callback/?a=1", &plain, Err(Elsewhere::Path)),
+            ("https://t.example/OAuth/callback?a=1", &plain, Err(Elsewhere::Path)),
             ("https://t.example/oauth/callbacka=1", &plain, Err(Elsewhere::Glued)),
             ("/oauth/callback?a=1", &plain, Err(Elsewhere::Relative)),
             ("https://$host/oauth/callback", &plain, Err(Elsewhere::Template("$host"))),
+            ("https://h:$port?$args", &plain, Err(Elsewhere::Template("$args"))),
+            ("https://h:99999/", &plain, Err(Elsewhere::Invalid)),
+            ("mailto:someone@t.example", &plain, Err(Elsewhere::Site)),
             ("https://t.example/cb?own=1&a=1", &own, some("a=1")),
             ("https://t.example/cb?own=1", &own, Ok(None)),
+            ("https://t.example/cb?own=1&", &own, some("")),
             ("https://t.example/cb?a=1", &own, Err(Elsewhere::OwnQuery)),
+            ("https://t.example/cb?own=12&a=1", &own, Err(Elsewhere::OwnQuery)),
+            ("https://t.example/cb", &own, Err(Elsewhere::OwnQuery)),
+            ("https://t.example/cb?own=1&a=1", &open, some("a=1")),
         ];
         for (location, target, expected) in table {
             assert_eq!(carried(location, target), expected, "{location}");
+        }
+    }
+
+    #[test]
+    fn a_location_leads_where_browsers_resolve_it() {
+        let target = Target::parse("https://t.example/oauth/callback").unwrap();
+        let same = Target::parse("https://auth.example/nango/oauth/callback").unwrap();
+        let yes = || Ok(Some("a=1".to_owned()));
+        #[rustfmt::skip]
+        let table = [
+            // RFC 3986 §4.2, and only with the right scheme.
+            ("https", "//t.example/oauth/callback?a=1", &target, yes()),
+            ("http", "//t.example/oauth/callback?a=1", &target, Err(Elsewhere::Site)),
+            ("https", "//t.example:443/oauth/callback?a=1", &target, yes()),
+            ("https", "//other.example/oauth/callback?a=1", &target, Err(Elsewhere::Site)),
+            // RFC 9110 §10.2.2
+            ("https", "/nango/oauth/callback?a=1", &same, yes()),
+            ("https", "../nango/oauth/callback?a=1", &same, yes()),
+            ("https", "nango/oauth/callback?a=1", &same, Err(Elsewhere::Path)),
+            ("http", "/nango/oauth/callback?a=1", &same, Err(Elsewhere::Relative)),
+            ("https", "oauth/callback?a=1", &target, Err(Elsewhere::Relative)),
+            ("https", "", &target, Err(Elsewhere::Relative)),
+            // Equivalent to the target for a browser.
+            ("https", "https://user:password@t.example/oauth/callback?a=1", &target, yes()),
+            ("https", "HTTPS://T.EXAMPLE/oauth/callback?a=1", &target, yes()),
+            ("https", "https://t.example:443/oauth/./x/../callback?a=1", &target, yes()),
+            ("https", "https://t.example/oauth/%2e%2E/oauth/callback?a=1", &target, yes()),
+            ("https", " https://t.example/oauth/callback?a=1 ", &target, yes()),
+            ("https", "https:\\\\t.example\\oauth/callback?a=1", &target, yes()),
+            // Not equivalent: browsers do not decode a path, and Nango does not either.
+            ("https", "https://t.example/oauth/%63allback?a=1", &target, Err(Elsewhere::Path)),
+            ("https", "https://t.example//oauth/callback?a=1", &target, Err(Elsewhere::Path)),
+            ("https", "https://t.example@other.example/oauth/callback?a=1", &target, Err(Elsewhere::Site)),
+            ("https", "https://t.example.other.example/oauth/callback?a=1", &target, Err(Elsewhere::Site)),
+        ];
+        for (scheme, location, target, expected) in table {
+            let found = carried(location.as_bytes(), "a=1", &callback(scheme), target);
+            assert_eq!(found, expected, "{location} from {scheme}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_read_as_browsers_send_it() {
+        let target = Target::parse("https://t.example/cb").unwrap();
+        let table: [(&[u8], &str); 4] = [
+            (b"?name=O'Brien", "name=O%27Brien"),
+            ("?name=caf\u{e9}".as_bytes(), "name=caf%C3%A9"),
+            (b"?name=caf\xe9", "name=caf%E9"),
+            (b"?a=\"<two words>\"", "a=%22%3Ctwo%20words%3E%22"),
+        ];
+        for (query, expected) in table {
+            let location = [b"https://t.example/cb", query].concat();
+            let found = carried(&location, "a=1", &callback("https"), &target);
+            assert_eq!(found, Ok(Some(expected.to_owned())));
         }
     }
 }

@@ -1,6 +1,9 @@
 //! URLs as texts: split into parts, never rebuilt, and shown without the values in their queries.
+//! A `Location` is resolved as browsers do it.
 
 use crate::outbound::Server;
+use std::fmt::Write as _;
+use url::Url;
 
 /// The parts of a URI reference, as they are in the text (RFC 3986 appendix B).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +98,21 @@ impl Callback {
     pub(super) fn at(&self, path: String) -> Self {
         Self { server: self.server.clone(), path }
     }
+}
+
+/// The URL to which a browser goes from the callback (RFC 9110 §10.2.2, WHATWG URL Standard); `None`
+/// when it cannot parse the `Location`.
+pub(super) fn resolve(callback: &Callback, location: &[u8]) -> Option<Url> {
+    let mut text = String::with_capacity(location.len());
+    for byte in location {
+        if byte.is_ascii() {
+            text.push(char::from(*byte));
+        } else {
+            // Chromium escapes other bytes before it parses the URL, whatever their encoding.
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    Url::parse(&callback.shown()).ok()?.join(&text).ok()
 }
 
 /// The URL without possible secrets: user name and password, query values and the fragment.

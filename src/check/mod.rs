@@ -10,16 +10,22 @@
 //! callback and on the target, and a report quotes only bytes that the prober sent, or names.
 
 mod collect;
+mod confirm;
+mod contrast;
 mod corpus;
 mod dns;
+mod evidence;
 mod followups;
 mod landing;
 mod location;
 mod nango;
 mod observations;
+mod origins;
 mod page;
 mod plan;
+mod platform;
 mod prober;
+mod qs;
 mod query;
 mod query_checks;
 mod redirect;
@@ -27,10 +33,11 @@ mod response_headers;
 mod tls;
 mod url;
 
-pub use plan::{Plan, Selection};
+pub use plan::{Coverage, Plan, Selection};
+pub use qs::read_by_nango;
 
 use crate::outbound::{Outbound, Response};
-use crate::report::{Check, Report, printable};
+use crate::report::{Check, Extent, Report, Status, printable};
 use jiff::Timestamp;
 use observations::Observations;
 use std::time::Instant;
@@ -55,15 +62,24 @@ pub async fn run(plan: &Plan, outbound: &Outbound) -> Report {
     let (started_at, began) = (Timestamp::now(), Instant::now());
     let mut findings = Findings::default();
     let blocker = run_checks(plan, outbound, &mut findings).await.err();
+    let was_interrupted = plan.interrupt.is_cancelled();
+    let complete = findings.checks.iter().find(|check| check.id == "redirect.complete");
+    let all_sent = complete.is_some_and(|check| check.status == Status::Pass);
     let subject =
         findings.subject.clone().unwrap_or_else(|| printable(&location::shown(&plan.callback)));
     let all: Vec<_> = CHECKS
         .iter()
         .map(|(id, _)| {
-            let mut check = findings.take(id).unwrap_or_else(|| match blocker {
+            let evaluated = findings.take(id);
+            let is_final =
+                !was_interrupted || evaluated.as_ref().is_some_and(|it| is_known(it, all_sent));
+            let mut check = evaluated.unwrap_or_else(|| match blocker {
                 Some(blocker) => check(id).blocked(blocker),
-                None => check(id).skip("not run: not selected"),
+                None => check(id).skip("not run: no request for it was sent"),
             });
+            if !is_final {
+                check = self::check(id).skip("not run: interrupted");
+            }
             if check.subject.is_empty() {
                 check.subject.clone_from(&subject);
             }
@@ -71,13 +87,34 @@ pub async fn run(plan: &Plan, outbound: &Outbound) -> Report {
         })
         .collect();
     Report {
-        broken: findings.broken,
+        broken: findings.broken.filter(|_| !was_interrupted),
         callback: printable(&location::shown(&plan.callback)),
         target: printable(&location::shown(plan.target.as_str())),
         started_at,
         duration: began.elapsed(),
         checks: select(all, &plan.selection),
+        extent: match plan.selection == Selection::default() {
+            _ if was_interrupted => Extent::Interrupted,
+            true => Extent::Complete,
+            false => Extent::Selected,
+        },
         switch: None,
+    }
+}
+
+/// Whether the result of a check is known although the check was interrupted: it is a failure or a
+/// warning, or a pass that no unsent probe could change.
+fn is_known(check: &Check, all_sent: bool) -> bool {
+    match check.status {
+        Status::Fail | Status::Warn => true,
+        Status::Pass => {
+            let id = &*check.id;
+            let needs_all = matches!(id, "dns.alike" | "redirect.size")
+                || collect::checks_of_all_queries().contains(&id);
+            all_sent || !needs_all
+        }
+        Status::Skip => check.blocked_by.is_none(),
+        Status::Unknown => false,
     }
 }
 
@@ -129,6 +166,7 @@ const CHECKS: &[(&str, &str)] = &[
     ("redirect.github", "Setup URL of GitHub Apps works too"),
     ("redirect.complete", "all probes were sent in time"),
     ("nango.callback", "target is Nango's callback"),
+    ("nango.end_to_end", "callback leads to Nango"),
     ("nango.echo", "callback arrives at Nango unchanged"),
 ];
 
@@ -165,15 +203,27 @@ impl Findings {
 
     /// Adds a check that the following ones depend on; an error if it did not pass.
     fn gate(&mut self, check: Check, id: &'static str) -> Result<(), &'static str> {
-        use crate::report::Status::{Fail, Unknown};
-        let blocks = matches!(check.status, Fail | Unknown);
+        let blocks = matches!(check.status, Status::Fail | Status::Unknown);
         self.add(check);
         if blocks { Err(id) } else { Ok(()) }
     }
 
+    /// The first check with one of these id prefixes that failed or is unknown.
+    fn failed(&self, prefixes: &[&str]) -> Option<&'static str> {
+        use crate::report::Status::{Fail, Unknown};
+        let failed = self.checks.iter().filter(|it| matches!(it.status, Fail | Unknown));
+        let mut named = failed.filter(|it| prefixes.iter().any(|prefix| it.id.starts_with(prefix)));
+        let found = named.next()?;
+        IDS.iter().copied().find(|id| found.id == *id)
+    }
+
+    fn passed(&self, id: &str) -> bool {
+        self.checks.iter().any(|it| it.id == id && it.status == Status::Pass)
+    }
+
     fn take(&mut self, id: &str) -> Option<Check> {
         let at = self.checks.iter().position(|check| check.id == id)?;
-        Some(self.checks.swap_remove(at))
+        Some(self.checks.remove(at))
     }
 }
 
@@ -186,14 +236,29 @@ async fn run_checks(
     let callback = url::evaluate(plan, findings)?;
     let observations = Box::pin(collect::collect(plan, callback, outbound)).await;
     findings.subject = Some(match observations.primary() {
+        Some(_) if observations.proxy().is_some() => {
+            let proxy = observations.proxy().unwrap_or_default();
+            format!("{} via the proxy {proxy}", observations.callback.shown())
+        }
         Some(probed) => format!("{} via {}", observations.callback.shown(), probed.address.ip()),
         None => observations.callback.shown(),
     });
-    nango::evaluate_callback(plan, &observations, findings);
-    dns::evaluate(&observations, findings)?;
-    tls::evaluate(&observations, findings)?;
-    redirect::evaluate(plan, &observations, findings)?;
-    nango::evaluate_echo(plan, &observations, findings);
+    let result = evaluate(plan, &observations, findings);
+    platform::replace_hints(&observations, &mut findings.checks);
+    result
+}
+
+fn evaluate(
+    plan: &Plan,
+    observations: &Observations,
+    findings: &mut Findings,
+) -> Result<(), &'static str> {
+    nango::evaluate_callback(plan, observations, findings);
+    dns::evaluate(plan.strict, observations, findings)?;
+    tls::evaluate(observations, findings)?;
+    redirect::evaluate(plan, observations, findings)?;
+    nango::evaluate_echo(plan, observations, findings);
+    nango::evaluate_end_to_end(plan, observations, findings);
     Ok(())
 }
 

@@ -1,9 +1,12 @@
 //! The results of the requests, not yet evaluated.
 
-use super::landing::location_shown;
+use super::landing::{Landing, location_shown};
 use super::location::Callback;
-use super::prober::{AddressProbe, Outcome};
-use crate::outbound::{Fault, Protocol, Resolved, Response};
+use super::prober::{AddressProbe, Outcome, Received};
+use crate::outbound::{Fault, Origin, Protocol, Resolved, Response};
+use http::StatusCode;
+use std::net::IpAddr;
+use std::time::Duration;
 
 /// All results. `None` and empty lists stand for requests that were not sent.
 #[derive(Debug)]
@@ -15,21 +18,41 @@ pub(super) struct Observations {
     pub(super) addresses: Vec<AddressProbe>,
     /// The index of the address that received all further requests.
     pub(super) primary: Option<usize>,
+    /// Why the first request fails although the callback works.
+    pub(super) obstacle: Option<Obstacle>,
+    /// The first probe without the obstacle.
+    pub(super) passed: Option<Outcome>,
     /// Where the first response leads, when not to the target.
     pub(super) chain: Option<RedirectChain>,
+    /// The response to a path beside the callback's that does not exist: error pages show which
+    /// program writes them.
+    pub(super) not_found: Option<Response>,
     pub(super) empty: Vec<Outcome>,
     pub(super) spellings: Vec<Outcome>,
     pub(super) providers: Vec<Outcome>,
     pub(super) sizes: Vec<Outcome>,
     /// Over the HTTP version that the primary address did not negotiate.
-    pub(super) other_protocol: Option<(Protocol, Outcome)>,
-    pub(super) plain_client: Option<Outcome>,
+    /// A short query first, then those that often break.
+    pub(super) other_protocol: Option<(Protocol, Vec<Outcome>)>,
+    /// Each with the name of the program.
+    pub(super) programs: Vec<(&'static str, Outcome)>,
     pub(super) form: Option<Outcome>,
     pub(super) plain_http: Option<PlainHttp>,
     /// The callback for GitHub Apps that Nango derives from this one.
-    pub(super) sibling: Option<(Callback, Outcome)>,
+    pub(super) sibling: Option<(Callback, Vec<Outcome>)>,
     pub(super) nango: Option<Result<Nango, Fault>>,
     pub(super) echo: Option<Echo>,
+    /// For the callback, and for the callback for GitHub Apps.
+    pub(super) end_to_end: Vec<EndToEnd>,
+}
+
+/// What the first request lacks. All other requests have it, so that everything else is checked.
+#[derive(Debug)]
+pub(super) enum Obstacle {
+    /// The cookie that the response sets: a cookie wall.
+    Cookie(Box<Received>),
+    /// The other HTTP version; this one fails.
+    Protocol(Protocol),
 }
 
 /// A chain of redirects whose first response does not lead to the target.
@@ -71,15 +94,55 @@ pub(super) struct Echo {
     pub(super) page: Option<Result<Response, Fault>>,
 }
 
+/// A callback without a state, which Nango redirects to the `Referer`.
+#[derive(Debug)]
+pub(super) struct EndToEnd {
+    /// A URL that contains a nonce, in its host and in its path.
+    pub(super) nonce: String,
+    /// The `Referer` that a browser sends to Nango; `None` when the callback hides it.
+    pub(super) referer: Option<String>,
+    /// The response of the callback.
+    pub(super) status: Result<StatusCode, Fault>,
+    pub(super) landing: Option<Landing>,
+    /// The response of Nango.
+    pub(super) nango: Option<Result<Nango, Fault>>,
+    pub(super) duration: Duration,
+}
+
 impl Observations {
     /// The address that received all further requests.
     pub(super) fn primary(&self) -> Option<&AddressProbe> {
         self.primary.and_then(|primary| self.addresses.get(primary))
     }
 
+    /// The proxy through which all requests go.
+    pub(super) fn proxy(&self) -> Option<&str> {
+        match self.resolved.as_ref().ok().map(|resolved| &resolved.origin) {
+            Some(Origin::Proxy(proxy)) => Some(proxy),
+            _ => None,
+        }
+    }
+
     /// The first probe's outcome.
     pub(super) fn first(&self) -> Option<&Outcome> {
-        self.primary().and_then(|probed| probed.first.as_ref())
+        self.passed.as_ref().or_else(|| self.primary().and_then(|probed| probed.first.as_ref()))
+    }
+
+    /// All outcomes that should reach the target, by address.
+    pub(super) fn by_address(&self) -> Vec<(IpAddr, Vec<&Outcome>)> {
+        let primary = self.primary().map(|probed| probed.address);
+        let mut all = Vec::new();
+        for probed in &self.addresses {
+            let mut outcomes: Vec<_> = probed.first.iter().chain(&probed.hard).collect();
+            if Some(probed.address) == primary {
+                let corpus = self.corpus().skip(1).chain(&self.sizes);
+                let programs = self.programs.iter().map(|(_, outcome)| outcome);
+                outcomes.extend(corpus.chain(&self.empty).chain(programs).chain(&self.form));
+                outcomes.extend(self.other_protocol.iter().flat_map(|(_, outcomes)| outcomes));
+            }
+            all.push((probed.address.ip(), outcomes));
+        }
+        all
     }
 
     /// The probes with queries as providers send them.

@@ -1,5 +1,6 @@
 use crate::redirect::Target;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// What to check, and how far to go.
 #[derive(Clone, Debug)]
@@ -10,13 +11,20 @@ pub struct Plan {
     pub target: Target,
     /// Which checks are reported.
     pub selection: Selection,
-    /// Whether to send requests to Nango too: to its callback, and one flow from end to end.
+    /// Whether to send requests to Nango that it looks up and reports as errors: to its callback, and
+    /// one flow from end to end.
     pub follow: bool,
+    /// Whether to prove the path to Nango with a request that costs Nango no lookup.
+    pub end_to_end: bool,
+    /// How many requests to send.
+    pub coverage: Coverage,
     /// Whether a query must arrive byte for byte. Otherwise a query that Nango reads identically is
     /// only a warning.
     pub strict: bool,
     /// The time limit of the whole check.
     pub total: Duration,
+    /// Ends the check: the report contains what is known then.
+    pub interrupt: CancellationToken,
     /// Called with each step, to show progress.
     pub progress: Option<fn(&str)>,
 }
@@ -29,10 +37,18 @@ impl Plan {
             target,
             selection: Selection::default(),
             follow: true,
+            end_to_end: true,
+            coverage: Coverage::Full,
             strict: false,
             total: Duration::from_mins(2),
+            interrupt: CancellationToken::new(),
             progress: None,
         }
+    }
+
+    /// Whether the target is a callback that redirects to the `Referer`.
+    pub(super) fn is_for_nango(&self) -> bool {
+        self.is_for_oauth() || self.target.path().ends_with("app-auth/connect")
     }
 
     /// Whether the target is the callback whose error page is known.
@@ -45,6 +61,16 @@ impl Plan {
             progress(doing);
         }
     }
+}
+
+/// How many requests a check sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Coverage {
+    /// About a dozen: enough to notice that a callback which worked no longer works. For checks that
+    /// repeat in the background.
+    Small,
+    /// All.
+    Full,
 }
 
 /// The selected checks, by prefixes of their ids; by default all.

@@ -1,12 +1,14 @@
 //! `redirect.*`, part 2: what happens to the query.
 
+use super::evidence::{Answer, Evidence};
 use super::landing::{Landing, location_shown};
-use super::prober::Outcome;
+use super::origins::origin;
+use super::prober::{Cause, Outcome, answer};
 use super::query::Difference;
 use super::{Findings, Observations, check};
 use crate::outbound::Reason;
 use crate::report::Check;
-use http::StatusCode;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Checks that are not evaluated when no query arrives.
@@ -19,14 +21,15 @@ const ON_A_QUERY: [&str; 5] = [
 ];
 
 /// The maximum of findings of one kind to list.
-const MAX_LINES: usize = 6;
+const MAX_LINES: usize = 3;
 
-pub(super) fn evaluate(observations: &Observations, findings: &mut Findings) {
+pub(super) fn evaluate(strict: bool, observations: &Observations, findings: &mut Findings) {
     let dropped = observations.first().and_then(Outcome::landing)
         == Some(&Landing::Altered(Difference::Dropped));
     let corpus: Vec<_> = observations.corpus().collect();
     let duration = corpus.iter().map(|outcome| outcome.duration).sum();
-    findings.add(query(&corpus, dropped).duration(duration));
+    let altered = Altered::in_corpus(&corpus, strict);
+    findings.add(query(&corpus, &altered, dropped).duration(duration));
     findings.add(complete(observations));
     if dropped {
         findings.add(check("redirect.template"));
@@ -35,9 +38,9 @@ pub(super) fn evaluate(observations: &Observations, findings: &mut Findings) {
         }
         return;
     }
-    findings.add(template(&corpus));
-    findings.add(encoding(&corpus));
-    findings.add(parameters(&corpus));
+    findings.add(template(&altered));
+    findings.add(encoding(&altered));
+    findings.add(parameters(&altered));
     if !observations.providers.is_empty() {
         findings.add(blocked(&corpus).duration(duration));
     }
@@ -49,109 +52,149 @@ pub(super) fn evaluate(observations: &Observations, findings: &mut Findings) {
     }
 }
 
-/// The differences that one check reports.
+/// The queries that arrive altered.
 struct Altered<'s> {
-    lines: Vec<String>,
-    /// Whether one of the queries conforms to RFC 3986.
-    conforming: bool,
-    differences: Vec<&'s Difference>,
+    /// With a change that a provider's callback can suffer: a changed value, or any change in strict
+    /// mode.
+    broken: Vec<(&'s Outcome, &'s Difference)>,
+    /// With bytes that RFC 3986 forbids, which no provider should send.
+    forbidden: Vec<(&'s Outcome, &'s Difference)>,
+    /// With the same values for Nango.
+    equal: Vec<(&'s Outcome, &'s Difference)>,
 }
+
+/// The checks that can report a query with the same values, in the order of precedence: a server
+/// that rebuilds the query causes several kinds of differences, and they are one warning.
+const ON_EQUAL_VALUES: [&str; 3] = ["redirect.encoding", "redirect.parameters", "redirect.query"];
 
 impl<'s> Altered<'s> {
-    fn by(id: &str, corpus: &[&'s Outcome]) -> Self {
-        let mut altered = Self { lines: Vec::new(), conforming: false, differences: Vec::new() };
+    fn in_corpus(corpus: &[&'s Outcome], strict: bool) -> Self {
+        let mut all = Self { broken: Vec::new(), forbidden: Vec::new(), equal: Vec::new() };
         for outcome in corpus {
-            if let Some(Landing::Altered(difference)) = outcome.landing()
-                && difference.id() == id
-            {
-                altered.conforming |= outcome.probe.conforming;
-                let line = format!("{}: {}", outcome.probe.name, difference.description());
-                // A difference that every query has is listed once.
-                if !altered.differences.contains(&difference) {
-                    altered.lines.push(line);
-                }
-                altered.differences.push(difference);
+            let Some(Landing::Altered(difference)) = outcome.landing() else { continue };
+            let equal = difference.keeps_values() && !strict;
+            match (equal, outcome.probe.conforming) {
+                (true, true) => all.equal.push((outcome, difference)),
+                // Many servers encode such bytes.
+                (true, false) => {}
+                (false, true) => all.broken.push((outcome, difference)),
+                (false, false) => all.forbidden.push((outcome, difference)),
             }
         }
-        altered
+        all
     }
 
-    fn detail(&self) -> String {
-        let mut lines: Vec<_> = self.lines.iter().take(MAX_LINES).cloned().collect();
-        if self.lines.len() > MAX_LINES {
-            lines.push(format!("and {} more", self.lines.len() - MAX_LINES));
+    /// Evaluates the check with this id.
+    fn evaluate(&self, id: &'static str, summary: &str, hint: &str) -> Check {
+        let check = check(id);
+        let by = |all: &[(&'s Outcome, &'s Difference)]| -> Vec<_> {
+            all.iter().copied().filter(|(_, difference)| difference.id() == id).collect()
+        };
+        let (broken, forbidden) = (by(&self.broken), by(&self.forbidden));
+        if !broken.is_empty() {
+            let all = [broken, forbidden].concat();
+            return check.fail(summary).detail(lines(&all)).hint(hint);
         }
-        lines.join("\n")
-    }
-
-    fn evaluate(&self, check: Check, summary: &str, hint: &str) -> Check {
-        if self.differences.is_empty() {
+        let reports = ON_EQUAL_VALUES
+            .into_iter()
+            .find(|id| self.equal.iter().any(|(_, difference)| difference.id() == *id));
+        if reports == Some(id) {
+            let change = match id {
+                "redirect.encoding" => "re-encoded",
+                "redirect.parameters" => "rearranged",
+                _ => "extended",
+            };
+            return check
+                .warn(format!("the query is {change}, but Nango reads the same values"))
+                .detail(lines(&self.equal))
+                .hint(format!("nothing breaks in Nango; to forward every byte, {hint}"));
+        }
+        if forbidden.is_empty() {
             return check;
         }
-        let detail = self.detail();
-        if self.conforming {
-            check.fail(summary).detail(detail).hint(hint)
-        } else {
-            check
-                .warn("queries with bytes that RFC 3986 forbids are changed")
-                .detail(format!(
-                    "{detail}\nno provider should send such bytes; ignore this unless yours does"
-                ))
-                .hint(hint)
-        }
+        check
+            .warn("queries with bytes that RFC 3986 forbids are changed")
+            .detail(format!(
+                "{}\nno provider should send such bytes; ignore this unless yours does",
+                lines(&forbidden)
+            ))
+            .hint(hint)
+    }
+
+    /// Whether the check with this id has nothing to report.
+    fn has_none(&self, id: &str) -> bool {
+        let mut all = self.broken.iter().chain(&self.forbidden).chain(&self.equal);
+        !all.any(|(_, difference)| difference.id() == id)
     }
 }
 
-fn query(corpus: &[&Outcome], dropped: bool) -> Check {
-    let check = check("redirect.query");
+/// One line for each difference; a difference that every query has is listed once.
+fn lines(altered: &[(&Outcome, &Difference)]) -> String {
+    let mut seen: Vec<&Difference> = Vec::new();
+    let mut lines = Vec::new();
+    for (outcome, difference) in altered {
+        if !seen.contains(difference) {
+            seen.push(difference);
+            lines.push(format!("{}: {}", outcome.probe.name, difference.description()));
+        }
+    }
+    if lines.len() > MAX_LINES {
+        let more = lines.len() - MAX_LINES;
+        lines.truncate(MAX_LINES);
+        lines.push(format!("and {more} more"));
+    }
+    lines.join("\n")
+}
+
+fn query(corpus: &[&Outcome], altered: &Altered<'_>, dropped: bool) -> Check {
     if dropped {
-        return check
+        return check("redirect.query")
             .fail("the query does not arrive")
             .detail("the Location contains none of the parameters")
             .hint("append the raw query; nginx: `$is_args$args`, Caddy: `{uri}`, Cloudflare: \"Preserve query string\"");
     }
-    let altered = Altered::by("redirect.query", corpus);
-    if altered.differences.is_empty() {
+    if altered.has_none("redirect.query") {
         let exact = corpus.iter().filter(|outcome| outcome.is_exact()).count();
         let all = corpus.len();
         // The checks below report the others.
-        return if exact == all {
-            check.pass(format!("{all} queries arrive byte for byte"))
+        return check("redirect.query").pass(if exact == all {
+            format!("{all} queries arrive byte for byte")
         } else {
-            check.pass(format!("the query arrives, {exact} of {all} byte for byte"))
-        };
+            format!("the query arrives, {exact} of {all} byte for byte")
+        });
     }
     altered.evaluate(
-        check,
+        "redirect.query",
         "the query is changed",
         "copy the raw query into the Location, and append nothing",
     )
 }
 
 /// Finds a placeholder that only some queries lead to.
-fn template(corpus: &[&Outcome]) -> Check {
-    Altered::by("redirect.template", corpus).evaluate(
-        check("redirect.template"),
+fn template(altered: &Altered<'_>) -> Check {
+    altered.evaluate(
+        "redirect.template",
         "the Location contains an unexpanded placeholder",
         "check how your server spells the query variable in this place",
     )
 }
 
-fn encoding(corpus: &[&Outcome]) -> Check {
-    let altered = Altered::by("redirect.encoding", corpus);
-    let twice =
-        altered.differences.iter().any(|d| matches!(d, Difference::Reencoded { twice: true, .. }));
+fn encoding(altered: &Altered<'_>) -> Check {
+    let twice = altered
+        .broken
+        .iter()
+        .any(|(_, difference)| matches!(difference, Difference::Reencoded { twice: true, .. }));
     let summary = if twice { "the query is encoded twice" } else { "the query is re-encoded" };
     altered.evaluate(
-        check("redirect.encoding"),
+        "redirect.encoding",
         summary,
         "do not parse and rebuild the query; use the raw string (`req.url`, `$args`, `RawQuery`)",
     )
 }
 
-fn parameters(corpus: &[&Outcome]) -> Check {
-    Altered::by("redirect.parameters", corpus).evaluate(
-        check("redirect.parameters"),
+fn parameters(altered: &Altered<'_>) -> Check {
+    altered.evaluate(
+        "redirect.parameters",
         "parameters are lost, added or moved",
         "use the raw query string instead of a map of parameters; make sure that the framework adds nothing",
     )
@@ -159,64 +202,122 @@ fn parameters(corpus: &[&Outcome]) -> Check {
 
 fn blocked(corpus: &[&Outcome]) -> Check {
     let check = check("redirect.blocked");
-    let mut lines = Vec::new();
-    let (mut conforming, mut count, mut limited) = (false, 0, 0);
-    for outcome in corpus.iter().skip(1) {
-        let why = match (&outcome.result, outcome.landing()) {
-            (Err(fault), _) if fault.reason == Reason::OutOfTime => continue,
-            (Err(fault), _) => fault.text.clone(),
-            (_, Some(Landing::Stays(status))) => format!("responds with {}", status.as_u16()),
-            (Ok(got), Some(Landing::Elsewhere(_))) => {
-                format!("redirects to {}", location_shown(&got.response.headers))
-            }
-            _ => continue,
-        };
-        count += 1;
-        limited += usize::from(outcome.status() == Some(StatusCode::TOO_MANY_REQUESTS));
-        conforming |= outcome.probe.conforming;
-        if lines.len() < MAX_LINES {
-            let probe = &outcome.probe;
-            let what = if probe.name == probe.what {
-                probe.name.to_owned()
-            } else {
-                format!("{} ({})", probe.name, probe.what)
-            };
-            lines.push(format!("{what}: {why}"));
-        }
+    let of = |evidence: Evidence| -> Vec<&Outcome> {
+        corpus.iter().skip(1).filter(|it| it.evidence() == evidence).copied().collect()
+    };
+    let limited = of(Evidence::Limited);
+    let mut lost = of(Evidence::Blocked);
+    let is_proved = !lost.is_empty();
+    // Their failures are the same, and are repeated only up to a limit.
+    if is_proved && of(Evidence::Intermittent).is_empty() {
+        lost.extend(of(Evidence::Unrepeated));
     }
-    if count == 0 {
-        return check.pass(format!("none of {} queries is blocked", corpus.len()));
+    let all = corpus.len();
+    if is_proved {
+        return not_redirected(check, &lost, all);
     }
-    if limited == count {
+    if !limited.is_empty() {
         return check
-            .unknown(format!("{count} of {} queries are rate-limited", corpus.len()))
+            .unknown(format!("{} of {all} queries were rate-limited", limited.len()))
+            .detail("the server limits the request rate; no query is reported as blocked for that")
             .hint("exempt the path of the callback from rate limits: all users of an office may share one address");
     }
-    let summary = format!("{count} of {} queries are not redirected", corpus.len());
-    let check = if conforming {
-        check.fail(summary).hint("exempt the path of the callback from the firewall rule that treats these parameters as an attack (CRS 930120 and 931 in ModSecurity)")
-    } else {
-        check.warn(summary).hint("only queries that no provider should send are rejected; ignore this unless your provider sends them")
+    let unproved = of(Evidence::Failing).len() + of(Evidence::Unrepeated).len();
+    if unproved > 0 {
+        return check
+            .unknown(format!("{unproved} of {all} queries failed, and so did plain ones"))
+            .hint("fix redirect.answer first, then run the check again");
+    }
+    check.pass(format!("none of {all} queries is blocked"))
+}
+
+/// Queries that fail repeatedly while others of the same length pass.
+fn not_redirected(check: Check, lost: &[&Outcome], all: usize) -> Check {
+    let mut lines: Vec<_> = lost.iter().take(MAX_LINES).map(|outcome| why(outcome)).collect();
+    if lost.len() > MAX_LINES {
+        lines.push(format!("and {} more", lost.len() - MAX_LINES));
+    }
+    let check = check.detail(lines.join("\n"));
+    if !lost.iter().any(|outcome| outcome.probe.conforming) {
+        return check
+            .warn(format!("{} of {all} queries are not redirected", lost.len()))
+            .hint("only queries that no provider should send are rejected; ignore this unless your provider sends them");
+    }
+    let causes: Vec<_> = lost.iter().filter_map(|outcome| outcome.cause.as_ref()).collect();
+    if !causes.is_empty() && causes.iter().all(|cause| matches!(cause, Cause::Referer(_))) {
+        let origins: BTreeSet<_> = lost.iter().filter_map(|it| origin(it.probe.name)).collect();
+        let first = origins.first().copied().unwrap_or_default();
+        let others = match origins.len() {
+            0 | 1 => String::new(),
+            2 => " and one other site".to_owned(),
+            several => format!(" and {} other sites", several - 1),
+        };
+        return check
+            .fail(format!("requests that come from {first}/{others} are refused"))
+            .hint("accept every `Referer` on the path of the callback: browsers send the origin of the provider; in nginx, remove `valid_referers`");
+    }
+    let timed_out = |outcome: &&Outcome| {
+        outcome.result.as_ref().is_err_and(|fault| fault.reason == Reason::Timeout)
     };
-    check.detail(lines.join("\n"))
+    if lost.iter().all(timed_out) {
+        return check
+            .fail(format!("{} of {all} queries get no response in time", lost.len()))
+            .hint("see the log of the server; a firewall that drops these requests does this too");
+    }
+    check
+        .fail(format!("{} of {all} queries are not redirected", lost.len()))
+        .hint("exempt the path of the callback from the firewall rule that treats these parameters as an attack (CRS 930120 and 931 in ModSecurity)")
+}
+
+/// Which query is lost, what happens to it, and what causes that.
+fn why(outcome: &Outcome) -> String {
+    let probe = &outcome.probe;
+    let what = if probe.name == probe.what {
+        probe.name.to_owned()
+    } else {
+        format!("{} ({})", probe.name, probe.what)
+    };
+    let response = match (&outcome.result, outcome.landing()) {
+        (Err(fault), _) => fault.text.clone(),
+        (Ok(got), Some(Landing::Elsewhere(_))) => {
+            format!("redirects to {}", location_shown(&got.response.headers))
+        }
+        (Ok(got), _) => format!("responds with {}", got.response.status.as_u16()),
+    };
+    let cause = match &outcome.cause {
+        Some(Cause::Referer(origin)) => format!("; without the referrer {origin}/ it passes"),
+        Some(Cause::Parameter(name)) => format!("; `{name}` alone fails too"),
+        None => String::new(),
+    };
+    format!("{what}: {response}{cause}")
 }
 
 fn size(sizes: &[Outcome]) -> Check {
     let duration: Duration = sizes.iter().map(|outcome| outcome.duration).sum();
     let check = check("redirect.size").duration(duration);
-    let arrives = |outcome: &&Outcome| match outcome.landing() {
+    let is_lost = |outcome: &&&Outcome| match outcome.landing() {
+        Some(Landing::Altered(Difference::Cut(_) | Difference::Dropped)) => true,
         // Other checks report what happens to every query.
-        Some(Landing::Altered(difference)) => {
-            !matches!(difference, Difference::Cut(_) | Difference::Dropped)
-        }
-        landing => landing.is_some_and(Landing::is_exact),
+        _ => matches!(outcome.evidence(), Evidence::Blocked),
     };
     let sent: Vec<_> = sizes.iter().filter(|outcome| !is_out_of_time(outcome)).collect();
-    let lost: Vec<_> = sent.iter().filter(|outcome| !arrives(outcome)).collect();
+    let lost: Vec<_> = sent.iter().filter(is_lost).collect();
     let Some(least) = lost.first() else {
-        return match sent.last() {
-            Some(longest) => check.pass(format!("queries of {} arrive", longest.probe.name)),
-            None => check.unknown("not probed within the time limit"),
+        let unproved = |outcome: &&&Outcome| answer(&outcome.result) != Answer::Reached;
+        return match (sent.iter().find(unproved), sent.last()) {
+            (Some(unproved), _) if unproved.evidence() == Evidence::Limited => check
+                .unknown(format!("queries of {} were rate-limited", unproved.probe.name))
+                .hint("exempt the path of the callback from rate limits, or wait and check again"),
+            (Some(unproved), _) => check
+                .unknown(format!(
+                    "queries of {} failed, but not because of their size",
+                    unproved.probe.name
+                ))
+                .hint("fix redirect.answer first, then run the check again"),
+            (None, Some(longest)) => {
+                check.pass(format!("queries of {} arrive", longest.probe.name))
+            }
+            (None, None) => check.unknown("not probed within the time limit"),
         };
     };
     let lines: Vec<_> =
@@ -226,34 +327,48 @@ fn size(sizes: &[Outcome]) -> Check {
     let hint = "raise the limits for the request line, the header and the query: in nginx `large_client_header_buffers 4 32k`; in AWS WAF, exempt the path from SizeRestrictions_QUERYSTRING";
     // Callbacks with long codes and scopes reach 6 KiB.
     let summary = format!("queries of {} do not arrive", least.probe.name);
-    if length < 6 << 10 { check.fail(summary).hint(hint) } else { check.warn(summary).hint(hint) }
+    if length <= 6 << 10 { check.fail(summary).hint(hint) } else { check.warn(summary).hint(hint) }
 }
 
 fn empty(empty: &[Outcome]) -> Check {
     let check = check("redirect.empty");
-    let [none, bare] = empty else { return check.skip("not run") };
-    for outcome in [none, bare] {
+    let mut note = None;
+    for outcome in empty {
         match outcome.landing() {
             Some(Landing::Altered(Difference::Dangling)) => {
-                return check
-                    .warn("appends a bare `?` when there is no query")
-                    .detail("harmless for Nango, but a sign that the Location is built by hand")
-                    .hint("append the `?` only when there is a query: `$is_args$args` in nginx");
+                note = Some("appends a bare `?` when there is no query, which is harmless");
             }
             // Other checks report what happens to every query; omitting a bare `?` is equivalent.
             Some(Landing::Exact | Landing::Altered(_)) => {}
             None if is_out_of_time(outcome) => {
                 return check.unknown("not probed within the time limit");
             }
+            Some(Landing::Stays(_)) if outcome.evidence() == Evidence::Limited => {
+                return check.unknown("the server limits the request rate").hint(
+                    "exempt the path of the callback from rate limits, or wait and check again",
+                );
+            }
+            // No provider sends one.
+            Some(Landing::Stays(status)) if !status.is_server_error() => {
+                note = Some("a callback without parameters is not redirected, which is harmless");
+            }
+            Some(Landing::Elsewhere(_)) => {
+                note = Some(
+                    "a callback without parameters is redirected elsewhere, which is harmless",
+                );
+            }
             _ => {
                 return check
-                    .warn("a callback without parameters is not redirected")
+                    .warn("a callback without parameters makes the server fail")
                     .detail(format!("with {}: {}", outcome.probe.what, outcome.shape()))
-                    .hint("ignore this if the server rejects such callbacks intentionally");
+                    .hint("handle requests without parameters: monitoring and people send them");
             }
         }
     }
-    check
+    match note {
+        Some(note) => check.pass(note),
+        None => check,
+    }
 }
 
 /// Whether the probe was not sent, because the time limit was exceeded.
@@ -271,6 +386,9 @@ fn complete(observations: &Observations) -> Check {
     }
     let probes = if unsent == 1 { "probe was" } else { "probes were" };
     check
-        .unknown(format!("{unsent} {probes} not sent within the time limit"))
+        .unknown(format!("{unsent} {probes} not sent"))
+        .detail(
+            "the time limit of the check was exceeded, or the server did not respond repeatedly",
+        )
         .hint("raise --timeout, or find out why the callback responds slowly")
 }

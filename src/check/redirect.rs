@@ -1,14 +1,15 @@
 //! `redirect.*`, part 1: whether the response is a redirect to the target.
 
+use super::evidence::{Answer, Evidence};
 use super::landing::{Elsewhere, Landing};
 use super::location::{Parts, shown};
-use super::observations::RedirectChain;
+use super::observations::{Obstacle, RedirectChain};
 use super::page::Page;
 use super::plan::Plan;
-use super::prober::Received;
+use super::prober::{Outcome, Received};
 use super::query::Difference;
 use super::{Findings, Observations, check, query_checks, response_headers};
-use crate::outbound::{Fault, Reason};
+use crate::outbound::{Fault, Protocol, Reason};
 use crate::report::Check;
 use http::StatusCode;
 
@@ -22,17 +23,138 @@ pub(super) fn evaluate(
         Err(fault) => return findings.gate(no_response(fault), "redirect.answer"),
         Ok(got) => got,
     };
-    let protocol = got.response.protocol.name();
-    let check = check("redirect.answer").pass(format!("responds over {protocol}"));
-    findings.add(check.duration(got.response.head_time));
+    findings.add(answer(observations, got).duration(got.response.head_time));
+    obstacle(observations, findings);
     page(got, findings)?;
     status(got, findings)?;
     chain(observations, findings)?;
     template(observations, got, findings)?;
     target(plan, observations, got, findings)?;
-    query_checks::evaluate(observations, findings);
-    response_headers::evaluate(observations, findings);
+    query_checks::evaluate(plan.strict, observations, findings);
+    response_headers::evaluate(plan.strict, observations, findings);
     Ok(())
+}
+
+/// Whether the server responds to every request, and with a header that all clients accept.
+fn answer(observations: &Observations, got: &Received) -> Check {
+    let check = check("redirect.answer");
+    let (mut sent, mut failed, mut lines) = (0, 0, Vec::new());
+    for (address, outcomes) in observations.by_address() {
+        let failures = Failures::of(&outcomes);
+        sent += failures.sent;
+        failed += failures.failed;
+        if failures.failed > 0 {
+            let kinds: Vec<_> = failures
+                .shapes
+                .iter()
+                .map(|(shape, count)| format!("{shape} ({count}×)"))
+                .collect();
+            lines.push(format!(
+                "{address}: {} of {} requests failed: {}",
+                failures.failed,
+                failures.sent,
+                kinds.join(", ")
+            ));
+        }
+    }
+    if failed > 0 {
+        let summary = format!("{failed} of {sent} requests failed");
+        let check = check.detail(lines.join("\n"));
+        let hint = "find out which of the servers behind this address fails now and then, and see their logs; the same requests succeed when they are repeated";
+        // One failure may be a restart, or the network of this machine.
+        return if failed == 1 {
+            check.warn(summary).hint(hint)
+        } else {
+            check.fail(summary).hint(hint)
+        };
+    }
+    let fields = got.response.headers.len();
+    if fields > MAX_FIELDS {
+        return check
+            .warn(format!("the response has {fields} header fields"))
+            .detail(format!("some programs reject more than {MAX_FIELDS}, for example those that use Python's http.client"))
+            .hint("find out which component adds header fields to the redirect; it needs `Location` and `Cache-Control`");
+    }
+    check.pass(format!("responds over {}", got.response.protocol.name()))
+}
+
+/// Python's `http.client` and Node's default accept no more.
+const MAX_FIELDS: usize = 100;
+
+/// The failures of an address that are not about a query.
+#[derive(Default)]
+struct Failures {
+    sent: usize,
+    failed: usize,
+    /// Each with its count.
+    shapes: Vec<(String, usize)>,
+}
+
+impl Failures {
+    fn of(outcomes: &[&Outcome]) -> Self {
+        let mut failures = Self::default();
+        let is_unsteady = outcomes.iter().any(|it| it.evidence() == Evidence::Intermittent);
+        for outcome in outcomes {
+            let answers = || outcome.attempts.iter().chain(&outcome.controls);
+            failures.sent += answers().filter(|it| **it != Answer::NotSent).count();
+            let counts = match outcome.evidence() {
+                Evidence::Intermittent => true,
+                // Another query failed too.
+                Evidence::Failing => outcome.controls.contains(&Answer::Failed),
+                Evidence::Unrepeated => is_unsteady,
+                _ => false,
+            };
+            if !counts {
+                continue;
+            }
+            failures.failed += answers().filter(|it| **it == Answer::Failed).count();
+            for shape in &outcome.failures {
+                match failures.shapes.iter_mut().find(|(known, _)| known == shape) {
+                    Some((_, count)) => *count += 1,
+                    None => failures.shapes.push((shape.clone(), 1)),
+                }
+            }
+        }
+        failures
+    }
+}
+
+/// What the first request lacked, and all others had.
+fn obstacle(observations: &Observations, findings: &mut Findings) {
+    match &observations.obstacle {
+        None => {}
+        Some(Obstacle::Cookie(without)) => {
+            let hint = "exempt the path of the callback from the cookie wall: browsers may block the cookie, and programs do not keep it";
+            let status = without.response.status.as_u16();
+            findings.add(if matches!(without.landing, Landing::Stays(_)) {
+                check("redirect.page")
+                    .fail(format!("a cookie wall: responds with {status} until the cookie is returned"))
+                    .detail("the response sets a cookie; with this cookie, the same request is redirected to the target")
+                    .hint(hint)
+            } else {
+                check("redirect.loop")
+                    .fail("a cookie wall: redirects to itself until the cookie is returned")
+                    .detail(format!("the response is {status} and sets a cookie; with this cookie, the same request is redirected to the target"))
+                    .hint(hint)
+            });
+        }
+        Some(Obstacle::Protocol(failing)) => {
+            let working =
+                if *failing == Protocol::Http1 { Protocol::Http2 } else { Protocol::Http1 };
+            let first = observations.primary().and_then(|probed| probed.first.as_ref());
+            let shape = first.map(Outcome::shape).unwrap_or_default();
+            findings.add(
+                check("redirect.protocols")
+                    .fail(format!("works only over {}", working.name()))
+                    .detail(format!(
+                        "{}: {shape}\nall other checks use {}",
+                        failing.name(),
+                        working.name()
+                    ))
+                    .hint("configure the path of the callback identically for both versions"),
+            );
+        }
+    }
 }
 
 fn no_response(fault: &Fault) -> Check {
@@ -86,6 +208,12 @@ fn status(got: &Received, findings: &mut Findings) -> Result<(), &'static str> {
     let hint = "respond with 308 Permanent Redirect and `Cache-Control: no-store`";
     if let Landing::Stays(status) = got.landing {
         let (what, hint) = no_redirect(status);
+        // Every repeat was limited too, but other clients may cause that.
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            let check =
+                check.unknown("the server limits the request rate (429)").detail(what).hint(hint);
+            return findings.gate(check, "redirect.status");
+        }
         let check = check
             .fail(format!("responds with {} instead of a redirect", status.as_u16()))
             .detail(what)
@@ -96,7 +224,7 @@ fn status(got: &Received, findings: &mut Findings) -> Result<(), &'static str> {
         308 => check,
         301 => check
             .warn("responds with 301")
-            .detail("works for GET, but browsers turn a POST into a GET without its form, and cache the response permanently unless `Cache-Control: no-store` forbids it (RFC 9110 §15.4.2)")
+            .detail("works, but Nango's documentation requires 308; browsers cache a 301 permanently unless `Cache-Control: no-store` forbids it (RFC 9110 §15.4.2)")
             .hint(hint),
         307 => check
             .warn("responds with 307")
@@ -104,11 +232,11 @@ fn status(got: &Received, findings: &mut Findings) -> Result<(), &'static str> {
             .hint(hint),
         303 => check
             .warn("responds with 303")
-            .detail("works for GET (RFC 9110 §15.4.4), but Nango's documentation requires 308")
+            .detail("works (RFC 9110 §15.4.4), but Nango's documentation requires 308")
             .hint(hint),
         _ => check
             .warn("responds with 302")
-            .detail("works for GET, but browsers turn a POST into a GET without its form (RFC 9110 §15.4.3); if your load balancer cannot send 308, 302 is acceptable for providers that do not post forms")
+            .detail("works (RFC 9110 §15.4.3), but Nango's documentation requires 308; 302 is acceptable when your load balancer cannot send 308")
             .hint(hint),
     };
     findings.add(check);
@@ -239,6 +367,7 @@ fn target(
             .fail("the target's own query is missing")
             .detail(both)
             .hint("append the query of the callback to the target's query with `&`"),
+        Elsewhere::Invalid => check.fail("the Location is not a valid URL").detail(both).hint(hint),
         Elsewhere::Relative => {
             check.fail("redirects to the callback's own host").detail(both).hint(hint)
         }
@@ -251,7 +380,12 @@ fn target(
 }
 
 fn site(plan: &Plan, location: &str, check: Check) -> Check {
-    let (got, wanted) = (Parts::of(location).server(), Parts::of(plan.target.as_str()).server());
+    // Without a scheme it has the callback's (RFC 3986 §4.2).
+    let location = match plan.callback.split_once(':') {
+        Some((scheme, _)) if location.starts_with("//") => format!("{scheme}:{location}"),
+        _ => location.to_owned(),
+    };
+    let (got, wanted) = (Parts::of(&location).server(), Parts::of(plan.target.as_str()).server());
     let (Some(got), Some(wanted)) = (got, wanted) else { return check.fail("redirects elsewhere") };
     if got.host != wanted.host {
         const LOGIN: [&str; 6] = ["login", "signin", "sign-in", "sso", "cloudflareaccess", "auth0"];

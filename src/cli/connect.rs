@@ -1,7 +1,7 @@
 //! The connection options of `check` and `preflight`, and the outbound client that they configure.
 
 use crate::config::{Problem, Settings};
-use crate::outbound::{Limits, Outbound, Override, Resolver, Roots};
+use crate::outbound::{Limits, Outbound, Override, Proxies, Resolver, Roots};
 use jiff::SignedDuration;
 use std::fmt;
 use std::path::PathBuf;
@@ -9,7 +9,8 @@ use std::time::Duration;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ConnectOptions {
-    /// Connect to this address for a host and port; overrides `self_check.connect_to`; repeatable
+    /// Connect to this address for a host and port, without a proxy (`HTTPS_PROXY`, `ALL_PROXY`,
+    /// `NO_PROXY`, `http_proxy`); overrides `self_check.connect_to`; repeatable
     #[arg(long, value_name = "HOST:PORT:ADDRESS", value_parser = Override::resolve)]
     resolve: Vec<Override>,
 
@@ -17,13 +18,19 @@ pub(super) struct ConnectOptions {
     #[arg(long, value_name = "HOST:PORT:ADDRESS:PORT")]
     connect_to: Vec<Override>,
 
-    /// Trust the CA certificates in this PEM file, in addition to `self_check.root_ca`
+    /// Trust the CA certificates in this PEM file too; `self_check.root_ca` and this machine's store
+    /// (`SSL_CERT_FILE`, `SSL_CERT_DIR`) apply anyway
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
 
     /// Time-out of each step: resolve, connect, TLS handshake, response
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     timeout: Duration,
+
+    /// Time limit of the check of one URL, after which everything else is unconfirmed [default: 12
+    /// times --timeout]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    total: Option<Duration>,
 }
 
 /// The time limit of the check of one URL, as a multiple of the time-out of a step.
@@ -32,7 +39,7 @@ const TOTAL_STEPS: u32 = 12;
 impl ConnectOptions {
     /// The time limit of the check of one URL.
     pub(super) fn total(&self) -> Duration {
-        self.timeout.saturating_mul(TOTAL_STEPS)
+        self.total.unwrap_or_else(|| self.timeout.saturating_mul(TOTAL_STEPS))
     }
 
     /// The outbound client; an unusable `--ca` file is a usage error.
@@ -40,8 +47,13 @@ impl ConnectOptions {
         let roots = self.roots(settings).map_err(|error| {
             Problem::error(error).hint("pass a PEM file with the certificate of the CA")
         })?;
+        let proxies = Proxies::from_env(|name| std::env::var(name).ok()).map_err(|error| {
+            Problem::error(error.to_string())
+                .hint("set the URL of an http proxy, for example http://proxy.example.com:3128")
+        })?;
         let limits = Limits { step: self.timeout, ..Limits::default() };
-        Ok(Outbound::new(Resolver::new(self.overrides(settings)), roots, limits))
+        let resolver = Resolver::new(self.overrides(settings));
+        Ok(Outbound::new(resolver, roots.and_machine(), limits).with_proxies(proxies))
     }
 
     /// The connection overrides. The command line overrides the settings for the same host and port.

@@ -12,6 +12,8 @@ pub enum Exit {
     Unconfirmed,
     /// It could not run: for example, the network is down or a key was rejected.
     CouldNotRun,
+    /// Interrupted by a signal, after a partial report: 128 + SIGINT, as shells report it.
+    Interrupted,
     /// The command line or the configuration is wrong (`EX_USAGE` of sysexits).
     Usage,
 }
@@ -35,6 +37,7 @@ impl From<Exit> for ExitCode {
             Exit::Unconfirmed => 2,
             Exit::CouldNotRun => 3,
             Exit::Usage => 64,
+            Exit::Interrupted => 130,
         })
     }
 }

@@ -63,7 +63,10 @@ fn list(columns: usize) -> String {
 }
 
 fn unknown(id: &str) -> Problem {
-    let suggested: Vec<_> = similar(id).iter().map(|id| format!("`{id}`")).collect();
+    let suggested: Vec<_> = similar(id, explain::all().iter().map(|explanation| explanation.id))
+        .iter()
+        .map(|id| format!("`{id}`"))
+        .collect();
     Problem::error(format!("unknown id `{id}`")).hint(match suggested.as_slice() {
         [] => "`callback-edge explain` lists all ids".to_owned(),
         suggested => format!("did you mean {}?", suggested.join(" or ")),
@@ -71,7 +74,7 @@ fn unknown(id: &str) -> Problem {
 }
 
 /// The ids that are most similar, with or without their prefix; at most three.
-fn similar(given: &str) -> Vec<&'static str> {
+pub(super) fn similar<'i>(given: &str, ids: impl Iterator<Item = &'i str>) -> Vec<&'i str> {
     const SIMILAR: f64 = 0.85;
     let given = given.to_lowercase();
     let similarity = |id: &str| {
@@ -79,8 +82,7 @@ fn similar(given: &str) -> Vec<&'static str> {
         let name = id.split_once('.').map_or(&*id, |(_, name)| name);
         strsim::jaro_winkler(&id, &given).max(strsim::jaro_winkler(name, &given))
     };
-    let scored =
-        explain::all().iter().map(|explanation| (similarity(explanation.id), explanation.id));
+    let scored = ids.map(|id| (similarity(id), id));
     let mut scored: Vec<_> = scored.filter(|(score, _)| *score >= SIMILAR).collect();
     scored.sort_by(|(one, _), (other, _)| other.total_cmp(one));
     let best = scored.first().map_or(0.0, |(score, _)| *score);
@@ -93,6 +95,8 @@ mod tests {
 
     #[test]
     fn misspelled_and_shortened_ids_are_suggested() {
+        let similar =
+            |given| similar(given, explain::all().iter().map(|explanation| explanation.id));
         assert_eq!(similar("redirect.qurey"), ["redirect.query"]);
         assert!(similar("not_registered").contains(&"state.not_registered"));
         assert!(similar("acme_failed").contains(&"event.acme_failed"));

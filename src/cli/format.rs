@@ -1,6 +1,6 @@
 //! The output formats of reports.
 
-use crate::report::{self, Report};
+use crate::report::{self, Detail, Report};
 use std::io::{self, Write as _};
 use terminal_size::terminal_size_of;
 
@@ -8,7 +8,7 @@ use terminal_size::terminal_size_of;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     /// For people, in colour on a terminal.
-    Text,
+    Text(Detail),
     /// One JSON object.
     Json,
     /// A JSON array of reports.
@@ -23,7 +23,7 @@ impl Format {
     /// Prints on stdout.
     pub(super) fn print(self, reports: &[Report]) -> io::Result<()> {
         let text = match self {
-            Self::Text => return text(reports),
+            Self::Text(detail) => return text(reports, detail),
             Self::Json => report::json(reports)? + "\n",
             Self::JsonList => report::json_list(reports)? + "\n",
             Self::Junit => report::junit(reports),
@@ -35,13 +35,32 @@ impl Format {
     }
 }
 
-fn text(reports: &[Report]) -> io::Result<()> {
+fn text(reports: &[Report], detail: Detail) -> io::Result<()> {
     // `None` unless stdout is a terminal.
     let columns = terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0));
     let mut stdout = anstream::stdout().lock();
-    for (number, report) in reports.iter().enumerate() {
-        let gap = if number == 0 { "" } else { "\n" };
-        write!(stdout, "{gap}{}", report::text(report, columns))?;
-    }
+    stdout.write_all(report::text(reports, columns, detail).as_bytes())?;
     stdout.flush()
+}
+
+/// How much of a text report is printed.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(super) struct Verbosity {
+    /// Print every check, also those that passed
+    #[arg(short, long)]
+    verbose: bool,
+
+    /// Print only the verdict
+    #[arg(short, long, conflicts_with_all = ["verbose", "json", "junit"])]
+    quiet: bool,
+}
+
+impl Verbosity {
+    pub(super) fn detail(self) -> Detail {
+        match (self.verbose, self.quiet) {
+            (_, true) => Detail::Verdict,
+            (true, _) => Detail::All,
+            _ => Detail::Findings,
+        }
+    }
 }

@@ -12,6 +12,7 @@ mod hmac;
 mod man;
 mod preflight;
 mod progress;
+mod recipe;
 mod secret;
 mod serve;
 mod watch;
@@ -50,6 +51,7 @@ enum Command {
     Serve(serve::Serve),
     Check(Box<check::Args>),
     Preflight(Box<preflight::Args>),
+    Recipe(recipe::Args),
     Explain(explain::Args),
     Hmac(hmac::Args),
     Health(health::Health),
@@ -76,6 +78,7 @@ pub fn run() -> ExitCode {
         Some(Command::Serve(serve)) => serve::run(&serve, file),
         Some(Command::Check(args)) => check::run(&args, file),
         Some(Command::Preflight(args)) => preflight::run(&args, file),
+        Some(Command::Recipe(args)) => recipe::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Hmac(args)) => hmac::run(&args),
         Some(Command::Health(health)) => health::run(&health, file),

@@ -1,22 +1,22 @@
 //! `callback-edge preflight --callback URL`: is it safe to save this callback in Nango's settings?
 
 use super::connect::{ConnectOptions, duration};
-use super::format::Format;
+use super::format::{Format, Verbosity};
 use super::hmac;
 use super::secret::secret;
-use super::watch::{Watch, until_stopped};
+use super::watch::{WatchOptions, until_stopped};
 use super::{Exit, block_on, cannot_run, eprint_line, exit_after_print, progress, usage};
 use crate::check;
 use crate::config::{self, Problem, Settings};
+use crate::observe::{PreflightMetrics, PreflightRun};
 use crate::outbound::Outbound;
 use crate::preflight::differential::ProbePolicy;
 use crate::preflight::{self, Mode, Nango, Plan, Start};
 use crate::redirect::Target;
-use crate::report::Report;
+use crate::report::{Report, Status, Verdict};
 use clap::builder::NonEmptyStringValueParser;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::io::{self, IsTerminal};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use url::Url;
@@ -104,16 +104,14 @@ pub(super) struct Args {
     junit: bool,
 
     /// Print the report as Markdown, for a ticket
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["verbose", "quiet"])]
     markdown: bool,
 
-    /// Repeat this long after the end of each run, at least 10s
-    #[arg(long, value_name = "DURATION", value_parser = every)]
-    every: Option<Duration>,
+    #[command(flatten)]
+    verbosity: Verbosity,
 
-    /// Serve the results as metrics at `/metrics` of this address and port; needs --every
-    #[arg(long, value_name = "ADDRESS", requires = "every")]
-    metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    watch: WatchOptions,
 
     #[command(flatten)]
     connect: ConnectOptions,
@@ -131,9 +129,6 @@ const KEY: &str = "NANGO_SECRET_KEY";
 
 /// Not a secret, but configured together with the other two.
 const PUBLIC_KEY: &str = "NANGO_PUBLIC_KEY";
-
-/// Each run sends requests to Nango and every provider; Nango's limits are per minute.
-const MIN_EVERY: Duration = Duration::from_secs(10);
 
 /// Exit: 0 safe, 1 do not switch, 2 unconfirmed, 3 could not run, 64 usage error.
 pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
@@ -161,22 +156,33 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
         exit_after_print(format.print(std::slice::from_ref(report)), verdict.into())
     };
     let exit = block_on(async {
-        match args.every {
-            None => print(&once().await),
-            Some(every) => {
-                let watch = match Watch::start(args.metrics).await {
-                    Ok(watch) => watch,
-                    Err(problem) => return usage(&problem),
-                };
-                until_stopped(every, once, |report| {
-                    watch.record(report);
-                    print(report)
-                })
-                .await
-            }
+        let Some(every) = args.watch.every else { return print(&once().await) };
+        let (metrics, exported) = PreflightMetrics::new();
+        if let Err(problem) = args.watch.serve(exported).await {
+            return usage(&problem);
         }
+        until_stopped(every, once, |report| {
+            record(&metrics, &report);
+            print(&report)
+        })
+        .await
     });
     exit.unwrap_or_else(|error| cannot_run(&error))
+}
+
+fn record(metrics: &PreflightMetrics, report: &Report) {
+    let verdict = report.verdict();
+    let run = PreflightRun {
+        verdict: verdict.name(),
+        safe: verdict == Verdict::Pass,
+        switched: report.switch.as_ref().is_some_and(|switch| switch.switched),
+        failed: report.count(Status::Fail),
+    };
+    let integrations = report
+        .checks
+        .iter()
+        .filter_map(|check| Some((check.id.strip_prefix("integration.")?, check.state?)));
+    metrics.record(run, integrations);
 }
 
 fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), Problem> {
@@ -204,6 +210,7 @@ fn prepare(args: &Args, settings: &Settings) -> Result<(Plan, Nango, Outbound), 
     let outbound = args.connect.outbound(Some(settings))?;
     let mut check = check::Plan::new(callback, target);
     check.follow = !args.no_follow;
+    check.end_to_end = !args.no_follow;
     check.total = args.connect.total();
     let is_terminal = io::stderr().is_terminal();
     if is_terminal {
@@ -269,16 +276,8 @@ fn format(args: &Args) -> Format {
         (true, _, _) => Format::Json,
         (_, true, _) => Format::Junit,
         (_, _, true) => Format::Markdown,
-        _ => Format::Text,
+        _ => Format::Text(args.verbosity.detail()),
     }
-}
-
-fn every(text: &str) -> Result<Duration, String> {
-    let every = duration(text)?;
-    if every < MIN_EVERY {
-        return Err(format!("is too short: at least {} s", MIN_EVERY.as_secs()));
-    }
-    Ok(every)
 }
 
 fn user_agent(text: &str) -> Result<String, &'static str> {

@@ -1,9 +1,9 @@
-//! Repeats a preflight and exports its results as metrics.
+//! Repeats a check or a preflight and exports the results as metrics.
 
+use super::connect::duration;
 use super::{Exit, eprint_line};
 use crate::config::Problem;
-use crate::observe::{PreflightRun, WatchMetrics};
-use crate::report::{Report, Status, Verdict};
+use crate::observe::Exported;
 use bytes::Bytes;
 use http::{Method, Response, StatusCode, header};
 use http_body_util::Full;
@@ -17,74 +17,65 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The results of the runs, exported as metrics.
-pub(super) struct Watch {
-    metrics: Arc<WatchMetrics>,
-}
-
 /// The time limit of a scrape.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The pause after a failed accept, for example when file descriptors run out.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-impl Watch {
+/// How often to repeat, and where to serve the results.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct WatchOptions {
+    /// Repeat this long after the end of each run, at least 10s
+    #[arg(long, value_name = "DURATION", value_parser = every)]
+    pub(super) every: Option<Duration>,
+
+    /// Serve the results as metrics at `/metrics` of this address and port; needs --every
+    #[arg(long, value_name = "ADDRESS", requires = "every")]
+    metrics: Option<SocketAddr>,
+}
+
+/// Each run sends requests to Nango, and `preflight` to every provider; Nango's limits are per minute.
+const MIN_EVERY: Duration = Duration::from_secs(10);
+
+fn every(text: &str) -> Result<Duration, String> {
+    let every = duration(text)?;
+    if every < MIN_EVERY {
+        return Err(format!("is too short: at least {} s", MIN_EVERY.as_secs()));
+    }
+    Ok(every)
+}
+
+impl WatchOptions {
     /// Serves the metrics, if an address is given.
-    pub(super) async fn start(address: Option<SocketAddr>) -> Result<Self, Problem> {
-        let metrics = Arc::new(WatchMetrics::new());
-        if let Some(address) = address {
+    pub(super) async fn serve(&self, metrics: Exported) -> Result<(), Problem> {
+        if let Some(address) = self.metrics {
             let cannot =
                 |error| Problem::error(format!("cannot listen on `{address}`")).caused_by(&error);
             let listener = TcpListener::bind(address).await.map_err(cannot)?;
             let bound = listener.local_addr().map_err(cannot)?;
             eprint_line(&format!("metrics on http://{bound}/metrics"));
-            tokio::spawn(serve(listener, Arc::clone(&metrics)));
+            tokio::spawn(serve(listener, Arc::new(metrics)));
         }
-        Ok(Self { metrics })
-    }
-
-    pub(super) fn record(&self, report: &Report) {
-        let verdict = report.verdict();
-        let switched = report.switch.as_ref().is_some_and(|switch| switch.switched);
-        let run = PreflightRun {
-            verdict: verdict.name(),
-            safe: verdict == Verdict::Pass,
-            switched,
-            failed: report.count(Status::Fail),
-        };
-        let integrations = report
-            .checks
-            .iter()
-            .filter_map(|check| Some((check.id.strip_prefix("integration.")?, check.state?)));
-        self.metrics.record(run, integrations);
+        Ok(())
     }
 }
 
 /// Repeats the run until SIGTERM or SIGINT; returns the exit of the last run.
-pub(super) async fn until_stopped<R>(
+pub(super) async fn until_stopped<T, R>(
     every: Duration,
     run: impl Fn() -> R,
-    mut on_report: impl FnMut(&Report) -> Exit,
+    mut on_result: impl FnMut(T) -> Exit,
 ) -> Exit
 where
-    R: Future<Output = Report>,
+    R: Future<Output = T>,
 {
-    let stopped = async {
-        let (Ok(mut terminate), Ok(mut interrupt)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            return std::future::pending().await;
-        };
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
+    let stopped = stop_signal();
     tokio::pin!(stopped);
     let mut exit = Exit::Unconfirmed;
     loop {
         tokio::select! {
-            report = Box::pin(run()) => exit = on_report(&report),
+            result = Box::pin(run()) => exit = on_result(result),
             () = &mut stopped => return exit,
         }
         tokio::select! {
@@ -94,7 +85,20 @@ where
     }
 }
 
-async fn serve(listener: TcpListener, metrics: Arc<WatchMetrics>) {
+/// Waits for SIGTERM or SIGINT.
+pub(super) async fn stop_signal() {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+async fn serve(listener: TcpListener, metrics: Arc<Exported>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -108,7 +112,7 @@ async fn serve(listener: TcpListener, metrics: Arc<WatchMetrics>) {
     }
 }
 
-async fn respond(stream: TcpStream, metrics: Arc<WatchMetrics>) {
+async fn respond(stream: TcpStream, metrics: Arc<Exported>) {
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let metrics = Arc::clone(&metrics);
         async move {

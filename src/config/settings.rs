@@ -295,7 +295,7 @@ pub struct SelfCheck {
     pub roots: Roots,
     /// Addresses to connect to instead of those in DNS.
     pub connect_to: Vec<Override>,
-    /// Whether the check follows the redirect to Nango.
+    /// Whether to send requests that cost Nango a lookup or an error report, too.
     pub follow: bool,
 }
 

@@ -15,14 +15,16 @@ pub(super) fn render(id: &str, body: &str, columns: usize) -> String {
 }
 
 /// Breaks a text at its spaces into lines of so many columns. The first line starts with `first`,
-/// the others are indented as far. Escape sequences take no column; longer words are not broken.
+/// the others are indented as far. Escape sequences take no column; longer words and code in
+/// backticks are not broken.
 pub fn wrap(first: &str, text: &str, columns: usize) -> String {
     let indent = width(first);
     let mut wrapped = first.to_owned();
     let mut used = indent;
-    for (number, word) in text.split(' ').enumerate() {
+    for (number, word) in words(text).enumerate() {
         let word_width = width(word);
         if number > 0 && used + 1 + word_width > columns {
+            wrapped.truncate(wrapped.trim_end_matches(' ').len());
             let _ = write!(wrapped, "\n{:indent$}", "");
             used = indent;
         } else if number > 0 {
@@ -33,6 +35,28 @@ pub fn wrap(first: &str, text: &str, columns: usize) -> String {
         used += word_width;
     }
     wrapped
+}
+
+/// The text between spaces, except for spaces between a pair of backticks.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let mut in_code = false;
+        let end = text.char_indices().find(|&(at, character)| {
+            if character == '`' {
+                // One without a partner is text.
+                in_code = !in_code && text.get(at + 1..).is_some_and(|after| after.contains('`'));
+            }
+            character == ' ' && !in_code
+        });
+        let (word, after) = match end {
+            Some((at, _)) => text.split_at(at),
+            None => (text, ""),
+        };
+        rest = after.strip_prefix(' ');
+        Some(word)
+    })
 }
 
 fn width(text: &str) -> usize {

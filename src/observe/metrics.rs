@@ -132,7 +132,7 @@ metrics! {
     acme_next: GaugeSet<1> = "acme_next_seconds",
         "Time of the next ACME order of each domain, Unix time";
     self_check_passed: Gauge = "self_check_passed",
-        "1 when every callback passed the last self-check, else 0";
+        "1 when nothing failed in the last self-check, else 0";
     self_check_failed: GaugeSet<2> = "self_check_failed",
         "1 for each check that failed in the last self-check, else 0";
     self_checked_at: Gauge = "self_check_seconds",
@@ -289,7 +289,7 @@ fn open_files() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::{PreflightRun, WatchMetrics};
+    use crate::observe::{PreflightMetrics, PreflightRun};
     use std::sync::atomic::AtomicBool;
 
     /// Scrapes while `replace` runs repeatedly; every scrape must contain all of these series.
@@ -339,12 +339,12 @@ mod tests {
             "self_check_failed{route=\"r\",check=\"y\"} 0",
         ];
         assert_always_complete(self_check, text, &series);
-        let watch = WatchMetrics::new();
+        let (watch, exported) = PreflightMetrics::new();
         let run = PreflightRun { verdict: "pass", safe: true, switched: false, failed: 0 };
         let series = ["integration{integration=\"i\",state=\"s\"} 1"];
         assert_always_complete(
             || watch.record(run, [("i", "s")]),
-            || watch.text().unwrap(),
+            || exported.text().unwrap(),
             &series,
         );
     }

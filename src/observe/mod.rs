@@ -12,4 +12,4 @@ pub use label::{
 };
 pub use log::{Format, Log, LogError, log_panics, micros, millis};
 pub use metrics::{ByLabel, Metrics, Sampled};
-pub use watch::{PreflightRun, WatchMetrics};
+pub use watch::{CheckMetrics, CheckRun, Exported, PreflightMetrics, PreflightRun};

@@ -17,6 +17,8 @@ pub struct Fault {
 pub enum Step {
     /// Host name to addresses.
     Resolve,
+    /// The tunnel through a proxy. Its text names the proxy.
+    Proxy,
     /// TCP.
     Connect,
     /// TLS.
@@ -54,6 +56,22 @@ pub enum Reason {
     TooLarge,
     /// The peer does not support TLS, or only insecure versions.
     NoTls,
+    /// The peer sends an HTTP response without TLS.
+    PlainHttp,
+    /// The newest version that the peer accepts is older than TLS 1.2.
+    OldTls,
+    /// The peer accepts RSA key exchange, and nothing else.
+    RsaKeyExchange,
+    /// The peer accepts ECDHE only with cipher suites in CBC mode.
+    CbcOnly,
+    /// The peer accepts only cipher suites that browsers do not offer.
+    OldSuites,
+    /// The peer rejects all versions, cipher suites and kinds of certificates that were offered.
+    NothingInCommon,
+    /// The peer has no certificate for the host.
+    UnknownName,
+    /// The peer requires a client certificate.
+    ClientCertificate,
     /// The peer supports none of the offered HTTP versions.
     NoProtocol,
     /// The TLS handshake failed for another reason.
@@ -103,17 +121,60 @@ impl Fault {
         Self::new(step, reason, text)
     }
 
+    pub(super) fn client_certificate(step: Step) -> Self {
+        Self::new(step, Reason::ClientCertificate, "the server requires a client certificate")
+    }
+
+    /// The text of a TLS error comes from here: that of the library is for its authors.
     fn tls(step: Step, error: &rustls::Error) -> Self {
-        use rustls::{AlertDescription, Error};
-        let reason = match error {
-            Error::InvalidMessage(_)
-            | Error::PeerIncompatible(_)
-            | Error::AlertReceived(AlertDescription::ProtocolVersion) => Reason::NoTls,
-            Error::AlertReceived(AlertDescription::NoApplicationProtocol)
-            | Error::NoApplicationProtocol => Reason::NoProtocol,
-            _ => Reason::Tls,
+        use rustls::{AlertDescription as Alert, Error, PeerIncompatible};
+        let (reason, text) = match error {
+            Error::InvalidMessage(_) => {
+                (Reason::NoTls, "the server does not respond with TLS".to_owned())
+            }
+            Error::PeerIncompatible(
+                PeerIncompatible::ServerDoesNotSupportTls12Or13
+                | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
+            )
+            | Error::AlertReceived(Alert::ProtocolVersion) => {
+                (Reason::NoTls, "the server rejects TLS 1.2 and TLS 1.3".to_owned())
+            }
+            Error::PeerIncompatible(_)
+            | Error::AlertReceived(Alert::HandshakeFailure | Alert::InsufficientSecurity) => (
+                Reason::NothingInCommon,
+                "no common TLS version, cipher suite or kind of certificate".to_owned(),
+            ),
+            Error::AlertReceived(Alert::NoApplicationProtocol) | Error::NoApplicationProtocol => {
+                (Reason::NoProtocol, "no common HTTP version".to_owned())
+            }
+            Error::AlertReceived(Alert::UnrecognisedName) => {
+                (Reason::UnknownName, "the server has no certificate for this host".to_owned())
+            }
+            Error::AlertReceived(Alert::CertificateRequired) => {
+                return Self::client_certificate(step);
+            }
+            Error::AlertReceived(Alert::InternalError) => {
+                (Reason::Tls, "the server reports an internal error".to_owned())
+            }
+            Error::AlertReceived(Alert::AccessDenied) => {
+                (Reason::Tls, "the server denies access".to_owned())
+            }
+            Error::AlertReceived(Alert::CloseNotify | Alert::UserCanceled) => {
+                (Reason::Closed, "the connection was closed".to_owned())
+            }
+            Error::AlertReceived(alert) => {
+                let number = u8::from(*alert);
+                (Reason::Tls, format!("the server rejects the handshake (TLS alert {number})"))
+            }
+            Error::InvalidCertificate(_) => {
+                (Reason::Tls, "the private key does not belong to the certificate".to_owned())
+            }
+            Error::NoCertificatesPresented => {
+                (Reason::Tls, "the server sends no certificate".to_owned())
+            }
+            _ => (Reason::Tls, "the server violates the TLS protocol".to_owned()),
         };
-        Self::new(step, reason, error.to_string())
+        Self::new(step, reason, text)
     }
 
     pub(super) fn http(step: Step, error: &hyper::Error) -> Self {
@@ -144,6 +205,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let step = match self.step {
             Step::Resolve => "resolve",
+            Step::Proxy => return f.write_str(&self.text),
             Step::Connect => "connect",
             Step::Handshake => "TLS handshake",
             Step::Head => "response",

@@ -83,6 +83,11 @@ fn seconds(headers: &HeaderMap) -> Option<u64> {
 const READ_AHEAD: usize = WINDOW as usize;
 const WINDOW: u32 = 256 << 10;
 
+/// The header fields of a response over HTTP/1. More than hyper's 100, so that callers can report them.
+const MAX_FIELDS: usize = 1000;
+/// How long the body of a redirect may take: browsers do not wait for it (RFC 9110 §15.4).
+const REDIRECT_BODY: Duration = Duration::from_millis(100);
+
 /// An open connection. Dropping it closes it.
 #[derive(Debug)]
 pub struct Connection {
@@ -171,7 +176,8 @@ impl Connection {
         let (head, body) = response.into_parts();
         // A chunk of one byte is six bytes long (RFC 9112 §7.1).
         self.allowance.set(8 * self.limits.body_bytes + READ_AHEAD);
-        let (body, whole) = self.read(body).await;
+        let limit = if head.status.is_redirection() { limit.min(REDIRECT_BODY) } else { limit };
+        let (body, whole) = self.read(body, limit).await;
         self.spent = !whole;
         let protocol =
             if head.version == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 };
@@ -218,7 +224,7 @@ impl Connection {
 
     /// Reads the body up to the limits of time and size, and returns whether it is complete. An
     /// incomplete body is no fault, because callers evaluate mainly the head.
-    async fn read(&self, mut body: Incoming) -> (Bytes, bool) {
+    async fn read(&self, mut body: Incoming, limit: Duration) -> (Bytes, bool) {
         let mut read = BytesMut::new();
         let all = async {
             while let Some(frame) = body.frame().await {
@@ -232,7 +238,7 @@ impl Connection {
             }
             true
         };
-        let whole = tokio::time::timeout(self.limits.step, all).await.unwrap_or(false);
+        let whole = tokio::time::timeout(limit, all).await.unwrap_or(false);
         (read.freeze(), whole)
     }
 }
@@ -259,6 +265,7 @@ where
             let (sender, connection) = http1::Builder::new()
                 // The minimum of hyper.
                 .max_buf_size(limits.head_bytes.max(8 << 10))
+                .max_headers(MAX_FIELDS)
                 .handshake(io)
                 .await
                 .map_err(failed)?;

@@ -32,7 +32,7 @@ pub struct Resolved {
 }
 
 /// The source of an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The host is an address itself.
     Literal,
@@ -40,6 +40,8 @@ pub enum Origin {
     Override,
     /// The system's resolver.
     System,
+    /// The address is that of this proxy, which resolves the host itself: `HOST:PORT`.
+    Proxy(String),
 }
 
 /// The most addresses of one name; more are ignored.
@@ -136,8 +138,12 @@ fn host_and_port(text: &str) -> Option<(String, u16, &str)> {
 
 /// The address in a host, with or without the brackets of a URL.
 pub(super) fn literal(host: &str) -> Option<IpAddr> {
-    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    bare.parse().ok()
+    bare(host).parse().ok()
+}
+
+/// A host without the brackets of an IPv6 address.
+pub(super) fn bare(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)
 }
 
 #[cfg(test)]

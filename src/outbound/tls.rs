@@ -1,67 +1,23 @@
+use super::certificate::{Certificate, rsa_bits};
+use super::resolve::bare;
+use super::roots::Roots;
 use super::{Fault, Protocol, Reason, Step};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{
-    CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
-    verify_tls13_signature_with_raw_key,
-};
-use rustls::pki_types::pem::PemObject;
+use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
+use rustls::sign::CertifiedKey;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, ProtocolVersion, RootCertStore,
-    SignatureScheme,
+    ClientConfig, DigitallySignedStruct, Error, ProtocolVersion, RootCertStore, SignatureScheme,
 };
-use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use x509_parser::extensions::{GeneralName, ParsedExtension};
+use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::prelude::{FromDer, X509Certificate};
-
-/// The trusted root certificates.
-#[derive(Clone, Debug)]
-pub struct Roots(Arc<RootCertStore>);
-
-impl PartialEq for Roots {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.roots == other.0.roots
-    }
-}
-
-impl Eq for Roots {}
-
-impl Roots {
-    /// The root certificates of Mozilla, compiled in.
-    pub fn public() -> Self {
-        Self(Arc::new(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }))
-    }
-
-    /// These, and those in a PEM file.
-    pub fn and_pem(&self, pem: &[u8]) -> Result<Self, BadRoots> {
-        let mut store = RootCertStore::clone(&self.0);
-        let before = store.len();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate.map_err(|_| BadRoots)?;
-            store.add(certificate).map_err(|_| BadRoots)?;
-        }
-        if store.len() == before { Err(BadRoots) } else { Ok(Self(Arc::new(store))) }
-    }
-}
-
-/// A PEM file contains no certificate, or an invalid one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadRoots;
-
-impl fmt::Display for BadRoots {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("contains no readable PEM certificate")
-    }
-}
-
-impl std::error::Error for BadRoots {}
 
 /// The HTTP versions that the client offers (ALPN, RFC 7301); without TLS, the one that it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,10 +41,14 @@ pub struct Peer {
     pub protocol: Protocol,
     /// The certificates that it sent, the leaf first. Malformed ones are omitted.
     pub certificates: Vec<Certificate>,
-    /// Whether the chain ends at a trusted root, verified for a time when the leaf is valid.
-    pub chain: Result<(), Distrust>,
+    /// Which roots the chain leads to, verified for a time when the leaf is valid.
+    pub chain: Result<Anchor, Distrust>,
     /// Whether the leaf is for this host.
     pub name: Result<(), Distrust>,
+    /// The subjects of the roots that the user gave.
+    pub given: Vec<String>,
+    /// Whether it asks for a client certificate. The client has none.
+    pub asks_for_certificate: bool,
 }
 
 impl Peer {
@@ -105,108 +65,79 @@ impl Peer {
     }
 }
 
+/// The roots that a chain leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anchor {
+    /// The public ones, or those that the user gave.
+    Stated,
+    /// Only those in the store of this machine.
+    Machine,
+}
+
 /// Why a certificate or chain is not accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Distrust {
+    /// No certificate was sent.
+    Missing,
+    /// A certificate is not DER, or its extensions are invalid.
+    Unreadable,
     /// The chain does not end at a trusted root.
     UnknownIssuer,
     /// The leaf is for other names.
     WrongName,
-    /// A certificate above the leaf is not valid now.
+    /// A certificate above the leaf has expired.
     Expired,
-    /// Any other error, as text.
-    Other(String),
+    /// A certificate above the leaf is not valid yet.
+    NotYetValid,
+    /// A certificate is not signed with the key of the issuer that it names.
+    BadSignature,
+    /// A certificate is signed with an algorithm, or by a key of a kind, that is not accepted.
+    Algorithm,
+    /// The RSA key of the leaf is too short.
+    ShortKey,
+    /// A CA must not issue for this name.
+    NameConstraint,
+    /// There are more CAs below a CA than it may have.
+    PathLength,
+    /// An issuer is not a CA.
+    NotCa,
+    /// The leaf is the certificate of a CA.
+    CaAsLeaf,
+    /// A certificate is not for servers.
+    Purpose,
+    /// The leaf or an issuer is not X.509 version 3.
+    Version,
+    /// A critical extension is unknown.
+    CriticalExtension,
+    /// The chain is too long or too complex.
+    TooComplex,
 }
 
-impl From<Error> for Distrust {
-    fn from(error: Error) -> Self {
-        use CertificateError as Bad;
+impl From<webpki::Error> for Distrust {
+    fn from(error: webpki::Error) -> Self {
+        use webpki::Error as Bad;
         match error {
-            Error::InvalidCertificate(Bad::UnknownIssuer) => Self::UnknownIssuer,
-            Error::InvalidCertificate(
-                Bad::NotValidForName | Bad::NotValidForNameContext { .. },
-            ) => Self::WrongName,
-            Error::InvalidCertificate(
-                Bad::Expired
-                | Bad::ExpiredContext { .. }
-                | Bad::NotValidYet
-                | Bad::NotValidYetContext { .. },
-            ) => Self::Expired,
-            other => Self::Other(other.to_string()),
+            Bad::UnknownIssuer => Self::UnknownIssuer,
+            Bad::CertNotValidForName(_) => Self::WrongName,
+            Bad::CertExpired { .. } => Self::Expired,
+            Bad::CertNotValidYet { .. } => Self::NotYetValid,
+            Bad::InvalidSignatureForPublicKey => Self::BadSignature,
+            Bad::UnsupportedSignatureAlgorithmContext(_)
+            | Bad::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => Self::Algorithm,
+            Bad::NameConstraintViolation => Self::NameConstraint,
+            Bad::PathLenConstraintViolated => Self::PathLength,
+            Bad::EndEntityUsedAsCa => Self::NotCa,
+            Bad::CaUsedAsEndEntity => Self::CaAsLeaf,
+            Bad::RequiredEkuNotFoundContext(_) | Bad::EmptyEkuExtension => Self::Purpose,
+            Bad::UnsupportedCertVersion => Self::Version,
+            Bad::UnsupportedCriticalExtension => Self::CriticalExtension,
+            Bad::MaximumPathDepthExceeded
+            | Bad::MaximumPathBuildCallsExceeded
+            | Bad::MaximumSignatureChecksExceeded
+            | Bad::MaximumNameConstraintComparisonsExceeded => Self::TooComplex,
+            _ => Self::Unreadable,
         }
     }
-}
-
-/// The content of a certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Certificate {
-    /// The subject.
-    pub subject: String,
-    /// The issuer.
-    pub issuer: String,
-    /// The DNS names and addresses (subject alternative names).
-    pub names: Vec<String>,
-    /// Start of the validity.
-    pub not_before: SystemTime,
-    /// End of the validity.
-    pub not_after: SystemTime,
-    /// Whether it contains the URL of the issuer's certificate (RFC 5280 §4.2.2.1), like those of public
-    /// CAs.
-    pub issuer_is_published: bool,
-}
-
-impl Certificate {
-    fn read(der: &CertificateDer<'_>) -> Option<Self> {
-        let (_, read) = X509Certificate::from_der(der).ok()?;
-        let names = read.subject_alternative_name().ok().flatten().map_or_else(Vec::new, |names| {
-            names.value.general_names.iter().filter_map(name).collect()
-        });
-        let issuer_is_published =
-            read.extensions().iter().any(|extension| match extension.parsed_extension() {
-                ParsedExtension::AuthorityInfoAccess(access) => access
-                    .iter()
-                    .any(|entry| entry.access_method.to_id_string() == "1.3.6.1.5.5.7.48.2"),
-                _ => false,
-            });
-        Some(Self {
-            subject: read.subject().to_string(),
-            issuer: read.issuer().to_string(),
-            names,
-            not_before: time(read.validity().not_before.timestamp()),
-            not_after: time(read.validity().not_after.timestamp()),
-            issuer_is_published,
-        })
-    }
-
-    /// Whether the certificate is valid at this time.
-    pub fn valid_at(&self, time: SystemTime) -> bool {
-        (self.not_before..=self.not_after).contains(&time)
-    }
-}
-
-fn name(name: &GeneralName<'_>) -> Option<String> {
-    match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
-        GeneralName::IPAddress(bytes) => match bytes.len() {
-            4 => {
-                <[u8; 4]>::try_from(*bytes).ok().map(|v4| std::net::Ipv4Addr::from(v4).to_string())
-            }
-            _ => {
-                <[u8; 16]>::try_from(*bytes).ok().map(|v6| std::net::Ipv6Addr::from(v6).to_string())
-            }
-        },
-        _ => None,
-    }
-}
-
-fn time(seconds: i64) -> SystemTime {
-    let magnitude = Duration::from_secs(seconds.unsigned_abs());
-    let time = if seconds < 0 {
-        UNIX_EPOCH.checked_sub(magnitude)
-    } else {
-        UNIX_EPOCH.checked_add(magnitude)
-    };
-    time.unwrap_or(UNIX_EPOCH)
 }
 
 /// Performs the handshake, accepts every certificate, and returns the peer.
@@ -216,8 +147,7 @@ pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     offer: Offer,
     roots: &Roots,
 ) -> Result<(TlsStream<S>, Peer), Fault> {
-    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    let name = ServerName::try_from(bare.to_owned()).map_err(|_| {
+    let name = ServerName::try_from(bare(host).to_owned()).map_err(|_| {
         Fault::new(Step::Handshake, Reason::Tls, "the host is not a valid TLS server name")
     })?;
     let config = config_without_verification(match offer {
@@ -226,13 +156,20 @@ pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         Offer::Http2 => &["h2"],
         Offer::AcmeTls => &["acme-tls/1"],
     });
-    let config =
+    let mut config =
         config.map_err(|error| Fault::new(Step::Handshake, Reason::Other, error.to_string()))?;
+    let asked = Arc::new(NoClientCertificate::default());
+    config.client_auth_cert_resolver = Arc::<NoClientCertificate>::clone(&asked);
     let provider = Arc::clone(config.crypto_provider());
-    let stream = TlsConnector::from(Arc::new(config))
-        .connect(name.clone(), stream)
-        .await
-        .map_err(|error| Fault::io(Step::Handshake, &error))?;
+    let stream = TlsConnector::from(Arc::new(config)).connect(name.clone(), stream).await.map_err(
+        |error| {
+            if asked.0.load(Relaxed) {
+                Fault::client_certificate(Step::Handshake)
+            } else {
+                Fault::io(Step::Handshake, &error)
+            }
+        },
+    )?;
     let session = stream.get_ref().1;
     // A server without ALPN uses HTTP/1.1.
     let protocol =
@@ -245,7 +182,7 @@ pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         ));
     }
     let ders = session.peer_certificates().unwrap_or_default();
-    let (chain, named) = verify(ders, &name, &roots.0, &provider);
+    let (chain, named) = verify(ders, &name, roots, &provider);
     let peer = Peer {
         version: match session.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
@@ -256,6 +193,8 @@ pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         certificates: ders.iter().filter_map(Certificate::read).collect(),
         chain,
         name: named,
+        given: roots.given().to_vec(),
+        asks_for_certificate: asked.0.load(Relaxed),
     };
     Ok((stream, peer))
 }
@@ -264,20 +203,23 @@ pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
 fn verify(
     ders: &[CertificateDer<'_>],
     name: &ServerName<'_>,
-    roots: &RootCertStore,
+    roots: &Roots,
     provider: &CryptoProvider,
-) -> (Result<(), Distrust>, Result<(), Distrust>) {
-    let nothing = || Distrust::Other("no certificate was sent".to_owned());
+) -> (Result<Anchor, Distrust>, Result<(), Distrust>) {
     let Some((leaf_der, above)) = ders.split_first() else {
-        return (Err(nothing()), Err(nothing()));
+        return (Err(Distrust::Missing), Err(Distrust::Missing));
     };
-    let leaf = match ParsedCertificate::try_from(leaf_der) {
+    let leaf = match EndEntityCert::try_from(leaf_der) {
         Ok(leaf) => leaf,
         Err(error) => {
             let why = Distrust::from(error);
-            return (Err(why.clone()), Err(why));
+            return (Err(why), Err(why));
         }
     };
+    let named = leaf.verify_is_valid_for_subject_name(name).map_err(Distrust::from);
+    if has_short_key(leaf_der) {
+        return (Err(Distrust::ShortKey), named);
+    }
     // The dates report an expired leaf; the chain is verified as if the leaf were valid.
     let now = SystemTime::now();
     let at = match Certificate::read(leaf_der) {
@@ -286,14 +228,48 @@ fn verify(
         _ => now,
     };
     let at = UnixTime::since_unix_epoch(at.duration_since(UNIX_EPOCH).unwrap_or_default());
-    let algorithms = provider.signature_verification_algorithms.all;
-    let chain = verify_server_cert_signed_by_trust_anchor(&leaf, roots, above, at, algorithms);
-    (chain.map_err(Distrust::from), verify_server_name(&leaf, name).map_err(Distrust::from))
+    let leads_to = |store: &RootCertStore| {
+        let algorithms = provider.signature_verification_algorithms.all;
+        let usage = KeyUsage::server_auth();
+        leaf.verify_for_usage(algorithms, &store.roots, above, at, usage, None, None)
+            .map(|_| ())
+            .map_err(Distrust::from)
+    };
+    // The store of the machine never hides a reason.
+    let chain = leads_to(roots.stated())
+        .map(|()| Anchor::Stated)
+        .or_else(|why| leads_to(roots.machine()).map(|()| Anchor::Machine).map_err(|_| why));
+    (chain, named)
+}
+
+/// Whether rustls cannot use the key, so that a handshake proves nothing.
+fn has_short_key(der: &CertificateDer<'_>) -> bool {
+    let read = X509Certificate::from_der(der);
+    read.ok().and_then(|(_, read)| rsa_bits(&read)).is_some_and(|bits| bits < MIN_RSA_BITS)
+}
+
+/// The shortest RSA key that all browsers accept.
+pub const MIN_RSA_BITS: usize = 2048;
+
+/// Records that the server asks for a certificate, and has none.
+#[derive(Debug, Default)]
+struct NoClientCertificate(AtomicBool);
+
+impl ResolvesClientCert for NoClientCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.store(true, Relaxed);
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
 }
 
 /// A TLS client that accepts every certificate, and offers these protocols (ALPN): for callers that
 /// report what is wrong with a certificate, or do not depend on it. It still verifies that the peer
-/// has the private key of the certificate, and never resumes a session.
+/// has the private key of the certificate, unless that is too short or unreadable, and never resumes
+/// a session.
 pub fn config_without_verification(protocols: &[&str]) -> Result<ClientConfig, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -327,7 +303,9 @@ impl ServerCertVerifier for NoCertificateVerification {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, algorithms)
+            .or_else(|error| self.verify_with_key(message, cert, dss, error))
     }
 
     fn verify_tls13_signature(
@@ -337,17 +315,40 @@ impl ServerCertVerifier for NoCertificateVerification {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms).or_else(|error| {
-            // rustls rejects a certificate with an unknown critical extension, such as that of RFC 8737,
-            // before it finds the key.
-            let (_, read) = X509Certificate::from_der(cert).map_err(|_| error)?;
-            let key = read.public_key().raw.into();
-            verify_tls13_signature_with_raw_key(message, &key, dss, algorithms)
-        })
+        verify_tls13_signature(message, cert, dss, algorithms)
+            .or_else(|error| self.verify_with_key(message, cert, dss, error))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl NoCertificateVerification {
+    /// rustls reads the whole certificate before it finds the key. It rejects some that only the report
+    /// should reject: with an unknown critical extension, such as that of RFC 8737, or of version 1.
+    fn verify_with_key(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+        error: Error,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        // These are never trusted.
+        let is_readable = EndEntityCert::try_from(cert).is_ok();
+        if has_short_key(cert) {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        let Ok((_, read)) = X509Certificate::from_der(cert) else {
+            return if is_readable { Err(error) } else { Ok(HandshakeSignatureValid::assertion()) };
+        };
+        let key = &read.public_key().subject_public_key.data;
+        let algorithms = self.0.signature_verification_algorithms.mapping.iter();
+        let is_valid = algorithms
+            .filter(|(scheme, _)| *scheme == dss.scheme)
+            .flat_map(|(_, algorithms)| *algorithms)
+            .any(|algorithm| algorithm.verify_signature(key, message, dss.signature()).is_ok());
+        if is_valid { Ok(HandshakeSignatureValid::assertion()) } else { Err(error) }
     }
 }
 

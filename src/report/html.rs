@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 /// Serve it with [`html_policy`].
 pub fn html(reports: &[Report]) -> String {
     let verdict = Verdict::of(reports);
+    let mark = verdict.status().mark();
     let (headline, sentence) = headline(verdict, reports);
     let page = markup! {
         (DOCTYPE)
@@ -21,9 +22,9 @@ pub fn html(reports: &[Report]) -> String {
             }
             body {
                 main {
-                    header class=(class(verdict)) {
+                    header class=(status_class(verdict.status())) {
                         p class="product" { "callback-edge self-check" }
-                        h1 { span class="mark" aria-hidden="true" { (mark(verdict)) } (headline) }
+                        h1 { span class="mark" aria-hidden="true" { (mark) } (headline) }
                         p { (sentence) }
                     }
                     (urls_to_register(reports))
@@ -128,13 +129,13 @@ fn section(report: &Report) -> Markup {
                 }
             }
             @if let Some(broken) = &report.broken { p class="broken" { (broken) } }
-            @let problems: Vec<&Check> = report.checks.iter().filter(|check| check.status.needs_attention()).collect();
+            @let problems = report.findings();
             @if !problems.is_empty() {
                 h3 { "To fix or confirm" }
                 ul class="checks" { @for check in problems { (row(check)) } }
             }
             @if !report.checks.is_empty() {
-                details open[report.verdict() == Verdict::Pass] {
+                details {
                     summary { (counts(report)) }
                     @for category in categories(report) {
                         h3 { (category) }
@@ -196,22 +197,6 @@ fn row(check: &Check) -> Markup {
     }
 }
 
-const fn class(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Pass => "pass",
-        Verdict::Fail | Verdict::Error => "fail",
-        Verdict::Unconfirmed => "warn",
-    }
-}
-
-const fn mark(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Pass => Status::Pass.mark(),
-        Verdict::Fail | Verdict::Error => Status::Fail.mark(),
-        Verdict::Unconfirmed => Status::Unknown.mark(),
-    }
-}
-
 const fn status_class(status: Status) -> &'static str {
     match status {
         Status::Pass => "pass",
@@ -236,6 +221,7 @@ const STYLE: &str = include_str!("page.css");
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Extent;
     use std::time::Duration;
 
     #[test]
@@ -248,6 +234,7 @@ mod tests {
             started_at: jiff::Timestamp::UNIX_EPOCH,
             duration: Duration::ZERO,
             checks: vec![Check::new("url.https", evil).fail(evil).detail(evil).hint(evil)],
+            extent: Extent::Complete,
             switch: None,
         };
         let page = html(&[report]);
@@ -265,6 +252,7 @@ mod tests {
                 started_at: jiff::Timestamp::UNIX_EPOCH,
                 duration: Duration::ZERO,
                 checks: vec![check],
+                extent: Extent::Complete,
                 switch: None,
             }])
         };

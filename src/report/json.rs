@@ -1,4 +1,4 @@
-use super::{Check, Report, Status, SwitchPlan, Verdict};
+use super::{Check, Extent, Report, Status, SwitchPlan, Verdict};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ pub fn json_list(reports: &[Report]) -> serde_json::Result<String> {
 struct ReportJson<'r> {
     schema: u32,
     verdict: Verdict,
+    extent: Extent,
     callback: &'r str,
     target: &'r str,
     started_at: String,
@@ -53,6 +54,7 @@ impl<'r> From<&'r Report> for ReportJson<'r> {
         Self {
             schema: SCHEMA,
             verdict: report.verdict(),
+            extent: report.extent,
             callback: &report.callback,
             target: &report.target,
             // RFC 3339, to the millisecond.

@@ -63,6 +63,7 @@ fn seconds(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Extent;
     use jiff::Timestamp;
 
     #[test]
@@ -80,6 +81,7 @@ mod tests {
                 Check::new("integration.a", "").unknown(evil),
                 Check::new("integration.b", "").skip(evil),
             ],
+            extent: Extent::Complete,
             switch: None,
         };
         let xml = junit(&[report]);

@@ -19,10 +19,10 @@ fn write(report: &Report, out: &mut String) -> fmt::Result {
         code(&report.target),
         report.started_at
     )?;
-    let (integrations, checks): (Vec<&Check>, Vec<_>) =
-        report.checks.iter().partition(|check| check.category() == "integration");
+    let is_integration = |check: &&Check| check.category() == "integration";
+    let integrations: Vec<_> = report.checks.iter().filter(is_integration).collect();
     let to_fix: Vec<_> =
-        checks.into_iter().filter(|check| check.status.needs_attention()).collect();
+        report.findings().into_iter().filter(|check| !is_integration(check)).collect();
     if !to_fix.is_empty() {
         writeln!(out, "\n### To fix or confirm\n")?;
         to_fix.into_iter().try_for_each(|check| write_item(check, out))?;
@@ -33,6 +33,11 @@ fn write(report: &Report, out: &mut String) -> fmt::Result {
             "\n### Integrations\n\n| | Integration | Found | What to do |\n|---|---|---|---|"
         )?;
         integrations.into_iter().try_for_each(|check| write_row(check, out))?;
+    }
+    let others = report.categories().into_iter().filter(|(name, ..)| *name != "integration");
+    for (number, (name, _, line)) in others.enumerate() {
+        let title = if number == 0 { "\n### Other checks\n\n" } else { "" };
+        writeln!(out, "{title}- {}: {}", code(name), escaped(&line))?;
     }
     for (title, lines) in report.switch.iter().flat_map(SwitchPlan::sections) {
         writeln!(out, "\n### {}\n", capital(title))?;
@@ -100,6 +105,7 @@ fn capital(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Extent;
     use jiff::Timestamp;
     use std::time::Duration;
 
@@ -116,10 +122,14 @@ mod tests {
                 Check::new(format!("integration.{evil}"), "").fail(evil).hint(evil),
                 Check::new("redirect.cache", "").warn("may be stored"),
             ],
+            extent: Extent::Complete,
             switch: Some(SwitchPlan { steps: vec![evil.into()], ..SwitchPlan::default() }),
         };
         let text = markdown(&report);
-        assert!(text.starts_with("## fix these before switching: 1 failed, 1 warning\n"), "{text}");
+        assert!(
+            text.starts_with("## fix these before switching: 1 of 2 checks failed, 1 warning\n"),
+            "{text}"
+        );
         assert!(!text.contains("<img") && !text.contains("@everyone"), "{text}");
         let row = text.lines().find(|line| line.starts_with("| ×")).unwrap();
         assert_eq!(row.replace("\\|", "").matches('|').count(), 5, "{row}");

@@ -16,7 +16,7 @@ pub use json::{json, json_list};
 pub use junit::junit;
 pub use markdown::markdown;
 pub use switch::SwitchPlan;
-pub use text::text;
+pub use text::{Detail, text};
 
 use crate::explain::{self, Explanation};
 use jiff::Timestamp;
@@ -39,6 +39,8 @@ pub struct Report {
     pub duration: Duration,
     /// The checks, in the order of the text report.
     pub checks: Vec<Check>,
+    /// Which part of the checks ran.
+    pub extent: Extent,
     /// How to switch to this callback; only a preflight has it.
     pub switch: Option<SwitchPlan>,
 }
@@ -50,43 +52,133 @@ impl Report {
             Verdict::Error
         } else if self.count(Status::Fail) > 0 {
             Verdict::Fail
-        } else if self.count(Status::Unknown) > 0 || self.checks.iter().all(Check::is_skipped) {
+        } else if self.count(Status::Unknown) > 0
+            || self.extent == Extent::Interrupted
+            || self.checks.iter().all(Check::is_skipped)
+        {
             Verdict::Unconfirmed
         } else {
             Verdict::Pass
         }
     }
 
-    /// The summary line: the counts, after the verdict for a switch, if any.
+    /// The verdict in one line: what it means, and the counts.
     pub fn sentence(&self) -> String {
         if let Some(broken) = &self.broken {
             return format!("could not run: {broken}");
         }
+        let meaning = match (&self.switch, self.extent, self.verdict()) {
+            (Some(switch), _, verdict) => switch.verdict_text(verdict),
+            (None, Extent::Interrupted, _) => "interrupted",
+            (None, Extent::Selected, Verdict::Pass) => "the selected checks pass",
+            (None, Extent::Complete, Verdict::Pass) => "the callback works",
+            (None, _, Verdict::Fail) => "the callback is not ready",
+            (None, _, _) => "the callback is not confirmed",
+        };
+        format!("{meaning}: {}", self.counts())
+    }
+
+    /// For example "1 of 40 checks failed, 2 warnings, 7 not run".
+    fn counts(&self) -> String {
+        let ran = self.checks.len() - self.count(Status::Skip);
+        let checks = if ran == 1 { "check" } else { "checks" };
         let warning = if self.count(Status::Warn) == 1 { "warning" } else { "warnings" };
-        let counts = [
-            (Status::Fail, "failed"),
-            (Status::Unknown, "unconfirmed"),
-            (Status::Warn, warning),
-            (Status::Pass, "passed"),
-            (Status::Skip, "not run"),
-        ];
-        let counts: Vec<_> = counts
-            .into_iter()
-            .map(|(status, word)| (self.count(status), word))
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, word)| format!("{count} {word}"))
-            .collect();
-        let counts = if counts.is_empty() { "no check ran".to_owned() } else { counts.join(", ") };
-        match &self.switch {
-            Some(switch) => format!("{}: {counts}", switch.verdict_text(self.verdict())),
-            None => counts,
+        let (failed, unknown) = (self.count(Status::Fail), self.count(Status::Unknown));
+        let passed = if failed + unknown == 0 { self.count(Status::Pass) } else { 0 };
+        let mut counts: Vec<String> = [
+            (failed, "failed"),
+            (unknown, "unconfirmed"),
+            // Not interesting when something failed.
+            (passed, "passed"),
+        ]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .enumerate()
+        .map(|(number, (count, word))| match number {
+            0 => format!("{count} of {ran} {checks} {word}"),
+            _ => format!("{count} {word}"),
+        })
+        .collect();
+        let others = [(self.count(Status::Warn), warning), (self.count(Status::Skip), "not run")];
+        let others = others.into_iter().filter(|(count, _)| *count > 0);
+        counts.extend(others.map(|(count, word)| format!("{count} {word}")));
+        if counts.is_empty() { "no check ran".to_owned() } else { counts.join(", ") }
+    }
+
+    /// What to fix or confirm: failures, then unconfirmed checks, then warnings.
+    pub fn findings(&self) -> Vec<&Check> {
+        let with = |status| self.checks.iter().filter(move |check| check.status == status);
+        [Status::Fail, Status::Unknown, Status::Warn].into_iter().flat_map(with).collect()
+    }
+
+    /// Each category with checks that passed or were not run: its name, whether a check passed, and
+    /// the counts.
+    fn categories(&self) -> Vec<(&str, bool, String)> {
+        let mut names: Vec<&str> = Vec::new();
+        for check in &self.checks {
+            if !names.contains(&check.category()) {
+                names.push(check.category());
+            }
         }
+        let line = |name| {
+            let own = || self.checks.iter().filter(move |check| check.category() == name);
+            let passed = own().filter(|check| check.status == Status::Pass).count();
+            let mut parts = Vec::new();
+            if passed > 0 {
+                parts.push(format!("{passed} passed"));
+            }
+            let mut reasons: Vec<(&str, usize)> = Vec::new();
+            for check in own().filter(|check| check.is_skipped()) {
+                let reason = check.detail.as_deref().unwrap_or("not run");
+                match reasons.iter_mut().find(|(known, _)| *known == reason) {
+                    Some((_, count)) => *count += 1,
+                    None => reasons.push((reason, 1)),
+                }
+            }
+            parts.extend(reasons.into_iter().map(|(reason, count)| format!("{count} {reason}")));
+            (name, passed > 0, parts.join("; "))
+        };
+        names.into_iter().map(line).filter(|(.., line)| !line.is_empty()).collect()
     }
 
     /// How many checks have this status.
     pub fn count(&self, status: Status) -> usize {
         self.checks.iter().filter(|check| check.status == status).count()
     }
+}
+
+/// The verdict of one report, or how many callbacks have which verdict.
+pub fn summary(reports: &[Report]) -> String {
+    if let [report] = reports {
+        return report.sentence();
+    }
+    let counts: Vec<_> = [
+        (Verdict::Fail, "failed"),
+        (Verdict::Error, "could not run"),
+        (Verdict::Unconfirmed, "unconfirmed"),
+        (Verdict::Pass, "passed"),
+    ]
+    .into_iter()
+    .map(|(verdict, word)| {
+        (reports.iter().filter(|report| report.verdict() == verdict).count(), word)
+    })
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, word)| format!("{count} {word}"))
+    .collect();
+    format!("{} callbacks: {}", reports.len(), counts.join(", "))
+}
+
+/// Which part of the checks ran.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Extent {
+    /// All that apply.
+    #[default]
+    Complete,
+    /// Those that were selected.
+    Selected,
+    /// Those that ended before an interrupt.
+    Interrupted,
 }
 
 /// The overall result of a report.
@@ -110,6 +202,15 @@ impl Verdict {
             .into_iter()
             .find(|worst| verdicts.contains(worst))
             .unwrap_or(Self::Pass)
+    }
+
+    /// The status of a check with the same meaning.
+    const fn status(self) -> Status {
+        match self {
+            Self::Pass => Status::Pass,
+            Self::Fail | Self::Error => Status::Fail,
+            Self::Unconfirmed => Status::Unknown,
+        }
     }
 
     /// The value in JSON and in logs.
@@ -369,6 +470,7 @@ mod tests {
             started_at: Timestamp::UNIX_EPOCH,
             duration: Duration::from_millis(812),
             checks: checks.collect(),
+            extent: Extent::Complete,
             switch: None,
         }
     }
@@ -381,6 +483,9 @@ mod tests {
         assert_eq!(report(&[Fail, Unknown]).verdict(), Verdict::Fail);
         assert_eq!(report(&[Skip]).verdict(), Verdict::Unconfirmed);
         assert_eq!(report(&[]).verdict(), Verdict::Unconfirmed);
+        let interrupted = |statuses| Report { extent: Extent::Interrupted, ..report(statuses) };
+        assert_eq!(interrupted(&[Pass]).verdict(), Verdict::Unconfirmed);
+        assert_eq!(interrupted(&[Pass, Fail]).verdict(), Verdict::Fail);
         let broken = Report { broken: Some("no network".into()), ..report(&[Pass]) };
         assert_eq!(broken.verdict(), Verdict::Error);
         let pass = || report(&[Pass]);

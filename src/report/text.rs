@@ -1,165 +1,171 @@
-use super::{Check, Report, Status};
+use super::{Check, Report, Status, summary};
+use crate::explain::wrap;
 use anstyle::{AnsiColor, Style};
 use std::fmt::{self, Write as _};
 
-/// The report for people. It contains escape sequences for colour: print it through `anstream`,
-/// which strips them where necessary. Details and hints are wrapped at `columns`.
-pub fn text(report: &Report, columns: Option<usize>) -> String {
+/// How much of the reports is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Detail {
+    /// Only the verdict, in one line.
+    Verdict,
+    /// What to fix or confirm, and one line for each category of the other checks.
+    #[default]
+    Findings,
+    /// Every check, in the order of the categories.
+    All,
+}
+
+/// The reports for people, and after several a summary. The text contains escape sequences for
+/// colour: print it through `anstream`, which strips them where necessary. Lines are wrapped at
+/// `columns`.
+pub fn text(reports: &[Report], columns: Option<usize>, detail: Detail) -> String {
     let mut text = String::new();
     // Writing to a String does not fail.
-    let _ = write(report, columns, &mut text);
+    let _ = write(reports, columns.unwrap_or(usize::MAX), detail, &mut text);
     text
 }
 
-/// Longer summaries do not move the column of the ids to the right.
-const MAX_ALIGNED_SUMMARY: usize = 56;
-
-fn write(report: &Report, columns: Option<usize>, out: &mut String) -> fmt::Result {
-    writeln!(out, "{} → {}", report.callback, report.target)?;
-    let wrap = columns.map_or(usize::MAX, |columns| columns.saturating_sub(INDENT.len()));
-    let width = report
-        .checks
-        .iter()
-        .map(|check| check.summary.chars().count())
-        .filter(|width| *width <= MAX_ALIGNED_SUMMARY)
-        .max()
-        .unwrap_or_default();
-    let id_width = report.checks.iter().map(|check| check.id.len()).max().unwrap_or_default();
-    let mut category = "";
-    for run in report.checks.chunk_by(|one, next| one.blocked_by == next.blocked_by) {
-        if let [check, .., _] = run
-            && run.len() >= MIN_COLLAPSED
-            && let Some(blocker) = check.blocked_by
-        {
-            let dim = Style::new().dimmed();
-            writeln!(
-                out,
-                "\n{dim}– {} further checks not run: {blocker} failed{dim:#}",
-                run.len()
-            )?;
-            continue;
-        }
-        write_run(run, &mut category, Widths { summary: width, id: id_width, wrap }, out)?;
-    }
-    if let Some(switch) = &report.switch {
-        for (title, lines) in switch.sections() {
-            write_title(title, out)?;
-            for (number, line) in lines.iter().enumerate() {
-                let mark = format!("{:>2}. ", number + 1);
-                write_lines(&mark, line, wrap, out)?;
-            }
-        }
-    }
-    writeln!(out, "\n{}", report.sentence())
-}
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
 
 /// The indent of details and hints.
 const INDENT: &str = "    ";
 
-#[derive(Clone, Copy)]
-struct Widths {
-    summary: usize,
-    id: usize,
-    /// The width of details and hints, without the indent.
-    wrap: usize,
+/// Longer summaries do not move the column of the ids to the right, so that a line fits 80 columns.
+const MAX_ALIGNED_SUMMARY: usize = 52;
+
+fn write(reports: &[Report], columns: usize, detail: Detail, out: &mut String) -> fmt::Result {
+    if detail != Detail::Verdict {
+        for report in reports {
+            write_report(report, columns, detail, out)?;
+            let mark = coloured(report.verdict().status());
+            writeln!(out, "\n{}\n", wrap(&mark, &report.sentence(), columns))?;
+        }
+        if reports.len() == 1 {
+            out.pop();
+            return Ok(());
+        }
+    }
+    let mark = coloured(super::Verdict::of(reports).status());
+    writeln!(out, "{}", wrap(&mark, &summary(reports), columns))
 }
 
-/// At least this many consecutive checks blocked by one failure are reported in one line.
-const MIN_COLLAPSED: usize = 3;
-
-fn write_run<'r>(
-    run: &'r [Check],
-    category: &mut &'r str,
-    widths: Widths,
-    out: &mut String,
-) -> fmt::Result {
-    for check in run {
-        if check.category() != *category {
-            *category = check.category();
-            write_title(category, out)?;
+fn write_report(report: &Report, columns: usize, detail: Detail, out: &mut String) -> fmt::Result {
+    writeln!(out, "{}", wrap("", &format!("{} → {}", report.callback, report.target), columns))?;
+    if detail == Detail::All {
+        write_all(report, columns, out)?;
+    } else {
+        for check in report.findings() {
+            out.push('\n');
+            write_check(check, 0, columns, out)?;
         }
-        write_check(check, widths, out)?;
+    }
+    if let Some(first) = report.findings().first() {
+        let command = format!("{DIM}more: callback-edge explain {}{DIM:#}", first.explain_id());
+        writeln!(out, "\n{command}")?;
+    }
+    if detail != Detail::All {
+        write_categories(report, columns, out)?;
+    }
+    for (title, lines) in report.switch.iter().flat_map(super::SwitchPlan::sections) {
+        write_title(title, out)?;
+        for (number, line) in lines.iter().enumerate() {
+            writeln!(out, "{}", wrap(&format!("{:>2}. ", number + 1), line, columns))?;
+        }
+    }
+    Ok(())
+}
+
+fn write_all(report: &Report, columns: usize, out: &mut String) -> fmt::Result {
+    let widest = |width: fn(&Check) -> usize, limit| {
+        report.checks.iter().map(width).filter(|width| *width <= limit).max().unwrap_or_default()
+    };
+    let summaries = widest(|check| check.summary.chars().count(), MAX_ALIGNED_SUMMARY);
+    let ids = widest(|check| check.id.len(), usize::MAX);
+    let fits = summaries + ids + "√   ".chars().count() <= columns;
+    for category in report.checks.chunk_by(|one, next| one.category() == next.category()) {
+        write_title(category.first().map_or("", Check::category), out)?;
+        for check in category {
+            write_check(check, if fits { summaries } else { 0 }, columns, out)?;
+        }
     }
     Ok(())
 }
 
 fn write_title(title: &str, out: &mut String) -> fmt::Result {
-    let bold = Style::new().bold();
-    writeln!(out, "\n{bold}{title}{bold:#}\n{}", "─".repeat(title.chars().count()))
+    writeln!(out, "\n{BOLD}{title}{BOLD:#}\n{}", "─".repeat(title.chars().count()))
 }
 
-fn write_check(check: &Check, widths: Widths, out: &mut String) -> fmt::Result {
-    let Widths { summary: width, id: id_width, wrap } = widths;
-    let colour = colour(check.status);
-    let dim = Style::new().dimmed();
-    let (mark, summary, id) = (check.status.mark(), &check.summary, &check.id);
-    let why = if check.is_skipped() { check.detail.as_deref() } else { None };
-    write!(out, "{colour}{mark}{colour:#} {summary:width$}  {dim}{id}{dim:#}")?;
-    match why {
-        Some(why) => return writeln!(out, "{:1$}  {why}", "", id_width.saturating_sub(id.len())),
-        None => writeln!(out)?,
+/// A check with its detail and its hint. The id is right of this many columns of summary.
+fn write_check(check: &Check, width: usize, columns: usize, out: &mut String) -> fmt::Result {
+    let is_skipped = check.is_skipped();
+    let summary = check.detail.as_ref().filter(|_| is_skipped).unwrap_or(&check.summary);
+    let line = format!("{summary:width$}  {DIM}{}{DIM:#}", check.id);
+    writeln!(out, "{}", wrap(&coloured(check.status), &line, columns))?;
+    for line in check.detail.iter().filter(|_| !is_skipped).flat_map(|detail| detail.lines()) {
+        writeln!(out, "{}", wrap(INDENT, line, columns))?;
     }
-    for line in check.detail.iter().flat_map(|detail| detail.lines()) {
-        write_lines(INDENT, line, wrap, out)?;
-    }
-    if let Some(hint) = check.hint_line() {
-        write_lines(INDENT, &hint, wrap, out)?;
+    if let Some(hint) = &check.hint {
+        writeln!(out, "{}", wrap(&format!("{INDENT}hint: "), hint, columns))?;
     }
     Ok(())
 }
 
-/// Wraps a line at spaces. A word that is too long is not split, so that a double click selects it.
-fn write_lines(indent: &str, line: &str, wrap: usize, out: &mut String) -> fmt::Result {
-    out.write_str(indent)?;
-    let mut used = 0;
-    for word in line.split(' ') {
-        let width = word.chars().count();
-        if used == 0 {
-            used = width;
-        } else if used + 1 + width > wrap {
-            write!(out, "\n{:1$}", "", indent.chars().count())?;
-            used = width;
-        } else {
-            out.write_char(' ')?;
-            used += 1 + width;
-        }
-        out.write_str(word)?;
+/// A line for each category with checks that passed or were not run.
+fn write_categories(report: &Report, columns: usize, out: &mut String) -> fmt::Result {
+    let lines = report.categories();
+    let width = lines.iter().map(|(name, ..)| name.chars().count()).max().unwrap_or_default();
+    for (number, (name, passed, line)) in lines.into_iter().enumerate() {
+        let status = if passed { Status::Pass } else { Status::Skip };
+        let gap = if number == 0 { "\n" } else { "" };
+        let first = format!("{}{name:width$}  ", coloured(status));
+        writeln!(out, "{gap}{}", wrap(&first, &line, columns))?;
     }
-    writeln!(out)
+    Ok(())
 }
 
-fn colour(status: Status) -> Style {
+/// The mark of a status in its colour, with a space.
+fn coloured(status: Status) -> String {
     let colour = match status {
-        Status::Pass => AnsiColor::Green,
-        Status::Warn | Status::Unknown => AnsiColor::Yellow,
-        Status::Fail => AnsiColor::Red,
-        Status::Skip => return Style::new().dimmed(),
+        Status::Pass => AnsiColor::Green.on_default(),
+        Status::Warn | Status::Unknown => AnsiColor::Yellow.on_default(),
+        Status::Fail => AnsiColor::Red.on_default(),
+        Status::Skip => DIM,
     };
-    colour.on_default()
+    format!("{colour}{}{colour:#} ", status.mark())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Extent;
     use std::time::Duration;
 
-    #[test]
-    fn details_and_hints_keep_their_indent_and_the_width() {
-        let check = Check::new("redirect.cache", "answers are not stored")
-            .fail("no")
-            .detail("the answer carries no field\nhttps://auth.example.com/oauth/callback is long")
-            .hint("send `no-store`");
-        let report = Report {
+    fn report(checks: Vec<Check>) -> Report {
+        Report {
             broken: None,
             callback: "https://a.example/cb".into(),
             target: "https://b.example/cb".into(),
             started_at: jiff::Timestamp::UNIX_EPOCH,
             duration: Duration::ZERO,
-            checks: vec![check],
+            checks,
+            extent: Extent::Complete,
             switch: None,
-        };
+        }
+    }
+
+    fn shown(reports: &[Report], columns: Option<usize>, detail: Detail) -> String {
+        anstream::adapter::strip_str(&text(reports, columns, detail)).to_string()
+    }
+
+    #[test]
+    fn lines_keep_their_indent_and_never_break_a_word_or_code() {
+        let check = Check::new("redirect.cache", "")
+            .fail("no")
+            .detail("the answer carries no field\nhttps://auth.example.com/oauth/callback is long")
+            .hint("send `Cache-Control: no-store` and an unpaired ` too");
         let indented = |columns| {
-            let text = anstream::adapter::strip_str(&text(&report, columns)).to_string();
+            let text = shown(&[report(vec![check.clone()])], columns, Detail::Findings);
             let lines = text.lines().filter_map(|line| line.strip_prefix(INDENT));
             lines.map(str::to_owned).collect::<Vec<_>>()
         };
@@ -171,14 +177,48 @@ mod tests {
                 "https://auth.example.com/oauth/callback",
                 "is long",
                 "hint: send",
-                "`no-store`",
-                "(callback-edge",
-                "explain",
-                "redirect.cache)",
+                "      `Cache-Control: no-store`",
+                "      and an",
+                "      unpaired ` too",
             ]
         );
         assert_eq!(indented(None).len(), 3);
         assert_eq!(indented(Some(1000)), indented(None));
-        assert!(indented(Some(0)).concat().contains("`no-store`"));
+        assert!(indented(Some(0)).concat().contains("`Cache-Control: no-store`"));
+        for columns in 0..120 {
+            let text = shown(&[report(vec![check.clone()])], Some(columns), Detail::All);
+            assert!(text.lines().all(|line| !line.ends_with(' ')), "{text}");
+        }
+    }
+
+    #[test]
+    fn failures_come_first_and_the_verdict_is_last() {
+        let plain = "not run: the callback is plain http";
+        let reports = [report(vec![
+            Check::new("url.https", "").warn("a warning"),
+            Check::new("url.port", "a pass"),
+            Check::new("tls.chain", "").skip(plain),
+            Check::new("tls.name", "").skip(plain),
+            Check::new("redirect.query", "").unknown("an unknown"),
+            Check::new("redirect.cache", "").fail("a failure"),
+            Check::new("redirect.size", "").blocked("redirect.cache"),
+        ])];
+        assert_eq!(
+            shown(&reports, Some(80), Detail::Findings),
+            "https://a.example/cb → https://b.example/cb\n\
+             \n× a failure  redirect.cache\n\
+             \n? an unknown  redirect.query\n\
+             \n! a warning  url.https\n\
+             \nmore: callback-edge explain redirect.cache\n\
+             \n√ url       1 passed\n\
+             – tls       2 not run: the callback is plain http\n\
+             – redirect  1 not run: redirect.cache failed\n\
+             \n× the callback is not ready: 1 of 4 checks failed, 1 unconfirmed, 1 warning, 3 not run\n"
+                .replace("3 not run", "3\n  not run")
+        );
+        let quiet = shown(&reports, None, Detail::Verdict);
+        assert_eq!(quiet, format!("× {}\n", summary(&reports)));
+        let several = shown(&[reports.clone(), reports].concat(), None, Detail::Findings);
+        assert!(several.ends_with("\n\n× 2 callbacks: 2 failed\n"), "{several}");
     }
 }

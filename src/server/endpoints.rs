@@ -4,6 +4,7 @@ use super::response::{self, Response};
 use super::self_check::NoOutcome;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
+use crate::check::Coverage;
 use crate::observe::Sampled;
 use crate::redirect;
 use crate::report::{self, Verdict};
@@ -100,7 +101,7 @@ impl SelfCheckRequest {
 
     /// Waits for the outcome and renders it.
     pub(super) async fn respond(self, shared: &Shared) -> Response {
-        let outcome = match shared.self_check.outcome(&shared.snapshot).await {
+        let outcome = match shared.self_check.outcome(&shared.snapshot, Coverage::Full).await {
             Ok(outcome) => outcome,
             Err(NoOutcome::Draining) => {
                 return response::text(StatusCode::SERVICE_UNAVAILABLE, "draining");

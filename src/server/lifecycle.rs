@@ -2,6 +2,7 @@
 
 use super::process::{Process, StartError, Startup, cannot_start};
 use super::shared::Shared;
+use crate::check::Coverage;
 use crate::observe::millis;
 use crate::tls::CertificateChanges;
 use sd_notify::NotifyState;
@@ -128,7 +129,9 @@ impl PeriodicSelfCheck {
     fn start(&mut self, shared: &Arc<Shared>) {
         self.last = Instant::now();
         let shared = Arc::clone(shared);
-        tokio::spawn(async move { shared.self_check.outcome(&shared.snapshot).await });
+        tokio::spawn(
+            async move { shared.self_check.outcome(&shared.snapshot, Coverage::Small).await },
+        );
     }
 }
 

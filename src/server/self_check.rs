@@ -2,12 +2,13 @@
 //!
 //! One run at a time, however many requests wait for it; its outcome is cached. A run belongs to the
 //! settings in use when it starts: a run for newer settings replaces it, and its requests get the newer
-//! outcome. The start of a drain ends the run, since the grace period is for callbacks. Nothing in a
+//! outcome. The run in the background is a small plan; a person gets the whole check, which replaces a
+//! small one. The start of a drain ends the run, since the grace period is for callbacks. Nothing in a
 //! request determines what is contacted: the plans come from the settings.
 
 use super::origin;
 use super::snapshot::{Snapshot, route_name};
-use crate::check::{self, Plan};
+use crate::check::{self, Coverage, Plan};
 use crate::observe::{Metrics, millis};
 use crate::outbound::{Limits, Outbound, Resolver};
 use crate::report::{Check, Report, Status, Verdict};
@@ -43,6 +44,7 @@ struct State {
 #[derive(Debug)]
 struct Run {
     snapshot: Arc<Snapshot>,
+    coverage: Coverage,
     outcome: watch::Receiver<Option<Arc<Outcome>>>,
     _task: AbortOnDropHandle<()>,
 }
@@ -55,6 +57,7 @@ pub(super) struct Outcome {
     ended: Instant,
     /// The settings it was about.
     snapshot: Arc<Snapshot>,
+    coverage: Coverage,
 }
 
 /// Why there is no outcome.
@@ -71,11 +74,12 @@ impl SelfCheck {
         Arc::new(Self { state: Mutex::default(), acme_status, metrics })
     }
 
-    /// The outcome for the current settings: the last one while it is fresh, else that of the run in
-    /// progress or of a new one.
+    /// The outcome for the current settings, of a run of at least this coverage: the last one while it is
+    /// fresh, else that of the run in progress or of a new one.
     pub(super) async fn outcome(
         self: &Arc<Self>,
         current: &ArcSwap<Snapshot>,
+        coverage: Coverage,
     ) -> Result<Arc<Outcome>, NoOutcome> {
         let mut awaited = None;
         loop {
@@ -88,6 +92,7 @@ impl SelfCheck {
                 let snapshot = current.load_full();
                 let last = state.last.as_ref().filter(|last| {
                     Arc::ptr_eq(&last.snapshot, &snapshot)
+                        && last.coverage >= coverage
                         && last.ended.elapsed() < snapshot.settings.self_check.cache
                 });
                 if let Some(last) = last {
@@ -97,8 +102,8 @@ impl SelfCheck {
                     Some(run) if run.is_awaited(awaited.as_ref()) => {
                         return Err(NoOutcome::Panicked);
                     }
-                    Some(run) if run.is_in_progress(&snapshot) => run.outcome.clone(),
-                    _ => state.run.insert(self.start(snapshot)).outcome.clone(),
+                    Some(run) if run.is_in_progress(&snapshot, coverage) => run.outcome.clone(),
+                    _ => state.run.insert(self.start(snapshot, coverage)).outcome.clone(),
                 }
             };
             // The sender is dropped before it has sent when the run was replaced, or panicked.
@@ -117,21 +122,22 @@ impl SelfCheck {
     }
 
     /// Starts a run in a task of its own: it continues when the client that requested it disconnects.
-    fn start(self: &Arc<Self>, snapshot: Arc<Snapshot>) -> Run {
+    fn start(self: &Arc<Self>, snapshot: Arc<Snapshot>, coverage: Coverage) -> Run {
         let (sender, outcome) = watch::channel(None);
-        let run = Arc::clone(self).run(Arc::clone(&snapshot), sender);
-        Run { snapshot, outcome, _task: AbortOnDropHandle::new(tokio::spawn(run)) }
+        let run = Arc::clone(self).run(Arc::clone(&snapshot), coverage, sender);
+        Run { snapshot, coverage, outcome, _task: AbortOnDropHandle::new(tokio::spawn(run)) }
     }
 
     async fn run(
         self: Arc<Self>,
         snapshot: Arc<Snapshot>,
+        coverage: Coverage,
         sender: watch::Sender<Option<Arc<Outcome>>>,
     ) {
-        let mut reports = probe(&snapshot).await;
+        let mut reports = probe(&snapshot, coverage).await;
         add_certificate_checks(&self.acme_status, &mut reports);
         self.record(&snapshot, &reports);
-        let outcome = Arc::new(Outcome { reports, ended: Instant::now(), snapshot });
+        let outcome = Arc::new(Outcome { reports, ended: Instant::now(), snapshot, coverage });
         self.lock().last = Some(Arc::clone(&outcome));
         let _ = sender.send(Some(outcome));
     }
@@ -143,7 +149,9 @@ impl SelfCheck {
             let ran = report.checks.iter().filter(|check| check.status != Status::Skip);
             ran.map(move |check| (route_name(route), &*check.id, check.status == Status::Fail))
         });
-        self.metrics.record_self_check(Verdict::of(reports) == Verdict::Pass, results);
+        // Nango may be out of reach for a while: what is unconfirmed is no failure of the callback.
+        let passed = !matches!(Verdict::of(reports), Verdict::Fail | Verdict::Error);
+        self.metrics.record_self_check(passed, results);
         for report in reports {
             let failed: Vec<&str> = report
                 .checks
@@ -181,9 +189,11 @@ impl SelfCheck {
 }
 
 impl Run {
-    /// Whether it is for these settings, and may still have an outcome.
-    fn is_in_progress(&self, snapshot: &Arc<Snapshot>) -> bool {
-        Arc::ptr_eq(&self.snapshot, snapshot) && self.outcome.has_changed().is_ok()
+    /// Whether it is for these settings, of at least this coverage, and may still have an outcome.
+    fn is_in_progress(&self, snapshot: &Arc<Snapshot>, coverage: Coverage) -> bool {
+        Arc::ptr_eq(&self.snapshot, snapshot)
+            && self.coverage >= coverage
+            && self.outcome.has_changed().is_ok()
     }
 
     /// Whether it is the one that this receiver waited for.
@@ -198,13 +208,13 @@ impl Outcome {
     }
 }
 
-async fn probe(snapshot: &Snapshot) -> Vec<Report> {
+async fn probe(snapshot: &Snapshot, coverage: Coverage) -> Vec<Report> {
     let settings = &snapshot.settings.self_check;
     let resolver = Resolver::new(settings.connect_to.clone());
     let limits = Limits { step: STEP, ..Limits::default() };
     let outbound = Outbound::new(resolver, settings.roots.clone(), limits);
     let mut reports = Vec::new();
-    for plan in plans(snapshot) {
+    for plan in plans(snapshot, coverage) {
         // On the heap: the future is too large for a worker's stack.
         reports.push(Box::pin(check::run(&plan, &outbound)).await);
     }
@@ -238,11 +248,14 @@ fn add_certificate_checks(acme_status: &AcmeStatus, reports: &mut [Report]) {
 }
 
 /// A plan for every route, at its callback URL.
-fn plans(snapshot: &Snapshot) -> impl Iterator<Item = Plan> {
-    snapshot.settings.routes.items().iter().map(|route| {
+fn plans(snapshot: &Snapshot, coverage: Coverage) -> impl Iterator<Item = Plan> {
+    snapshot.settings.routes.items().iter().map(move |route| {
         let callback = origin::callback_url(route, &snapshot.settings, &snapshot.bound);
         let mut plan = Plan::new(callback, route.target.clone());
         plan.follow = snapshot.settings.self_check.follow;
+        plan.coverage = coverage;
+        // The server promises every byte.
+        plan.strict = true;
         plan.total = TOTAL;
         plan
     })

@@ -20,12 +20,14 @@ async fn a_correct_callback_passes() {
     let run = stage.check(&[]).await;
     assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{}", run.stdout);
     golden("passing.txt", &stage.neutral(&run.stdout)).unwrap_or_else(|it| panic!("{it}"));
+    let run = stage.check(&["-v"]).await;
+    golden("passing-verbose.txt", &stage.neutral(&run.stdout)).unwrap_or_else(|it| panic!("{it}"));
 }
 
 #[tokio::test]
 async fn a_broken_callback_fails_with_hints() {
     let stage = Stage::new(|_, correct| {
-        let location = correct.location().replace("%2F", "/");
+        let location = correct.location().replace("%2B", "+");
         Act::Reply(Reply::new(302).with("location", location).with("set-cookie", "id=s3cret"))
     })
     .await;
@@ -35,15 +37,54 @@ async fn a_broken_callback_fails_with_hints() {
 }
 
 #[tokio::test]
+async fn a_recognized_server_gets_hints_of_its_own() {
+    let stage = Stage::new(|heard, correct| {
+        if correct.status == 404 {
+            let page = format!("<pre>Cannot GET {}</pre>", heard.path);
+            return Act::Reply(Reply::page(404, &page).with("x-powered-by", "Express"));
+        }
+        let location = correct.location().replace("%2F", "/");
+        Act::Reply(
+            Reply::new(301)
+                .with("location", location)
+                .with("x-powered-by", "Express")
+                .with("set-cookie", "s3cret=s3cret"),
+        )
+    })
+    .await;
+    let run = stage.check(&["--only", "redirect.status,redirect.encoding,redirect.cache"]).await;
+    let hints: Vec<_> = run.stdout.lines().filter(|line| line.contains("hint: ")).collect();
+    assert_eq!(hints.len(), 3, "{}", run.stdout);
+    for hint in hints {
+        assert!(hint.contains("hint: the server is Express (`X-Powered-By: Express`): "), "{hint}");
+        assert!(hint.contains("; run `callback-edge recipe express`"), "{hint}");
+    }
+    assert!(!run.stdout.contains("s3cret"), "{}", run.stdout);
+}
+
+#[tokio::test]
+async fn an_unknown_server_gets_the_general_hints() {
+    let stage = Stage::new(|_, correct| {
+        let location = correct.location().replace("%2F", "/");
+        Act::Reply(correct.to(location).with("server", "acme/1"))
+    })
+    .await;
+    let run = stage.check(&["--only", "redirect.encoding"]).await;
+    assert!(run.stdout.contains("hint: "), "{}", run.stdout);
+    assert!(!run.stdout.contains("the server is"), "{}", run.stdout);
+    assert!(!run.stdout.contains("callback-edge recipe"), "{}", run.stdout);
+}
+
+#[tokio::test]
 async fn lost_queries_do_not_pass_as_converted_forms() {
     let stage = Stage::new(|_, correct| {
         let location = correct.location().split('?').next().unwrap().to_owned();
         Act::Reply(Reply::new(302).with("location", location))
     })
     .await;
-    let run = stage.check(&["--only", "redirect.form"]).await;
-    let form = run.stdout.lines().find(|line| line.contains(" redirect.form ")).unwrap();
-    assert!(form.ends_with("not run: redirect.query failed"), "{}", run.stdout);
+    let run = stage.check(&["-v", "--only", "redirect.form"]).await;
+    let form = run.stdout.lines().find(|line| line.ends_with(" redirect.form")).unwrap();
+    assert!(form.starts_with("– not run: redirect.query failed "), "{}", run.stdout);
 }
 
 #[tokio::test]
@@ -66,8 +107,12 @@ async fn json_has_the_documented_fields() {
         value.as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>()
     };
     let set = |names: &str| names.split(' ').map(str::to_owned).collect();
-    assert_eq!(keys(&report), set("callback checks duration_ms schema started_at target verdict"));
+    assert_eq!(
+        keys(&report),
+        set("callback checks duration_ms extent schema started_at target verdict")
+    );
     assert_eq!((&report["schema"], &report["verdict"]), (&1.into(), &"pass".into()));
+    assert_eq!(report["extent"], "complete");
     assert_eq!(report["callback"], stage.callback());
     assert!(report["started_at"].as_str().unwrap().ends_with('Z'));
     let checks = report["checks"].as_array().unwrap();
@@ -92,6 +137,40 @@ async fn several_urls_give_an_array_and_the_worst_exit_code() {
 }
 
 #[tokio::test]
+async fn the_callback_of_a_provider_comes_from_its_origin() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&heard);
+    let stage = Stage::new(move |request, correct| {
+        keep.lock().unwrap().push(request.clone());
+        Act::Reply(correct)
+    })
+    .await;
+    stage.check(&["--no-follow"]).await;
+    let heard = heard.lock().unwrap();
+    let with = |part: &str| {
+        let has = |it: &&Received| it.query.as_ref().is_some_and(|query| query.contains(part));
+        heard.iter().find(has).unwrap()
+    };
+    for (query, referer) in [
+        ("iss=https%3A%2F%2Faccounts.google.com", Some("https://accounts.google.com/")),
+        ("error_subcode=cancel", Some("https://login.microsoftonline.com/")),
+        ("code=invented-code", None),
+        ("scope=a&scope=b", None),
+    ] {
+        let request = with(query);
+        assert_eq!(request.header("referer"), referer, "{query}");
+        assert_eq!(request.header("sec-fetch-site"), Some("cross-site"), "{query}");
+        assert_eq!(request.header("sec-fetch-mode"), Some("navigate"), "{query}");
+        assert_eq!(request.header("sec-fetch-dest"), Some("document"), "{query}");
+        assert_eq!(request.header("sec-fetch-user"), None, "{query}");
+    }
+    let agents: Vec<_> = heard.iter().map(|it| it.header("user-agent").unwrap_or("none")).collect();
+    for agent in ["none", "curl", "python-requests", "Go-http-client", "axios"] {
+        assert_eq!(agents.iter().filter(|it| it.starts_with(agent)).count(), 1, "{agent}");
+    }
+}
+
+#[tokio::test]
 async fn no_follow_sends_nothing_to_nango() {
     let visits = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&visits);
@@ -107,7 +186,8 @@ async fn no_follow_sends_nothing_to_nango() {
     assert_eq!((run.code, visits.load(Ordering::SeqCst)), (0, 0));
     assert!(run.stdout.contains("not run: following to Nango is off"), "{}", run.stdout);
     stage.check(&[]).await;
-    assert_eq!(visits.load(Ordering::SeqCst), 2);
+    // `nango.callback`, `nango.echo`, and `nango.end_to_end` for both callbacks.
+    assert_eq!(visits.load(Ordering::SeqCst), 4);
 }
 
 #[tokio::test]
@@ -115,7 +195,7 @@ async fn an_unreachable_nango_is_unconfirmed() {
     let stage = Stage::with_nango(|_, correct| Act::Reply(correct), |_| Act::Raw(Vec::new())).await;
     let run = stage.check(&["--only", "nango."]).await;
     assert_eq!(run.code, 2, "{}", run.stdout);
-    assert!(run.stdout.contains("2 unconfirmed"), "{}", run.stdout);
+    assert!(run.stdout.contains("2 of 2 checks unconfirmed"), "{}", run.stdout);
 }
 
 #[tokio::test]
@@ -125,7 +205,8 @@ async fn wait_repeats_without_nango_until_the_callback_works() {
     let stage = Stage::with_nango(
         move |heard, correct| {
             let plain = heard.query.as_ref().is_some_and(|query| query.contains("invented-code"));
-            let early = plain && runs.fetch_add(1, Ordering::SeqCst) < 2;
+            // Every run repeats its first request twice.
+            let early = plain && runs.fetch_add(1, Ordering::SeqCst) < 6;
             Act::Reply(if early { Reply::new(503) } else { correct })
         },
         move |heard| {
@@ -136,8 +217,13 @@ async fn wait_repeats_without_nango_until_the_callback_works() {
     .await;
     let run = stage.check(&["--wait", "20s", "--only", "redirect.status,nango"]).await;
     assert_eq!(run.code, 0, "{}", run.stdout);
-    assert!(run.stdout.ends_with("3 passed\n"), "{}", run.stdout);
-    assert_eq!(visits.load(Ordering::SeqCst), 2);
+    assert!(
+        run.stdout.ends_with("√ the selected checks pass: 4 of 4 checks passed\n"),
+        "{}",
+        run.stdout
+    );
+    // The attempt that finds the callback working sends only the proof that costs Nango nothing.
+    assert_eq!(visits.load(Ordering::SeqCst), 4);
 }
 
 #[tokio::test]
@@ -171,15 +257,14 @@ async fn usage_errors_exit_64_and_contain_the_expected_value() {
 }
 
 #[tokio::test]
-async fn checks_blocked_by_one_failure_are_reported_in_one_line() {
+async fn checks_blocked_by_one_failure_are_reported_in_one_line_for_each_category() {
     let run = callback_edge(&["check", &format!("http://{}/oauth/callback", free())]).await;
     assert_eq!(run.code, 1);
-    assert_eq!(run.stdout.matches("not run").count(), 3, "{}", run.stdout);
-    assert!(
-        run.stdout.contains("further checks not run: dns.reach failed\n\n1 failed"),
-        "{}",
-        run.stdout
-    );
+    let blocked = |line: &&str| line.contains(" not run: dns.reach failed");
+    let lines: Vec<_> = run.stdout.lines().filter(blocked).collect();
+    let categories: Vec<_> =
+        lines.iter().map(|line| line.split_whitespace().nth(1).unwrap()).collect();
+    assert_eq!(categories, ["dns", "tls", "redirect", "nango"], "{}", run.stdout);
 }
 
 #[tokio::test]
@@ -437,13 +522,15 @@ async fn queries_are_sent_byte_for_byte() {
 }
 
 /// A callback and a Nango.
-struct Stage {
-    callback: std::net::SocketAddr,
-    nango: std::net::SocketAddr,
+pub(crate) struct Stage {
+    pub(crate) callback: std::net::SocketAddr,
+    pub(crate) nango: std::net::SocketAddr,
 }
 
 impl Stage {
-    async fn new(change: impl Fn(&Received, Reply) -> Act + Send + Sync + 'static) -> Self {
+    pub(crate) async fn new(
+        change: impl Fn(&Received, Reply) -> Act + Send + Sync + 'static,
+    ) -> Self {
         Self::with_nango(change, nango).await
     }
 
@@ -457,11 +544,11 @@ impl Stage {
         Self { callback, nango }
     }
 
-    fn callback(&self) -> String {
+    pub(crate) fn callback(&self) -> String {
         format!("http://{}/oauth/callback", self.callback)
     }
 
-    async fn check(&self, args: &[&str]) -> Run {
+    pub(crate) async fn check(&self, args: &[&str]) -> Run {
         let (callback, target) = (self.callback(), format!("http://{}/oauth/callback", self.nango));
         let mut all = vec!["check", &callback];
         if !args.contains(&"--target") {
@@ -472,20 +559,20 @@ impl Stage {
     }
 
     /// The text with placeholders for what differs from run to run.
-    fn neutral(&self, text: &str) -> String {
+    pub(crate) fn neutral(&self, text: &str) -> String {
         text.replace(&self.callback.to_string(), "CALLBACK")
             .replace(&self.nango.to_string(), "NANGO")
     }
 }
 
-struct Run {
-    code: i32,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// Runs the built binary without the settings of the environment of the tests.
-async fn callback_edge(args: &[&str]) -> Run {
+pub(crate) async fn callback_edge(args: &[&str]) -> Run {
     ran(with(args)).await
 }
 
@@ -514,7 +601,7 @@ async fn run_prepared(mut command: Command) -> Run {
     }
 }
 
-fn with(args: &[&str]) -> Command {
+pub(crate) fn with(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_callback-edge"));
     command.args(args).env_remove("CALLBACK_EDGE_CONFIG");
     command

@@ -86,9 +86,10 @@ impl Reply {
         self
     }
 
+    /// Empty when there is none.
     pub(crate) fn location(&self) -> String {
         let location = self.headers.iter().find(|(name, _)| name == "location");
-        String::from_utf8(location.unwrap().1.clone()).unwrap()
+        location.map(|(_, to)| String::from_utf8(to.clone()).unwrap()).unwrap_or_default()
     }
 
     /// Replaces the `Location`.
@@ -134,9 +135,10 @@ pub(crate) fn correct(origin: &str, heard: &Received) -> Reply {
     Reply::new(status).with("location", location).with("cache-control", "no-store")
 }
 
-/// Nango's callback: its error page, and nothing else.
+/// Nango's two callbacks: their error pages, the redirect of a callback without a state to the
+/// `Referer`, and nothing else.
 pub(crate) fn nango(heard: &Received) -> Act {
-    if heard.path != "/oauth/callback" {
+    if !matches!(heard.path.as_str(), "/oauth/callback" | "/app-auth/connect") {
         return Act::Reply(Reply::page(404, "Cannot GET"));
     }
     if heard.method != "GET" {
@@ -146,6 +148,17 @@ pub(crate) fn nango(heard: &Received) -> Act {
     let parameter = |name: &str| {
         query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).unwrap_or("")
     };
+    if parameter("state").is_empty()
+        && !parameter("installation_id").is_empty()
+        && !parameter("setup_action").is_empty()
+    {
+        let to = heard.header("referer").unwrap_or("https://github.com");
+        return Act::Reply(Reply::page(302, "Found. Redirecting").with("location", to));
+    }
+    if heard.path == "/app-auth/connect" {
+        let status = if parameter("state").is_empty() { 400 } else { 404 };
+        return Act::Reply(Reply::page(status, "Bad Request"));
+    }
     let said = match parameter("state") {
         "" => "No state found in callback".to_owned(),
         state if state.len() != 36 => "invalid_oauth_state".to_owned(),
@@ -415,6 +428,11 @@ impl Chain {
         params.not_after = (SystemTime::now() + Duration::from_hours(24 * 90)).into();
         let certificate = params.self_signed(&key).unwrap();
         Self::new(vec![certificate.der().clone()], &key)
+    }
+
+    /// The certificates.
+    pub(crate) fn certificates(self) -> Vec<CertificateDer<'static>> {
+        self.certificates
     }
 
     /// The TLS configuration of a server with these protocols.

@@ -2,10 +2,12 @@
 
 use crate::support::golden::updates;
 use crate::support::{Edge, command, connect, files_below};
+use callback_edge::observe::{CheckMetrics, CheckRun, PreflightMetrics, PreflightRun};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tempfile::TempDir;
 
 const README: &str = "README.md";
@@ -141,25 +143,48 @@ async fn the_table_of_metrics_is_complete() {
     // The first self-check registers some of the metrics.
     connect(edge.admin[0]).await.get("/self-check").await.unwrap();
     let text = edge.metrics().await.0;
+    assert_eq!(documented(&section(OPERATIONS, "Metrics")), exported(&text));
+}
+
+#[test]
+fn the_tables_of_metrics_of_repeated_commands_are_complete() {
+    let (metrics, preflight) = PreflightMetrics::new();
+    let run = PreflightRun { verdict: "pass", safe: true, switched: false, failed: 0 };
+    metrics.record(run, [("slack", "registered")]);
+    let (metrics, check) = CheckMetrics::new();
+    let run = CheckRun { callback: "https://a.test", verdict: "fail", failed: vec!["url.https"] };
+    metrics.record(&[run], Duration::from_millis(1500));
+    for (title, all) in
+        [("Metrics of a repeated preflight", preflight), ("Metrics of a repeated check", check)]
+    {
+        let text = all.text().unwrap();
+        assert_eq!(documented(&section(OPERATIONS, title)), exported(&text), "{text}");
+    }
+}
+
+/// The names of the metrics in a table.
+fn documented(table: &str) -> BTreeSet<String> {
+    table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split(['`', '{']).next())
+        .map(ToOwned::to_owned)
+        .collect()
+}
+
+/// The names of the metrics in a scrape.
+fn exported(text: &str) -> BTreeSet<String> {
     let counters: BTreeSet<&str> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
         .collect();
-    let exported: BTreeSet<String> = text
-        .lines()
+    text.lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
         .map(|name| {
             let info = name.ends_with("_build").then_some("_info");
             let total = counters.contains(name).then_some("_total");
             format!("{name}{}", info.or(total).unwrap_or_default())
         })
-        .collect();
-    let documented: BTreeSet<String> = section(OPERATIONS, "Metrics")
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split(['`', '{']).next())
-        .map(ToOwned::to_owned)
-        .collect();
-    assert_eq!(documented, exported);
+        .collect()
 }
 
 /// The error text is in the field `cause`.

@@ -1,8 +1,10 @@
 //! The self-check endpoint: its report, its access control, and that requests cannot choose what it contacts.
 
+use crate::fakes::{Act, Received, behaviour, correct, nango, plain};
 use crate::support::{Edge, Reply, certified, check, connect, settings, until, with_timeout};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
@@ -70,7 +72,8 @@ async fn a_failed_self_check_responds_503_with_the_reason() {
 
 #[tokio::test]
 async fn a_browser_gets_a_self_contained_page() {
-    let edge = Edge::start(OFFLINE);
+    let nango = plain(behaviour(nango)).await;
+    let edge = Edge::start(&format!("nango.url = 'http://{nango}'{OFFLINE}"));
     let accept = "Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n";
     let reply = get(&edge, "/self-check", accept).await;
     assert_eq!(
@@ -174,6 +177,37 @@ async fn self_checks_run_periodically_for_the_metrics() {
         .await;
     let query = "self_check_failed{route=\"/oauth/callback\",check=\"redirect.query\"}";
     assert_eq!(edge.metrics().await.find(query), Some(0.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_periodic_self_check_sends_few_requests_and_a_requested_one_all() {
+    let nango = plain(behaviour(nango)).await;
+    let all: Arc<Mutex<Vec<Received>>> = Arc::default();
+    let (heard, origin) = (Arc::clone(&all), format!("http://{nango}"));
+    let callback = plain(behaviour(move |request| {
+        heard.lock().unwrap().push(request.clone());
+        Act::Reply(correct(&origin, request))
+    }))
+    .await;
+    let mut edge = Edge::start(&format!(
+        "public_url = 'http://{callback}'\nnango.url = 'http://{nango}'\nself_check.every = '1s'{OFFLINE}"
+    ));
+    edge.wait_for("\"event\":\"self_check\"");
+    let sent = |all: &[Received]| {
+        // The last request of a run.
+        let proof = |it: &&Received| it.query.as_deref().is_some_and(|it| it.contains("on_id=0"));
+        (all.len(), all.iter().filter(proof).count())
+    };
+    let (requests, runs) = sent(&all.lock().unwrap());
+    // The next run may have begun.
+    assert!(runs > 0 && requests <= 15 * (runs + 1), "{requests} requests, {runs} runs");
+    all.lock().unwrap().clear();
+    let reply = get(&edge, "/self-check", "").await;
+    let (requests, _) = sent(&all.lock().unwrap());
+    assert!(requests > 50, "{requests}");
+    let report = report(&reply);
+    assert_eq!(check(&report, "nango.end_to_end")["status"], "pass", "{report:#}");
+    assert_eq!(check(&report, "nango.echo")["status"], "skip", "{report:#}");
 }
 
 /// A callback that accepts connections and never responds.

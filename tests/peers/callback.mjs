@@ -14,11 +14,6 @@ const callbacks = {
     const query = at < 0 ? "" : request.url.slice(at);
     response.writeHead(308, { Location: TARGET + query, ...noStore }).end();
   },
-  // Parsed and serialized again.
-  search_params(request, response) {
-    const { searchParams } = new URL(request.url, "http://here");
-    response.writeHead(308, { Location: `${TARGET}?${searchParams}`, ...noStore }).end();
-  },
   // One value per name.
   from_entries(request, response) {
     const { searchParams } = new URL(request.url, "http://here");

@@ -164,8 +164,7 @@ fn common_configuration_errors_are_reported() {
     }
 
     let node: &[(&str, &[&str])] = &[
-        ("search_params", &["redirect.encoding", "redirect.parameters"]),
-        ("from_entries", &["redirect.encoding", "redirect.parameters"]),
+        ("from_entries", &["redirect.parameters"]),
         ("helmet", &["redirect.coop"]),
         ("echo", &["redirect.echo"]),
     ];

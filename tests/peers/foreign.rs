@@ -11,7 +11,7 @@ use crate::support::command;
 use crate::support::port::Port;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -212,7 +212,7 @@ impl Case {
     }
 }
 
-/// What the report says, compared with what is true.
+/// The content of the report, compared with what is true.
 struct Judgement {
     name: String,
     facts: Vec<String>,
@@ -246,8 +246,9 @@ impl Judgement {
             if id == "!url.https" {
                 continue;
             }
-            texts += &format!(
-                "  {id}: {} | {} | {}\n",
+            let _ = writeln!(
+                texts,
+                "  {id}: {} | {} | {}",
                 check["summary"], check["detail"], check["hint"]
             );
             found.insert(id);
@@ -263,16 +264,17 @@ impl Judgement {
         let mut problem = String::new();
         let wanted: BTreeSet<_> = case.facts.iter().map(ToString::to_string).collect();
         if wanted != facts.iter().cloned().collect() {
-            problem += &format!(
-                "  measured {facts:?}, the table has {:?}: {}\n",
+            let _ = writeln!(
+                problem,
+                "  measured {facts:?}, the table has {:?}: {}",
                 case.facts, measured["details"]
             );
         }
         if !reason.is_empty() {
-            problem += &format!("  {verdict}: {reason}; exit code {code}\n{texts}");
+            let _ = write!(problem, "  {verdict}: {reason}; exit code {code}\n{texts}");
         }
         if named.iter().any(|id| !own.contains(id)) {
-            problem += &format!("  named {named:?} instead of {own:?}\n{texts}");
+            let _ = write!(problem, "  named {named:?} instead of {own:?}\n{texts}");
         }
         let named = named.into_iter().collect::<Vec<_>>().join(" ");
         let name = format!("{} {}", case.server, case.variant);
@@ -352,9 +354,10 @@ impl fmt::Display for Judgement {
         let took = self.took.as_secs_f32();
         write!(
             f,
-            "{:28} {:17} {took:4.1} s  {facts:36} {}",
+            "{:28} {:17} {took:4.1} s  {facts:36} {:8} {}",
             self.name,
             self.verdict,
+            self.named,
             found.join(" ")
         )
     }

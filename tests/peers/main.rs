@@ -15,6 +15,7 @@
 mod a_soak_test;
 mod acme;
 mod ari;
+mod certificates;
 mod check;
 mod clock;
 mod conformance;
@@ -28,8 +29,11 @@ mod pebble;
 mod peer;
 mod preflight;
 mod proxies;
+mod qs;
+mod recipes;
 mod slow;
 #[path = "../edge/support/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the suites share a harness; each uses a part of it")]
 mod support;
+mod tunnels;
 mod world;

@@ -65,6 +65,23 @@ impl Peer {
         })
     }
 
+    /// Starts a TLS server of OpenSSL with these arguments, which responds 200 to every request. Its port
+    /// is `tls`.
+    pub(crate) fn openssl(arguments: &str) -> Self {
+        let arguments = format!("s_server -accept 127.0.0.1:{{port:tls}} -www -quiet {arguments}");
+        Self::serve("openssl", "arguments", &arguments, |command, file| {
+            command.args(fs::read_to_string(file).unwrap().split_whitespace());
+        })
+    }
+
+    /// Starts tinyproxy.
+    pub(crate) fn tinyproxy(configuration: &str) -> Self {
+        let configuration = format!("Port {{port:proxy}}\nListen 127.0.0.1\n{configuration}");
+        Self::serve("tinyproxy", "tinyproxy.conf", &configuration, |command, file| {
+            command.args(["-d", "-c"]).arg(file);
+        })
+    }
+
     /// Starts a Node program of this directory. It communicates in lines of JSON ([`Peer::receive`],
     /// [`Peer::send`]), reports its own port, and exits at the end of its input.
     pub(crate) fn node(script: &str, arguments: &[&str]) -> Self {

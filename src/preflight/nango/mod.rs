@@ -163,10 +163,12 @@ impl Nango {
     }
 
     /// The ranges of its addresses that are on this machine or a private network. Overridden
-    /// addresses do not count: they define how to reach the server, not where it is.
+    /// addresses and those of proxies do not count: they define how to reach the server, not where it is.
     pub async fn private_ranges(&self) -> Vec<Range> {
-        let resolved = self.outbound.resolve(&self.server.host, self.server.port).await;
-        let Some(resolved) = resolved.ok().filter(|it| it.origin != Origin::Override) else {
+        let resolved = self.outbound.resolve(&self.server).await;
+        let Some(resolved) =
+            resolved.ok().filter(|it| !matches!(it.origin, Origin::Override | Origin::Proxy(_)))
+        else {
             return Vec::new();
         };
         let ranges = resolved.addresses.iter().filter_map(|address| Range::of(address.ip()));

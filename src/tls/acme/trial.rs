@@ -26,7 +26,8 @@ pub(super) async fn run(
         Challenge::TlsAlpn01 => 443,
         Challenge::Http01 => 80,
     };
-    let resolved = outbound.resolve(name, port).await.map_err(|fault| unresolved(name, &fault))?;
+    let server = Server { tls: port == 443, host: name.to_owned(), port };
+    let resolved = outbound.resolve(&server).await.map_err(|fault| unresolved(name, &fault))?;
     let secret = secret();
     let (mut passed, mut unreachable) = (false, None);
     for address in resolved.addresses {

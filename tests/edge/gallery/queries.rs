@@ -1,7 +1,8 @@
 //! Callbacks that change or block the query.
 
-use super::{Case, World};
-use crate::fakes::{Act, Reply};
+use super::{BOTH, Case, World, to};
+use crate::fakes::{Act, HOST, Received, Reply, behaviour, correct, nango, tls};
+use callback_edge::redirect::Target;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 
@@ -14,44 +15,127 @@ pub(super) async fn queries(world: &World) -> Vec<Case> {
                 location.split('?').next().unwrap().to_owned()
             })
             .await,
+        // Nango reads the same values.
         world
-            .rebuilt("URLSearchParams", &["redirect.encoding", "redirect.parameters"], |pairs| {
-                pairs
-                    .into_iter()
-                    .filter(|pair| !pair.is_empty())
-                    .map(|pair| {
-                        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                        format!("{}={}", form_encoded(name), form_encoded(value))
-                    })
-                    .collect()
+            .rebuilt("URLSearchParams", &["!redirect.encoding=`code=4%2F0Ab…`"], url_search_params)
+            .await,
+        world
+            .queried("slashes encoded", &["!redirect.encoding=`code=4%2F0Ab"], |query| {
+                query.replace('/', "%2F")
             })
             .await,
         world
-            .queried("hex in upper case", &["redirect.encoding"], |query| {
-                query
-                    .replace("%2f", "%2F")
-                    .replace("%3a", "%3A")
-                    .replace("%0d", "%0D")
-                    .replace("%0a", "%0A")
+            .queried("hex in upper case", &["!redirect.encoding=`scope=https%3A%2F…`"], |query| {
+                upper_case(query)
             })
             .await,
         world
-            .queried("spaces as plus", &["redirect.encoding"], |query| query.replace("%20", "+"))
+            .queried("spaces as plus", &["!redirect.encoding=Nango reads the same"], |query| {
+                query.replace("%20", "+")
+            })
             .await,
         world
-            .queried("slashes decoded", &["redirect.encoding"], |query| {
+            .queried("slashes decoded", &["!redirect.encoding"], |query| {
                 query.replace("%2F", "/").replace("%2f", "/")
             })
             .await,
         world
-            .queried("apostrophes encoded", &["redirect.encoding"], |query| {
-                query.replace('\'', "%27")
+            .rebuilt("sorted by name", &["!redirect.parameters=another order"], |mut pairs| {
+                pairs.sort_by_key(|pair| name(pair));
+                pairs.into_iter().map(str::to_owned).collect()
             })
             .await,
         world
-            .queried("raw UTF-8 encoded", &["!redirect.encoding"], |query| {
-                query.replace('é', "%C3%A9")
+            .rebuilt("empty parameters dropped", &["!redirect.parameters=`&&`"], |pairs| {
+                let kept = pairs.into_iter().filter(|pair| !pair.is_empty());
+                kept.map(str::to_owned).collect()
             })
+            .await,
+        world
+            .rebuilt("bare keys with a `=`", &["!redirect.parameters=`bare=`"], |pairs| {
+                let written = |pair: &str| match pair {
+                    "" => String::new(),
+                    bare if !bare.contains('=') => format!("{bare}="),
+                    pair => pair.to_owned(),
+                };
+                pairs.into_iter().map(written).collect()
+            })
+            .await,
+        world
+            .queried("a fragment appended", &["!redirect.query=`#`"], |query| {
+                format!("{query}#s3cret")
+            })
+            .await,
+        world
+            .queried("spaces as plus, strictly", &["redirect.encoding"], |query| {
+                query.replace("%20", "+")
+            })
+            .await
+            .strict(),
+        world
+            .rebuilt(
+                "URLSearchParams, strictly",
+                &["redirect.encoding", "redirect.parameters"],
+                url_search_params,
+            )
+            .await
+            .strict(),
+        world
+            .queried("a fragment appended, strictly", &["redirect.query"], |query| {
+                format!("{query}#s3cret")
+            })
+            .await
+            .strict(),
+        // Nango reads other values.
+        world
+            .queried("plus encoded", &["redirect.encoding"], |query| query.replace('+', "%2B"))
+            .await,
+        world
+            .queried("plus decoded", &["redirect.encoding=`text=1+1`"], |query| {
+                query.replace("%2B", "+")
+            })
+            .await,
+        world
+            .queried("ampersands decoded", &["redirect.encoding=`name=a&b"], |query| {
+                query.replace("%26", "&")
+            })
+            .await,
+        world
+            .rebuilt("values in lower case", &["redirect.query=`code`"], |pairs| {
+                let lower = |pair: &str| match pair.split_once('=') {
+                    Some(("code", code)) => format!("code={}", upper_case(&code.to_lowercase())),
+                    _ => pair.to_owned(),
+                };
+                pairs.into_iter().map(lower).collect()
+            })
+            .await,
+        // Each feature is kept alone and lost in company.
+        world
+            .queried("an apostrophe with spaces", &["redirect.query=`name`"], |query| {
+                let spaces = query.contains("%20") || query.contains('+');
+                if spaces { query.replace("%27", "") } else { query.to_owned() }
+            })
+            .await,
+        world
+            .queried("a plus with spaces", &["redirect.encoding=`sum=1+1"], |query| {
+                let spaces = query.contains("%20");
+                if spaces { query.replace("%2B", "+") } else { query.to_owned() }
+            })
+            .await,
+        world
+            .rebuilt(
+                "duplicates with encodings",
+                &["redirect.parameters=`scope` is sent 4 times and arrives 2 times"],
+                |pairs| {
+                    let encoded = pairs.iter().any(|pair| pair.contains('%'));
+                    let mut seen = BTreeSet::new();
+                    let kept = pairs.into_iter().filter(|pair| {
+                        !encoded || !pair.starts_with("scope=read") || seen.insert(*pair)
+                    });
+                    let kept = kept.filter(|pair| !encoded || *pair != "scope=");
+                    kept.map(str::to_owned).collect()
+                },
+            )
             .await,
         world
             .queried("escaped for HTML", &["redirect.encoding"], |query| {
@@ -76,7 +160,7 @@ pub(super) async fn queries(world: &World) -> Vec<Case> {
                 let mut joined: Vec<(&str, String)> = Vec::new();
                 for pair in pairs {
                     match joined.iter_mut().find(|(known, _)| *known == name(pair)) {
-                        Some((_, all)) if !name(pair).is_empty() => {
+                        Some((_, all)) if !name(pair).is_empty() && pair.contains('=') => {
                             *all = format!("{all},{}", pair.split_once('=').unwrap().1);
                         }
                         _ => joined.push((name(pair), pair.to_owned())),
@@ -132,17 +216,32 @@ pub(super) async fn queries(world: &World) -> Vec<Case> {
             })
             .await,
         world
-            .located("a dangling question mark", &["!redirect.empty"], |location| {
-                if location.contains('?') { location.to_owned() } else { format!("{location}?") }
-            })
-            .await,
-        world
             .located("the question mark is missing", &["redirect.target=`?`"], |location| {
                 location.replacen('?', "", 1)
             })
             .await,
+        // RFC 3986 §4.2: the callback's scheme is https, the target's is http.
         world
-            .queried("a fragment appended", &["redirect.query"], |query| format!("{query}#s3cret"))
+            .located(
+                "a target without a scheme, of another scheme",
+                &["redirect.target=https instead of http"],
+                |location| location.replacen("http:", "", 1),
+            )
+            .await,
+        world
+            .located(
+                "another host after a user name",
+                &["redirect.target=another host"],
+                |location| {
+                    let path = &location[location.find("/oauth").unwrap_or(location.len())..];
+                    format!("http://127.0.0.1@other.example.test{path}")
+                },
+            )
+            .await,
+        world
+            .located("another relative target", &["redirect.target=own host"], |location| {
+                location.replacen("http:/", "", 1)
+            })
             .await,
         world
             .rebuilt("a value masked", &["redirect.query"], |pairs| {
@@ -177,21 +276,32 @@ pub(super) async fn queries(world: &World) -> Vec<Case> {
             .await,
         world
             .case("raw bytes rejected", &["!redirect.blocked"], |heard, correct| {
-                let blocks =
-                    heard.query.as_ref().is_some_and(|query| query.contains(['{', 'é', '[']));
+                let blocks = heard.query.as_ref().is_some_and(|query| query.contains(['{', '[']));
                 Act::Reply(if blocks { Reply::new(400) } else { correct })
-            })
-            .await,
-        world
-            .case("a rate limit", &["?redirect.blocked"], |heard, correct| {
-                let limit = heard.query.as_ref().is_some_and(|query| query.contains("iss="));
-                Act::Reply(if limit { Reply::new(429) } else { correct })
             })
             .await,
         world
             .case("2 KiB at most", &["redirect.size=2.1 KiB"], |heard, correct| {
                 let long = heard.query.as_ref().is_some_and(|query| query.len() > 2048);
                 Act::Reply(if long { Reply::page(403, "Request blocked") } else { correct })
+            })
+            .await,
+        world
+            .case("4.5 KiB at most", &["redirect.size=5 KiB"], |heard, correct| {
+                let long = heard.query.as_ref().is_some_and(|query| query.len() > 4608);
+                Act::Reply(if long { Reply::new(414) } else { correct })
+            })
+            .await,
+        world
+            .case("less than 6 KiB", &["redirect.size=6 KiB"], |heard, correct| {
+                let long = heard.query.as_ref().is_some_and(|query| query.len() >= 6144);
+                Act::Reply(if long { Reply::new(414) } else { correct })
+            })
+            .await,
+        world
+            .case("6 KiB at most", &["!redirect.size=7 KiB"], |heard, correct| {
+                let long = heard.query.as_ref().is_some_and(|query| query.len() > 6144);
+                Act::Reply(if long { Reply::new(414) } else { correct })
             })
             .await,
         world
@@ -206,6 +316,101 @@ pub(super) async fn queries(world: &World) -> Vec<Case> {
             })
             .await,
     ]
+}
+
+/// Callbacks that forward the query in other bytes than they received, or write their target in
+/// another form, and whose visitors notice nothing: each is correct.
+pub(super) async fn equivalent(world: &World) -> Vec<Case> {
+    let mut cases = vec![
+        // What browsers encode by themselves.
+        world.queried("apostrophes decoded", &[], |query| query.replace("%27", "'")).await,
+        world.queried("UTF-8 decoded", &[], |query| query.replace("%C3%A9", "é")).await,
+        world
+            .queried("quotes and spaces decoded", &[], |query| {
+                query.replace("%22", "\"").replace("%3C", "<").replace("%20", " ")
+            })
+            .await
+            .strict(),
+        // Bytes that RFC 3986 forbids.
+        world
+            .queried("brackets, braces and carets encoded", &[], |query| {
+                let query = query.replace('[', "%5B").replace(']', "%5D").replace('{', "%7B");
+                query.replace('}', "%7D").replace('|', "%7C").replace('^', "%5E")
+            })
+            .await,
+        // RFC 3986 §4.2
+        beside(world, "a target without a scheme", |location| location.replacen("https:", "", 1))
+            .await,
+        beside(world, "a target with a user name, in upper case", |location| {
+            let host = format!("HTTPS://me@{}", HOST.to_uppercase());
+            location.replacen(&format!("https://{HOST}"), &host, 1)
+        })
+        .await,
+        beside(world, "a target with dot segments", |location| {
+            let location = location.replacen("/oauth/", "/x/./../oauth/", 1);
+            location.replacen("/app-auth/", "/x/../app-auth/", 1)
+        })
+        .await,
+    ];
+    // RFC 9110 §10.2.2: Nango is on the same host, below another path.
+    for (name, up) in [("a relative target", "../nango"), ("a target without a host", "/nango")] {
+        let both = behaviour(move |heard: &Received| {
+            if let Some(path) = heard.path.strip_prefix("/nango") {
+                return nango(&Received { path: path.to_owned(), ..heard.clone() });
+            }
+            Act::Reply(correct(up, heard))
+        });
+        let server = tls(world.config(BOTH), both).await;
+        let mut case = world.at(name, &[], server);
+        case.target = Target::parse(&format!("https://{HOST}/nango/oauth/callback")).unwrap();
+        cases.push(case);
+    }
+    cases
+}
+
+/// A correct callback with a changed `Location`, and a Nango with TLS on another port of its host.
+async fn beside(
+    world: &World,
+    name: &'static str,
+    change: impl Fn(&str) -> String + Send + Sync + 'static,
+) -> Case {
+    let there = tls(world.config(BOTH), behaviour(nango)).await;
+    let origin = format!("https://{HOST}:{}", there.port());
+    let target = Target::parse(&format!("{origin}/oauth/callback")).unwrap();
+    let callback = behaviour(move |heard| {
+        let correct = correct(&origin, heard);
+        if !matches!(correct.status, 303 | 308) {
+            return Act::Reply(correct);
+        }
+        let location = change(&correct.location());
+        Act::Reply(correct.to(location))
+    });
+    let server = tls(world.config(BOTH), callback).await;
+    let mut case = world.at(name, &[], server);
+    case.overrides.push(to(HOST, there.port(), there));
+    case.target = target;
+    case
+}
+
+/// As JavaScript's `URLSearchParams` rebuilds it.
+fn url_search_params(pairs: Vec<&str>) -> Vec<String> {
+    let pairs = pairs.into_iter().filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        format!("{}={}", form_encoded(name), form_encoded(value))
+    });
+    pairs.collect()
+}
+
+/// With the hex digits of all escapes in upper case.
+fn upper_case(query: &str) -> String {
+    let mut parts = query.split('%');
+    let mut out = parts.next().unwrap().to_owned();
+    for part in parts {
+        let hex = part.get(..2).filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let (hex, rest) = hex.map_or(("", part), |hex| (hex, &part[2..]));
+        write!(out, "%{}{rest}", hex.to_uppercase()).unwrap();
+    }
+    out
 }
 
 fn name(pair: &str) -> &str {

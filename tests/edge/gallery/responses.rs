@@ -207,7 +207,7 @@ pub(super) async fn headers(world: &World) -> Vec<Case> {
             })
             .await,
         with("an hour", &["redirect.cache"], "cache-control", "public, max-age=3600").await,
-        with("no-cache", &["!redirect.cache"], "cache-control", "no-cache").await,
+        with("a lifetime only", &["redirect.cache"], "cache-control", "max-age=60").await,
         world
             .case(
                 "a cache that ignores the query",
@@ -229,8 +229,11 @@ pub(super) async fn headers(world: &World) -> Vec<Case> {
                 "request header fields in the response",
                 &["redirect.echo=in `cookie`"],
                 |heard, correct| {
-                    let cookie = heard.header("cookie").unwrap().to_owned();
-                    Act::Reply(correct.with("cookie", cookie))
+                    let cookie = heard.header("cookie").map(str::to_owned);
+                    Act::Reply(match cookie {
+                        Some(cookie) => correct.with("cookie", cookie),
+                        None => correct,
+                    })
                 },
             )
             .await,
@@ -239,31 +242,139 @@ pub(super) async fn headers(world: &World) -> Vec<Case> {
                 Act::Reply(correct.body(&format!("{heard:?}")))
             })
             .await,
-        world
-            .case("308 for a form", &["!redirect.form"], |heard, correct| {
-                Act::Reply(if heard.method == "POST" { correct.status(308) } else { correct })
-            })
+        form(world, "a page for a form", &["!redirect.form=a page (200)"], Reply::page(200, "OK"))
             .await,
-        world
-            .case("the fields of a form are lost", &["!redirect.form"], |heard, correct| {
-                let location = correct.location();
-                let bare = location.split('?').next().unwrap().to_owned();
-                Act::Reply(if heard.method == "POST" { correct.to(bare) } else { correct })
-            })
+        form(world, "a form crashes the server", &["!redirect.form=fail (500)"], Reply::new(500))
             .await,
+        form(
+            world,
+            "a form leads to a login",
+            &["!redirect.form=elsewhere"],
+            Reply::new(302).with("location", "/login"),
+        )
+        .await,
         world
             .case("no callback for GitHub Apps", &["!redirect.github"], |heard, correct| {
                 Act::Reply(if heard.path == "/oauth/callback" { correct } else { Reply::new(404) })
             })
             .await,
         world
-            .case("no callback without parameters", &["!redirect.empty"], |heard, correct| {
+            .case(
+                "the GitHub Apps callback re-encodes",
+                &["!redirect.github=changes the query"],
+                |heard, correct| {
+                    if heard.path == "/oauth/callback" || correct.status != 308 {
+                        return Act::Reply(correct);
+                    }
+                    let location = correct.location().replace("%2F", "/");
+                    Act::Reply(correct.to(location))
+                },
+            )
+            .await,
+        world
+            .case(
+                "fails without parameters",
+                &["!redirect.empty=makes the server fail"],
+                |heard, correct| {
+                    let empty =
+                        heard.method == "GET" && heard.query.as_ref().is_none_or(String::is_empty);
+                    Act::Reply(if empty { Reply::new(500) } else { correct })
+                },
+            )
+            .await,
+    ]
+}
+
+/// A server that responds to form posts with this.
+async fn form(
+    world: &World,
+    name: &'static str,
+    expected: &'static [&'static str],
+    reply: Reply,
+) -> Case {
+    world
+        .case(name, expected, move |heard, correct| {
+            Act::Reply(if heard.method == "POST" { reply.clone() } else { correct })
+        })
+        .await
+}
+
+/// Correct callbacks that only differ from the usual one: no check fails or warns.
+pub(super) async fn harmless(world: &World) -> Vec<Case> {
+    let mut cases = vec![
+        form(world, "405 for a form", &["+redirect.form=refused (405)"], Reply::new(405)).await,
+        form(world, "404 for a form", &["+redirect.form=refused (404)"], Reply::new(404)).await,
+        form(world, "415 for a form", &["+redirect.form=refused (415)"], Reply::new(415)).await,
+        world
+            .case("308 for a form", &["+redirect.form=not converted (308)"], |heard, correct| {
+                Act::Reply(if heard.method == "POST" { correct.status(308) } else { correct })
+            })
+            .await,
+        world
+            .case("302 for a form", &["+redirect.form=lose their fields"], |heard, correct| {
+                let location = correct.location();
+                let bare = location.split('?').next().unwrap().to_owned();
+                Act::Reply(if heard.method == "POST" { correct.to(bare) } else { correct })
+            })
+            .await,
+        world
+            .case("400 without parameters", &["+redirect.empty=harmless"], |heard, correct| {
                 let empty =
                     heard.method == "GET" && heard.query.as_ref().is_none_or(String::is_empty);
                 Act::Reply(if empty { Reply::new(400) } else { correct })
             })
             .await,
-    ]
+    ];
+    for (name, expected, header, value) in [
+        (
+            "always revalidated",
+            &["+redirect.cache=revalidation"][..],
+            "cache-control",
+            "no-cache, private",
+        ),
+        (
+            "no lifetime",
+            &["+redirect.cache=revalidation"],
+            "cache-control",
+            "max-age=0, must-revalidate",
+        ),
+        ("a full referrer policy", &[], "referrer-policy", "strict-origin-when-cross-origin"),
+        ("an unknown referrer policy", &[], "referrer-policy", "no-referrer, origin, newer-policy"),
+        ("no opener policy", &[], "cross-origin-opener-policy", "unsafe-none"),
+        (
+            "an opener policy that is only reported",
+            &[],
+            "cross-origin-opener-policy-report-only",
+            "same-origin",
+        ),
+        (
+            "a cookie of Cloudflare",
+            &["+redirect.cookie=CDN"],
+            "set-cookie",
+            "__cf_bm=s3cret; HttpOnly",
+        ),
+        (
+            "a cookie of a load balancer",
+            &["+redirect.cookie=CDN"],
+            "set-cookie",
+            "AWSALBCORS=s3cret",
+        ),
+        (
+            "a cookie of Azure",
+            &["+redirect.cookie=CDN"],
+            "set-cookie",
+            "ARRAffinitySameSite=s3cret",
+        ),
+    ] {
+        cases.push(
+            world
+                .case(name, expected, move |_, correct| {
+                    Act::Reply(correct.without(header).with(header, value))
+                })
+                .await,
+        );
+    }
+    cases
 }
 
 /// Other HTTP versions, clients and schemes.
@@ -276,7 +387,7 @@ pub(super) async fn clients(world: &World) -> Vec<Case> {
                 Act::Reply(if heard.http2 { correct } else { Reply::new(404) })
             })
             .await,
-        world.at("HTTP/2 only", &["!redirect.protocols"], h2),
+        world.at("HTTP/2 only", &["!redirect.protocols=supports only HTTP/2"], h2),
         world
             .case("programs are rejected", &["!redirect.clients"], |heard, correct| {
                 let browser =

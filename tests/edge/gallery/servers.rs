@@ -121,7 +121,7 @@ pub(super) async fn certificates(world: &World) -> Vec<Case> {
         ("self-signed", &["tls.chain=self-signed"], Chain::self_signed()),
         (
             "unknown CA",
-            &["tls.chain=issuer is not trusted"],
+            &["tls.chain=CN=unknown is neither sent nor given"],
             Authority::new("unknown").issue(CertificateSpec::default()),
         ),
         (
@@ -228,7 +228,14 @@ fn dead() -> SocketAddr {
 /// Wrong targets.
 pub(super) async fn nangos(world: &World) -> Vec<Case> {
     let mut cases = Vec::new();
-    let targets: [(&'static str, &'static [&'static str], SocketAddr); 4] = [
+    let stripped = |heard: &Received, keep: fn(&str) -> Option<&str>| {
+        let mut heard = heard.clone();
+        for (_, value) in heard.headers.iter_mut().filter(|(name, _)| name == "referer") {
+            *value = keep(value).unwrap_or("https://github.com").to_owned();
+        }
+        nango(&heard)
+    };
+    let targets: [(&'static str, &'static [&'static str], SocketAddr); 7] = [
         (
             "the target is not Nango",
             &["nango.callback", "nango.echo"],
@@ -238,6 +245,30 @@ pub(super) async fn nangos(world: &World) -> Vec<Case> {
             "a proxy before Nango drops the query",
             &["nango.echo"],
             plain(behaviour(|heard| nango(&Received { query: None, ..heard.clone() }))).await,
+        ),
+        (
+            "a proxy before Nango drops the Referer",
+            &["!nango.end_to_end=removes it"],
+            plain(behaviour(move |heard| stripped(heard, |_| None))).await,
+        ),
+        (
+            "a proxy before Nango cuts the path of the Referer",
+            &["!nango.end_to_end=removes it"],
+            plain(behaviour(move |heard| {
+                stripped(heard, |it| it.rfind('/').map(|slash| &it[..=slash]))
+            }))
+            .await,
+        ),
+        (
+            "a Nango that does not redirect to the Referer",
+            &[],
+            plain(behaviour(|heard| match heard.query.as_deref() {
+                Some(query) if query.contains("setup_action") => {
+                    nango(&Received { query: None, ..heard.clone() })
+                }
+                _ => nango(heard),
+            }))
+            .await,
         ),
         ("Nango cannot be reached", &["?nango.callback", "?nango.echo"], dead()),
         (
@@ -254,5 +285,63 @@ pub(super) async fn nangos(world: &World) -> Vec<Case> {
         case.target = target;
         cases.push(case);
     }
+    cases
+}
+
+/// What `nango.end_to_end` alone shows.
+pub(super) async fn proofs(world: &World) -> Vec<Case> {
+    let mut cases = Vec::new();
+    // Without `nango.callback` and `nango.echo`, the proof alone shows what the target is.
+    let alone: [(&'static str, &'static [&'static str], &str, SocketAddr); 4] = [
+        (
+            "the target of a proof is not Nango",
+            &["nango.end_to_end=responds with 404"],
+            "oauth/callback",
+            plain(behaviour(|_| Act::Reply(Reply::page(404, "Cannot GET")))).await,
+        ),
+        (
+            "the target of a proof is not Nango's Setup URL",
+            &["?nango.end_to_end"],
+            "app-auth/connect",
+            plain(behaviour(|_| Act::Reply(Reply::page(404, "Cannot GET")))).await,
+        ),
+        (
+            "the target of a proof cannot be reached",
+            &["?nango.end_to_end"],
+            "oauth/callback",
+            dead(),
+        ),
+        (
+            "the target of a proof redirects elsewhere",
+            &["?nango.end_to_end"],
+            "oauth/callback",
+            plain(behaviour(|heard| {
+                Act::Reply(
+                    Reply::new(301).with("location", format!("https://{HOST}{}", heard.path)),
+                )
+            }))
+            .await,
+        ),
+    ];
+    for (name, expected, path, nango) in alone {
+        let origin = format!("http://{nango}");
+        let target = Target::parse(&format!("{origin}/{path}")).unwrap();
+        let server = behaviour(move |heard| Act::Reply(correct(&origin, heard)));
+        let mut case = world.at(name, expected, tls(world.config(BOTH), server).await);
+        case.url = format!("https://{HOST}/{path}");
+        case.target = target;
+        case.selection.only = vec!["nango.end_to_end".to_owned()];
+        cases.push(case);
+    }
+    let without_state = |heard: &Received, correct: Reply| {
+        let query = heard.query.as_deref().unwrap_or("code");
+        let is_refused = query.contains("installation_id=0");
+        Act::Reply(if is_refused { Reply::new(400) } else { correct })
+    };
+    cases.push(
+        world
+            .case("a callback that requires a state", &["!nango.end_to_end=is 400"], without_state)
+            .await,
+    );
     cases
 }

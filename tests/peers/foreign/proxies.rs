@@ -299,6 +299,7 @@ fn addresses() -> Group {
 
 /// Servers over TLS: one HTTP version that differs, and a Location without a scheme.
 #[rustfmt::skip]
+#[expect(clippy::type_complexity, reason = "a table")]
 fn protocols() -> Group {
     let mut group = Group::default();
     let (_, dir) = certified(&["localhost"]);
@@ -322,7 +323,7 @@ fn protocols() -> Group {
     ));
     let both: &[&str] = &["h1", "h2"];
     let h2: &[&str] = &["h2"];
-    let rows: Vec<(&str, &str, &[&str], &[&str], &[&str], Peer)> = vec![
+    let rows: [(&str, &str, &[&str], &[&str], &[&str], Peer); 9] = [
         ("nginx", "over TLS", both, &[], &[], nginx("location / { return 308 NANGO$request_uri; }")),
         ("nginx", "scheme-relative", both, &[], &[], nginx("location / { return 308 //api.nango.dev$request_uri; }")),
         ("Caddy", "scheme-relative", both, &[], &[], caddy("h1 h2", "redir * //api.nango.dev{uri} 308")),

@@ -14,8 +14,8 @@ pub(crate) fn node(source: &str) -> Peer {
     })
 }
 
-/// A Python program that listens on the port in `$PORT`. aiohttp, Django, FastAPI, Flask, Starlette
-/// and uvicorn are available.
+/// A Python program that listens on the port in `$PORT`. aiohttp, Django, Flask, `FastAPI`,
+/// Starlette and uvicorn are available.
 pub(crate) fn python(source: &str) -> Peer {
     Peer::application("web-python", "app.py", source, |command, file| {
         command.env("PYTHONUNBUFFERED", "1").arg(file);
@@ -72,10 +72,20 @@ pub(crate) fn apache(configuration: &str) -> Peer {
 /// A Next.js application of these files, built for production. A build takes half a minute, so it
 /// stays in `.tools` until a file changes; prefer one application with several paths.
 pub(crate) fn next(files: &[(&str, &str)]) -> Peer {
-    let built = next_build(files);
+    next_start(&next_build(files))
+}
+
+/// As [`next`], of the files in a directory.
+pub(crate) fn next_in(dir: &Path) -> Peer {
+    let files = files_of(dir);
+    let files: Vec<_> = files.iter().map(|(path, text)| (&**path, &**text)).collect();
+    next(&files)
+}
+
+fn next_start(built: &Path) -> Peer {
     Peer::application("node", "start.mjs", "", |command, _| {
         command.env("NODE_ENV", "production").env("NEXT_TELEMETRY_DISABLED", "1");
-        command.current_dir(&built).arg("node_modules/next/dist/bin/next");
+        command.current_dir(built).arg("node_modules/next/dist/bin/next");
         command.args(["start", "--hostname", "127.0.0.1"]);
     })
 }

@@ -43,6 +43,12 @@ const server = createServer(async (incoming, response) => {
   try {
     if (url.pathname.startsWith("/oauth/connect/") && incoming.method === "GET") {
       start(nango, decodeURIComponent(url.pathname.slice("/oauth/connect/".length)), url, response);
+    } else if (isCallback(url) && isInstallation(url)) {
+      // Before any lookup, and without a report.
+      const to = incoming.headers.referer ?? "https://github.com";
+      response.writeHead(302, { Location: to }).end();
+    } else if (url.pathname === "/app-auth/connect") {
+      response.writeHead(url.searchParams.has("state") ? 404 : 400).end();
     } else if (url.pathname === "/oauth/callback") {
       await finish(nango, incoming, url, response);
     } else {
@@ -53,6 +59,12 @@ const server = createServer(async (incoming, response) => {
     throw error;
   }
 });
+
+const isCallback = (url) => ["/oauth/callback", "/app-auth/connect"].includes(url.pathname);
+
+/** Whether GitHub sent this after the installation of an app that no flow started. */
+const isInstallation = ({ searchParams: query }) =>
+  !query.has("state") && query.has("installation_id") && query.has("setup_action");
 
 // The frontend SDK waits here for the end of its flow.
 new WebSocketServer({ server }).on("connection", (socket) => {

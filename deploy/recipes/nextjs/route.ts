@@ -1,0 +1,14 @@
+const target = "@TARGET@";
+
+async function redirect(request: Request) {
+  const form = request.method === "POST";
+  // `searchParams` would lose parameters that occur twice.
+  const query = [request.url.replace(/^[^?]*\??/, ""), form && (await request.text())].filter(Boolean).join("&");
+  // `NextResponse.redirect` and `redirect` send no `Cache-Control`.
+  return new Response(null, {
+    status: form ? 303 : 308,
+    headers: { Location: query ? `${target}?${query}` : target, "Cache-Control": "no-store" },
+  });
+}
+
+export { redirect as GET, redirect as POST };

@@ -1,0 +1,15 @@
+// routes.ts: route("@PATH@", "routes/nango-@NAME@.ts")
+const target = "@TARGET@";
+
+async function redirect({ request }: { request: Request }) {
+  const form = request.method === "POST";
+  // `searchParams` would lose parameters that occur twice.
+  const query = [request.url.replace(/^[^?]*\??/, ""), form && (await request.text())].filter(Boolean).join("&");
+  // `redirect` of React Router sends no `Cache-Control`.
+  return new Response(null, {
+    status: form ? 303 : 308,
+    headers: { Location: query ? `${target}?${query}` : target, "Cache-Control": "no-store" },
+  });
+}
+
+export { redirect as action, redirect as loader };

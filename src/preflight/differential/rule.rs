@@ -253,17 +253,14 @@ fn decide(rounds: &Rounds, replies: Replies<'_>, comparison: &Comparison) -> Ver
             return Verdict::State(State::Unenforced, reason);
         }
         [true, true, false] if host.is_refused() => return partial(rounds, true),
-        [_, true, _] | [_, _, true] => {
-            return inconclusive("the provider redirects to some unregistered callbacks");
-        }
-        [_, false, false] => {}
+        _ => {}
     }
     if [host, new, path].into_iter().all(|reply| comparison.similar(reply, old)) {
         return identical(rounds, old);
     }
     // The unregistered ones are refused for the same reason.
-    if host.is_refused() && path.is_refused() && comparison.same_refusal(host, path) {
-        let old_is_refused = old.is_refused() && comparison.same_refusal(old, host);
+    if host.is_refused() && comparison.same_refusal(host, path) {
+        let old_is_refused = comparison.same_refusal(old, host);
         return match new.class {
             Class::Bounce(_) => registered("it redirects to the new callback only"),
             Class::Login if old.is_served() || old_is_refused => {
@@ -302,12 +299,8 @@ fn decide(rounds: &Rounds, replies: Replies<'_>, comparison: &Comparison) -> Ver
         };
     }
     // A firewall may refuse unusual hosts too: only words prove that the host is compared.
-    if new.is_served() && comparison.similar(path, new) && host.is_refused() {
-        return if host.explicit.mismatch {
-            partial(rounds, false)
-        } else {
-            inconclusive("it gives no reason why it refuses an unregistered host")
-        };
+    if new.is_served() && comparison.similar(path, new) && host.explicit.mismatch {
+        return partial(rounds, false);
     }
     // No class decides: the replies themselves do.
     let differs = |control: &Reply| {
@@ -315,7 +308,7 @@ fn decide(rounds: &Rounds, replies: Replies<'_>, comparison: &Comparison) -> Ver
             && (!control.has_same_destination(new) || control.has_more_error_words_than(new))
     };
     let same = new.class == Class::Login && new.is_like(old) || comparison.equal(new, old);
-    if same && new.is_served() && differs(host) && differs(path) && comparison.equal(host, path) {
+    if same && new.is_served() && differs(host) && comparison.equal(host, path) {
         return registered(
             "it treats the new callback like the current one, and unlike unregistered ones",
         );
@@ -421,8 +414,7 @@ impl Comparison {
         }
         match (&one.words, &other.words) {
             (Some(words), Some(others)) => {
-                one.error_words == other.error_words
-                    && words.symmetric_difference(others).all(|word| self.volatile.contains(word))
+                words.symmetric_difference(others).all(|word| self.volatile.contains(word))
             }
             // Incomplete pages cannot be compared.
             _ => false,

@@ -269,6 +269,116 @@ fn a_refusal_decides_by_its_status_its_words_or_its_target() {
     }
 }
 
+/// Each differs from a state in one reply.
+#[test]
+fn a_state_needs_every_part_of_its_evidence() {
+    let login = || page(200, LOGIN);
+    let mismatch = || page(400, "invalid redirect_uri");
+    let bad = || page(400, "bad request");
+    let code = |uri: &str| to(&format!("{uri}?code=a1b2c3"));
+    let error = |uri: &str| to(&format!("{uri}?error=login_required"));
+    let cut = |reply: ReplyResult| reply.map(|it| Response { whole: false, ..it });
+    // The replies to the current callback, the new one, another path and another host.
+    let cases: [(&str, [ReplyResult; 4]); 17] = [
+        ("a host gets a login", [code(OLD), code(NEW), code(PATH), login()]),
+        ("a path gets an error", [error(OLD), error(NEW), error(PATH), mismatch()]),
+        ("a host gets an error", [error(OLD), error(NEW), mismatch(), error(HOST)]),
+        ("all lead to the current one", std::array::from_fn(|_| to(&format!("{OLD}?error=x")))),
+        ("two kinds of refusal", [login(), login(), page(414, "too long"), bad()]),
+        ("an outage for the current one", [page(503, ""), login(), bad(), bad()]),
+        ("a page that is no login", [login(), page(200, "hello"), bad(), bad()]),
+        ("a page without words against it", [bad(), page(200, "hello"), bad(), bad()]),
+        ("an incomplete page", [mismatch(), cut(page(200, "hello")), mismatch(), mismatch()]),
+        ("another error", [page(409, "x"), page(409, "x"), mismatch(), mismatch()]),
+        ("the new one is refused otherwise", [login(), page(404, ""), bad(), bad()]),
+        (
+            "the app is refused, and not for the current one",
+            [
+                bad(),
+                page(400, "unknown client"),
+                page(400, "unknown client"),
+                page(400, "unknown client"),
+            ],
+        ),
+        (
+            "the app is refused for the new one only",
+            [login(), page(400, "unknown client"), bad(), bad()],
+        ),
+        ("a path is refused like the new one", [login(), page(404, ""), page(404, ""), mismatch()]),
+        ("a path leads elsewhere", [login(), login(), to("/oops"), mismatch()]),
+        ("refused, and others elsewhere", [bad(), bad(), to("/oops"), to("/oops")]),
+        ("two other targets", [login(), login(), to("/oops"), to("/other")]),
+    ];
+    for (name, [old, new, path, host]) in cases {
+        let provider = |uri: &str, _: &str| match uri {
+            OLD | OLD_PATH => old.clone(),
+            NEW => new.clone(),
+            // Each is redirected to itself.
+            LIVE if name == "a path gets an error" => error(LIVE),
+            LIVE if name == "a host gets a login" => code(LIVE),
+            HOST => host.clone(),
+            _ => path.clone(),
+        };
+        for template in ["anything", "strava"] {
+            let (state, evidence) = state_of(template, provider);
+            assert_eq!(state, State::Inconclusive, "{name}: {evidence}");
+        }
+    }
+    let partner = |_: &str, _: &str| to("/partner/login");
+    let known = registered(&[OLD, NEW], |_, _| to("/login"), partner);
+    assert_eq!(state_of("anything", known).0, State::Inconclusive);
+}
+
+#[test]
+fn without_a_client_id_identical_replies_prove_nothing() {
+    for (reply, expected) in [
+        (page(200, LOGIN), State::Inconclusive),
+        (page(400, "bad request"), State::RefusedAll),
+        (page(400, "unknown client"), State::RefusedAll),
+    ] {
+        let mut rounds = Rounds::new(Facts::default());
+        let state = loop {
+            match judge(&rounds) {
+                Decision::Final(state, _) => break state,
+                Decision::Send(probe) => {
+                    assert_ne!(probe, Probe::RandomClient);
+                    rounds.record(probe, shape(&reply, uri(probe), "-"));
+                }
+            }
+        };
+        assert_eq!(state, expected);
+    }
+}
+
+/// In the first request, and in the others.
+#[test]
+fn pages_may_vary_in_words_that_are_not_about_errors() {
+    let provider = |first: ReplyResult, later: ReplyResult| {
+        let count = std::cell::Cell::new(0);
+        move |uri: &str, _: &str| {
+            count.set(count.get() + 1);
+            if uri != OLD && uri != NEW {
+                page(400, "no")
+            } else if count.get() % 4 == 1 {
+                first.clone()
+            } else {
+                later.clone()
+            }
+        }
+    };
+    let greeting = || page(200, "<p>Allow access. Good morning");
+    let (state, evidence) =
+        state_of("anything", provider(greeting(), page(200, "<p>Allow access. Good evening")));
+    assert_eq!(state, State::Registered, "{evidence}");
+    for other in [
+        page(200, "<p>Allow access. Your callback"),
+        greeting().map(|reply| Response { whole: false, ..reply }),
+    ] {
+        let (state, evidence) = state_of("anything", provider(greeting(), other));
+        assert_eq!(state, State::Inconclusive, "{evidence}");
+    }
+}
+
 #[test]
 fn a_random_client_id_shows_what_is_compared_before_login() {
     let unknown_client = || page(400, "invalid_client");

@@ -116,6 +116,33 @@ impl Peer {
         Self::spawn(path, command, dir, BTreeMap::new())
     }
 
+    /// Starts a server of `oauth/` with the packages that `setup` installs for it: in Python with
+    /// those of the environment `packages`, otherwise in Node. It communicates like those for Node.
+    pub(crate) fn oauth(packages: &str, script: &str, arguments: &[&str]) -> Self {
+        let (dir, tools) = (TempDir::new().unwrap(), tools());
+        let sources = Path::new(DIRECTORY).join("oauth");
+        let mut command = if Path::new(script).extension().is_some_and(|it| it == "py") {
+            let python = tools.join("oauth").join(packages).join("bin/python");
+            assert!(python.exists(), "{}", missing(packages));
+            let mut command = command(python.to_str().unwrap(), dir.path());
+            command.arg("-B").arg(sources.join(script));
+            command
+        } else {
+            // Node looks for packages in the directory of a script and above.
+            let packages = tools.join(packages).join("node_modules");
+            assert!(packages.exists(), "{}", missing("oauth-node"));
+            std::os::unix::fs::symlink(packages, dir.path().join("node_modules")).unwrap();
+            for name in ["registrations.mjs", script] {
+                fs::copy(sources.join(name), dir.path().join(name)).unwrap();
+            }
+            let mut command = command("node", dir.path());
+            command.arg(dir.path().join(script));
+            command
+        };
+        command.args(arguments);
+        Self::spawn(script, command, dir, BTreeMap::new())
+    }
+
     /// Starts a program from its source, in its own directory, where it finds the packages of npm. It
     /// listens on the port in `$PORT`, which [`Peer::address`] returns as `plain`.
     pub(crate) fn application(

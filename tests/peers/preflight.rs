@@ -4,6 +4,7 @@
 mod nango;
 mod output;
 mod scale;
+mod servers;
 mod verdicts;
 
 use crate::peer::{Peer, script};

@@ -237,7 +237,7 @@ fn decide(rounds: &Rounds, replies: Replies<'_>, comparison: &Comparison) -> Ver
     // URI is compared; an authorization is not.
     let is_error =
         |reply: &Reply| matches!(reply.class, Class::Bounce(Bounce::Mismatch | Bounce::Other));
-    if is_error(host) || is_error(path) {
+    if is_error(path) {
         return inconclusive("the provider redirects an error to an unregistered callback");
     }
     if matches!(old.class, Class::Bounce(_)) && host.is_refused() && host.location == old.location {
@@ -350,12 +350,8 @@ fn partial(rounds: &Rounds, proved: bool) -> Verdict {
 
 /// All four get the same reply. A random client id shows what is compared.
 fn identical(rounds: &Rounds, old: &Reply) -> Verdict {
-    match old.class {
-        Class::Refused(Refusal::Unavailable) => {
-            return inconclusive("the provider responds 403 or 5xx whatever the callback");
-        }
-        Class::Bounce(_) => return inconclusive("the provider redirects to all callbacks"),
-        _ => {}
+    if old.class == Class::Refused(Refusal::Unavailable) {
+        return inconclusive("the provider responds 403 or 5xx whatever the callback");
     }
     let is_refused = old.is_refused() && old.is_certain();
     if !rounds.facts.has_client_id {

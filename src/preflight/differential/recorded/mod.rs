@@ -350,6 +350,18 @@ fn without_a_client_id_identical_replies_prove_nothing() {
     }
 }
 
+#[test]
+fn a_page_that_is_incomplete_later_is_a_change() {
+    let count = std::cell::Cell::new(0);
+    let (state, evidence) = state_of("anything", |uri, _| {
+        count.set(count.get() + 1);
+        let reply = if uri == OLD || uri == NEW { page(200, "hello") } else { page(400, "no") };
+        reply.map(|reply| Response { whole: count.get() < 9, ..reply })
+    });
+    assert_eq!(state, State::Inconclusive, "{evidence}");
+    assert!(evidence.contains("different replies"), "{evidence}");
+}
+
 /// In the first request, and in the others.
 #[test]
 fn pages_may_vary_in_words_that_are_not_about_errors() {

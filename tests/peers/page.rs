@@ -20,7 +20,9 @@ const ROUTES: &str = "
 /// The screenshots stay in the build directory.
 #[test]
 fn the_page_is_accessible_at_any_width_and_colour_scheme() {
-    let working = Edge::start(ROUTES);
+    let mut nango = Peer::node("nango/server.mjs", &[]);
+    let nango = format!("nango.url = 'http://nango.localhost:{}'", nango.receive()["port"]);
+    let working = Edge::start(&format!("{nango}{ROUTES}"));
     let broken = Edge::start(&format!("public_url = 'https://127.0.0.1:1'{ROUTES}"));
     let mut browser = Peer::browser("page.mjs", &[]);
 
@@ -81,14 +83,30 @@ fn the_page_is_as_pictured() {
     );
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
+    authority.write(dir.path(), "nango", &["api.nango.dev"]);
+    let mut nango = Peer::node("nango/server.mjs", &[]);
+    let nango = Peer::nginx(&format!(
+        "http {{ server {{
+            listen 127.0.0.1:{{port:tls}} ssl;
+            ssl_certificate {dir}/nango.pem;
+            ssl_certificate_key {dir}/nango.key;
+            location / {{ proxy_pass http://127.0.0.1:{}; }}
+        }} }}",
+        nango.receive()["port"],
+        dir = dir.path().display(),
+    ));
     let settings = format!(
         "
         public_url = 'https://auth.example.com'
         listen.http = '127.0.0.1:0'
         self_check.root_ca = '{{dir}}/ca.pem'
-        self_check.connect_to = ['auth.example.com:443:{}', 'auth.example.com:80:{}']
+        self_check.connect_to = [
+            'auth.example.com:443:{}', 'auth.example.com:80:{}', 'api.nango.dev:443:{}',
+        ]
         ",
-        outside.https[0], outside.http[0]
+        outside.https[0],
+        outside.http[0],
+        nango.address("tls"),
     );
     let edge = Edge::start_in(dir, &settings, |_| {});
     let mut browser = Peer::browser("page.mjs", &[]);

@@ -64,6 +64,8 @@ pub(super) enum Cause {
     Referer(&'static str),
     /// The parameter with this name.
     Parameter(String),
+    /// That it has no `code`.
+    NoCode,
 }
 
 /// A response and where it leads.

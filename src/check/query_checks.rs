@@ -341,14 +341,13 @@ fn size(sizes: &[Outcome]) -> Check {
     };
     let equal = lost.chunk_by(|one, next| one.shape() == next.shape());
     let lines: Vec<_> = equal
-        .filter_map(|equal| {
-            let (shortest, longest) = (equal.first()?, equal.last()?);
-            let to = if equal.len() == 1 {
-                String::new()
-            } else {
-                format!(" to {}", longest.probe.name)
-            };
-            Some(format!("{}{to}: {}", shortest.probe.name, shortest.shape()))
+        .map(|equal| {
+            let sizes: Vec<_> = equal.iter().map(|outcome| outcome.probe.name).collect();
+            format!(
+                "{}: {}",
+                sizes.join(", "),
+                equal.first().map(|it| it.shape()).unwrap_or_default()
+            )
         })
         .collect();
     let length = least.probe.query.as_ref().map_or(0, String::len);

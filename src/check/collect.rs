@@ -9,7 +9,7 @@ use super::followups::{
 };
 use super::landing::{Elsewhere, Landing};
 use super::location::Callback;
-use super::observations::{Observations, Obstacle};
+use super::observations::{Observations, Obstacle, PlainHttp};
 use super::plan::{Coverage, Plan};
 use super::prober::{AddressProbe, Client, Outcome, Prober, Session, answer, probe_address};
 use crate::outbound::{Offer, Outbound, Protocol, Reason, Response};
@@ -159,10 +159,8 @@ fn hard(run: &Run) -> Vec<Probe> {
 }
 
 async fn send_hard(session: &mut Session, callback: &Callback, target: &Target) -> Vec<Outcome> {
-    let mut outcomes = Vec::new();
-    for probe in hard(&session.prober.run) {
-        outcomes.push(session.probe(callback, target, probe, Client::Browser).await);
-    }
+    let probes = hard(&session.prober.run);
+    let mut outcomes = session.parallel().send(callback, target, probes).await;
     confirm(session, callback, target, Client::Browser, true, &mut outcomes).await;
     outcomes
 }
@@ -292,8 +290,9 @@ async fn send_queries(
     observations: &mut Observations,
 ) {
     let (callback, target, run) = (&observations.callback, &plan.target, &prober.run);
-    let controlled = async |probes: Vec<Probe>| {
-        let mut outcomes = prober.many(session, callback, target, probes).await;
+    let mut sessions = session.parallel();
+    let mut controlled = async |probes: Vec<Probe>| {
+        let mut outcomes = sessions.send(callback, target, probes).await;
         let mut again = Session::new(prober, session.to.clone(), session.offer);
         confirm(&mut again, callback, target, Client::Browser, true, &mut outcomes).await;
         outcomes
@@ -326,7 +325,10 @@ async fn send_queries(
     }
 }
 
-/// Sends requests of other clients, with other methods, over the other HTTP version, and to related URLs.
+/// Sends requests of other clients, with other methods, over the other HTTP version, and to related
+/// URLs: at once, each kind over its own connection. What failed is repeated afterwards, one request
+/// after the other: when several servers respond in turn, requests in between would decide which of
+/// them get the repeats.
 async fn send_variants(
     plan: &Plan,
     prober: &Prober,
@@ -334,75 +336,196 @@ async fn send_variants(
     observations: &mut Observations,
 ) {
     let (callback, target) = (observations.callback.clone(), &plan.target);
-    let minimal = || Probe::plain(&prober.run);
-    let selected = |id| plan.selection.wants(id);
-    if selected("redirect.empty") {
-        for probe in Probe::empty(&prober.run) {
-            let outcome = session.probe(&callback, target, probe, Client::Browser).await;
-            observations.empty.push(outcome);
-        }
-        repeat_faults(session, &callback, target, Client::Browser, &mut observations.empty).await;
+    let variants = Variants { plan, session, callback: &callback };
+    let other = variants.other_protocol(observations);
+    let mut other_session = other.map(|(_, offer)| variants.over(offer));
+    let sibling = variants.sibling();
+    // On the heap, as each of them contains a handshake.
+    let (mut empty, mut programs, mut form, mut over_other, plain_http, mut to_sibling) = tokio::join!(
+        Box::pin(variants.empty()),
+        Box::pin(variants.programs()),
+        Box::pin(variants.form()),
+        Box::pin(async {
+            match &mut other_session {
+                Some(session) => first_and_hard(plan, session, &callback, target, hard).await,
+                None => Vec::new(),
+            }
+        }),
+        Box::pin(variants.plain_http(prober, observations)),
+        Box::pin(async {
+            match &sibling {
+                Some((sibling, target)) => {
+                    let mut session = session.another();
+                    first_and_hard(plan, &mut session, sibling, target, hard_and_short).await
+                }
+                None => Vec::new(),
+            }
+        }),
+    );
+    repeat_faults(session, &callback, target, Client::Browser, &mut empty).await;
+    for (user_agent, (_, outcome)) in &mut programs {
+        let one = std::slice::from_mut(outcome);
+        confirm(session, &callback, target, Client::Program(user_agent), true, one).await;
     }
-    if selected("redirect.clients") {
-        let count = if plan.coverage == Coverage::Full { PROGRAMS.len() } else { 1 };
-        for (name, user_agent) in PROGRAMS.into_iter().take(count) {
-            let client = Client::Program(user_agent);
-            let mut outcome = session.probe(&callback, target, minimal(), client).await;
-            let one = std::slice::from_mut(&mut outcome);
-            confirm(session, &callback, target, client, true, one).await;
-            observations.programs.push((name, outcome));
-        }
-    }
-    if selected("redirect.form") {
-        let mut outcome = session.probe(&callback, target, minimal(), Client::Form).await;
-        let one = std::slice::from_mut(&mut outcome);
-        repeat_faults(session, &callback, target, Client::Form, one).await;
-        observations.form = Some(outcome);
-    }
-    if selected("redirect.protocols") && callback.server.tls && observations.obstacle.is_none() {
-        let first = observations.first().and_then(|first| first.result.as_ref().ok());
-        let (other, offer) = match first.map(|got| got.response.protocol) {
-            Some(Protocol::Http2) => (Protocol::Http1, Offer::Http1),
-            _ => (Protocol::Http2, Offer::Http2),
-        };
-        let mut session = Session::new(prober, session.to.clone(), offer);
-        let mut first = session.probe(&callback, target, minimal(), Client::Browser).await;
+    repeat_faults(session, &callback, target, Client::Form, form.as_mut_slice()).await;
+    if let (Some((other, _)), Some(mut session)) = (other, other_session) {
         let is_unsupported = |it: &Outcome| {
             it.result.as_ref().is_err_and(|fault| fault.reason == Reason::NoProtocol)
         };
-        if !is_unsupported(&first) {
-            let one = std::slice::from_mut(&mut first);
-            confirm(&mut session, &callback, target, Client::Browser, false, one).await;
-        }
-        let mut outcomes = vec![first];
-        if plan.coverage == Coverage::Full
-            && outcomes.iter().all(|it| answer(&it.result) == Answer::Reached)
-        {
-            outcomes.extend(send_hard(&mut session, &callback, target).await);
-        }
-        observations.other_protocol = Some((other, outcomes));
-    }
-    if selected("redirect.http") && callback.server.tls {
-        observations.plain_http = Some(
-            probe_plain_http(prober, &callback, target, session.to.address, observations).await,
-        );
-    }
-    if selected("redirect.github")
-        && let Some((sibling, target)) = sibling(&callback, target)
-    {
-        let mut outcomes = vec![session.probe(&sibling, &target, minimal(), Client::Browser).await];
-        confirm(session, &sibling, &target, Client::Browser, false, &mut outcomes).await;
-        // Without long queries: the limits are those of the callback.
-        let queries = hard(&prober.run).into_iter();
-        for probe in queries.filter(|probe| !probe.name.ends_with("KiB")) {
-            if plan.coverage == Coverage::Small
-                || outcomes.iter().any(|it| answer(&it.result) != Answer::Reached)
-            {
-                break;
+        if !over_other.iter().all(is_unsupported) {
+            let outcomes = &mut over_other;
+            confirm_first(plan, &mut session, &callback, target, hard, outcomes).await;
+            if let Some((_, queries)) = outcomes.split_first_mut() {
+                confirm(&mut session, &callback, target, Client::Browser, true, queries).await;
             }
-            outcomes.push(session.probe(&sibling, &target, probe, Client::Browser).await);
         }
-        observations.sibling = Some((sibling, outcomes));
+        observations.other_protocol = Some((other, over_other));
+    }
+    if let Some((sibling, target)) = sibling {
+        let outcomes = &mut to_sibling;
+        confirm_first(plan, session, &sibling, &target, hard_and_short, outcomes).await;
+        observations.sibling = Some((sibling, to_sibling));
+    }
+    observations.empty = empty;
+    observations.programs = programs.into_iter().map(|(_, outcome)| outcome).collect();
+    observations.form = form;
+    observations.plain_http = plain_http;
+}
+
+/// A short query, and if it reaches the target in a full check, those that often break.
+async fn first_and_hard(
+    plan: &Plan,
+    session: &mut Session,
+    callback: &Callback,
+    target: &Target,
+    hard: fn(&Run) -> Vec<Probe>,
+) -> Vec<Outcome> {
+    let minimal = Probe::plain(&session.prober.run);
+    let first = session.probe(callback, target, minimal, Client::Browser).await;
+    let mut outcomes = vec![first];
+    send_hard_after_first(plan, session, callback, target, hard, &mut outcomes).await;
+    outcomes
+}
+
+/// Repeats the short query if it failed, and then sends the others if a repeat passed.
+async fn confirm_first(
+    plan: &Plan,
+    session: &mut Session,
+    callback: &Callback,
+    target: &Target,
+    hard: fn(&Run) -> Vec<Probe>,
+    outcomes: &mut Vec<Outcome>,
+) {
+    let has_failed = outcomes.iter().any(|it| answer(&it.result) != Answer::Reached);
+    if let [first] = outcomes.as_mut_slice()
+        && has_failed
+    {
+        let one = std::slice::from_mut(first);
+        confirm(session, callback, target, Client::Browser, false, one).await;
+        send_hard_after_first(plan, session, callback, target, hard, outcomes).await;
+    }
+}
+
+async fn send_hard_after_first(
+    plan: &Plan,
+    session: &Session,
+    callback: &Callback,
+    target: &Target,
+    hard: fn(&Run) -> Vec<Probe>,
+    outcomes: &mut Vec<Outcome>,
+) {
+    if plan.coverage == Coverage::Full
+        && outcomes.iter().all(|it| answer(&it.result) == Answer::Reached)
+    {
+        let queries = hard(&session.prober.run);
+        outcomes.extend(session.parallel().send(callback, target, queries).await);
+    }
+}
+
+/// As [`hard`], without long queries: the limits are those of the callback.
+fn hard_and_short(run: &Run) -> Vec<Probe> {
+    let mut queries = hard(run);
+    queries.retain(|probe| !probe.name.ends_with("KiB"));
+    queries
+}
+
+/// Where variants of the request are sent.
+struct Variants<'v> {
+    plan: &'v Plan,
+    session: &'v Session,
+    callback: &'v Callback,
+}
+
+impl Variants<'_> {
+    fn wants(&self, id: &str) -> bool {
+        self.plan.selection.wants(id)
+    }
+
+    async fn empty(&self) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        if self.wants("redirect.empty") {
+            let (mut session, target) = (self.session.another(), &self.plan.target);
+            for probe in Probe::empty(&self.session.prober.run) {
+                outcomes.push(session.probe(self.callback, target, probe, Client::Browser).await);
+            }
+        }
+        outcomes
+    }
+
+    /// Each with its `User-Agent`.
+    async fn programs(&self) -> Vec<(&'static str, (&'static str, Outcome))> {
+        let mut outcomes = Vec::new();
+        if self.wants("redirect.clients") {
+            let (mut session, target) = (self.session.another(), &self.plan.target);
+            let count = if self.plan.coverage == Coverage::Full { PROGRAMS.len() } else { 1 };
+            for (name, user_agent) in PROGRAMS.into_iter().take(count) {
+                let (minimal, client) = (self.minimal(), Client::Program(user_agent));
+                let outcome = session.probe(self.callback, target, minimal, client).await;
+                outcomes.push((user_agent, (name, outcome)));
+            }
+        }
+        outcomes
+    }
+
+    async fn form(&self) -> Option<Outcome> {
+        if !self.wants("redirect.form") {
+            return None;
+        }
+        let (mut session, target) = (self.session.another(), &self.plan.target);
+        Some(session.probe(self.callback, target, self.minimal(), Client::Form).await)
+    }
+
+    /// The HTTP version that the first response does not have, and how to negotiate it.
+    fn other_protocol(&self, observations: &Observations) -> Option<(Protocol, Offer)> {
+        let is_needed = self.wants("redirect.protocols") && self.callback.server.tls;
+        if !is_needed || observations.obstacle.is_some() {
+            return None;
+        }
+        let first = observations.first().and_then(|first| first.result.as_ref().ok());
+        Some(match first.map(|got| got.response.protocol) {
+            Some(Protocol::Http2) => (Protocol::Http1, Offer::Http1),
+            _ => (Protocol::Http2, Offer::Http2),
+        })
+    }
+
+    fn over(&self, offer: Offer) -> Session {
+        Session::new(&self.session.prober, self.session.to.clone(), offer)
+    }
+
+    async fn plain_http(&self, prober: &Prober, observations: &Observations) -> Option<PlainHttp> {
+        if !self.wants("redirect.http") || !self.callback.server.tls {
+            return None;
+        }
+        let (target, address) = (&self.plan.target, self.session.to.address);
+        Some(probe_plain_http(prober, self.callback, target, address, observations).await)
+    }
+
+    fn sibling(&self) -> Option<(Callback, Target)> {
+        self.wants("redirect.github").then(|| sibling(self.callback, &self.plan.target)).flatten()
+    }
+
+    fn minimal(&self) -> Probe {
+        Probe::plain(&self.session.prober.run)
     }
 }
 

@@ -148,13 +148,24 @@ impl Confirmation<'_> {
             }
         }
         let parameters = query.split('&').filter(|it| !it.is_empty() && !it.contains(&probe.state));
-        for parameter in parameters.take(MAX_PARAMETERS) {
-            let query = Some(format!("state={}&{parameter}", probe.state));
+        let parameters: Vec<_> = parameters.take(MAX_PARAMETERS).collect();
+        let is_code = |parameter: &str| parameter.starts_with("code=");
+        let has_code = parameters.iter().any(|parameter| is_code(parameter));
+        // A server that requires a `code` rejects every parameter without one.
+        let without = (!has_code).then_some("");
+        for parameter in without.into_iter().chain(parameters) {
+            let code = if has_code && !is_code(parameter) { "&code=invented-code" } else { "" };
+            let gap = if parameter.is_empty() { "" } else { "&" };
+            let query = Some(format!("state={}{code}{gap}{parameter}", probe.state));
             let alone = Probe { name: "one parameter", query, ..probe.clone() };
             let result = self.send(alone, Client::Browser).await;
             if matches!(answer(&result), Answer::Failed | Answer::Limited) {
                 let name = parameter.split('=').next().unwrap_or_default();
-                return Some(Cause::Parameter(name.to_owned()));
+                return Some(if parameter.is_empty() {
+                    Cause::NoCode
+                } else {
+                    Cause::Parameter(name.to_owned())
+                });
             }
         }
         None

@@ -245,7 +245,7 @@ async fn run_checks(
         None => observations.callback.shown(),
     });
     let result = evaluate(plan, &observations, findings);
-    platform::replace_hints(&observations, &mut findings.checks);
+    platform::replace_hints(&plan.selection, &observations, &mut findings.checks);
     result
 }
 

@@ -64,6 +64,8 @@ pub(super) enum Cause {
     Referer(&'static str),
     /// The parameter with this name.
     Parameter(String),
+    /// That it has no `code`.
+    NoCode,
 }
 
 /// A response and where it leads.
@@ -266,11 +268,16 @@ impl Prober {
         }
         Request { method, path_and_query, headers, body }
     }
+}
 
-    /// Sends probes over four connections. A connection stops after two consecutive time-outs.
-    pub(super) async fn many(
-        &self,
-        session: &Session,
+/// Four sessions to one endpoint, which keep their connections from one list of probes to the next.
+#[derive(Debug)]
+pub(super) struct Parallel([Session; 4]);
+
+impl Parallel {
+    /// Sends probes, in an order of its own. A session stops after two consecutive time-outs.
+    pub(super) async fn send(
+        &mut self,
         callback: &Callback,
         target: &Target,
         probes: Vec<Probe>,
@@ -281,8 +288,7 @@ impl Prober {
                 share.push((number, probe));
             }
         }
-        let work = shares.map(async |share| {
-            let mut session = Session::new(self, session.to.clone(), session.offer);
+        let work = async |session: &mut Session, share: Vec<(usize, Probe)>| {
             let mut all = Vec::new();
             let mut timeouts_left = 2;
             for (number, probe) in share {
@@ -300,9 +306,11 @@ impl Prober {
                 all.push((number, outcome));
             }
             all
-        });
-        let [a, b, c, d] = work;
-        let (a, b, c, d) = tokio::join!(a, b, c, d);
+        };
+        let Self([a, b, c, d]) = self;
+        let [for_a, for_b, for_c, for_d] = shares;
+        let (a, b, c, d) =
+            tokio::join!(work(a, for_a), work(b, for_b), work(c, for_c), work(d, for_d));
         let mut all: Vec<_> = [a, b, c, d].into_iter().flatten().collect();
         all.sort_by_key(|(number, _)| *number);
         all.into_iter().map(|(_, outcome)| outcome).collect()
@@ -321,6 +329,16 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(prober: &Prober, to: Endpoint, offer: Offer) -> Self {
         Self { prober: prober.clone(), to, offer, connection: None }
+    }
+
+    /// A session to the same endpoint, with its own connection.
+    pub(super) fn another(&self) -> Self {
+        Self::new(&self.prober, self.to.clone(), self.offer)
+    }
+
+    /// Four such sessions.
+    pub(super) fn parallel(&self) -> Parallel {
+        Parallel([self.another(), self.another(), self.another(), self.another()])
     }
 
     /// Connects, unless a connection is open; returns the peer.

@@ -8,6 +8,7 @@ use super::query::Difference;
 use super::{Findings, Observations, check};
 use crate::outbound::Reason;
 use crate::report::Check;
+use http::StatusCode;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -240,7 +241,7 @@ fn not_redirected(check: Check, lost: &[&Outcome], all: usize) -> Check {
     let check = check.detail(lines.join("\n"));
     if !lost.iter().any(|outcome| outcome.probe.conforming) {
         return check
-            .warn(format!("{} of {all} queries are not redirected", lost.len()))
+            .warn(format!("{} of {all} queries {} not redirected", lost.len(), are(lost.len())))
             .hint("only queries that no provider should send are rejected; ignore this unless your provider sends them");
     }
     let causes: Vec<_> = lost.iter().filter_map(|outcome| outcome.cause.as_ref()).collect();
@@ -264,9 +265,26 @@ fn not_redirected(check: Check, lost: &[&Outcome], all: usize) -> Check {
             .fail(format!("{} of {all} queries get no response in time", lost.len()))
             .hint("see the log of the server; a firewall that drops these requests does this too");
     }
+    let hint = if causes.contains(&&Cause::NoCode) {
+        "redirect every callback, whatever its parameters: that of a declined login has `error` and no `code`"
+    } else if lost.iter().all(|it| it.status().is_some_and(|it| !may_be_a_firewall(it))) {
+        "see the log of the server: it fails on these parameters, or validates them, and must redirect every callback"
+    } else {
+        "exempt the path of the callback from the firewall rule that treats these parameters as an attack (CRS 930120 and 931 in ModSecurity)"
+    };
     check
-        .fail(format!("{} of {all} queries are not redirected", lost.len()))
-        .hint("exempt the path of the callback from the firewall rule that treats these parameters as an attack (CRS 930120 and 931 in ModSecurity)")
+        .fail(format!("{} of {all} queries {} not redirected", lost.len(), are(lost.len())))
+        .hint(hint)
+}
+
+/// Whether firewalls respond with this status. Programs that validate parameters respond with 400 and
+/// 422.
+fn may_be_a_firewall(status: StatusCode) -> bool {
+    !status.is_server_error() && !matches!(status.as_u16(), 400 | 422)
+}
+
+const fn are(count: usize) -> &'static str {
+    if count == 1 { "is" } else { "are" }
 }
 
 /// Which query is lost, what happens to it, and what causes that.
@@ -287,6 +305,7 @@ fn why(outcome: &Outcome) -> String {
     let cause = match &outcome.cause {
         Some(Cause::Referer(origin)) => format!("; without the referrer {origin}/ it passes"),
         Some(Cause::Parameter(name)) => format!("; `{name}` alone fails too"),
+        Some(Cause::NoCode) => "; `state` alone fails too, and with a `code` it passes".to_owned(),
         None => String::new(),
     };
     format!("{what}: {response}{cause}")
@@ -320,8 +339,17 @@ fn size(sizes: &[Outcome]) -> Check {
             (None, None) => check.unknown("not probed within the time limit"),
         };
     };
-    let lines: Vec<_> =
-        lost.iter().map(|outcome| format!("{}: {}", outcome.probe.name, outcome.shape())).collect();
+    let equal = lost.chunk_by(|one, next| one.shape() == next.shape());
+    let lines: Vec<_> = equal
+        .map(|equal| {
+            let sizes: Vec<_> = equal.iter().map(|outcome| outcome.probe.name).collect();
+            format!(
+                "{}: {}",
+                sizes.join(", "),
+                equal.first().map(|it| it.shape()).unwrap_or_default()
+            )
+        })
+        .collect();
     let length = least.probe.query.as_ref().map_or(0, String::len);
     let check = check.detail(lines.join("\n"));
     let hint = "raise the limits for the request line, the header and the query: in nginx `large_client_header_buffers 4 32k`; in AWS WAF, exempt the path from SizeRestrictions_QUERYSTRING";

@@ -276,7 +276,7 @@ fn unknown_issuer(peer: &Peer, leaf: &Certificate, path: &[&Certificate]) -> Fla
     if is_incomplete(peer, leaf) {
         return flaw(
             "the chain is incomplete: an intermediate certificate is missing".to_owned(),
-            "serve the full chain: the leaf first, then each intermediate; browsers may have the intermediate cached, providers do not",
+            "serve the full chain (`fullchain.pem`): the leaf first, then each intermediate; browsers may have the intermediate cached, providers do not",
         );
     }
     if !peer.given.is_empty() {
@@ -297,7 +297,10 @@ fn unknown_issuer(peer: &Peer, leaf: &Certificate, path: &[&Certificate]) -> Fla
             )
         };
     }
-    flaw("the issuer is not trusted".to_owned(), PUBLIC_CA)
+    flaw(
+        "the issuer is not trusted".to_owned(),
+        "obtain a certificate from a public CA; for a private CA, serve its intermediate certificates after the leaf, and pass its root with --ca",
+    )
 }
 
 /// Flaws that only the verification of the whole chain finds.

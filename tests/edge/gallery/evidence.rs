@@ -288,6 +288,35 @@ pub(super) async fn repeats(world: &World) -> Vec<Case> {
             )
             .await,
     );
+    let has = |heard: &Received, text: &str| {
+        heard.query.as_ref().is_some_and(|query| query.contains(text))
+    };
+    cases.push(
+        world
+            .case(
+                "a program requires a code",
+                &["redirect.blocked=`state` alone fails too, and with a `code` it passes"],
+                move |heard, correct| {
+                    let requires = heard.query.is_some() && !has(heard, "code=");
+                    Act::Reply(if requires { Reply::new(422) } else { correct })
+                },
+            )
+            .await,
+    );
+    cases.push(
+        world
+            .case(
+                "a firewall before a program that requires a code",
+                &["redirect.blocked=`scope` alone fails too"],
+                move |heard, correct| {
+                    if has(heard, "userinfo.profile") {
+                        return Act::Reply(Reply::new(403));
+                    }
+                    Act::Reply(if has(heard, "code=") { correct } else { Reply::new(422) })
+                },
+            )
+            .await,
+    );
     cases.push(
         world
             .case(

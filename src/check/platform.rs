@@ -297,27 +297,27 @@ struct Advice {
 #[rustfmt::skip]
 const ADVICE: &[Advice] = &[
     Advice { id: "nginx", name: "nginx", query: "`return 308 TARGET$is_args$args;` appends the raw query", response: "`return 308 …;` with `add_header Cache-Control no-store always;`" },
-    Advice { id: "ingress-nginx", name: "ingress-nginx", query: "append `$is_args$args` to the redirect in the annotation", response: "annotate the Ingress with a redirect code of 308 and a header for `Cache-Control`" },
+    Advice { id: "ingress-nginx", name: "ingress-nginx", query: "`return 308 TARGET$is_args$args;` in the annotation `configuration-snippet`: `permanent-redirect` accepts no `$args`", response: "`return 308 …;` with `add_header Cache-Control no-store always;` in the annotation `configuration-snippet`" },
     Advice { id: "apache", name: "Apache", query: "a `RewriteRule` with a target that has no query of its own keeps the raw one", response: "`[R=308,L]` with `Header always set Cache-Control no-store`" },
     Advice { id: "haproxy", name: "HAProxy", query: "append `?%[query]` to the `location`", response: "`http-request redirect code 308` with `http-after-response set-header Cache-Control no-store`" },
     Advice { id: "caddy", name: "Caddy", query: "`redir` to the origin of Nango followed by `{uri}` keeps the raw query", response: "`redir … 308` with `header Cache-Control no-store`" },
     Advice { id: "lighttpd", name: "lighttpd", query: "switch off the normalization of the query in `server.http-parseopts`", response: "`url.redirect-code = 308` with `setenv.set-response-header` for `Cache-Control`" },
     Advice { id: "traefik", name: "Traefik", query: "let `redirectRegex` capture the query with the path, and append it", response: "Traefik responds to GET with 301 at most: add `Cache-Control: no-store` with the middleware `headers`, or redirect in a service behind it" },
     Advice { id: "envoy", name: "Envoy", query: "do not set `strip_query`", response: "`response_code: PERMANENT_REDIRECT` with `response_headers_to_add` for `Cache-Control`" },
-    Advice { id: "cloudflare-rule", name: "Cloudflare", query: "switch on `Preserve query string` in the redirect rule; in a Worker, append the raw query of `request.url`", response: "status 308 in the redirect rule with a response header rule for `Cache-Control`, or a Worker that sets both" },
+    Advice { id: "cloudflare-rule", name: "Cloudflare", query: "switch on `Preserve query string` in the redirect rule; in a Worker, append the raw query of `request.url`", response: "a redirect rule sets no `Cache-Control`: use status 302, or a Worker that sends 308 with `no-store`" },
     Advice { id: "cloudfront", name: "CloudFront", query: "append `event.request.rawQueryString()` in a function with runtime 2.0", response: "return `statusCode: 308` and `cache-control: no-store` from the function" },
     Advice { id: "alb", name: "AWS Application Load Balancer", query: "append `?#{query}` in the redirect action", response: "the load balancer sends only 301 and 302, without `Cache-Control`: redirect in a Lambda function or in a service behind it" },
     Advice { id: "lambda", name: "AWS Lambda", query: "append `event.rawQueryString`", response: "return `statusCode: 308` and `cache-control: no-store`" },
     Advice { id: "vercel", name: "Vercel", query: "append the raw query of `req.url` in a function; redirects in `vercel.json` re-encode", response: "send 308 and `Cache-Control: no-store` from a function" },
     Advice { id: "netlify", name: "Netlify", query: "append the raw query of `request.url` in a function", response: "send 308 and `Cache-Control: no-store` from a function" },
-    Advice { id: "nextjs", name: "Next.js", query: "route handlers, middleware and `next.config` get a normalized URL; a handler in `pages/api` gets the raw `req.url`: append its query", response: "set the status, `Location` and `Cache-Control: no-store` in a handler in `pages/api`" },
+    Advice { id: "nextjs", name: "Next.js", query: "append the query of `request.url` in a route handler: `searchParams` loses values; Next.js encodes the query before its code receives it, so the bytes may differ", response: "return a `Response` with 308, `Location` and `Cache-Control: no-store` from a route handler" },
     Advice { id: "nuxt", name: "Nuxt", query: "append the raw query of `event.node.req.url` in a server route", response: "set the status, `Location` and `Cache-Control: no-store` in a server route" },
     Advice { id: "sveltekit", name: "SvelteKit", query: "append the query of `request.url` in `+server.js`", response: "return a `Response` with 308, `Location` and `Cache-Control: no-store` from `+server.js`" },
     Advice { id: "express", name: "Express", query: "append the raw query of `req.originalUrl` and set `Location` with `res.set`: `req.query` is parsed and `res.redirect` re-encodes", response: "`res.status(308).set({ Location, \"Cache-Control\": \"no-store\" }).end()`" },
     Advice { id: "nestjs", name: "NestJS", query: "append the raw query of `req.originalUrl` and set `Location` with `res.set`: `@Query()` is parsed and `res.redirect` re-encodes", response: "`res.status(308).set({ Location, \"Cache-Control\": \"no-store\" }).end()` on `@Res()`" },
     Advice { id: "fastify", name: "Fastify", query: "append the raw query of `request.raw.url`: `request.query` is parsed", response: "`reply.code(308).header(\"location\", …).header(\"cache-control\", \"no-store\").send()`" },
     Advice { id: "koa", name: "Koa", query: "append the raw query of `ctx.req.url` and set `Location` with `ctx.set`: `ctx.query` is parsed and `ctx.redirect` re-encodes", response: "`ctx.status = 308` with `ctx.set` for `Location` and `Cache-Control: no-store`" },
-    Advice { id: "hono", name: "Hono", query: "append the raw query of `c.env.incoming.url` on Node.js: `c.req.url` is normalized", response: "`c.body(null, 308, { Location, \"Cache-Control\": \"no-store\" })`" },
+    Advice { id: "hono", name: "Hono", query: "append the query of `c.req.url`: `c.req.query()` is parsed", response: "`c.body(null, 308, { Location, \"Cache-Control\": \"no-store\" })`" },
     Advice { id: "flask", name: "Flask", query: "append `request.query_string` and set `Location` on a plain `Response`: `request.args` is parsed and `redirect()` re-encodes", response: "`Response(status=308, headers={\"Location\": …, \"Cache-Control\": \"no-store\"})`" },
     Advice { id: "django", name: "Django", query: "append `request.META[\"QUERY_STRING\"]` and set `Location` on a plain `HttpResponse`: redirect classes re-encode", response: "`HttpResponse(status=308)` with `Location` and `Cache-Control: no-store`" },
     Advice { id: "fastapi", name: "FastAPI", query: "append `request.scope[\"query_string\"]` and set `location` on a plain `Response`: `RedirectResponse` re-encodes", response: "`Response(status_code=308, headers={\"location\": …, \"cache-control\": \"no-store\"})`" },
@@ -388,7 +388,7 @@ impl Platform<'_> {
             }
             "redirect.size" if id == "nginx" => "set `large_client_header_buffers 4 32k;`",
             "redirect.size" if id == "apache" => "set `LimitRequestLine 32768`",
-            "redirect.size" if id == "haproxy" => "set `tune.bufsize 32768`",
+            "redirect.size" if id == "haproxy" => "set `tune.bufsize 65536`",
             _ => return None,
         };
         Some(format!(
@@ -587,6 +587,15 @@ mod tests {
         }
         for (_, id) in PAGES {
             assert!(ADVICE.iter().any(|advice| advice.id == *id), "{id}");
+        }
+    }
+
+    /// The hint tells the user to run `callback-edge recipe ID`.
+    #[test]
+    fn every_recognized_program_has_a_recipe() {
+        let recipes = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/recipes");
+        for Advice { id, .. } in ADVICE {
+            assert!(recipes.join(id).join("recipe.toml").is_file(), "{id}");
         }
     }
 }

@@ -33,7 +33,9 @@ fn a_recipe_is_printed_ready_to_paste_with_the_command_that_verifies_it() {
     for recipe in recipes::all().iter().filter(|recipe| recipe.instead.is_empty()) {
         let text = stdout(&[recipe.id, "--callback", CALLBACK, "--target", target]);
         let check = format!("callback-edge check {CALLBACK} --target {target}");
-        assert!(text.contains(&format!("Check it: {check}\n")), "{text}");
+        assert!(text.contains(&format!("Check it:\n   {check}\n")), "{text}");
+        let limitation = text.split("Check it:").nth(1).unwrap();
+        assert_eq!(limitation.contains("\n\n- "), !recipe.limitations.is_empty(), "{text}");
         for url in [target, "https://nango.example.com/app-auth/connect"] {
             let parts = url.replace("https://nango.example.com", "");
             assert!(text.contains(url) || text.contains(&parts), "{text}");

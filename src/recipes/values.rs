@@ -303,7 +303,10 @@ mod tests {
     #[test]
     fn the_scheme_and_the_host_are_written_in_lower_case() {
         let values = Values::new("HTTPS://H.Example/A/oauth/callback", TARGET).unwrap();
-        assert_eq!(values.fill("@CALLBACK@ @HOST@"), "https://h.example/A/oauth/callback h.example");
+        assert_eq!(
+            values.fill("@CALLBACK@ @HOST@"),
+            "https://h.example/A/oauth/callback h.example"
+        );
     }
 
     proptest! {

@@ -85,6 +85,23 @@ fn files_are_written_and_never_overwritten() {
 }
 
 #[test]
+fn a_directory_that_cannot_be_written_is_named_with_what_to_do() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("file"), "own").unwrap();
+    std::os::unix::fs::symlink("nowhere", dir.path().join("link")).unwrap();
+    for out in ["file", "link"] {
+        let arguments = ["nginx", "--callback", CALLBACK, "--out", out];
+        let Output { status, stdout, stderr } = recipe_in(dir.path(), &arguments);
+        assert_eq!(status.code(), Some(3));
+        let text = String::from_utf8(stderr).unwrap();
+        let error = format!("error: cannot write `{out}/snippets/nango-callback.conf`\n");
+        assert!(stdout.is_empty() && text.starts_with(&error), "{text}");
+        assert!(text.contains("hint: pass a directory that you can write to"), "{text}");
+    }
+    assert_eq!(fs::read_to_string(dir.path().join("file")).unwrap(), "own");
+}
+
+#[test]
 fn an_unknown_place_gets_suggestions() {
     for (place, hint) in [
         ("ngnix", "hint: did you mean `nginx`"),

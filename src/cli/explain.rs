@@ -26,8 +26,7 @@ const WIDEST: usize = 100;
 
 /// Exit: 0 printed, 64 unknown id.
 pub(super) fn run(args: &Args) -> Exit {
-    let columns = terminal_size_of(io::stdout()).map_or(WIDEST, |(width, _)| width.0.into());
-    let columns = columns.min(WIDEST);
+    let columns = columns();
     let text = match args.id.as_deref() {
         None => list(columns),
         Some(id) => match explain::find(id) {
@@ -37,6 +36,12 @@ pub(super) fn run(args: &Args) -> Exit {
     };
     let mut stdout = anstream::stdout().lock();
     exit_after_print(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()), Exit::Done)
+}
+
+/// The columns of a text on the standard output.
+pub(super) fn columns() -> usize {
+    let columns = terminal_size_of(io::stdout()).map_or(WIDEST, |(width, _)| width.0.into());
+    columns.min(WIDEST)
 }
 
 fn section(explanation: &Explanation, columns: usize) -> String {

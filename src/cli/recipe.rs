@@ -1,7 +1,9 @@
 //! `callback-edge recipe [PLACE]`: the redirect for what serves the callback already.
 
+use super::explain::columns;
 use super::{Exit, eprint_line, exit_after_print, usage};
 use crate::config::{self, Problem};
+use crate::explain::wrap;
 use crate::recipes::{self, File, Keeps, Query, Recipe, Unsafe, Values, Verified};
 use anstyle::{AnsiColor, Style};
 use serde_json::{Map, Value, json};
@@ -102,6 +104,7 @@ impl Printed<'_> {
     fn text(&self) -> String {
         let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
         let Recipe { title, directory, keeps, verified, limitations, instead, .. } = self.recipe;
+        let columns = columns();
         let mut text = format!("{bold}{title}{bold:#}\n{}\n", summary(*keeps, *verified));
         if self.is_example {
             let _ = writeln!(text, "The values are examples: pass `--callback URL`.");
@@ -109,7 +112,8 @@ impl Printed<'_> {
         let mut number = 0;
         let mut step = |text: &mut String, what: &str| {
             number += 1;
-            let _ = writeln!(text, "\n{bold}{number}.{bold:#} {what}");
+            let number = format!("{bold}{number}.{bold:#} ");
+            let _ = writeln!(text, "\n{}", wrap(&number, what, columns));
         };
         for File { path, note, text: content } in &self.files {
             if let Some(out) = self.out {
@@ -124,11 +128,12 @@ impl Printed<'_> {
             step(&mut text, what);
         }
         if instead.is_empty() {
-            step(&mut text, &format!("Check it: {bold}{}{bold:#}", self.check));
+            step(&mut text, "Check it:");
+            let _ = writeln!(text, "   {bold}{}{bold:#}", self.check);
         }
-        for limitation in limitations {
-            let gap = if text.contains("\n- ") { "" } else { "\n" };
-            let _ = writeln!(text, "{gap}- {limitation}");
+        for (number, limitation) in limitations.iter().enumerate() {
+            let gap = if number == 0 { "\n" } else { "" };
+            let _ = writeln!(text, "{gap}{}", wrap("- ", limitation, columns));
         }
         if !instead.is_empty() {
             let others: Vec<_> =
@@ -228,7 +233,9 @@ fn write(directory: &Path, files: &[File]) -> Result<(), Problem> {
     }
     for (path, file) in paths.iter().zip(files) {
         create(path, &file.text).map_err(|error| {
-            Problem::error(format!("cannot write `{}`", path.display())).caused_by(&error)
+            Problem::error(format!("cannot write `{}`", path.display()))
+                .caused_by(&error)
+                .hint("pass a directory that you can write to with --out")
         })?;
     }
     Ok(())

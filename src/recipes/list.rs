@@ -34,7 +34,7 @@ directories! {
     "ingress-nginx": ["nango-callback.yaml"]
     "gateway-api": ["nango-callback.yaml"]
 
-    "express": ["nango-callback.ts"]
+    "express": ["nango-callback.mjs"]
     "nestjs": ["nango-callback.ts"]
     "fastify": ["nango-callback.ts"]
     "koa": ["nango-callback.ts"]

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::num::NonZeroU16;
 
 /// The values of a user that a recipe contains.
 ///
@@ -39,6 +40,9 @@ impl Values {
     pub fn new(callback: &str, target: &str) -> Result<Self, Unsafe> {
         let callback = Parts::of(callback).map_err(|why| why.in_value(callback))?;
         let target = Parts::of(target).map_err(|why| why.in_value(target))?;
+        if callback == target {
+            return Err(Why::Loop.in_value(&callback.url()));
+        }
         let connect = |path: &str| {
             let before = path.strip_suffix(ENDS[0])?;
             before.ends_with('/').then(|| format!("{before}{}", ENDS[1]))
@@ -115,9 +119,19 @@ impl Parts {
         }
         let (scheme, rest) = url.split_once("://").ok_or(Why::NotAUrl)?;
         let (authority, path) = rest.split_once('/').ok_or(Why::NoPath)?;
-        let (host, port) = authority.split_once(':').unwrap_or((authority, "443"));
-        let host_is_valid = !host.is_empty() && !host.contains(['~', '_']);
-        if !["http", "https"].contains(&scheme) || !host_is_valid || port.parse::<u16>().is_err() {
+        // Kubernetes refuses a host with capital letters.
+        let [scheme, authority] = [scheme, authority].map(str::to_ascii_lowercase);
+        let (host, port) = authority.split_once(':').unwrap_or((&authority, "443"));
+        let is_label = |label: &str| {
+            !label.is_empty()
+                && !label.contains(['~', '_'])
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        let is_valid = ["http", "https"].contains(&&*scheme)
+            && host.split('.').all(is_label)
+            && port.parse::<NonZeroU16>().is_ok();
+        if !is_valid {
             return Err(Why::NotAUrl);
         }
         if path.is_empty() {
@@ -130,7 +144,6 @@ impl Parts {
         if path.contains(':') {
             return Err(Why::Character(':'));
         }
-        let [scheme, authority] = [scheme, authority].map(ToOwned::to_owned);
         Ok(Self { scheme, authority, path: format!("/{path}") })
     }
 
@@ -161,6 +174,7 @@ enum Why {
     NotAUrl,
     NoPath,
     Segment,
+    Loop,
 }
 
 impl Why {
@@ -173,12 +187,16 @@ impl Unsafe {
     /// What to change.
     pub fn hint(&self) -> &'static str {
         match self.why {
+            Why::Character(refused) if !refused.is_ascii() => {
+                "write an international host in Punycode, for example `xn--bcher-kva.example`"
+            }
             Why::Character(_) => {
                 "a recipe accepts a scheme, a host, a port, and a path of letters, digits, `-`, `.`, `_`, `~` and `/`"
             }
             Why::NotAUrl | Why::NoPath => {
                 "pass a complete URL, for example `https://auth.example.com/oauth/callback`"
             }
+            Why::Loop => "pass the URL on your own domain with --callback",
             Why::Segment => "remove trailing and double slashes, and segments of dots",
         }
     }
@@ -197,6 +215,7 @@ impl fmt::Display for Unsafe {
             }
             Why::NotAUrl => write!(f, "`{value}` is not an http or https URL with a host"),
             Why::NoPath => write!(f, "`{value}` has no path"),
+            Why::Loop => write!(f, "`{value}` is the callback and its own target"),
             Why::Segment => write!(f, "the path of `{value}` has an empty segment or one of dots"),
         }
     }
@@ -260,6 +279,10 @@ mod tests {
             ("/oauth/callback", "`/oauth/callback` is not an http or https URL with a host"),
             ("ftp://h/a", "`ftp://h/a` is not an http or https URL with a host"),
             ("https://h:0x/a", "`https://h:0x/a` is not an http or https URL with a host"),
+            ("https://h:0/a", "`https://h:0/a` is not an http or https URL with a host"),
+            ("https://h..i/a", "`https://h..i/a` is not an http or https URL with a host"),
+            ("https://-h/a", "`https://-h/a` is not an http or https URL with a host"),
+            ("https://b\u{fc}/a", "`https://b\\u{fc}/a` contains `\\u{fc}`"),
             ("https://h", "`https://h` has no path"),
             ("https://h/", "`https://h/` has no path"),
             ("https://h/a/", "the path of `https://h/a/` has an empty segment or one of dots"),
@@ -269,6 +292,21 @@ mod tests {
                 assert_eq!(refused.unwrap_err().to_string(), message);
             }
         }
+    }
+
+    #[test]
+    fn a_callback_that_is_its_own_target_is_refused() {
+        let refused = Values::new("https://API.nango.dev/oauth/callback", TARGET).unwrap_err();
+        assert_eq!(refused.to_string(), format!("`{TARGET}` is the callback and its own target"));
+    }
+
+    #[test]
+    fn the_scheme_and_the_host_are_written_in_lower_case() {
+        let values = Values::new("HTTPS://H.Example/A/oauth/callback", TARGET).unwrap();
+        assert_eq!(
+            values.fill("@CALLBACK@ @HOST@"),
+            "https://h.example/A/oauth/callback h.example"
+        );
     }
 
     proptest! {

@@ -33,7 +33,9 @@ fn a_recipe_is_printed_ready_to_paste_with_the_command_that_verifies_it() {
     for recipe in recipes::all().iter().filter(|recipe| recipe.instead.is_empty()) {
         let text = stdout(&[recipe.id, "--callback", CALLBACK, "--target", target]);
         let check = format!("callback-edge check {CALLBACK} --target {target}");
-        assert!(text.contains(&format!("Check it: {check}\n")), "{text}");
+        assert!(text.contains(&format!("Check it:\n   {check}\n")), "{text}");
+        let limitation = text.split("Check it:").nth(1).unwrap();
+        assert_eq!(limitation.contains("\n\n- "), !recipe.limitations.is_empty(), "{text}");
         for url in [target, "https://nango.example.com/app-auth/connect"] {
             let parts = url.replace("https://nango.example.com", "");
             assert!(text.contains(url) || text.contains(&parts), "{text}");
@@ -80,6 +82,23 @@ fn files_are_written_and_never_overwritten() {
             files.len() == 1 || !dir.path().join(files[0]["written"].as_str().unwrap()).exists();
         assert!(remaining, "{}", recipe.id);
     }
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_named_with_what_to_do() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("file"), "own").unwrap();
+    std::os::unix::fs::symlink("nowhere", dir.path().join("link")).unwrap();
+    for out in ["file", "link"] {
+        let arguments = ["nginx", "--callback", CALLBACK, "--out", out];
+        let Output { status, stdout, stderr } = recipe_in(dir.path(), &arguments);
+        assert_eq!(status.code(), Some(3));
+        let text = String::from_utf8(stderr).unwrap();
+        let error = format!("error: cannot write `{out}/snippets/nango-callback.conf`\n");
+        assert!(stdout.is_empty() && text.starts_with(&error), "{text}");
+        assert!(text.contains("hint: pass a directory that you can write to"), "{text}");
+    }
+    assert_eq!(fs::read_to_string(dir.path().join("file")).unwrap(), "own");
 }
 
 #[test]

@@ -11,6 +11,9 @@ def redirect_to(target):
         # The query as received: `request.query` would have to be encoded again, which changes it.
         parts = [request.raw_path.partition("?")[2], await request.text() if form else ""]
         query = "&".join(filter(None, parts))
+        # aiohttp closes the connection if a header contains the end of a line, which a form may.
+        if any(character <= " " or character == "\x7f" for character in query):
+            raise web.HTTPBadRequest
         # `web.HTTPPermanentRedirect` would encode the URL again.
         return web.Response(
             status=303 if form else 308,

@@ -1,5 +1,5 @@
 use axum::Router;
-use axum::extract::RawQuery;
+use axum::extract::{RawForm, RawQuery};
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, LOCATION};
 use axum::response::{IntoResponse, Response};
@@ -17,8 +17,9 @@ fn redirect_to<S: Clone + Send + Sync + 'static>(target: &'static str) -> Method
     get(move |RawQuery(query)| async move {
         redirect(StatusCode::PERMANENT_REDIRECT, target, query.unwrap_or_default())
     })
-    .post(move |RawQuery(query), form: String| async move {
-        let parts = [query.unwrap_or_default(), form];
+    // `RawForm` refuses other content types.
+    .post(move |RawQuery(query), RawForm(form)| async move {
+        let parts = [query.unwrap_or_default(), String::from_utf8_lossy(&form).into_owned()];
         let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         redirect(StatusCode::SEE_OTHER, target, parts.join("&"))
     })

@@ -6,6 +6,9 @@ nango_callback = APIRouter(include_in_schema=False)
 def redirect_to(target: str):
     async def redirect_to_nango(request: Request) -> Response:
         form = request.method == "POST"
+        content_type = request.headers.get("content-type", "")
+        if form and not content_type.startswith("application/x-www-form-urlencoded"):
+            raise HTTPException(415)
         # The query as received: `request.query_params` would have to be encoded again, which changes it.
         parts = [request.scope["query_string"], await request.body() if form else b""]
         query = b"&".join(filter(None, parts)).decode("latin-1")

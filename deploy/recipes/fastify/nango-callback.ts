@@ -6,11 +6,11 @@ export async function nangoCallback(app: FastifyInstance) {
   app.addContentTypeParser("application/x-www-form-urlencoded", { parseAs: "string" }, (_request, body, done) =>
     done(null, body),
   );
-  for (const [path, target] of [
+  for (const [path, target] of Object.entries({
     // @EACH@
-    ["@PATH@", "@TARGET@"],
+    "@PATH@": "@TARGET@",
     // @END@
-  ]) {
+  })) {
     app.all(path, async (request, reply) => {
       const form = request.method === "POST" && typeof request.body === "string";
       if (!form && request.method !== "GET" && request.method !== "HEAD") return reply.code(405).send();

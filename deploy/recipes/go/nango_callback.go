@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"net/http"
+	"strings"
 )
 
 // HandleNangoCallback adds the routes of the callback.
@@ -17,6 +18,10 @@ func redirectToNango(target string) http.HandlerFunc {
 		// The query as received: `r.URL.Query().Encode()` would sort it and encode it again.
 		query, status := r.URL.RawQuery, http.StatusPermanentRedirect
 		if r.Method == http.MethodPost {
+			if !strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded") {
+				w.WriteHeader(http.StatusUnsupportedMediaType)
+				return
+			}
 			form, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 100_000))
 			if err != nil {
 				http.Error(w, "the form is too large", http.StatusRequestEntityTooLarge)

@@ -3,11 +3,11 @@ import { bodyLimit } from "hono/body-limit";
 
 export const nangoCallback = new Hono();
 
-for (const [path, target] of [
+for (const [path, target] of Object.entries({
   // @EACH@
-  ["@PATH@", "@TARGET@"],
+  "@PATH@": "@TARGET@",
   // @END@
-]) {
+})) {
   nangoCallback.all(path, bodyLimit({ maxSize: 100_000 }), async (c) => {
     const form = c.req.method === "POST" && /^application\/x-www-form-urlencoded/i.test(c.req.header("Content-Type") ?? "");
     if (!form && c.req.method !== "GET" && c.req.method !== "HEAD") return c.body(null, 405);

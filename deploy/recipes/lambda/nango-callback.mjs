@@ -21,6 +21,8 @@ export async function handler(event) {
   } else if (method !== "GET" && method !== "HEAD") {
     return { statusCode: 405, headers: { Allow: "GET, HEAD, POST" } };
   }
+  // The gateway may not check headers: a form must not add lines to the response.
+  if (/[^!-~]/.test(query)) return { statusCode: 400 };
   const location = query ? `${target}?${query}` : target;
   return { statusCode, headers: { Location: location, "Cache-Control": "no-store" } };
 }

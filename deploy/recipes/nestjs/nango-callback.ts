@@ -2,11 +2,11 @@ import express from "express";
 
 export const nangoCallback = express.Router();
 
-for (const [path, target] of [
+for (const [path, target] of Object.entries({
   // @EACH@
-  ["@PATH@", "@TARGET@"],
+  "@PATH@": "@TARGET@",
   // @END@
-]) {
+})) {
   nangoCallback.all(path, express.text({ type: "application/x-www-form-urlencoded" }), (req, res) => {
     const form = req.method === "POST" && typeof req.body === "string";
     if (!form && req.method !== "GET" && req.method !== "HEAD") return void res.sendStatus(405);

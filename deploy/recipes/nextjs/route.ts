@@ -1,7 +1,10 @@
 const target = "@TARGET@";
 
 async function redirect(request: Request) {
-  const form = request.method === "POST";
+  const form =
+    request.method === "POST" &&
+    /^application\/x-www-form-urlencoded/i.test(request.headers.get("content-type") ?? "");
+  if (!form && request.method !== "GET" && request.method !== "HEAD") return new Response(null, { status: 405 });
   // `searchParams` would lose parameters that occur twice.
   const query = [request.url.replace(/^[^?]*\??/, ""), form && (await request.text())].filter(Boolean).join("&");
   // `NextResponse.redirect` and `redirect` send no `Cache-Control`.

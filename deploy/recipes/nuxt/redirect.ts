@@ -1,7 +1,9 @@
 const target = "@TARGET@";
 
 export default defineEventHandler(async (event) => {
-  const form = event.method === "POST";
+  const form =
+    event.method === "POST" &&
+    /^application\/x-www-form-urlencoded/i.test(getRequestHeader(event, "content-type") ?? "");
   if (!form && event.method !== "GET" && event.method !== "HEAD") throw createError({ status: 405 });
   // The query as received: `getQuery` would have to be encoded again, which changes it.
   const query = [event.path.replace(/^[^?]*\??/, ""), form && (await readRawBody(event))].filter(Boolean).join("&");

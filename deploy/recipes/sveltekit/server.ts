@@ -1,7 +1,10 @@
 const target = "@TARGET@";
 
 async function redirect({ request }: { request: Request }) {
-  const form = request.method === "POST";
+  const form =
+    request.method === "POST" &&
+    /^application\/x-www-form-urlencoded/i.test(request.headers.get("content-type") ?? "");
+  if (!form && request.method !== "GET" && request.method !== "HEAD") return new Response(null, { status: 405 });
   // The query as received: `url.searchParams` would have to be encoded again, which changes it.
   const query = [request.url.replace(/^[^?]*\??/, ""), form && (await request.text())].filter(Boolean).join("&");
   // `redirect` of SvelteKit sends no `Cache-Control`.

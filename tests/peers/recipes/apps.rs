@@ -19,10 +19,10 @@ const NODE: &[Case] = &[
         start: |dir| node(dir, "express.mjs"),
         warns: &[],
         wrong: &[
-            (TS, "[req.originalUrl.replace(/^[^?]*\\??/, \"\"), form && req.body].filter(Boolean).join(\"&\")",
+            ("nango-callback.mjs", "[req.originalUrl.replace(/^[^?]*\\??/, \"\"), form && req.body].filter(Boolean).join(\"&\")",
                 "new URLSearchParams(req.query)", &["!redirect.encoding", "redirect.parameters"]),
-            (TS, ".set(\"Cache-Control\", \"no-store\")", "", &["redirect.cache"]),
-            (TS, "res.removeHeader", "void", &["redirect.coop", "!redirect.referrer"]),
+            ("nango-callback.mjs", ".set(\"Cache-Control\", \"no-store\")", "", &["redirect.cache"]),
+            ("nango-callback.mjs", "res.removeHeader", "void", &["redirect.coop", "!redirect.referrer"]),
         ],
     },
     Case {
@@ -100,7 +100,7 @@ const OTHERS: &[Case] = &[
         place: "aiohttp",
         start: |dir| python(dir, "aiohttp_app.py"),
         warns: &["redirect.size"],
-        wrong: &[(PYTHON, "request.raw_path.partition(\"?\")[2]", "str(request.url.query_string)", &["redirect.encoding", "redirect.parameters", "redirect.blocked"])],
+        wrong: &[(PYTHON, "request.raw_path.partition(\"?\")[2]", "str(request.url.query_string)", &["redirect.encoding", "redirect.blocked"])],
     },
     Case {
         place: "rack",
@@ -169,7 +169,7 @@ fn start(dir: &Path, lines: &str) -> Peer {
 fn node(dir: &Path, app: &str) -> Peer {
     fs::write(dir.join("package.json"), "{\"type\":\"module\"}").unwrap();
     let compile = "ln -sfn \"$MODULES\" node_modules
-        find . -name '*.ts' | xargs node_modules/.bin/esbuild --outdir=. --outbase=. --log-level=warning";
+        find . -name '*.ts' | xargs -r node_modules/.bin/esbuild --outdir=. --outbase=. --log-level=warning";
     start(dir, &format!("{compile}\ncp \"$APPS/{app}\" .\nexec node {app}"))
 }
 

@@ -14,7 +14,7 @@ pub(super) const CASES: &[Case] = &[
                 "nango-callback.js",
                 "target + query",
                 "target + new URL(request.url).search.replaceAll(\"%20\", \"+\")",
-                &["!redirect.encoding", "!redirect.form"],
+                &["!redirect.encoding"],
             ),
             (
                 "nango-callback.js",
@@ -32,7 +32,7 @@ pub(super) const CASES: &[Case] = &[
             "nango-callback.js",
             "request.rawQueryString()",
             "Object.entries(request.querystring).map(([name, it]) => `${name}=${it.value}`).join(\"&\")",
-            &["redirect.parameters", "!redirect.empty"],
+            &["redirect.parameters"],
         )],
     },
     Case {
@@ -54,7 +54,7 @@ pub(super) const CASES: &[Case] = &[
             "middleware.js",
             "target + query",
             "`${target}?${new URL(request.url).searchParams}`",
-            &["!redirect.encoding", "!redirect.empty", "!redirect.form"],
+            &["!redirect.encoding"],
         )],
     },
     Case {

@@ -83,6 +83,7 @@ const call = await { fetch: fetchStandard, lambda, cloudfront }[kind]();
 createServer(async (request, response) => {
   const { method, url, headers } = request;
   const body = Buffer.concat(await request.toArray());
-  const result = await call({ method, url, headers, body });
+  // A platform responds to an exception in its own way.
+  const result = await call({ method, url, headers, body }).catch(() => ({ status: 500 }));
   response.writeHead(result?.status ?? 404, result?.headers).end();
 }).listen(process.env.PORT, "127.0.0.1");

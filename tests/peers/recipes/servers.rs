@@ -92,7 +92,7 @@ pub(super) const CASES: &[Case] = &[
         warns: &[],
         wrong: &[
             ("nango-callback.caddy", "?{http.request.uri.query}", "", &["redirect.query"]),
-            ("nango-callback.caddy", "redir @query_callback", "redir", &["!redirect.empty"]),
+            ("nango-callback.caddy", "\" 308", "\" permanent", &["!redirect.status"]),
         ],
     },
     Case {
@@ -100,15 +100,18 @@ pub(super) const CASES: &[Case] = &[
         start: |dir| {
             lighttpd(&with_files(
                 dir,
-                "server.port = {port:plain}\ninclude \"{files}/nango-callback.conf\"",
+                // The first settings are those of Debian.
+                "server.modules = ( \"mod_indexfile\", \"mod_access\", \"mod_alias\", \"mod_redirect\" )
+                server.http-parseopts = ( \"url-normalize-unreserved\" => \"enable\" )
+                server.port = {port:plain}\ninclude \"{files}/nango-callback.conf\"",
             ))
         },
         warns: &[],
         wrong: &[
             (
                 "nango-callback.conf",
-                "server.http-parseopts",
-                "#",
+                "\"url-normalize\" => \"disable\"",
+                "\"url-normalize-unreserved\" => \"enable\"",
                 &["!redirect.encoding", "redirect.blocked"],
             ),
             ("nango-callback.conf", "${qsa}", "", &["redirect.query"]),

@@ -1,6 +1,6 @@
 import express from "express";
 import helmet from "helmet";
-import { nangoCallback } from "./nango-callback.js";
+import { nangoCallback } from "./nango-callback.mjs";
 
 const app = express();
 // The recipe asks for another order; the headers of Helmet must be removed anyway.

@@ -137,7 +137,8 @@ impl Confirmation<'_> {
         control
     }
 
-    /// Sends the query without `Referer`, and then each parameter alone.
+    /// Sends the query without `Referer`, then each parameter alone, and then the query with what it
+    /// lacks.
     async fn narrow(&mut self, probe: &Probe) -> Option<Cause> {
         let query = probe.query.as_deref().filter(|query| query.len() <= MAX_CONTROL)?;
         if let Some(origin) = origin(probe.name) {
@@ -149,12 +150,26 @@ impl Confirmation<'_> {
         }
         let parameters = query.split('&').filter(|it| !it.is_empty() && !it.contains(&probe.state));
         for parameter in parameters.take(MAX_PARAMETERS) {
-            let query = Some(format!("state={}&{parameter}", probe.state));
+            let name = parameter.split('=').next().unwrap_or_default();
+            // A program may require a code; then every parameter without one fails.
+            let code = if name == "code" { "" } else { "&code=invented-code" };
+            let query = Some(format!("state={}{code}&{parameter}", probe.state));
             let alone = Probe { name: "one parameter", query, ..probe.clone() };
             let result = self.send(alone, Client::Browser).await;
             if matches!(answer(&result), Answer::Failed | Answer::Limited) {
-                let name = parameter.split('=').next().unwrap_or_default();
                 return Some(Cause::Parameter(name.to_owned()));
+            }
+        }
+        for (name, value) in [("code", "invented-code"), ("state", &*probe.state)] {
+            let added = format!("{name}={value}");
+            if query.split('&').any(|it| it.split('=').next() == Some(name)) {
+                continue;
+            }
+            let query = Some(format!("{query}&{added}"));
+            let complete = Probe { name: "one more parameter", query, ..probe.clone() };
+            let result = self.send(complete, Client::Browser).await;
+            if answer(&result) == Answer::Reached {
+                return Some(Cause::Missing(name));
             }
         }
         None

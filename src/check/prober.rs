@@ -64,6 +64,8 @@ pub(super) enum Cause {
     Referer(&'static str),
     /// The parameter with this name.
     Parameter(String),
+    /// The query passes with this parameter added.
+    Missing(&'static str),
 }
 
 /// A response and where it leads.

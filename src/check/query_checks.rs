@@ -104,10 +104,16 @@ impl<'s> Altered<'s> {
                 "redirect.parameters" => "rearranged",
                 _ => "extended",
             };
+            // Other queries lose values, which another check reports: "nothing breaks" would deny that.
+            let (queries, prefix) = if self.broken.is_empty() {
+                ("the query is", "nothing breaks in Nango; ")
+            } else {
+                ("other queries are", "")
+            };
             return check
-                .warn(format!("the query is {change}, but Nango reads the same values"))
+                .warn(format!("{queries} {change}, but Nango reads the same values"))
                 .detail(lines(&self.equal))
-                .hint(format!("nothing breaks in Nango; to forward every byte, {hint}"));
+                .hint(format!("{prefix}to forward every byte, {hint}"));
         }
         if forbidden.is_empty() {
             return check;
@@ -264,9 +270,34 @@ fn not_redirected(check: Check, lost: &[&Outcome], all: usize) -> Check {
             .fail(format!("{} of {all} queries get no response in time", lost.len()))
             .hint("see the log of the server; a firewall that drops these requests does this too");
     }
-    check
-        .fail(format!("{} of {all} queries are not redirected", lost.len()))
-        .hint("exempt the path of the callback from the firewall rule that treats these parameters as an attack (CRS 930120 and 931 in ModSecurity)")
+    let hints: BTreeSet<_> = lost.iter().map(|outcome| remedy(outcome)).collect();
+    let hints: Vec<_> = hints.into_iter().collect();
+    check.fail(format!("{} of {all} queries are not redirected", lost.len())).hint(hints.join("; "))
+}
+
+/// What to do about a query that is not redirected. A firewall refuses with a status of its own; other
+/// responses come from a program that evaluates the parameters.
+fn remedy(outcome: &Outcome) -> &'static str {
+    match (&outcome.cause, &outcome.result, outcome.status().map(|status| status.as_u16())) {
+        (Some(Cause::Missing("code")), ..) => {
+            "redirect callbacks without a `code` too: errors and some providers send none"
+        }
+        (Some(Cause::Missing(_)), ..) => {
+            "redirect callbacks without a `state` too: some providers send it under another name"
+        }
+        (_, Err(fault), _) if fault.reason == Reason::NotHttp => {
+            "copy the raw query into the Location: a decoded line break ends the header field"
+        }
+        (_, _, Some(500)) => {
+            "see the log of the program, which fails on these parameters: copy the raw query into the Location without evaluating it"
+        }
+        (_, Ok(_), Some(200..=399)) => {
+            "redirect every callback, whatever its parameters: Nango shows the errors of providers itself"
+        }
+        _ => {
+            "exempt the path of the callback from the firewall rule that treats these parameters as an attack (CRS 930120 and 931 in ModSecurity)"
+        }
+    }
 }
 
 /// Which query is lost, what happens to it, and what causes that.
@@ -287,6 +318,7 @@ fn why(outcome: &Outcome) -> String {
     let cause = match &outcome.cause {
         Some(Cause::Referer(origin)) => format!("; without the referrer {origin}/ it passes"),
         Some(Cause::Parameter(name)) => format!("; `{name}` alone fails too"),
+        Some(Cause::Missing(name)) => format!("; with a `{name}` it passes"),
         None => String::new(),
     };
     format!("{what}: {response}{cause}")
@@ -324,7 +356,11 @@ fn size(sizes: &[Outcome]) -> Check {
         lost.iter().map(|outcome| format!("{}: {}", outcome.probe.name, outcome.shape())).collect();
     let length = least.probe.query.as_ref().map_or(0, String::len);
     let check = check.detail(lines.join("\n"));
-    let hint = "raise the limits for the request line, the header and the query: in nginx `large_client_header_buffers 4 32k`; in AWS WAF, exempt the path from SizeRestrictions_QUERYSTRING";
+    let hint = if least.status().is_some_and(|status| status.as_u16() == 502) {
+        "let the proxy accept response headers with a long Location from its upstream: in nginx `proxy_buffer_size 32k` and `proxy_buffers 4 32k`"
+    } else {
+        "raise the limits for the request line, the header and the query: in nginx `large_client_header_buffers 4 32k`; in gunicorn `--limit-request-line 0`; in AWS WAF, exempt the path from SizeRestrictions_QUERYSTRING"
+    };
     // Callbacks with long codes and scopes reach 6 KiB.
     let summary = format!("queries of {} do not arrive", least.probe.name);
     if length <= 6 << 10 { check.fail(summary).hint(hint) } else { check.warn(summary).hint(hint) }

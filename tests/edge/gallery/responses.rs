@@ -60,7 +60,7 @@ pub(super) async fn redirects(world: &World) -> Vec<Case> {
     cases.push(page("login host", &["!redirect.status", "redirect.target=login page"], sso).await);
     cases.push(page("no Location", &["redirect.target"], Reply::new(308)).await);
     let location = format!("{}/oauth/callback", world.origin);
-    let two = Reply::new(308).with("location", &location).with("location", &location);
+    let two = Reply::new(308).with("location", &location).with("location", "/oauth/callback");
     cases.push(page("two Locations", &["redirect.target"], two).await);
     cases.push(
         world

@@ -10,6 +10,7 @@
 use super::landing::{Landing, is_redirect};
 use super::observations::Observations;
 use super::query::Difference;
+use super::query_checks::LIMITS_HINT;
 use crate::outbound::Response;
 use crate::report::{Check, Status};
 use http::header::{
@@ -386,9 +387,10 @@ impl Platform<'_> {
             "redirect.coop" | "redirect.referrer" if id == "django" => {
                 "SecurityMiddleware adds it to responses that have none: set `Cross-Origin-Opener-Policy: unsafe-none` and `Referrer-Policy: strict-origin-when-cross-origin` on this response"
             }
-            // The general hint: a limit of the response, not of the request.
-            "redirect.size" if check.hint.as_ref().is_some_and(|hint| hint.contains("upstream")) => {
-                return None;
+            // A firewall or another proxy, not the limit of this server.
+            "redirect.size" if check.hint.as_deref() != Some(LIMITS_HINT) => return None,
+            "redirect.size" if has(self.first, "server", "webrick/") => {
+                "WEBrick accepts 2 KiB at most: use Puma"
             }
             "redirect.size" if id == "nginx" => "set `large_client_header_buffers 4 32k;`",
             "redirect.size" if id == "apache" => "set `LimitRequestLine 32768`",

@@ -8,6 +8,7 @@ use super::query::Difference;
 use super::{Findings, Observations, check};
 use crate::outbound::Reason;
 use crate::report::Check;
+use http::header::{HeaderValue, LOCATION};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -154,9 +155,14 @@ fn lines(altered: &[(&Outcome, &Difference)]) -> String {
 
 fn query(corpus: &[&Outcome], altered: &Altered<'_>, dropped: bool) -> Check {
     if dropped {
+        let in_fragment = corpus.first().is_some_and(|first| is_in_fragment(first));
         return check("redirect.query")
             .fail("the query does not arrive")
-            .detail("the Location contains none of the parameters")
+            .detail(if in_fragment {
+                "the parameters are after a `#` in the Location, and browsers do not send a fragment"
+            } else {
+                "the Location contains none of the parameters"
+            })
             .hint("append the raw query; nginx: `$is_args$args`, Caddy: `{uri}`, Cloudflare: \"Preserve query string\"");
     }
     if altered.has_none("redirect.query") {
@@ -174,6 +180,15 @@ fn query(corpus: &[&Outcome], altered: &Altered<'_>, dropped: bool) -> Check {
         "the query is changed",
         "copy the raw query into the Location, and append nothing",
     )
+}
+
+/// Whether the parameters are in the fragment of the `Location`.
+fn is_in_fragment(outcome: &Outcome) -> bool {
+    let Ok(got) = &outcome.result else { return false };
+    let location =
+        got.response.headers.get(LOCATION).map(HeaderValue::as_bytes).unwrap_or_default();
+    let location = String::from_utf8_lossy(location);
+    location.split_once('#').is_some_and(|(_, fragment)| fragment.contains(&outcome.probe.state))
 }
 
 /// Finds a placeholder that only some queries lead to.
@@ -270,7 +285,9 @@ fn not_redirected(check: Check, lost: &[&Outcome], all: usize) -> Check {
             .fail(format!("{} of {all} queries get no response in time", lost.len()))
             .hint("see the log of the server; a firewall that drops these requests does this too");
     }
-    let hints: BTreeSet<_> = lost.iter().map(|outcome| remedy(outcome)).collect();
+    // Only some are narrowed down to a cause.
+    let narrowed = lost.iter().filter(|outcome| outcome.cause.is_some() || causes.is_empty());
+    let hints: BTreeSet<_> = narrowed.map(|outcome| remedy(outcome)).collect();
     let hints: Vec<_> = hints.into_iter().collect();
     check.fail(format!("{} of {all} queries are not redirected", lost.len())).hint(hints.join("; "))
 }
@@ -324,6 +341,9 @@ fn why(outcome: &Outcome) -> String {
     format!("{what}: {response}{cause}")
 }
 
+/// The hint for a server whose own limit is too low.
+pub(super) const LIMITS_HINT: &str = "raise the limits for the request line, the header and the query: in nginx `large_client_header_buffers 4 32k`; in gunicorn `--limit-request-line 0`; in AWS WAF, exempt the path from SizeRestrictions_QUERYSTRING";
+
 fn size(sizes: &[Outcome]) -> Check {
     let duration: Duration = sizes.iter().map(|outcome| outcome.duration).sum();
     let check = check("redirect.size").duration(duration);
@@ -356,10 +376,14 @@ fn size(sizes: &[Outcome]) -> Check {
         lost.iter().map(|outcome| format!("{}: {}", outcome.probe.name, outcome.shape())).collect();
     let length = least.probe.query.as_ref().map_or(0, String::len);
     let check = check.detail(lines.join("\n"));
-    let hint = if least.status().is_some_and(|status| status.as_u16() == 502) {
-        "let the proxy accept response headers with a long Location from its upstream: in nginx `proxy_buffer_size 32k` and `proxy_buffers 4 32k`"
-    } else {
-        "raise the limits for the request line, the header and the query: in nginx `large_client_header_buffers 4 32k`; in gunicorn `--limit-request-line 0`; in AWS WAF, exempt the path from SizeRestrictions_QUERYSTRING"
+    let hint = match least.status().map(|status| status.as_u16()) {
+        Some(502) => {
+            "let the proxy accept response headers with a long Location from its upstream: in nginx `proxy_buffer_size 32k` and `proxy_buffers 4 32k`"
+        }
+        Some(403 | 406) => {
+            "exempt the path of the callback from the firewall rules about long queries; in AWS WAF, from SizeRestrictions_QUERYSTRING"
+        }
+        _ => LIMITS_HINT,
     };
     // Callbacks with long codes and scopes reach 6 KiB.
     let summary = format!("queries of {} do not arrive", least.probe.name);

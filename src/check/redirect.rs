@@ -58,11 +58,9 @@ fn has_stopped(observations: &Observations) -> bool {
     let all: Vec<&Outcome> =
         observations.by_address().into_iter().flat_map(|(_, outcomes)| outcomes).collect();
     let worked = all.iter().any(|it| it.evidence() == Evidence::Works);
-    let mut failing = all.iter().filter(|it| it.evidence() == Evidence::Failing).peekable();
     worked
-        && failing.peek().is_some()
-        && failing.all(|it| !it.controls.contains(&Answer::Reached))
-        && all.iter().any(|it| it.controls.len() > 1)
+        && all.iter().any(|it| it.evidence() == Evidence::Failing && it.controls.len() > 1)
+        && all.iter().all(|it| !it.controls.contains(&Answer::Reached))
         && all.iter().all(|it| it.evidence() != Evidence::Intermittent)
 }
 

@@ -302,6 +302,7 @@ pub(super) async fn repeats(world: &World) -> Vec<Case> {
     );
     cases.extend(programs(world).await);
     cases.extend(bans(world).await);
+    cases.extend(sizes(world).await);
     let drops = world.changed(|heard, correct| {
         let drops = heard.query.as_ref().is_some_and(|query| query.contains("%0d%0a"));
         if drops { Act::Hang(Vec::new()) } else { Act::Reply(correct) }
@@ -331,13 +332,19 @@ async fn programs(world: &World) -> Vec<Case> {
     for (name, expected, rejects, response) in [
         (
             "a program that requires a code",
-            &["redirect.blocked=with a `code` it passes", "redirect.blocked=without a `code` too"][..],
+            &[
+                "redirect.blocked=with a `code` it passes",
+                "redirect.blocked=more redirect callbacks without a `code` too",
+            ][..],
             lacks_code,
             Reply::page(400, "Missing argument code"),
         ),
         (
             "a program that requires a state",
-            &["redirect.blocked=with a `state` it passes", "redirect.blocked=without a `state` too"],
+            &[
+                "redirect.blocked=with a `state` it passes",
+                "redirect.blocked=without a `state` too",
+            ],
             lacks_state,
             Reply::page(422, "missing state"),
         ),
@@ -355,7 +362,10 @@ async fn programs(world: &World) -> Vec<Case> {
         ),
         (
             "a program that fails on an unknown parameter",
-            &["redirect.blocked=`iss` alone fails too", "redirect.blocked=see the log of the program"],
+            &[
+                "redirect.blocked=`iss` alone fails too",
+                "redirect.blocked=see the log of the program",
+            ],
             has_iss,
             Reply::new(500),
         ),
@@ -372,13 +382,33 @@ async fn programs(world: &World) -> Vec<Case> {
     cases
 }
 
+/// Long queries that something other than the limit of the server refuses.
+async fn sizes(world: &World) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (name, expected, status) in [
+        (
+            "a proxy with a small buffer for response headers",
+            &["redirect.size=proxy_buffer_size"][..],
+            502,
+        ),
+        ("a firewall rule about long queries", &["redirect.size=firewall rules about long"], 403),
+    ] {
+        cases.push(
+            world
+                .case(name, expected, move |heard, correct| {
+                    let is_long = heard.query.as_ref().is_some_and(|query| query.len() > 3000);
+                    Act::Reply(if is_long { Reply::new(status) } else { correct })
+                })
+                .await,
+        );
+    }
+    cases
+}
+
 /// Servers that refuse this machine after some requests, without the status of a rate limit.
 async fn bans(world: &World) -> Vec<Case> {
-    let expected: &[&str] = &[
-        "?redirect.answer=all others fail",
-        "?redirect.blocked",
-        "?redirect.size",
-    ];
+    let expected: &[&str] =
+        &["?redirect.answer=all others fail", "?redirect.blocked", "?redirect.size"];
     let mut cases = Vec::new();
     for (name, ban) in [
         ("a ban with 403", Act::Reply(Reply::new(403))),

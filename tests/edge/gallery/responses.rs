@@ -306,6 +306,13 @@ pub(super) async fn harmless(world: &World) -> Vec<Case> {
         form(world, "404 for a form", &["+redirect.form=refused (404)"], Reply::new(404)).await,
         form(world, "415 for a form", &["+redirect.form=refused (415)"], Reply::new(415)).await,
         world
+            .case("the same Location twice", &[], |_, correct| {
+                let location = correct.location();
+                let is_redirect = !location.is_empty();
+                Act::Reply(if is_redirect { correct.with("location", location) } else { correct })
+            })
+            .await,
+        world
             .case("308 for a form", &["+redirect.form=not converted (308)"], |heard, correct| {
                 Act::Reply(if heard.method == "POST" { correct.status(308) } else { correct })
             })

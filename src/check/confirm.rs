@@ -137,7 +137,8 @@ impl Confirmation<'_> {
         control
     }
 
-    /// Sends the query without `Referer`, and then each parameter alone.
+    /// Sends the query without `Referer`, then each parameter alone, and then the query with what it
+    /// lacks.
     async fn narrow(&mut self, probe: &Probe) -> Option<Cause> {
         let query = probe.query.as_deref().filter(|query| query.len() <= MAX_CONTROL)?;
         if let Some(origin) = origin(probe.name) {
@@ -148,24 +149,27 @@ impl Confirmation<'_> {
             }
         }
         let parameters = query.split('&').filter(|it| !it.is_empty() && !it.contains(&probe.state));
-        let parameters: Vec<_> = parameters.take(MAX_PARAMETERS).collect();
-        let is_code = |parameter: &str| parameter.starts_with("code=");
-        let has_code = parameters.iter().any(|parameter| is_code(parameter));
-        // A server that requires a `code` rejects every parameter without one.
-        let without = (!has_code).then_some("");
-        for parameter in without.into_iter().chain(parameters) {
-            let code = if has_code && !is_code(parameter) { "&code=invented-code" } else { "" };
-            let gap = if parameter.is_empty() { "" } else { "&" };
-            let query = Some(format!("state={}{code}{gap}{parameter}", probe.state));
+        for parameter in parameters.take(MAX_PARAMETERS) {
+            let name = parameter.split('=').next().unwrap_or_default();
+            // A program may require a code; then every parameter without one fails.
+            let code = if name == "code" { "" } else { "&code=invented-code" };
+            let query = Some(format!("state={}{code}&{parameter}", probe.state));
             let alone = Probe { name: "one parameter", query, ..probe.clone() };
             let result = self.send(alone, Client::Browser).await;
             if matches!(answer(&result), Answer::Failed | Answer::Limited) {
-                let name = parameter.split('=').next().unwrap_or_default();
-                return Some(if parameter.is_empty() {
-                    Cause::NoCode
-                } else {
-                    Cause::Parameter(name.to_owned())
-                });
+                return Some(Cause::Parameter(name.to_owned()));
+            }
+        }
+        for (name, value) in [("code", "invented-code"), ("state", &*probe.state)] {
+            let added = format!("{name}={value}");
+            if query.split('&').any(|it| it.split('=').next() == Some(name)) {
+                continue;
+            }
+            let query = Some(format!("{query}&{added}"));
+            let complete = Probe { name: "one more parameter", query, ..probe.clone() };
+            let result = self.send(complete, Client::Browser).await;
+            if answer(&result) == Answer::Reached {
+                return Some(Cause::Missing(name));
             }
         }
         None

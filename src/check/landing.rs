@@ -58,7 +58,9 @@ impl Landing {
             return Self::Stays(response.status);
         }
         let query = probe.query.as_deref();
-        let locations: Vec<_> = response.headers.get_all(LOCATION).iter().collect();
+        let mut locations: Vec<_> = response.headers.get_all(LOCATION).iter().collect();
+        // Identical ones have one meaning, and browsers accept them.
+        locations.dedup();
         let location = match locations.as_slice() {
             [] => return Self::Elsewhere(Elsewhere::Missing),
             [location] => *location,

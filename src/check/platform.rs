@@ -12,6 +12,7 @@ use super::evidence::Evidence;
 use super::landing::{Landing, is_redirect};
 use super::observations::Observations;
 use super::query::Difference;
+use super::query_checks::LIMITS_HINT;
 use crate::outbound::Response;
 use crate::report::{Check, Status};
 use http::StatusCode;
@@ -321,7 +322,7 @@ const ADVICE: &[Advice] = &[
     Advice { id: "fastify", name: "Fastify", query: "append the raw query of `request.raw.url`: `request.query` is parsed", response: "`reply.code(308).header(\"location\", …).header(\"cache-control\", \"no-store\").send()`" },
     Advice { id: "koa", name: "Koa", query: "append the raw query of `ctx.req.url` and set `Location` with `ctx.set`: `ctx.query` is parsed and `ctx.redirect` re-encodes", response: "`ctx.status = 308` with `ctx.set` for `Location` and `Cache-Control: no-store`" },
     Advice { id: "hono", name: "Hono", query: "append the query of `c.req.url`: `c.req.query()` is parsed", response: "`c.body(null, 308, { Location, \"Cache-Control\": \"no-store\" })`" },
-    Advice { id: "flask", name: "Flask", query: "append `request.query_string.decode()` and set `Location` on a plain `Response`: `request.args` is parsed and `redirect()` re-encodes", response: "`Response(status=308, headers={\"Location\": …, \"Cache-Control\": \"no-store\"})`" },
+    Advice { id: "flask", name: "Flask or Quart", query: "append `request.query_string.decode()` and set `Location` on a plain `Response`: `request.args` is parsed and `redirect()` re-encodes", response: "`Response(status=308, headers={\"Location\": …, \"Cache-Control\": \"no-store\"})`" },
     Advice { id: "django", name: "Django", query: "append `request.META[\"QUERY_STRING\"]` and set `Location` on a plain `HttpResponse`: redirect classes re-encode", response: "`HttpResponse(status=308)` with `Location` and `Cache-Control: no-store`" },
     Advice { id: "fastapi", name: "FastAPI", query: "append `request.scope[\"query_string\"].decode()` and set `location` on a plain `Response`: `RedirectResponse` re-encodes", response: "`Response(status_code=308, headers={\"location\": …, \"cache-control\": \"no-store\"})`" },
     Advice { id: "aiohttp", name: "aiohttp", query: "append the query of `request.raw_path` and set `Location` on a plain `Response`: `request.query_string` is decoded and the redirect classes re-encode", response: "`web.Response(status=308, headers={\"Location\": …, \"Cache-Control\": \"no-store\"})`" },
@@ -415,6 +416,11 @@ impl Platform<'_> {
             }
             "redirect.coop" | "redirect.referrer" if id == "django" => {
                 "SecurityMiddleware adds it to responses that have none: set `Cross-Origin-Opener-Policy: unsafe-none` and `Referrer-Policy: strict-origin-when-cross-origin` on this response"
+            }
+            // A firewall or another proxy, not the limit of this server.
+            "redirect.size" if check.hint.as_deref() != Some(LIMITS_HINT) => return None,
+            "redirect.size" if has(self.first, "server", "webrick/") => {
+                "WEBrick accepts 2 KiB at most: use Puma"
             }
             "redirect.size" if id == "nginx" => "set `large_client_header_buffers 4 32k;`",
             "redirect.size" if id == "apache" => "set `LimitRequestLine 32768`",

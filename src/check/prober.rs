@@ -64,8 +64,8 @@ pub(super) enum Cause {
     Referer(&'static str),
     /// The parameter with this name.
     Parameter(String),
-    /// That it has no `code`.
-    NoCode,
+    /// The query passes with this parameter added.
+    Missing(&'static str),
 }
 
 /// A response and where it leads.

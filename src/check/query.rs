@@ -35,6 +35,8 @@ pub(super) enum Difference {
     Parameters(String),
     /// The value of this parameter changed.
     Value(String),
+    /// The value of this parameter ends before this character of it, and nothing follows.
+    Ends(String, char),
     /// A fragment was appended, which Nango does not receive.
     Fragment,
     /// There was no query, and a bare `?` was appended.
@@ -45,7 +47,7 @@ impl Difference {
     /// The check that reports it.
     pub(super) fn id(&self) -> &'static str {
         match self {
-            Self::Dropped | Self::Value(_) | Self::Fragment => "redirect.query",
+            Self::Dropped | Self::Value(_) | Self::Ends(..) | Self::Fragment => "redirect.query",
             Self::Template(_) => "redirect.template",
             Self::Stale => "redirect.cache",
             Self::Cut(_) => "redirect.size",
@@ -65,7 +67,8 @@ impl Difference {
             | Self::Stale
             | Self::Cut(_)
             | Self::Parameters(_)
-            | Self::Value(_) => false,
+            | Self::Value(_)
+            | Self::Ends(..) => false,
         }
     }
 
@@ -87,6 +90,9 @@ impl Difference {
                 "the value of a parameter without a name changes".to_owned()
             }
             Self::Value(name) => format!("the value of `{name}` changes"),
+            Self::Ends(name, character) => {
+                format!("the value of `{name}` is cut before its `{character}`")
+            }
             Self::Fragment => "a fragment (`#`) is appended".to_owned(),
             Self::Dangling => "a bare `?` is appended".to_owned(),
         }
@@ -156,6 +162,9 @@ pub(super) fn difference(
             return Some(reencoded(&sent, &got, equal));
         }
     }
+    if !equal && let Some(ends) = ends(sent, got) {
+        return Some(ends);
+    }
     let moved = moved(&before, &after, equal);
     Some(match moved {
         Some(description) if equal => Difference::Rearranged(description),
@@ -169,6 +178,14 @@ pub(super) fn difference(
                 .map_or_else(String::new, |(pair, _)| pair.shown(&before)),
         ),
     })
+}
+
+/// A query that was cut at a delimiter of its own, as `split("?")` does. The rest is lost.
+fn ends(sent: &str, got: &str) -> Option<Difference> {
+    let rest = sent.strip_prefix(got)?;
+    let character = rest.chars().next().filter(|it| matches!(it, '?' | ';' | '='))?;
+    let (name, value) = got.rsplit('&').next()?.split_once('=')?;
+    (!value.is_empty()).then(|| Difference::Ends(name.to_owned(), character))
 }
 
 /// Whether the difference is only in the encoding of the query as a whole.
@@ -329,6 +346,10 @@ const MAX_AFTER: usize = 6;
 /// Both contain the same parameters, all of them the prober's own, so the parameter with the first
 /// difference can be shown.
 fn reencoded(sent: &str, got: &str, equal: bool) -> Difference {
+    if got.replace("&amp;", "&") == sent {
+        let (sent, got) = ("&".to_owned(), "&amp;".to_owned());
+        return Difference::Reencoded { sent, got, twice: false, equal };
+    }
     let same = sent.bytes().zip(got.bytes()).take_while(|(sent, got)| sent == got).count();
     let common = sent.as_bytes().get(..same).unwrap_or_default();
     // From the start of the escape.
@@ -437,7 +458,9 @@ mod tests {
             ("s=P-1&a=x%23b", "s=P-1&a=x#b", lost("a=x%23b", "a=x#b")),
             ("s=P-1&a=100%&c=%zz%20x", "s=P-1&a=100%25&c=%25zz%20x", lost("a=100%", "a=100%25")),
             ("s=P-1&a=a&b", "s=P-1&a=a%26b", lost("a=a&b", "a=a%26b")),
-            ("s=P-1&a=1", "s=P-1&amp;a=1", lost("a=1", "amp;a=1")),
+            ("s=P-1&a=1", "s=P-1&amp;a=1", lost("&", "&amp;")),
+            ("s=P-1&a=x/?y&b=1", "s=P-1&a=x/", Some(Difference::Ends("a".into(), '?'))),
+            ("s=P-1&a=x=&b=1", "s=P-1&a=x", Some(Difference::Ends("a".into(), '='))),
             ("s=P-1&a=%2F", "s=P-1&a=%252F", twice("a=%2F", "a=%252F")),
             ("s=P-1&a=%252F", "s=P-1&a=%2F", value("a")),
             // Apache does so with `%{QUERY_STRING}` and without `NE`.

@@ -8,7 +8,7 @@ use super::query::Difference;
 use super::{Findings, Observations, check};
 use crate::outbound::Reason;
 use crate::report::Check;
-use http::StatusCode;
+use http::header::{HeaderValue, LOCATION};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -105,10 +105,16 @@ impl<'s> Altered<'s> {
                 "redirect.parameters" => "rearranged",
                 _ => "extended",
             };
+            // Other queries lose values, which another check reports: "nothing breaks" would deny that.
+            let (queries, prefix) = if self.broken.is_empty() {
+                ("the query is", "nothing breaks in Nango; ")
+            } else {
+                ("other queries are", "")
+            };
             return check
-                .warn(format!("the query is {change}, but Nango reads the same values"))
+                .warn(format!("{queries} {change}, but Nango reads the same values"))
                 .detail(lines(&self.equal))
-                .hint(format!("nothing breaks in Nango; to forward every byte, {hint}"));
+                .hint(format!("{prefix}to forward every byte, {hint}"));
         }
         if forbidden.is_empty() {
             return check;
@@ -149,9 +155,14 @@ fn lines(altered: &[(&Outcome, &Difference)]) -> String {
 
 fn query(corpus: &[&Outcome], altered: &Altered<'_>, dropped: bool) -> Check {
     if dropped {
+        let in_fragment = corpus.first().is_some_and(|first| is_in_fragment(first));
         return check("redirect.query")
             .fail("the query does not arrive")
-            .detail("the Location contains none of the parameters")
+            .detail(if in_fragment {
+                "the parameters are after a `#` in the Location, and browsers do not send a fragment"
+            } else {
+                "the Location contains none of the parameters"
+            })
             .hint("append the raw query; nginx: `$is_args$args`, Caddy: `{uri}`, Cloudflare: \"Preserve query string\"");
     }
     if altered.has_none("redirect.query") {
@@ -169,6 +180,15 @@ fn query(corpus: &[&Outcome], altered: &Altered<'_>, dropped: bool) -> Check {
         "the query is changed",
         "copy the raw query into the Location, and append nothing",
     )
+}
+
+/// Whether the parameters are in the fragment of the `Location`.
+fn is_in_fragment(outcome: &Outcome) -> bool {
+    let Ok(got) = &outcome.result else { return false };
+    let location =
+        got.response.headers.get(LOCATION).map(HeaderValue::as_bytes).unwrap_or_default();
+    let location = String::from_utf8_lossy(location);
+    location.split_once('#').is_some_and(|(_, fragment)| fragment.contains(&outcome.probe.state))
 }
 
 /// Finds a placeholder that only some queries lead to.
@@ -265,26 +285,45 @@ fn not_redirected(check: Check, lost: &[&Outcome], all: usize) -> Check {
             .fail(format!("{} of {all} queries get no response in time", lost.len()))
             .hint("see the log of the server; a firewall that drops these requests does this too");
     }
-    let hint = if causes.contains(&&Cause::NoCode) {
-        "redirect every callback, whatever its parameters: that of a declined login has `error` and no `code`"
-    } else if lost.iter().all(|it| it.status().is_some_and(|it| !may_be_a_firewall(it))) {
-        "see the log of the server: it fails on these parameters, or validates them, and must redirect every callback"
-    } else {
-        "exempt the path of the callback from the firewall rule that treats these parameters as an attack (CRS 930120 and 931 in ModSecurity)"
-    };
+    // Only some are narrowed down to a cause.
+    let narrowed = lost.iter().filter(|outcome| outcome.cause.is_some() || causes.is_empty());
+    let hints: BTreeSet<_> = narrowed.map(|outcome| remedy(outcome)).collect();
+    let hints: Vec<_> = hints.into_iter().collect();
     check
         .fail(format!("{} of {all} queries {} not redirected", lost.len(), are(lost.len())))
-        .hint(hint)
-}
-
-/// Whether firewalls respond with this status. Programs that validate parameters respond with 400 and
-/// 422.
-fn may_be_a_firewall(status: StatusCode) -> bool {
-    !status.is_server_error() && !matches!(status.as_u16(), 400 | 422)
+        .hint(hints.join("; "))
 }
 
 const fn are(count: usize) -> &'static str {
     if count == 1 { "is" } else { "are" }
+}
+
+/// What to do about a query that is not redirected. A firewall refuses with a status of its own; other
+/// responses come from a program that evaluates the parameters.
+fn remedy(outcome: &Outcome) -> &'static str {
+    match (&outcome.cause, &outcome.result, outcome.status().map(|status| status.as_u16())) {
+        (Some(Cause::Missing("code")), ..) => {
+            "redirect callbacks without a `code` too: errors and some providers send none"
+        }
+        (Some(Cause::Missing(_)), ..) => {
+            "redirect callbacks without a `state` too: some providers send it under another name"
+        }
+        (_, Err(fault), _) if fault.reason == Reason::NotHttp => {
+            "copy the raw query into the Location: a decoded line break ends the header field"
+        }
+        (_, _, Some(400 | 422)) => {
+            "see the log of the program, which validates these parameters: redirect every callback"
+        }
+        (_, _, Some(500)) => {
+            "see the log of the program, which fails on these parameters: copy the raw query into the Location without evaluating it"
+        }
+        (_, Ok(_), Some(200..=399)) => {
+            "redirect every callback, whatever its parameters: Nango shows the errors of providers itself"
+        }
+        _ => {
+            "exempt the path of the callback from the firewall rule that treats these parameters as an attack (CRS 930120 and 931 in ModSecurity)"
+        }
+    }
 }
 
 /// Which query is lost, what happens to it, and what causes that.
@@ -305,11 +344,14 @@ fn why(outcome: &Outcome) -> String {
     let cause = match &outcome.cause {
         Some(Cause::Referer(origin)) => format!("; without the referrer {origin}/ it passes"),
         Some(Cause::Parameter(name)) => format!("; `{name}` alone fails too"),
-        Some(Cause::NoCode) => "; `state` alone fails too, and with a `code` it passes".to_owned(),
+        Some(Cause::Missing(name)) => format!("; with a `{name}` it passes"),
         None => String::new(),
     };
     format!("{what}: {response}{cause}")
 }
+
+/// The hint for a server whose own limit is too low.
+pub(super) const LIMITS_HINT: &str = "raise the limits for the request line, the header and the query: in nginx `large_client_header_buffers 4 32k`; in gunicorn `--limit-request-line 0`; in AWS WAF, exempt the path from SizeRestrictions_QUERYSTRING";
 
 fn size(sizes: &[Outcome]) -> Check {
     let duration: Duration = sizes.iter().map(|outcome| outcome.duration).sum();
@@ -352,7 +394,15 @@ fn size(sizes: &[Outcome]) -> Check {
         .collect();
     let length = least.probe.query.as_ref().map_or(0, String::len);
     let check = check.detail(lines.join("\n"));
-    let hint = "raise the limits for the request line, the header and the query: in nginx `large_client_header_buffers 4 32k`; in AWS WAF, exempt the path from SizeRestrictions_QUERYSTRING";
+    let hint = match least.status().map(|status| status.as_u16()) {
+        Some(502) => {
+            "let the proxy accept response headers with a long Location from its upstream: in nginx `proxy_buffer_size 32k` and `proxy_buffers 4 32k`"
+        }
+        Some(403 | 406) => {
+            "exempt the path of the callback from the firewall rules about long queries; in AWS WAF, from SizeRestrictions_QUERYSTRING"
+        }
+        _ => LIMITS_HINT,
+    };
     // Callbacks with long codes and scopes reach 6 KiB.
     let summary = format!("queries of {} do not arrive", least.probe.name);
     if length <= 6 << 10 { check.fail(summary).hint(hint) } else { check.warn(summary).hint(hint) }

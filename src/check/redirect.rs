@@ -10,7 +10,7 @@ use super::prober::{Outcome, Received};
 use super::query::Difference;
 use super::{Findings, Observations, check, query_checks, response_headers};
 use crate::outbound::{Fault, Protocol, Reason};
-use crate::report::Check;
+use crate::report::{Check, Status};
 use http::StatusCode;
 
 pub(super) fn evaluate(
@@ -32,7 +32,36 @@ pub(super) fn evaluate(
     target(plan, observations, got, findings)?;
     query_checks::evaluate(plan.strict, observations, findings);
     response_headers::evaluate(plan.strict, observations, findings);
+    if has_stopped(observations) {
+        for check in &mut findings.checks {
+            let Some(id) = AFTER_THE_QUERIES.iter().find(|id| **id == check.id) else { continue };
+            if matches!(check.status, Status::Fail | Status::Warn) {
+                *check = super::check(id).blocked("redirect.answer");
+            }
+        }
+    }
     Ok(())
+}
+
+/// Checks of requests that are sent after those of the queries, and compared with no control.
+const AFTER_THE_QUERIES: [&str; 5] = [
+    "redirect.empty",
+    "redirect.protocols",
+    "redirect.clients",
+    "redirect.form",
+    "redirect.github",
+];
+
+/// Whether plain queries reached the target at first, and never again: a ban of this machine looks
+/// like this, whatever its status, and proves nothing about users.
+fn has_stopped(observations: &Observations) -> bool {
+    let all: Vec<&Outcome> =
+        observations.by_address().into_iter().flat_map(|(_, outcomes)| outcomes).collect();
+    let worked = all.iter().any(|it| it.evidence() == Evidence::Works);
+    worked
+        && all.iter().any(|it| it.evidence() == Evidence::Failing && it.controls.len() > 1)
+        && all.iter().all(|it| !it.controls.contains(&Answer::Reached))
+        && all.iter().all(|it| it.evidence() != Evidence::Intermittent)
 }
 
 /// Whether the server responds to every request, and with a header that all clients accept.
@@ -60,7 +89,17 @@ fn answer(observations: &Observations, got: &Received) -> Check {
     if failed > 0 {
         let summary = format!("{failed} of {sent} requests failed");
         let check = check.detail(lines.join("\n"));
-        let hint = "find out which of the servers behind this address fails now and then, and see their logs; the same requests succeed when they are repeated";
+        if has_stopped(observations) {
+            return check
+                .unknown(format!("after {} requests, all others fail", sent - failed))
+                .hint("see the logs of the server and of its firewall: a rate limit or a ban of this machine looks like this, and so does a server that stopped; exempt the path of the callback from rate limits: all users of an office may share one address");
+        }
+        let is_refused = |line: &String| line.contains(" failed: 403, no redirect (");
+        let hint = if lines.iter().all(is_refused) {
+            "see the log of the firewall: a rate limit, or a rule that some values of `code` and `state` trigger, refuses these requests now and then"
+        } else {
+            "find out which of the servers behind this address fails now and then, and see their logs; the same requests succeed when they are repeated"
+        };
         // One failure may be a restart, or the network of this machine.
         return if failed == 1 {
             check.warn(summary).hint(hint)

@@ -111,7 +111,7 @@ struct Case {
     overrides: Vec<Override>,
     target: Target,
     /// Ids: `!` before one that warns, `?` before one that is unknown, `+` before one that passes. After
-    /// a `=`, text that its summary or detail must contain.
+    /// a `=`, text that its summary, detail or hint must contain.
     expected: &'static [&'static str],
     timeout: Duration,
     /// The time limit of the check.
@@ -267,7 +267,8 @@ fn compare(case: &Case, report: &Report, took: Duration) -> Option<String> {
             Status::Skip => continue,
         };
         let id = format!("{mark}{}", check.id);
-        let text = format!("{} {}", check.summary, check.detail.as_deref().unwrap_or_default());
+        let text = [Some(&*check.summary), check.detail.as_deref(), check.hint.as_deref()];
+        let text = text.into_iter().flatten().collect::<Vec<_>>().join(" ");
         let words = case.expected.iter().filter_map(|expected| expected.split_once('='));
         for (_, words) in words.filter(|(expected, _)| *expected == id) {
             if !text.contains(words) {

@@ -329,6 +329,9 @@ pub(super) async fn repeats(world: &World) -> Vec<Case> {
             )
             .await,
     );
+    cases.extend(programs(world).await);
+    cases.extend(bans(world).await);
+    cases.extend(sizes(world).await);
     let drops = world.changed(|heard, correct| {
         let drops = heard.query.as_ref().is_some_and(|query| query.contains("%0d%0a"));
         if drops { Act::Hang(Vec::new()) } else { Act::Reply(correct) }
@@ -341,6 +344,116 @@ pub(super) async fn repeats(world: &World) -> Vec<Case> {
     );
     dropped.timeout = Duration::from_secs(3);
     cases.push(dropped);
+    cases
+}
+
+/// Programs that evaluate the parameters: no firewall is named.
+async fn programs(world: &World) -> Vec<Case> {
+    type Rejects = fn(&str) -> bool;
+    let lacks_code: Rejects = |query| !query.is_empty() && !query.contains("code=");
+    let lacks_state: Rejects = |query| {
+        let named = |name: &str| query.split('&').any(|it| it.starts_with(name));
+        !query.is_empty() && !named("state=")
+    };
+    let has_error: Rejects = |query| query.contains("error=");
+    let has_iss: Rejects = |query| query.contains("iss=");
+    let mut cases = Vec::new();
+    for (name, expected, rejects, response) in [
+        (
+            "a program that requires a code",
+            &[
+                "redirect.blocked=with a `code` it passes",
+                "redirect.blocked=more redirect callbacks without a `code` too",
+            ][..],
+            lacks_code,
+            Reply::page(400, "Missing argument code"),
+        ),
+        (
+            "a program that requires a state",
+            &[
+                "redirect.blocked=with a `state` it passes",
+                "redirect.blocked=without a `state` too",
+            ],
+            lacks_state,
+            Reply::page(422, "missing state"),
+        ),
+        (
+            "a program with a page for errors",
+            &["redirect.blocked=Nango shows the errors of providers"],
+            has_error,
+            Reply::page(200, "Login failed"),
+        ),
+        (
+            "a program that redirects errors to its login page",
+            &["redirect.blocked=Nango shows the errors of providers"],
+            has_error,
+            Reply::new(302).with("location", "/login?failed=1"),
+        ),
+        (
+            "a program that fails on an unknown parameter",
+            &[
+                "redirect.blocked=`iss` alone fails too",
+                "redirect.blocked=see the log of the program",
+            ],
+            has_iss,
+            Reply::new(500),
+        ),
+    ] {
+        cases.push(
+            world
+                .case(name, expected, move |heard, correct| {
+                    let query = heard.query.as_deref().unwrap_or_default();
+                    Act::Reply(if rejects(query) { response.clone() } else { correct })
+                })
+                .await,
+        );
+    }
+    cases
+}
+
+/// Long queries that something other than the limit of the server refuses.
+async fn sizes(world: &World) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (name, expected, status) in [
+        (
+            "a proxy with a small buffer for response headers",
+            &["redirect.size=proxy_buffer_size"][..],
+            502,
+        ),
+        ("a firewall rule about long queries", &["redirect.size=firewall rules about long"], 403),
+    ] {
+        cases.push(
+            world
+                .case(name, expected, move |heard, correct| {
+                    let is_long = heard.query.as_ref().is_some_and(|query| query.len() > 3000);
+                    Act::Reply(if is_long { Reply::new(status) } else { correct })
+                })
+                .await,
+        );
+    }
+    cases
+}
+
+/// Servers that refuse this machine after some requests, without the status of a rate limit.
+async fn bans(world: &World) -> Vec<Case> {
+    let expected: &[&str] =
+        &["?redirect.answer=all others fail", "?redirect.blocked", "?redirect.size"];
+    let mut cases = Vec::new();
+    for (name, ban) in [
+        ("a ban with 403", Act::Reply(Reply::new(403))),
+        ("a ban with a page", Act::Reply(Reply::page(200, "too many requests"))),
+        ("a ban that closes connections", Act::Raw(Vec::new())),
+    ] {
+        let number = AtomicUsize::new(0);
+        cases.push(
+            world
+                .case(name, expected, move |_, correct| {
+                    let banned = number.fetch_add(1, Relaxed) > 25;
+                    if banned { ban.clone() } else { Act::Reply(correct) }
+                })
+                .await,
+        );
+    }
     cases
 }
 

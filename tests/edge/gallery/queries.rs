@@ -138,9 +138,23 @@ pub(super) async fn queries(world: &World) -> Vec<Case> {
             )
             .await,
         world
-            .queried("escaped for HTML", &["redirect.encoding"], |query| {
+            .queried("escaped for HTML", &["redirect.encoding=`&` arrives as `&amp;`"], |query| {
                 query.replace('&', "&amp;")
             })
+            .await,
+        world
+            .queried(
+                "split at each question mark",
+                &["redirect.query=the value of `text` is cut before its `?`"],
+                |query| query.split('?').next().unwrap_or_default().to_owned(),
+            )
+            .await,
+        world
+            .located(
+                "the query as a fragment",
+                &["redirect.query=browsers do not send a fragment"],
+                |location| location.replacen('?', "#", 1),
+            )
             .await,
         world
             .rebuilt(

@@ -295,7 +295,7 @@ pub(super) async fn repeats(world: &World) -> Vec<Case> {
         world
             .case(
                 "a program requires a code",
-                &["redirect.blocked=`state` alone fails too, and with a `code` it passes"],
+                &["redirect.blocked=with a `code` it passes"],
                 move |heard, correct| {
                     let requires = heard.query.is_some() && !has(heard, "code=");
                     Act::Reply(if requires { Reply::new(422) } else { correct })

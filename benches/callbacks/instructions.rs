@@ -24,13 +24,22 @@ const RECORDED: [(Work, f64, usize); 4] = [
 ];
 const GROWTH: f64 = 1.03;
 
+/// How often an increase is counted before it is one.
+const ATTEMPTS: usize = 3;
+
 /// Counts and prints; panics if the server exceeds a limit.
 pub(crate) async fn run(identity: &Identity) -> Value {
     println!("\nInstructions per request           edge    recorded    baseline  edge/baseline");
     let mut figures = Map::new();
     let mut grown = Vec::new();
     for (work, recorded, more) in RECORDED {
-        let edge = count(Kind::Edge, work, more, identity).await;
+        let mut edge = count(Kind::Edge, work, more, identity).await;
+        // On a busy machine a run takes longer, and timers fire more often: load only adds.
+        for _ in 1..ATTEMPTS {
+            if edge > recorded * GROWTH {
+                edge = edge.min(count(Kind::Edge, work, more, identity).await);
+            }
+        }
         let baseline = if work.is_supported_by(Kind::Baseline) {
             Some(count(Kind::Baseline, work, more, identity).await)
         } else {

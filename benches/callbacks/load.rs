@@ -33,7 +33,7 @@ const FIELDS: [(&str, &str); 7] = [
     ("sec-fetch-site", "cross-site"),
 ];
 /// Nothing takes so long unless it is broken.
-const TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A query of this length; its first eight digits may be replaced.
 pub(crate) fn query(bytes: usize) -> String {

@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 pub(crate) static EDGE: OnceLock<PathBuf> = OnceLock::new();
 const BUILT: &str = env!("CARGO_BIN_EXE_callback-edge");
 /// Everything is ready by then, or never.
-const TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {

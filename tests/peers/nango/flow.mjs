@@ -3,19 +3,20 @@
 import { createHash, createHmac, randomBytes, randomUUID } from "node:crypto";
 import { request } from "node:http";
 import { send } from "../lines.mjs";
-
-/** The id of the environment. */
-export const ENVIRONMENT = "0b6c1a52-6d1e-4c86-9d5f-2f0c3f2f7a11";
+import { environments } from "./environments.mjs";
 
 /** The client metadata document of an integration that follows the setting. */
-export function document(nango, response) {
+export function document(nango, url, response) {
+  const [, , , uuid] = url.pathname.split("/");
+  const environment = environments(nango).find((it) => it.uuid === uuid);
+  if (environment === undefined) return response.writeHead(404).end();
   response
     .writeHead(200, { "Content-Type": "application/json", "Cache-Control": "max-age=300" })
-    .end(JSON.stringify({ redirect_uris: [nango.callback] }));
+    .end(JSON.stringify({ redirect_uris: [environment.callback] }));
 }
 
 /** Redirects the browser to the provider, or reports an error: 401 with JSON, 400 with a page. */
-export function start(nango, key, url, response) {
+export async function start(nango, key, url, response) {
   const query = url.searchParams;
   const socket = nango.sockets.get(query.get("ws_client_id"));
   const unauthorized = (code) =>
@@ -33,11 +34,13 @@ export function start(nango, key, url, response) {
 
   const token = query.get("connect_session_token");
   let options;
+  let environment;
   if (token !== null) {
     const session = nango.sessions.get(token);
     if (session === undefined) return unauthorized("unknown_connect_session_token");
     if (query.has("connection_id")) return refuse("session_token_and_connection_id");
     if (session.allowed && !session.allowed.includes(key)) return refuse("integration_not_allowed");
+    environment = session.environment;
     const own = session.defaults[key] ?? {};
     options = {
       connection: randomUUID(),
@@ -48,12 +51,13 @@ export function start(nango, key, url, response) {
   } else {
     // Accounts from after 2025-08-25.
     if (nango.new_account) return unauthorized("deprecated_authentication");
-    if (query.get("public_key") !== nango.public_key) return unauthorized("unknown_public_key");
+    environment = environments(nango).find((it) => it.public_key === query.get("public_key"));
+    if (environment === undefined) return unauthorized("unknown_public_key");
     const connection = query.get("connection_id");
-    if (nango.hmac_key) {
+    if (environment.hmac_key) {
       if (!query.has("hmac")) return fail("missing_hmac");
       const message = connection === null ? key : `${key}:${connection}`;
-      const digest = createHmac("sha256", nango.hmac_key).update(message).digest("hex");
+      const digest = createHmac("sha256", environment.hmac_key).update(message).digest("hex");
       if (query.get("hmac") !== digest) return fail("invalid_hmac");
     }
     options = {
@@ -64,7 +68,7 @@ export function start(nango, key, url, response) {
     };
   }
 
-  const integration = nango.integrations.find((it) => it.unique_key === key);
+  const integration = environment.integrations.find((it) => it.unique_key === key);
   if (nango.failing?.includes(key)) return fail("failing");
   if (integration === undefined) return fail("unknown_provider_config");
   const template = nango.templates[integration.provider];
@@ -99,8 +103,10 @@ export function start(nango, key, url, response) {
   const flow = randomUUID();
   const verifier = randomBytes(32).toString("base64url");
   // The flow keeps the callback with which it started, even if the settings change.
-  const { callback } = nango;
-  nango.flows.set(flow, { ...options, integration, template, callback, verifier, socket });
+  const { callback } = environment;
+  const { client_id: own, client_secret } = integration;
+  const started = { ...options, environment, integration, template, callback, verifier, socket };
+  nango.flows.set(flow, Object.assign(started, { client_id: own, client_secret }));
   const cookie = `oauth2-${flow}=1; Path=/; Max-Age=3600; HttpOnly; SameSite=Lax`;
   const redirect = (location) => response.writeHead(302, { Location: location, "Set-Cookie": cookie }).end();
   if (template.auth_mode === "OAUTH1") return redirect(`${filled}?oauth_token=${randomUUID()}`);
@@ -108,13 +114,18 @@ export function start(nango, key, url, response) {
   if (mode === "CUSTOM" || mode === "APP") return redirect(`${filled}?state=${flow}`);
 
   const scopes = (options.params.oauth_scopes_override || integration.scopes || "").split(",").filter(Boolean);
-  let { client_id } = integration;
+  let client_id = own;
   if (mode === "MCP_OAUTH2_GENERIC") {
-    // Each start registers a client at the provider (RFC 7591).
+    // Each start registers a client at the provider.
     nango.registered = (nango.registered ?? 0) + 1;
     client_id = `registered-${nango.registered}`;
+    if (template.registration_url) {
+      const registered = await register(template.registration_url, callback);
+      Object.assign(started, registered);
+      ({ client_id } = registered);
+    }
   } else if (template.client_registration === "cimd") {
-    client_id = `${nango.origin}/oauth/client-metadata/${ENVIRONMENT}/${key}`;
+    client_id = `${nango.origin}/oauth/client-metadata/${environment.uuid}/${key}`;
   }
   const parameters = new URLSearchParams({
     client_id,
@@ -206,8 +217,9 @@ async function callback(nango, parameters, cookies) {
     // Repeated parameters are lists, and only strings are saved.
     .filter(([, values]) => values.length === 1)
     .map(([name, [value]]) => [name, value]);
-  nango.connections.push({
-    id: nango.connections.length + 1,
+  const { connections } = flow.environment;
+  connections.push({
+    id: connections.length + 1,
     connection_id: flow.connection,
     provider_config_key: flow.integration.unique_key,
     provider: flow.integration.provider,
@@ -220,14 +232,30 @@ async function callback(nango, parameters, cookies) {
 
 /** Exchanges the code at the provider (RFC 6749 §4.1.3). */
 function exchange(flow, code) {
-  const { client_id, client_secret } = flow.integration;
+  const { client_id, client_secret, template, environment } = flow;
+  // Generic MCP flows read the callback again; when it changed, the provider refuses the exchange.
+  const isRead = template.auth_mode === "MCP_OAUTH2_GENERIC";
   const body = new URLSearchParams({
     grant_type: "authorization_code",
     code,
-    redirect_uri: flow.callback,
+    redirect_uri: isRead ? environment.callback : flow.callback,
     code_verifier: flow.verifier,
   }).toString();
-  const { host, port, pathname } = new URL(flow.template.token_url);
+  return post(template.token_url, body, {
+    Authorization: `Basic ${btoa(`${client_id}:${client_secret}`)}`,
+    "Content-Type": "application/x-www-form-urlencoded",
+  });
+}
+
+/** Registers a client with this callback at the provider (RFC 7591 §3.1). */
+function register(url, callback) {
+  const body = JSON.stringify({ redirect_uris: [callback], client_name: "Nango" });
+  return post(url, body, { "Content-Type": "application/json" });
+}
+
+/** Sends a request to a provider; resolves to the JSON of its response. */
+function post(url, body, headers) {
+  const { host, port, pathname } = new URL(url);
   return new Promise((resolve, reject) => {
     // By address: not every machine resolves subdomains of `localhost`, as browsers do.
     const outgoing = request({
@@ -235,12 +263,7 @@ function exchange(flow, code) {
       port,
       path: pathname,
       method: "POST",
-      headers: {
-        Host: host,
-        Authorization: `Basic ${btoa(`${client_id}:${client_secret}`)}`,
-        "Content-Type": "application/x-www-form-urlencoded",
-        "Content-Length": body.length,
-      },
+      headers: { Host: host, "Content-Length": body.length, ...headers },
     });
     outgoing.on("error", reject);
     outgoing.on("response", async (response) => {

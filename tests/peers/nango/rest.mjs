@@ -1,7 +1,7 @@
 // REST API: the requests of a preflight, and those of an app for its connections.
 
 import { randomBytes } from "node:crypto";
-import { ENVIRONMENT } from "./flow.mjs";
+import { CALLS as OF_THE_ACCOUNT, environments } from "./environments.mjs";
 
 /** Method, path, required scope, and handler. */
 const CALLS = [
@@ -14,6 +14,7 @@ const CALLS = [
   ["POST", /^\/connections\/metadata$/, "environment:connections:update", metadata],
   ["PATCH", /^\/connections\/metadata$/, "environment:connections:update", update],
   ["POST", /^\/connect\/sessions$/, "environment:connect_sessions:write", session],
+  ...OF_THE_ACCOUNT,
 ];
 
 export async function rest(nango, incoming, url, response) {
@@ -31,7 +32,8 @@ export async function rest(nango, incoming, url, response) {
   if (url.pathname === "/health") return respond(200, { result: "ok" });
   if (url.pathname === "/providers.json") return respond(200, nango.templates);
   const call = CALLS.find(([method, path]) => incoming.method === method && path.test(url.pathname));
-  if (call === undefined) return fail(404, "not_found");
+  const isOfTheAccount = OF_THE_ACCOUNT.includes(call);
+  if (call === undefined || (isOfTheAccount && nango.old_server)) return fail(404, "not_found");
   if (nango.throttled > 0) {
     nango.throttled -= 1;
     return fail(429, "too_many_request", undefined, { "Retry-After": "0" });
@@ -42,11 +44,14 @@ export async function rest(nango, incoming, url, response) {
     return;
   }
   const key = /^Bearer (.+)$/.exec(incoming.headers.authorization ?? "")?.[1];
-  if (nango.account_keys?.includes(key)) {
-    return fail(403, "forbidden", "API key is not authorized for an environment");
-  }
-  const scopes = nango.keys[key];
+  const environment = environments(nango).find((it) => it.keys[key] !== undefined);
+  const ofTheAccount = nango.account_keys?.[key];
+  const scopes = environment?.keys[key] ?? ofTheAccount;
   if (scopes === undefined) return fail(401, "unknown_account");
+  if (isOfTheAccount !== (ofTheAccount !== undefined)) {
+    const what = isOfTheAccount ? "the account" : "an environment";
+    return fail(403, "forbidden", `API key is not authorized for ${what}`);
+  }
   const [, path, scope, handle] = call;
   const isAllowed = (scope) => scope === null || scopes === "all" || scopes.includes(scope);
   // `read_credentials` includes `read`.
@@ -58,7 +63,11 @@ export async function rest(nango, incoming, url, response) {
   const chunks = await incoming.toArray();
   const body = chunks.length ? JSON.parse(Buffer.concat(chunks).toString()) : {};
   const name = path.exec(url.pathname)[1];
-  handle({ nango, isAllowed, query: url.searchParams, body, respond, fail }, name && decodeURIComponent(name));
+  // The calls of an environment see its own settings.
+  const seen = environment ?? nango;
+  const lose = () => response.socket.destroy();
+  const context = { nango: seen, isAllowed, query: url.searchParams, body, respond, fail, lose };
+  handle(context, name && decodeURIComponent(name));
 }
 
 const described = ({ unique_key, provider, display_name }) => ({
@@ -93,7 +102,9 @@ function integration({ nango, isAllowed, query, respond, fail }, key) {
       : null;
   }
   if (query.getAll("include").includes("webhook")) {
-    data.webhook_url = `${nango.origin}/webhook/${ENVIRONMENT}/${key}`;
+    // It shows the environment, but not every provider has webhooks.
+    const has = nango.templates[found.provider]?.webhook_routing_script !== undefined;
+    data.webhook_url = has ? `${nango.origin}/webhook/${nango.uuid}/${key}` : null;
   }
   respond(200, { data });
 }
@@ -164,6 +175,7 @@ function session({ nango, body, respond, fail }) {
   if (!named.every(known)) return fail(400, "invalid_body");
   const token = `nango_connect_session_${randomBytes(32).toString("hex")}`;
   nango.sessions.set(token, {
+    environment: nango,
     allowed: body.allowed_integrations,
     defaults: body.integrations_config_defaults ?? {},
   });

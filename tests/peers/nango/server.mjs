@@ -14,24 +14,34 @@
 //   throttled      number of requests to respond to with 429
 //   bad_gateways   number of requests to respond to with 502
 //   failing        integrations with flows that do not start
-//   account_keys   API keys of the account, which open no environment
+//   account_keys   API key of the account → its scopes, or "all"; opens no environment
+//   environments   [{uuid, name, is_production, callback, integrations, keys, public_key}]: several
+//                  environments, each with settings of its own, instead of one
+//   old_server     a server without the Environments API
+//   lost_responses number of saved changes of an environment with a response that is lost
 //   new_account    public keys are refused
 //   broken         REST requests get the page of another server
 //
 // Responds to `{"requests": true}` with the number of requests by method and path,
-// `{"requests": {…}}`, and sends `{"callback": {…}}` for each callback.
+// `{"requests": {…}}`, to `{"patches": true}` with the changes of environments,
+// `{"patches": [{name, body}]}`, and sends `{"callback": {…}}` for each callback.
 
 import { createServer } from "node:http";
 import { WebSocketServer } from "ws";
 import { listen, onMessage, send } from "../lines.mjs";
+import { separate } from "./environments.mjs";
 import { document, finish, start } from "./flow.mjs";
 import { rest } from "./rest.mjs";
 
 const nango = {
+  uuid: "0b6c1a52-6d1e-4c86-9d5f-2f0c3f2f7a11",
+  name: "dev",
+  is_production: false,
   templates: {},
   integrations: [],
   keys: {},
   connections: [],
+  patches: [],
   sessions: new Map(),
   flows: new Map(),
   sockets: new Map(),
@@ -44,7 +54,7 @@ const server = createServer(async (incoming, response) => {
   requests[request] = (requests[request] ?? 0) + 1;
   try {
     if (url.pathname.startsWith("/oauth/connect/") && incoming.method === "GET") {
-      start(nango, decodeURIComponent(url.pathname.slice("/oauth/connect/".length)), url, response);
+      await start(nango, decodeURIComponent(url.pathname.slice("/oauth/connect/".length)), url, response);
     } else if (isCallback(url) && isInstallation(url)) {
       // Before any lookup, and without a report.
       const to = incoming.headers.referer ?? "https://github.com";
@@ -52,7 +62,7 @@ const server = createServer(async (incoming, response) => {
     } else if (url.pathname === "/app-auth/connect") {
       response.writeHead(url.searchParams.has("state") ? 404 : 400).end();
     } else if (url.pathname.startsWith("/oauth/client-metadata/")) {
-      document(nango, response);
+      document(nango, url, response);
     } else if (url.pathname === "/oauth/callback") {
       await finish(nango, incoming, url, response);
     } else {
@@ -82,7 +92,13 @@ onMessage((message) => {
     send({ requests });
     return;
   }
-  Object.assign(nango, message);
+  if (message.patches) {
+    send({ patches: nango.patches });
+    return;
+  }
+  const { environments, ...settings } = message;
+  Object.assign(nango, settings);
+  if (environments) nango.environments = separate(nango, environments);
   send({ settings: "saved" });
 });
 const port = await listen(server);

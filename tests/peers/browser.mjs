@@ -8,7 +8,8 @@
 //   {"nango": {…}, "auth": [...]}  Nango's frontend SDK, constructed with `nango`, starts it with
 //                                  these arguments: {"connection", "hops"}, or {"refused": type}
 //
-// An error is sent as {"failed", "at", "page"}.
+// With `"pause": true` the user waits at the login page: `{"paused"}` is sent, and the flow continues
+// after `{"continue": true}`. An error is sent as {"failed", "at", "page"}.
 
 import { X509Certificate, createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -73,7 +74,10 @@ async function signIn(popup) {
   await popup.getByRole("button", { name: "Continue" }).click();
 }
 
-async function flow({ connect, nango, auth }) {
+/** Continues the flow that is paused. */
+let resume;
+
+async function flow({ connect, nango, auth, pause }) {
   const page = await browser.newPage();
   await page.goto(`http://app.localhost:${port}/`);
   const hops = [];
@@ -86,6 +90,13 @@ async function flow({ connect, nango, auth }) {
   ended.catch(() => {});
   const popup = await opened;
   try {
+    if (pause) {
+      await popup.getByPlaceholder("Enter any login").waitFor();
+      send({ paused: popup.url() });
+      await new Promise((resolve) => {
+        resume = resolve;
+      });
+    }
     // A rejected flow ends before the login.
     await Promise.race([signIn(popup), ended]);
     const outcome = await Promise.race([
@@ -103,7 +114,7 @@ async function flow({ connect, nango, auth }) {
 }
 
 onMessage(
-  async (message) => send(await flow(message)),
+  async (message) => (message.continue ? resume() : send(await flow(message))),
   () => browser.close(),
 );
 send({ port });

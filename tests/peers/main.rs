@@ -35,5 +35,6 @@ mod slow;
 #[path = "../edge/support/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the suites share a harness; each uses a part of it")]
 mod support;
+mod switch;
 mod tunnels;
 mod world;

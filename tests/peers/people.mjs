@@ -3,8 +3,8 @@
 //
 // Arguments: Nango's connect URL, the file with the CA of the callback, the number of users. Sends
 // `{"ready"}`, then the users sign in until `{"stop": true}`, which is responded to with
-// `{"signed_in": {callback: count}, "lost": [reason]}`. `{"count": true}` is responded to with
-// `{"signed_in": {…}}` so far.
+// `{"signed_in": {callback: count}, "lost": [reason]}`. `{"until": {callback, count}}` is responded to
+// likewise, when that many users have signed in through this callback or one could not.
 
 import { readFileSync } from "node:fs";
 import http from "node:http";
@@ -20,6 +20,7 @@ const MAXIMUM_HOPS = 20;
 const signed_in = {};
 const lost = [];
 let isStopped = false;
+let check = () => {};
 
 /** Not every machine resolves subdomains of `localhost`, as browsers do. */
 const lookup = (_, options, done) =>
@@ -83,18 +84,24 @@ async function user() {
     } catch (error) {
       lost.push(error.message);
     }
+    check();
     await new Promise((resume) => setTimeout(resume, PAUSE_MS));
   }
 }
 
 const all = Array.from({ length: Number(users) }, user);
-onMessage(async (message) => {
-  if (message.stop) {
+onMessage(async ({ until }) => {
+  if (until) {
+    await new Promise((resolve) => {
+      check = () => {
+        if (lost.length > 0 || signed_in[until.callback] >= until.count) resolve();
+      };
+      check();
+    });
+  } else {
     isStopped = true;
     await Promise.all(all);
-    send({ signed_in, lost });
-  } else {
-    send({ signed_in });
   }
+  send({ signed_in, lost });
 });
 send({ ready: true });

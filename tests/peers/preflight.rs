@@ -25,13 +25,7 @@ const CLIENT_SECRET: &str = "canary-client-secret-90ab";
 impl World {
     /// The number of requests to Nango, by method and path.
     fn requests(&mut self) -> BTreeMap<String, u64> {
-        self.nango.send(&json!({ "requests": true }));
-        loop {
-            let message = self.nango.receive();
-            if let Some(requests) = message.get("requests") {
-                return serde_json::from_value(requests.clone()).unwrap();
-            }
-        }
+        serde_json::from_value(self.recorded("requests")).unwrap()
     }
 
     fn preflight(&self, arguments: &[&str]) -> Output {
@@ -44,17 +38,12 @@ impl World {
 
     fn command(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Command {
         let mut command = command(self.edge.dir());
-        command.args(["preflight", "--callback", &self.callback, "--ca", "ca.pem"]);
+        command.args(["preflight", "--callback", &self.callback]);
         if !arguments.contains(&"--pause") {
             command.args(["--pause", "1ms"]);
         }
         command.args(arguments);
-        let own = [self.nango_origin.as_str(), self.callback.as_str()];
-        for url in own.into_iter().chain(self.hosts.iter().map(String::as_str)) {
-            let url = url::Url::parse(url).unwrap();
-            let server = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
-            command.args(["--resolve", &format!("{server}:127.0.0.1")]);
-        }
+        self.connect(&mut command);
         command.envs(variables.iter().copied());
         command
     }

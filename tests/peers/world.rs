@@ -3,6 +3,7 @@
 use crate::peer::Peer;
 use crate::support::{Edge, certified, settings};
 use serde_json::{Value, json};
+use std::process::Command;
 
 /// A fake Nango, and a server with a certificate. Two sites to a browser.
 pub(crate) struct World {
@@ -51,6 +52,28 @@ impl World {
     /// Nango's URL for programs that do not resolve subdomains of `localhost`.
     pub(crate) fn by_address(&self) -> String {
         self.nango_origin.replace("nango.localhost", "127.0.0.1")
+    }
+
+    /// Adds the address of each server, and the CA of the callback, to a command that sends requests.
+    pub(crate) fn connect(&self, command: &mut Command) {
+        command.args(["--ca", "ca.pem"]);
+        let own = [self.nango_origin.as_str(), self.callback.as_str()];
+        for url in own.into_iter().chain(self.hosts.iter().map(String::as_str)) {
+            let url = url::Url::parse(url).unwrap();
+            let server = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
+            command.args(["--resolve", &format!("{server}:127.0.0.1")]);
+        }
+    }
+
+    /// Requests what the fake Nango recorded.
+    pub(crate) fn recorded(&mut self, what: &str) -> Value {
+        self.nango.send(&json!({ what: true }));
+        loop {
+            let message = self.nango.receive();
+            if let Some(recorded) = message.get(what) {
+                return recorded.clone();
+            }
+        }
     }
 
     /// Changes the settings of the fake Nango.

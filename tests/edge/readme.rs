@@ -1,7 +1,6 @@
 //! Transcripts, tables, links and pictures in the documents match the program.
 
-use crate::support::golden::updates;
-use crate::support::{Edge, command, connect, files_below};
+use crate::support::{Edge, assert_shows, command, connect, files_below};
 use callback_edge::observe::{CheckMetrics, CheckRun, PreflightMetrics, PreflightRun};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,35 +26,6 @@ fn section(name: &str, title: &str) -> String {
     let page = page(name);
     let (_, section) = page.split_once(&format!("\n## {title}\n")).unwrap();
     section.split("\n## ").next().unwrap().to_owned()
-}
-
-/// Compares the transcript of a command, which follows `$ <command>` in a `console` block, with its
-/// output. `…` in a line of the transcript matches any text. `UPDATE_GOLDEN=1` writes the output
-/// into the page instead.
-fn assert_shows(name: &str, command: &str, output: &str) {
-    let page = page(name);
-    let start = format!("```console\n$ {command}\n");
-    let (before, rest) = page.split_once(&start).unwrap_or_else(|| panic!("{name}: no {start:?}"));
-    let (shown, after) = rest.split_once("```").unwrap();
-    let matches = |shown: &str, line: &str| match shown.split_once('…') {
-        Some((start, end)) => line.starts_with(start) && line.ends_with(end),
-        None => line == shown,
-    };
-    let mut shown_lines = shown.lines();
-    let updated = output.lines().flat_map(|line| {
-        let shown = shown_lines.next().filter(|shown| matches(shown, line));
-        [shown.unwrap_or(line), "\n"]
-    });
-    let updated: String = updated.collect();
-    if updated == shown {
-        return;
-    }
-    assert!(
-        updates(),
-        "{name} shows:\n{shown}\nand the program prints:\n{updated}\n\
-         If this is intended, run the test with `UPDATE_GOLDEN=1` and read what it writes."
-    );
-    fs::write(root().join(name), [before, &start, &updated, "```", after].concat()).unwrap();
 }
 
 #[test]

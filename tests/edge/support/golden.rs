@@ -40,6 +40,36 @@ pub(crate) fn matches_file(name: &str, text: &str) -> Result<(), String> {
     ))
 }
 
+/// Compares the transcript of a command, which follows `$ <command>` in a `console` block, with its
+/// output. `…` in a line of the transcript matches any text. `UPDATE_GOLDEN=1` writes the output
+/// into the page instead.
+pub(crate) fn assert_shows(name: &str, command: &str, output: &str) {
+    let file = Path::new(PROJECT).join(name);
+    let page = fs::read_to_string(&file).unwrap();
+    let start = format!("```console\n$ {command}\n");
+    let (before, rest) = page.split_once(&start).unwrap_or_else(|| panic!("{name}: no {start:?}"));
+    let (shown, after) = rest.split_once("```").unwrap();
+    let matches = |shown: &str, line: &str| match shown.split_once('…') {
+        Some((start, end)) => line.starts_with(start) && line.ends_with(end),
+        None => line == shown,
+    };
+    let mut shown_lines = shown.lines();
+    let updated = output.lines().flat_map(|line| {
+        let shown = shown_lines.next().filter(|shown| matches(shown, line));
+        [shown.unwrap_or(line), "\n"]
+    });
+    let updated: String = updated.collect();
+    if updated == shown {
+        return;
+    }
+    assert!(
+        updates(),
+        "{name} shows:\n{shown}\nand the program prints:\n{updated}\n\
+         If this is intended, run the test with `UPDATE_GOLDEN=1` and read what it writes."
+    );
+    fs::write(file, [before, &start, &updated, "```", after].concat()).unwrap();
+}
+
 /// Whether tests write the files instead of comparing them.
 pub(crate) fn updates() -> bool {
     std::env::var_os("UPDATE_GOLDEN").is_some()

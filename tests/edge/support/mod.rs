@@ -15,7 +15,7 @@ mod terminal;
 pub(crate) use bystander::Bystander;
 pub(crate) use certs::{Authority, certified, expired};
 pub(crate) use client::{Http1, Http2, Reply, connect, connect_tls, handshake};
-pub(crate) use golden::{golden, golden_dir, matches_file};
+pub(crate) use golden::{assert_shows, golden, golden_dir, matches_file};
 pub(crate) use metrics::Metrics;
 pub(crate) use port::free;
 pub(crate) use process::{Edge, Lines, command};

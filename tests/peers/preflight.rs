@@ -66,11 +66,11 @@ fn states(report: &Value) -> BTreeMap<String, String> {
     states.collect()
 }
 
-fn template(url: &str) -> Value {
+pub(crate) fn template(url: &str) -> Value {
     json!({ "auth_mode": "OAUTH2", "authorization_url": url, "token_url": "http://unused.localhost/" })
 }
 
-fn integration(key: &str, provider: &str) -> Value {
+pub(crate) fn integration(key: &str, provider: &str) -> Value {
     json!({
         "unique_key": key,
         "provider": provider,
@@ -81,7 +81,7 @@ fn integration(key: &str, provider: &str) -> Value {
 }
 
 /// A world with an OpenID provider and another OAuth server: each with its origin.
-fn with_providers() -> (World, [(Peer, String); 2]) {
+pub(crate) fn with_providers() -> (World, [(Peer, String); 2]) {
     let mut world = World::new();
     let (old, callback) = (world.old(), world.callback.clone());
     let mut kinds = Peer::node("kinds.mjs", &[&old, &callback]);

@@ -1,7 +1,8 @@
 //! `switch` while users sign in, with real OAuth servers: no sign-in is lost.
 
 use crate::peer::Peer;
-use crate::support::command;
+use crate::preflight::{integration, template, with_providers};
+use crate::support::{assert_shows, command};
 use crate::world::World;
 use serde_json::{Value, json};
 use std::fs;
@@ -9,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// Canaries, which must never appear in output or in the journal.
+/// Canaries of the keys, which must never appear in output or in the journal.
 const API_KEY: &str = "canary-api-key-5e1f";
 const ACCOUNT_KEY: &str = "canary-account-key-31d8";
 
@@ -198,6 +199,42 @@ pub(crate) fn write_project(dir: &Path) {
 /// The key of the account, or of an environment.
 pub(crate) fn key(owner: &str) -> String {
     if owner == "account" { ACCOUNT_KEY.to_owned() } else { format!("{API_KEY}-{owner}") }
+}
+
+#[test]
+fn the_transcripts_of_the_guide_are_correct() {
+    let (mut world, [(_kinds, first), _authlib]) = with_providers();
+    let (old, new) = (world.old(), world.callback.clone());
+    let mut hubspot = template(&format!("{first}/auth"));
+    hubspot["webhook_routing_script"] = json!("hubspotWebhookRouting");
+    let mut mcp = template(&format!("{first}/auth"));
+    mcp["auth_mode"] = json!("MCP_OAUTH2_GENERIC");
+    let mut crm = integration("hubspot", "hubspot");
+    crm["client_id"] = json!("both");
+    world.save(&json!({
+        "name": "production",
+        "is_production": true,
+        "callback": old,
+        "keys": { API_KEY: "all" },
+        "account_keys": { ACCOUNT_KEY: ACCOUNT_SCOPES },
+        "templates": { "hubspot": hubspot, "mcp-generic": mcp },
+        "integrations": [crm, integration("tools", "mcp-generic")],
+    }));
+    let shown = |arguments: &str| {
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        let ran = switch(&world, &arguments);
+        ran.text
+            .replace(&new, "https://auth.example.com/oauth/callback")
+            .replace(&world.nango_origin, "https://api.nango.dev")
+    };
+    let to_new = format!("--callback {new}");
+    for arguments in
+        [&format!("{to_new} --plan"), &format!("{to_new} --yes"), "--status", "--back --yes"]
+    {
+        let output = shown(arguments);
+        let typed = arguments.replace(&new, "https://auth.example.com/oauth/callback");
+        assert_shows("docs/switch.md", &format!("callback-edge switch {typed}"), &output);
+    }
 }
 
 const ACCOUNT_SCOPES: [&str; 3] =

@@ -42,11 +42,11 @@ pub(super) struct Args {
     dry_run: bool,
 
     /// Print the report as JSON
-    #[arg(long, conflicts_with_all = ["junit", "markdown"])]
+    #[arg(long, conflicts_with_all = ["junit", "markdown", "quiet"])]
     json: bool,
 
     /// Print the report as JUnit XML, for CI systems
-    #[arg(long, conflicts_with = "markdown")]
+    #[arg(long, conflicts_with_all = ["markdown", "quiet"])]
     junit: bool,
 
     /// Print the report as Markdown, for a ticket

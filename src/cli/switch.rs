@@ -78,7 +78,7 @@ pub(super) struct Args {
     journal: PathBuf,
 
     /// Print the report as JSON
-    #[arg(long)]
+    #[arg(long, conflicts_with = "quiet")]
     json: bool,
 
     #[command(flatten)]

@@ -137,6 +137,10 @@ impl Nango {
                 self.reply(request, at);
                 Act::Raw(Vec::new())
             }
+            Some(Fault::ReplyAfter(reply)) => {
+                self.reply(request, at);
+                Act::Reply(reply)
+            }
             Some(Fault::HangBefore) => {
                 self.note_refused_patch(request, kind, &name);
                 self.hanging.notify_one();

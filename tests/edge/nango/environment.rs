@@ -13,7 +13,7 @@ pub(crate) struct Environment {
     pub(crate) is_production: bool,
     /// The callback in the settings.
     pub(crate) callback: String,
-    /// Every callback that was saved, in this order.
+    /// The first callback, and every one that was saved, in this order; empty before the first save.
     pub(crate) saves: Vec<String>,
     pub(crate) keys: BTreeMap<String, Scopes>,
     pub(crate) integrations: Vec<Value>,
@@ -22,6 +22,10 @@ pub(crate) struct Environment {
     pub(crate) failing: BTreeMap<String, String>,
     /// Whether `webhook_url` is null.
     pub(crate) without_webhooks: bool,
+    /// Whether a read shows null until the first save.
+    pub(crate) is_default: bool,
+    /// What flows show instead of the callback.
+    pub(crate) sends: Option<String>,
     /// What is slow after each save.
     pub(crate) cache: Cache,
     /// The previous callback, and for how many requests it is still shown.
@@ -43,23 +47,37 @@ impl Environment {
     /// Saves a callback.
     pub(crate) fn save(&mut self, callback: &str) {
         let previous = std::mem::replace(&mut self.callback, callback.to_owned());
+        if self.saves.is_empty() {
+            self.saves.push(previous.clone());
+        }
         self.saves.push(callback.to_owned());
         self.stale = Some((previous, self.cache));
     }
 
+    /// The callback before every save.
+    pub(crate) fn first(&self) -> String {
+        self.saves.first().unwrap_or(&self.callback).clone()
+    }
+
     /// The callback as a read shows it.
-    pub(super) fn read(&mut self) -> String {
-        match &mut self.stale {
+    pub(super) fn read(&mut self) -> Option<String> {
+        if self.is_default && self.saves.is_empty() {
+            return None;
+        }
+        Some(match &mut self.stale {
             Some((previous, left)) if left.reads > 0 => {
                 left.reads -= 1;
                 previous.clone()
             }
             _ => self.callback.clone(),
-        }
+        })
     }
 
     /// The callback as a flow shows it.
     fn sent(&mut self) -> String {
+        if let Some(other) = &self.sends {
+            return other.clone();
+        }
         match &mut self.stale {
             Some((previous, left)) if left.starts > 0 => {
                 left.starts -= 1;

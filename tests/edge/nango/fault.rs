@@ -29,6 +29,8 @@ pub(crate) enum Fault {
     LostBefore,
     /// Handles the request, then closes the connection without a response.
     LostAfter,
+    /// Handles the request, then sends this reply.
+    ReplyAfter(Reply),
     /// Sends nothing, and keeps the connection open.
     HangBefore,
     /// Handles the request, then sends nothing.
@@ -54,6 +56,14 @@ impl Rule {
     /// At so many requests of this kind.
     pub(crate) fn repeated(kind: Kind, times: usize, fault: impl Fn() -> Fault) -> Self {
         Self { kind, environment: None, skip: 0, faults: (0..times).map(|_| fault()).collect() }
+    }
+
+    /// At the first request of this kind after the first PATCH.
+    pub(crate) fn after_patch(kind: Kind, fault: Fault) -> Self {
+        Self::at(
+            Kind::Patch,
+            Fault::Do(Box::new(move |nango| nango.rules.push(Self::at(kind, fault)))),
+        )
     }
 
     /// Only requests of this environment count.

@@ -129,10 +129,9 @@ async fn an_environment_that_a_person_switched_is_confirmed_and_not_changed() {
 async fn an_integration_that_cannot_start_does_not_prevent_the_confirmation() {
     let world = World::one().await;
     let broken = integration("a-broken", "crm", "prod-app");
-    let mut nango = world.nango();
-    nango.environments[0].integrations.insert(0, broken);
-    nango.environments[0].failing.insert("a-broken".into(), "is missing client ID".into());
-    drop(nango);
+    world.nango().environments[0].integrations.insert(0, broken);
+    let text = "is missing client ID".to_owned();
+    world.nango().environments[0].failing.insert("a-broken".into(), text);
     let run = world.switch(&["--ack=prod/a-broken=unused"]).await;
     assert!(matches!(run.code, Some(0 | 2)), "{}", run.text());
     world.all_have(&world.new);

@@ -5,7 +5,8 @@
 //!
 //! | Layer | Module | Contents | May import |
 //! |---|---|---|---|
-//! | 5 | [`cli`] | one file per subcommand; prints, chooses exit codes | all below |
+//! | 6 | [`cli`] | one file per subcommand; prints, chooses exit codes | all below |
+//! | 5 | [`switch`] | changes the callback in Nango's settings: state machine, journal, way back | preflight, check, outbound, report, config, explain |
 //! | 4 | [`server`] | listeners, connections, the HTTP service, lifecycle, reload | config, redirect, tls, check, outbound, report, observe |
 //! | 4 | [`preflight`] | Nango's REST, authorization URLs, the differential test, the switch plan | check, outbound, report, config, redirect |
 //! | 3 | [`check`] | the prober: takes a plan, returns a report | outbound, report, redirect |
@@ -27,6 +28,7 @@
 //! - Check: [`cli`] or `server::self_check` → [`check::run`] → [`report::Report`].
 //! - Preflight: [`cli`] → [`preflight::run`], which runs the check and adds the results from Nango and the
 //!   providers.
+//! - Switch: [`cli`] → [`switch`], which runs the preflight before each change and after it.
 //!
 //! Within a module no two files import each other, directly or indirectly.
 
@@ -41,4 +43,5 @@ pub mod recipes;
 pub mod redirect;
 pub mod report;
 pub mod server;
+pub mod switch;
 pub mod tls;

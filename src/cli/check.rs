@@ -43,11 +43,11 @@ pub(super) struct Args {
     target: Option<Target>,
 
     /// Print the report as JSON; an array of reports unless one URL is given
-    #[arg(long)]
+    #[arg(long, conflicts_with = "quiet")]
     json: bool,
 
     /// Print the report as JUnit XML, for CI systems
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long, conflicts_with_all = ["json", "quiet"])]
     junit: bool,
 
     #[command(flatten)]

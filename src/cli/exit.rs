@@ -12,6 +12,8 @@ pub enum Exit {
     Unconfirmed,
     /// It could not run: for example, the network is down or a key was rejected.
     CouldNotRun,
+    /// `switch` stopped part way.
+    Partial,
     /// Interrupted by a signal, after a partial report: 128 + SIGINT, as shells report it.
     Interrupted,
     /// The command line or the configuration is wrong (`EX_USAGE` of sysexits).
@@ -29,15 +31,36 @@ impl From<Verdict> for Exit {
     }
 }
 
+impl Exit {
+    /// The exit with this number; the commands use no other.
+    pub(super) fn of(code: u8) -> Self {
+        let all = [
+            Self::Done,
+            Self::Failed,
+            Self::Unconfirmed,
+            Self::Partial,
+            Self::Usage,
+            Self::Interrupted,
+        ];
+        all.into_iter().find(|it| it.code() == code).unwrap_or(Self::CouldNotRun)
+    }
+
+    /// The number.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Unconfirmed => 2,
+            Self::CouldNotRun => 3,
+            Self::Partial => 4,
+            Self::Usage => 64,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Failed => 1,
-            Exit::Unconfirmed => 2,
-            Exit::CouldNotRun => 3,
-            Exit::Usage => 64,
-            Exit::Interrupted => 130,
-        })
+        Self::from(exit.code())
     }
 }

@@ -51,7 +51,7 @@ pub(super) struct Verbosity {
     verbose: bool,
 
     /// Print only the verdict
-    #[arg(short, long, conflicts_with_all = ["verbose", "json", "junit"])]
+    #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
 }
 

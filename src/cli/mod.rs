@@ -4,6 +4,7 @@ mod check;
 mod completions;
 mod config;
 mod connect;
+mod environments;
 mod exit;
 mod explain;
 mod format;
@@ -15,6 +16,7 @@ mod progress;
 mod recipe;
 mod secret;
 mod serve;
+mod switch;
 mod watch;
 
 use crate::config::Problem;
@@ -51,6 +53,7 @@ enum Command {
     Serve(serve::Serve),
     Check(Box<check::Args>),
     Preflight(Box<preflight::Args>),
+    Switch(Box<switch::Args>),
     Recipe(recipe::Args),
     Explain(explain::Args),
     Hmac(hmac::Args),
@@ -78,6 +81,7 @@ pub fn run() -> ExitCode {
         Some(Command::Serve(serve)) => serve::run(&serve, file),
         Some(Command::Check(args)) => check::run(&args, file),
         Some(Command::Preflight(args)) => preflight::run(&args, file),
+        Some(Command::Switch(args)) => switch::run(&args, file),
         Some(Command::Recipe(args)) => recipe::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Hmac(args)) => hmac::run(&args),

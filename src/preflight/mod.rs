@@ -11,6 +11,7 @@ mod authorization;
 mod candidate;
 pub mod differential;
 mod environment;
+mod flows;
 mod hmac;
 mod integration;
 mod kind;
@@ -20,8 +21,12 @@ mod switch;
 mod urls;
 
 pub use authorization::offline as authorization_url;
+pub use flows::{FlowObservation, Flows};
 pub use hmac::hmac_digest;
-pub use nango::{App, ErrorScope, FlowCredential, Integration, Nango, NangoError, Template};
+pub use nango::{
+    Account, App, ErrorScope, FlowCredential, Integration, Nango, NangoEnvironment, NangoError,
+    NoEnvironments, Saved, Template,
+};
 
 use crate::check;
 use crate::config::IntegrationSettings;
@@ -32,6 +37,7 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::time::Instant;
+use url::Url;
 
 /// The checks that a preflight adds to those of [`check`]; there is an `integration` check for each.
 pub const IDS: [&str; 5] =
@@ -134,8 +140,18 @@ pub enum Start {
 
 /// Runs the plan. Never fails: the report contains all errors.
 pub async fn run(plan: &Plan, nango: &Nango, outbound: &Outbound) -> Report {
+    let report = Box::pin(check::run(&plan.check, outbound)).await;
+    add_survey(report, plan, nango, outbound).await
+}
+
+/// Adds the checks of Nango and the providers to the report of the callback. Never fails.
+pub async fn add_survey(
+    mut report: Report,
+    plan: &Plan,
+    nango: &Nango,
+    outbound: &Outbound,
+) -> Report {
     let began = Instant::now();
-    let mut report = Box::pin(check::run(&plan.check, outbound)).await;
     match Box::pin(survey::run(plan, nango, outbound)).await {
         Ok(survey) => {
             report.checks.extend(survey.checks);
@@ -150,6 +166,13 @@ pub async fn run(plan: &Plan, nango: &Nango, outbound: &Outbound) -> Report {
             report.broken = Some(crate::report::printable(&error.why));
         }
     }
-    report.duration = began.elapsed();
+    report.duration += began.elapsed();
     report
+}
+
+/// Whether both are the same URL for a browser: the default port and the case of the host do not
+/// matter.
+pub fn is_same_url(one: &str, other: &str) -> bool {
+    let parsed = |url: &str| Url::parse(url).ok();
+    one == other || parsed(one).is_some_and(|one| parsed(other) == Some(one))
 }

@@ -43,6 +43,14 @@ impl Row<'_> {
         Provider::of(self.template).callbacks == Callbacks::One
     }
 
+    fn needs_replacement(&self) -> bool {
+        self.has_one_callback() && !self.is("registered")
+    }
+
+    fn needs_recreation(&self) -> bool {
+        self.kind == Kind::Recreate && !self.is("registered")
+    }
+
     fn is(&self, state: &str) -> bool {
         self.check.state == Some(state)
     }
@@ -57,6 +65,8 @@ impl Facts<'_> {
             rollback: self.rollback(),
             cautions: self.cautions(),
             left_behind: self.left_behind(),
+            to_replace: self.listed(|row| row.needs_replacement()),
+            to_recreate: self.listed(|row| row.needs_recreation()),
         }
     }
 
@@ -92,7 +102,7 @@ impl Facts<'_> {
                 steps.push(text);
             }
         };
-        let one = self.keys(|row| row.has_one_callback() && !row.is("registered"));
+        let one = self.keys(|row| row.needs_replacement());
         add(
             &one,
             format!(
@@ -103,7 +113,7 @@ impl Facts<'_> {
         steps.push(format!(
             "save {callback} as callback URL in the settings of this environment in Nango"
         ));
-        let recreate = self.keys(|row| row.kind == Kind::Recreate && !row.is("registered"));
+        let recreate = self.keys(|row| row.needs_recreation());
         if !recreate.is_empty() {
             steps.push(format!(
                 "delete and create these integrations in Nango, so that it registers clients with the \
@@ -252,6 +262,11 @@ impl Facts<'_> {
             ));
         }
         left
+    }
+
+    fn listed(&self, wanted: impl Fn(&Row<'_>) -> bool) -> Vec<String> {
+        let rows = self.integrations.iter().filter(|row| wanted(row));
+        rows.map(|row| crate::report::printable(row.key)).collect()
     }
 
     fn keys(&self, wanted: impl Fn(&Row<'_>) -> bool) -> String {

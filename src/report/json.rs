@@ -19,6 +19,11 @@ pub fn json_list(reports: &[Report]) -> serde_json::Result<String> {
     serde_json::to_string_pretty(&all)
 }
 
+/// One report, as part of a larger JSON object.
+pub fn value(report: &Report) -> impl Serialize {
+    ReportJson::from(report)
+}
+
 #[derive(Serialize)]
 struct ReportJson<'r> {
     schema: u32,

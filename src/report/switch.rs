@@ -16,6 +16,12 @@ pub struct SwitchPlan {
     pub cautions: Vec<String>,
     /// What the run itself created at Nango and did not delete.
     pub left_behind: Vec<String>,
+    /// The integrations whose provider keeps one callback per app, which is another one today.
+    #[serde(skip)]
+    pub to_replace: Vec<String>,
+    /// The integrations to create again in Nango after the switch.
+    #[serde(skip)]
+    pub to_recreate: Vec<String>,
 }
 
 impl SwitchPlan {

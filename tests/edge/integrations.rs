@@ -1,7 +1,7 @@
 //! `preflight` with each kind of integration, with a rate-limited Nango, and in several environments.
 
 use crate::fakes::plain;
-use crate::nango::{ENVIRONMENT, Nango, Shared, provider, serve};
+use crate::nango::{ENVIRONMENT, Nango, Shared, provider, registry, serve};
 use crate::support::{check, command};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -36,15 +36,15 @@ impl World {
         let old = format!("{origin}/oauth/callback");
         let clients: [(&str, &[&str]); 3] =
             [("both", &[&old, CALLBACK]), ("old", &[&old]), ("new", &[CALLBACK])];
-        let provider = plain(provider(&clients, &probes)).await;
+        let provider = plain(provider(&registry(&clients), &probes)).await;
         let mut shared = nango.lock().unwrap();
-        shared.callback = old;
-        shared.keys.insert(KEY.into(), None);
+        shared.environments[0].callback = old;
+        shared.environments[0].keys.insert(KEY.into(), None);
         for (name, template) in templates {
             let text = template.to_string().replace("PROVIDER", &provider.to_string());
             let template: Value = serde_json::from_str(&text).unwrap();
             shared.templates.insert((*name).into(), template);
-            shared.integrations.push(integration(name, name));
+            shared.environments[0].integrations.push(integration(name, name));
         }
         drop(shared);
         Self { nango, origin, probes, dir: TempDir::new().unwrap() }
@@ -153,7 +153,7 @@ fn kinds() -> Vec<(&'static str, Value)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_kind_of_integration_has_its_own_verdict() {
     let world = World::new(&kinds()).await;
-    for it in &mut world.nango().integrations {
+    for it in &mut world.nango().environments[0].integrations {
         if it["unique_key"] == "shared" {
             it["credentials"]["client_id"] = json!("");
         } else if it["unique_key"] == "dynamic" {
@@ -184,7 +184,7 @@ async fn each_kind_of_integration_has_its_own_verdict() {
         ),
     ] {
         if switched {
-            world.nango().callback = CALLBACK.into();
+            world.nango().environments[0].callback = CALLBACK.into();
         }
         let report = world.report(&["--mode", mode]);
         assert_eq!(report["switch"]["switched"], switched, "{report:#}");
@@ -216,7 +216,7 @@ async fn an_integration_that_follows_the_setting_does_not_prevent_the_switch() {
     assert!(!text.contains("--ack") && !text.contains("\nconfirm by hand"), "{text}");
     assert!(text.contains("\nnothing to do\n"), "{text}");
     let accepted = ["--mode", "offline", "--only", "shared", "--accept-risk", "shared=CHG-1"];
-    world.nango().integrations[1]["credentials"]["client_id"] = json!("");
+    world.nango().environments[0].integrations[1]["credentials"]["client_id"] = json!("");
     let report = world.report(&accepted);
     assert_eq!(states(&report)["shared"], "shared_app warn", "{report:#}");
     assert!(report.to_string().contains("risk accepted: CHG-1; The shared uses an app of Nango"));
@@ -233,14 +233,16 @@ async fn only_values_that_the_template_names_reach_nango() {
     let evil = json!({ "auth_mode": "OAUTH2",
         "authorization_url": "https://${connectionConfig.subdomain}.p.example/auth" });
     let world = World::new(&[("it", template), ("evil", evil)]).await;
-    world.nango().connections.insert(
+    world.nango().environments[0].connections.insert(
         "c1".into(),
         json!({
             "tenant": "acme", "jwtToken": "canary-1", "pin": "canary-2", "other": "canary-3",
             "oauth_client_id_override": "canary-4",
         }),
     );
-    world.nango().connections.insert("c2".into(), json!({ "subdomain": "evil.example/?" }));
+    world.nango().environments[0]
+        .connections
+        .insert("c2".into(), json!({ "subdomain": "evil.example/?" }));
     let settings = "[preflight.integration.it]\nlike_connection = 'c1'\n\
                     [preflight.integration.evil]\nlike_connection = 'c2'\n";
     fs::write(world.dir.path().join("config.toml"), settings).unwrap();
@@ -260,7 +262,7 @@ async fn only_values_that_the_template_names_reach_nango() {
 async fn reasons_come_from_nango() {
     let it = oauth2("/auth");
     let world = World::new(&[("it", it.clone()), ("other", it)]).await;
-    world.nango().failing.insert(
+    world.nango().environments[0].failing.insert(
         "it".into(),
         "Provider Config &quot;it&quot; is missing client ID, secret and/or scopes.".into(),
     );
@@ -281,8 +283,8 @@ async fn reasons_come_from_nango() {
         (json!({ KEY: [] }), false, "lacks the scope `environment:integrations:list`"),
         (json!({ KEY: [list] }), false, "lacks one of the scopes"),
     ] {
-        world.nango().keys = serde_json::from_value(keys).unwrap();
-        world.nango().account_keys = account.then(|| KEY.to_owned()).into_iter().collect();
+        world.nango().environments[0].keys = serde_json::from_value(keys).unwrap();
+        world.nango().account_keys = account.then(|| (KEY.to_owned(), None)).into_iter().collect();
         let report = world.report(&["--mode", "connect"]);
         let error = report["error"].as_str().unwrap();
         assert!(error.contains(expected), "{error}");
@@ -296,7 +298,8 @@ async fn three_hundred_integrations_leave_half_of_the_limit_to_users() {
     let world = World::new(&[("it", oauth2("/auth"))]).await;
     {
         let mut nango = world.nango();
-        nango.integrations = (0..300).map(|it| integration(&format!("i{it}"), "it")).collect();
+        nango.environments[0].integrations =
+            (0..300).map(|it| integration(&format!("i{it}"), "it")).collect();
         nango.limit = Some((200, Duration::from_secs(3)));
     }
     let origin = world.origin.clone();
@@ -362,7 +365,7 @@ async fn each_environment_of_a_project_has_a_report() {
     let world = World::new(&kinds()).await;
     for (name, key) in [("prod.key", "canary-prod"), ("dev.key", "canary-dev")] {
         private(&world.dir.path().join(name), key);
-        world.nango().keys.insert(key.into(), None);
+        world.nango().environments[0].keys.insert(key.into(), None);
     }
     private(&world.dir.path().join("nango.toml"), PROJECT);
     let only = ["--only", "custom,plain"];

@@ -47,4 +47,5 @@ mod self_check;
 mod serve;
 mod steady;
 mod support;
+mod switch;
 mod tunnels;

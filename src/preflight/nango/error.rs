@@ -44,7 +44,24 @@ impl NangoError {
             _ if code.is_none() && !is_json(response) => {
                 Self::not_nango(base, &format!("it responds {}", status.as_u16()))
             }
+            StatusCode::UNAUTHORIZED if is_of_account(scope) => Self::new(
+                ErrorScope::All,
+                format!("Nango at `{base}` does not accept the account API key"),
+                "create an account API key in the account settings in Nango, and pass it in \
+                 `NANGO_ACCOUNT_KEY` or with --account-key-file",
+            ),
             StatusCode::UNAUTHORIZED => Self::unauthorized(base, code.as_deref()),
+            // The other way round, an account key is refused for an environment.
+            StatusCode::FORBIDDEN
+                if is_of_account(scope) && text(response).contains("not authorized for") =>
+            {
+                Self::new(
+                    ErrorScope::All,
+                    "this is the API key of an environment, and an account API key is needed here",
+                    "create an account API key in the account settings in Nango, and pass it in \
+                     `NANGO_ACCOUNT_KEY` or with --account-key-file",
+                )
+            }
             StatusCode::FORBIDDEN
                 if text(response).contains("not authorized for an environment") =>
             {
@@ -252,6 +269,11 @@ pub(super) fn error_code(response: &Response) -> Option<String> {
     let code = body.get("error")?.get("code")?.as_str()?;
     let is_name = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
     (code.len() <= MAX_NAME_LENGTH && code.bytes().all(is_name)).then(|| code.to_owned())
+}
+
+/// Whether requests with this scope need an account API key.
+fn is_of_account(scope: &str) -> bool {
+    scope.starts_with("account:")
 }
 
 /// Longer than all error codes and scopes of Nango.

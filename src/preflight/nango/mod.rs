@@ -3,9 +3,11 @@
 //! Keeps only names, ids and templates of the responses. Secrets in a response are dropped together
 //! with it.
 
+mod account;
 mod budget;
 mod error;
 
+pub use account::{Account, NangoEnvironment, NoEnvironments, Saved};
 pub(super) use error::NO_CREDENTIALS;
 pub use error::{ErrorScope, NangoError};
 

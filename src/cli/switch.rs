@@ -1,0 +1,729 @@
+//! `callback-edge switch`: saves a callback in Nango's settings, and goes back when it fails.
+
+use super::connect::duration;
+use super::environments::{
+    EnvironmentOptions, Prepared, Selected, decisions, default_callback, nango_base, prepare,
+    selected,
+};
+use super::format::{Format, Verbosity};
+use super::secret::secret;
+use super::watch::stop_signal;
+use super::{Exit, block_on, cannot_run, eprint_line, exit_after_print, progress, usage};
+use crate::config::{self, Problem, Project, Settings};
+use crate::preflight::Account;
+use crate::redirect::Target;
+use crate::report::{Detail, Verdict};
+use crate::switch::{
+    self, Command, Context, End, Environment, Goal, Invocation, Journal, JournalFile, Operator,
+    Outcome, Phase, State, Stop, StopKind, SwitchReport, Tolerance, outcome,
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use terminal_size::terminal_size_of;
+
+/// Save a callback in Nango's settings, only when it is safe; restore it if it fails
+///
+/// Reads the environments, runs `preflight` for all of them, shows the plan, and asks. Then it saves the
+/// callback in one environment after the other, production last. Each time it reads the callback back, sees
+/// it in a started flow, and runs the preflight again; if something fails, it restores the previous
+/// callback. Only the callback is saved. A journal contains the previous callbacks, so that `--back` can
+/// go back after a crash.
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate flag")]
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The API key of the account comes from the variable NANGO_ACCOUNT_KEY or from a file, with the scopes
+account:environments:list, account:environments:read and account:environments:update. The API key of each
+environment comes from the project file, or for one environment from NANGO_SECRET_KEY.
+Exit codes: 0 switched and confirmed, 1 nothing switched: unsafe, or restored, 2 switched, something is
+unconfirmed, 3 could not run, nothing changed, 4 stopped part way, 64 usage error, 130 interrupted
+
+Example:
+  callback-edge switch --callback https://auth.example.com/oauth/callback --plan
+  callback-edge switch --back")]
+pub(super) struct Args {
+    /// Callback to save in Nango's settings
+    #[arg(long, value_name = "URL", value_parser = Target::parse, required_unless_present_any = ["back", "status"])]
+    callback: Option<Target>,
+
+    /// Show the plan and change nothing
+    #[arg(long, conflicts_with_all = ["back", "status", "yes"])]
+    plan: bool,
+
+    /// Go back to the callbacks in the journal, production first
+    #[arg(long, conflicts_with_all = ["callback", "status"])]
+    back: bool,
+
+    /// Compare the callbacks in Nango with the journal, and change nothing
+    #[arg(long, conflicts_with_all = ["callback", "yes"])]
+    status: bool,
+
+    /// Don't ask for confirmation
+    #[arg(short, long)]
+    yes: bool,
+
+    /// How long to wait until a change is visible; without Nango's Environments API, until a person saves
+    /// the callback [default: 10m]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    wait: Option<Duration>,
+
+    /// File with the API key of the account [default: `account_key_file` in the project file, else the
+    /// variable `NANGO_ACCOUNT_KEY`]
+    #[arg(long, value_name = "FILE")]
+    account_key_file: Option<PathBuf>,
+
+    /// File with the previous callbacks
+    #[arg(long, value_name = "FILE", default_value = "./callback-edge-switch.json")]
+    journal: PathBuf,
+
+    /// Print the report as JSON
+    #[arg(long, conflicts_with = "quiet")]
+    json: bool,
+
+    #[command(flatten)]
+    verbosity: Verbosity,
+
+    #[command(flatten)]
+    options: EnvironmentOptions,
+}
+
+/// The API key of an account.
+const ACCOUNT_KEY: &str = "NANGO_ACCOUNT_KEY";
+
+const WAIT: Duration = Duration::from_mins(10);
+
+/// Exit: see the help text.
+pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
+    let settings = match config::load(file, std::env::vars_os()) {
+        Ok(loaded) => loaded.settings,
+        Err(problems) => {
+            eprint_line(&problems.coloured());
+            return Exit::Usage;
+        }
+    };
+    let project = match config::load_project(args.options.project.as_deref()) {
+        Ok(project) => project.unwrap_or_default(),
+        Err(problems) => {
+            eprint_line(&problems.coloured());
+            return Exit::Usage;
+        }
+    };
+    let run = match Run::new(args, &settings, &project) {
+        Ok(run) => run,
+        Err(problem) => return usage(&problem),
+    };
+    let exit = block_on(async {
+        tokio::select! {
+            finished = Box::pin(run.run()) => finished,
+            () = stop_signal() => run.interrupted(),
+        }
+    });
+    match exit {
+        Ok(Ok(exit)) => exit,
+        Ok(Err(failure)) => run.failed(failure),
+        Err(error) => cannot_run(&error),
+    }
+}
+
+/// Why there is no report.
+enum Failure {
+    Problem(Box<Problem>),
+    Stop(Stop),
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(Box::new(problem))
+    }
+}
+
+impl From<Stop> for Failure {
+    fn from(stop: Stop) -> Self {
+        Self::Stop(stop)
+    }
+}
+
+impl From<switch::JournalError> for Failure {
+    fn from(error: switch::JournalError) -> Self {
+        let (why, hint) = (error.to_string(), error.hint().to_owned());
+        let kind = match error {
+            switch::JournalError::Invalid(_) => StopKind::Usage,
+            _ => StopKind::CouldNotRun,
+        };
+        Self::Stop(Stop { kind, why, hint })
+    }
+}
+
+struct Run<'a> {
+    args: &'a Args,
+    settings: &'a Settings,
+    project: &'a Project,
+    base: Target,
+    context: Context,
+}
+
+impl<'a> Run<'a> {
+    fn new(args: &'a Args, settings: &'a Settings, project: &'a Project) -> Result<Self, Problem> {
+        if !args.options.only.is_empty() && !args.plan && !args.back {
+            return Err(Problem::error(
+                "--only leaves integrations unchecked that the switch affects",
+            )
+            .hint("omit it, or use it with --plan or --back"));
+        }
+        let base = nango_base(settings, false)?;
+        let outbound = args.options.connect.outbound(Some(settings))?;
+        let callback =
+            args.callback.as_ref().map_or("https://nango.invalid/oauth/callback", Target::as_str);
+        let default = default_callback(settings, callback)?;
+        let account = account_key(args, project)?;
+        let context = Context {
+            account: account.map(|key| Account::new(outbound.clone(), &base, key)),
+            outbound,
+            wait: args.wait.unwrap_or(WAIT),
+            default_callback: default.as_str().to_owned(),
+            invocation: Invocation::new(
+                std::env::args_os().map(|it| it.to_string_lossy().into_owned()),
+            ),
+        };
+        Ok(Self { args, settings, project, base, context })
+    }
+
+    async fn run(&self) -> Result<Exit, Failure> {
+        if self.args.status {
+            self.status().await
+        } else if self.args.back {
+            self.back().await
+        } else {
+            self.switch().await
+        }
+    }
+
+    fn account(&self) -> Result<&Account, Failure> {
+        self.context.account.as_ref().ok_or_else(|| {
+            Problem::error(format!("there is no account API key: `{ACCOUNT_KEY}` is not set"))
+                .hint("create one in the account settings in Nango, and set it, or pass --account-key-file")
+                .into()
+        })
+    }
+
+    /// The journal, if it belongs to this server.
+    fn journal(&self, file: &JournalFile) -> Result<Option<Journal>, Failure> {
+        let Some(journal) = file.read()? else { return Ok(None) };
+        let nango = &self.settings.nango_url;
+        if journal.nango.trim_end_matches('/') != nango.trim_end_matches('/') {
+            let what = format!(
+                "the journal `{}` is of Nango at `{}`",
+                file.path().display(),
+                crate::report::printable(&journal.nango)
+            );
+            let hint = "set `nango.url` to it, or use another file with --journal";
+            return Err(Problem::error(what).hint(hint).into());
+        }
+        Ok(Some(journal))
+    }
+
+    fn select(&self) -> Result<Vec<Selected<'a>>, Problem> {
+        let options = &self.args.options;
+        let mut all = match options.environment.as_slice() {
+            // The name identifies the environment in Nango; the key is in the variable.
+            [name] if self.project.environments.is_empty() => {
+                vec![Selected { name: Some(name), environment: None, is_only: true }]
+            }
+            _ => selected(options, self.project)?,
+        };
+        let mut seen: Vec<Option<&str>> = Vec::new();
+        all.retain(|it| {
+            let is_new = !seen.contains(&it.name);
+            seen.push(it.name);
+            is_new
+        });
+        let is_only = all.len() == 1;
+        Ok(all.into_iter().map(|it| Selected { is_only, ..it }).collect())
+    }
+
+    fn prepare(
+        &self,
+        selected: Selected<'_>,
+        decisions: Vec<crate::preflight::Decision>,
+        callbacks: [&str; 2],
+    ) -> Result<switch::Selected, Problem> {
+        let Prepared { plan, nango, .. } =
+            prepare(&self.args.options, self.settings, selected, decisions, callbacks, &self.base)?;
+        Ok(switch::Selected { name: selected.name.map(str::to_owned), plan, nango })
+    }
+
+    async fn switch(&self) -> Result<Exit, Failure> {
+        let Some(callback) = self.args.callback.as_ref().map(Target::as_str) else {
+            return Err(Problem::error("there is no callback").into());
+        };
+        let file = if self.args.plan {
+            JournalFile::unlocked(&self.args.journal)
+        } else {
+            JournalFile::lock(&self.args.journal)?
+        };
+        let journal = self.journal(&file)?;
+        let chosen = self.select()?;
+        let decided = decisions(&self.args.options, self.project, &chosen, callback)?;
+        let chosen = chosen.into_iter().zip(decided).map(|(selected, decisions)| {
+            self.prepare(selected, decisions, [callback, &self.context.default_callback])
+        });
+        let chosen = chosen.collect::<Result<Vec<_>, _>>()?;
+        if let Some(entry) = journal.as_ref().and_then(|it| unfinished(it, callback)) {
+            let what = format!(
+                "the switch of `{}` to {} is not finished",
+                entry.name,
+                crate::report::printable(&entry.after)
+            );
+            let hint = format!(
+                "finish it with the same --callback, or go back: {}",
+                self.context.invocation.back()
+            );
+            return Err(Problem::error(what).hint(hint).into());
+        }
+        let mut environments =
+            switch::read(&self.context, chosen, Some(callback), journal.as_ref()).await?;
+        switch::survey(&self.context, &mut environments).await;
+        self.clear();
+        let is_manual = environments.iter().any(|it| it.uuid.is_empty());
+        let back = if is_manual { String::new() } else { self.context.invocation.back() };
+        let mut plan = switch::plan(&environments, &back);
+        if is_manual {
+            plan.extend(switch::instructions(&environments, self.context_base()));
+        }
+        self.show(&environments, &plan)?;
+        let tolerance = Tolerance { swaps: self.may_ask() && !self.args.yes, others: false };
+        if let Err(stop) = switch::safety(&environments, tolerance) {
+            return self.not_safe(environments, plan, stop, &file, journal).await;
+        }
+        let all_switched = environments.iter().all(|it| it.goal == Goal::Verify);
+        if self.args.plan {
+            let summary = "planned: nothing is changed";
+            let report =
+                self.report(Command::Plan, Exit::Done, summary, &environments, State::Planned);
+            return self.print(&SwitchReport { plan, ..report });
+        }
+        if is_manual {
+            return self.manual(environments, plan).await;
+        }
+        if !all_switched {
+            let count = environments.iter().filter(|it| it.goal != Goal::Verify).count();
+            self.confirm(&question("save the callback in", count)).await?;
+        }
+        self.execute(Command::Switch, environments, plan, &file, journal).await
+    }
+
+    async fn execute(
+        &self,
+        command: Command,
+        mut environments: Vec<Environment>,
+        plan: Vec<String>,
+        file: &JournalFile,
+        journal: Option<Journal>,
+    ) -> Result<Exit, Failure> {
+        let journal = journal.unwrap_or_else(|| Journal::new(&self.settings.nango_url));
+        let confirms = self.may_ask() && !self.args.yes;
+        let done = switch::execute(
+            &self.context,
+            self.account()?,
+            &mut environments,
+            file,
+            journal,
+            self,
+            confirms,
+        )
+        .await?;
+        self.clear();
+        let outcome = outcome(&done.ends);
+        let exit = exit_of(outcome);
+        let is_again = done.environments.iter().all(|it| it.result == State::AlreadySwitched);
+        let summary = match (command, outcome) {
+            (Command::Back, Outcome::Done) => "back at the previous callback",
+            (Command::Back, Outcome::Unconfirmed) => {
+                "back at the previous callback, but not confirmed"
+            }
+            (_, Outcome::Done) if is_again => "was switched before, and confirmed again",
+            (_, Outcome::Done) => "switched and confirmed",
+            (_, Outcome::Unconfirmed) => "switched, but something is unconfirmed",
+            (_, Outcome::Unchanged) => "nothing is switched",
+            (_, Outcome::CouldNotRun) => "could not run, and nothing is changed",
+            (_, Outcome::Partial) => "stopped part way: see the callback of each environment",
+        };
+        let report = self.report(command, exit, summary, &[], State::NotBegun);
+        let may_go_back = |it: &switch::EnvironmentReport| {
+            it.phase.is_some_and(|phase| phase.expects_new() != Some(false))
+        };
+        let back =
+            done.environments.iter().any(may_go_back).then(|| self.context.invocation.back());
+        self.print(&SwitchReport {
+            environments: done.environments,
+            remaining: done.remaining,
+            plan,
+            back,
+            ..report
+        })
+    }
+
+    /// Reports that it is not safe. Restores what an interrupted run saved and what fails now.
+    async fn not_safe(
+        &self,
+        mut environments: Vec<Environment>,
+        plan: Vec<String>,
+        stop: Stop,
+        file: &JournalFile,
+        journal: Option<Journal>,
+    ) -> Result<Exit, Failure> {
+        let is_broken = |it: &Environment| {
+            it.phase.is_some_and(Phase::is_interrupted)
+                && it.preflight.as_ref().is_some_and(|it| it.verdict() == Verdict::Fail)
+        };
+        if !self.args.plan && environments.iter().any(is_broken) {
+            environments.retain(is_broken);
+            for environment in &mut environments {
+                environment.goal = Goal::Undo;
+            }
+            let count = environments.len();
+            self.confirm(&question("the switch was interrupted and fails; restore", count)).await?;
+            return self.execute(Command::Switch, environments, plan, file, journal).await;
+        }
+        let exit = if stop.kind == StopKind::Unsafe { Exit::Failed } else { Exit::CouldNotRun };
+        let command = if self.args.plan {
+            Command::Plan
+        } else if self.args.back {
+            Command::Back
+        } else {
+            Command::Switch
+        };
+        let summary = format!("nothing is changed: {}", stop.why);
+        let mut report = self.report(command, exit, &summary, &environments, State::NotBegun);
+        for (shown, environment) in report.environments.iter_mut().zip(&environments) {
+            if environment.preflight.as_ref().is_some_and(|it| it.verdict() != Verdict::Pass) {
+                shown.result = State::Unsafe;
+            }
+        }
+        let (error, hint) = (Some(stop.why), Some(stop.hint));
+        self.print(&SwitchReport { plan, error, hint, ..report })
+    }
+
+    /// A person saves the callback: waits for it, if requested.
+    async fn manual(
+        &self,
+        mut environments: Vec<Environment>,
+        plan: Vec<String>,
+    ) -> Result<Exit, Failure> {
+        let all_switched = environments.iter().all(|it| it.goal == Goal::Verify);
+        if self.args.wait.is_none() && !all_switched {
+            let why = "this Nango has no Environments API: save the callback by hand";
+            let summary = format!("nothing is changed: {why}");
+            let report = self.report(
+                Command::Switch,
+                Exit::CouldNotRun,
+                &summary,
+                &environments,
+                State::NotBegun,
+            );
+            let remaining = switch::instructions(&environments, self.context_base());
+            let hint = "save it, and pass --wait 10m to confirm it";
+            return self.print(&SwitchReport {
+                plan,
+                remaining,
+                error: Some(why.into()),
+                hint: Some(hint.into()),
+                ..report
+            });
+        }
+        for line in switch::instructions(&environments, self.context_base()) {
+            self.note(&line);
+        }
+        let (shown, ends) = switch::watch(&self.context, &mut environments, self).await;
+        self.clear();
+        let outcome = outcome(&ends);
+        let summary = match outcome {
+            Outcome::Done => "switched and confirmed",
+            Outcome::Unconfirmed => "switched, but something is unconfirmed",
+            Outcome::CouldNotRun | Outcome::Unchanged => "the new callback was not seen",
+            Outcome::Partial if ends.contains(&End::Broken) => {
+                "switched, but it fails: save the previous callback again"
+            }
+            Outcome::Partial => "the new callback was not seen in every environment",
+        };
+        let report = self.report(Command::Switch, exit_of(outcome), summary, &[], State::NotBegun);
+        self.print(&SwitchReport { environments: shown, plan, ..report })
+    }
+
+    async fn back(&self) -> Result<Exit, Failure> {
+        let account = self.account()?;
+        let file = JournalFile::lock(&self.args.journal)?;
+        let Some(journal) = self.journal(&file)? else { return Err(self.no_journal().into()) };
+        let wanted = &self.args.options.environment;
+        let entries: Vec<_> = journal
+            .environments
+            .iter()
+            .filter(|it| it.phase != Phase::Planned)
+            .filter(|it| wanted.is_empty() || wanted.contains(&it.name))
+            .collect();
+        if entries.is_empty() {
+            return Err(Problem::error("no environment in the journal was switched")
+                .hint("see the journal with --status")
+                .into());
+        }
+        let is_only = entries.len() == 1;
+        let mut chosen = Vec::new();
+        for entry in entries {
+            let found = self.project.environments.get(entry.name.as_str());
+            let one = Selected { name: Some(&entry.name), environment: found, is_only };
+            let decided = decisions(&self.args.options, self.project, &[one], &entry.before)?.pop();
+            let callbacks = [entry.before.as_str(), entry.after.as_str()];
+            chosen.push(self.prepare(one, decided.unwrap_or_default(), callbacks)?);
+        }
+        let mut environments = switch::read(&self.context, chosen, None, Some(&journal)).await?;
+        switch::survey(&self.context, &mut environments).await;
+        self.clear();
+        let plan = switch::plan(&environments, "");
+        self.show(&environments, &plan)?;
+        let tolerance = Tolerance { swaps: self.may_ask() && !self.args.yes, others: true };
+        if let Err(stop) = switch::safety(&environments, tolerance) {
+            return self.not_safe(environments, plan, stop, &file, Some(journal)).await;
+        }
+        let _ = account;
+        self.confirm(&question("restore the previous callback in", environments.len())).await?;
+        self.execute(Command::Back, environments, plan, &file, Some(journal)).await
+    }
+
+    fn no_journal(&self) -> Problem {
+        Problem::error(format!("there is no journal `{}`", self.args.journal.display()))
+            .hint("run this in the directory of the switch, or pass its journal with --journal")
+    }
+
+    async fn status(&self) -> Result<Exit, Failure> {
+        let account = self.account()?;
+        let file = JournalFile::unlocked(&self.args.journal);
+        let names = &self.args.options.environment;
+        let Some(journal) = self.journal(&file)? else {
+            let environments = switch::values(&self.context, account, names).await?;
+            let summary = format!("there is no journal `{}`", self.args.journal.display());
+            let report = self.report(Command::Status, Exit::Done, &summary, &[], State::NotBegun);
+            return self.print(&SwitchReport { environments, ..report });
+        };
+        let environments = switch::status(&self.context, account, &journal, names).await?;
+        let is_expected = environments.iter().all(|it| it.result == State::AsExpected);
+        let (exit, summary) = if is_expected {
+            (Exit::Done, "every callback is as the journal expects")
+        } else {
+            (
+                Exit::Unconfirmed,
+                "a callback is not as the journal expects, or a switch was interrupted",
+            )
+        };
+        let may_go_back = environments.iter().any(|it| it.value.as_deref() != Some(&it.before));
+        let report = self.report(Command::Status, exit, summary, &[], State::NotBegun);
+        let back = may_go_back.then(|| self.context.invocation.back());
+        self.print(&SwitchReport { environments, back, ..report })
+    }
+
+    /// Ctrl-C: nothing is restored; the journal shows what a later run can do.
+    fn interrupted(&self) -> Result<Exit, Failure> {
+        self.clear();
+        let journal = JournalFile::unlocked(&self.args.journal).read().ok().flatten();
+        let entries = journal.map(|it| it.environments).unwrap_or_default();
+        let is_changed = entries.iter().any(|it| it.phase.expects_new() != Some(false));
+        let report =
+            self.report(Command::Switch, Exit::Interrupted, "interrupted", &[], State::NotBegun);
+        self.print(&SwitchReport {
+            environments: entries.iter().map(switch::offline).collect(),
+            back: is_changed.then(|| self.context.invocation.back()),
+            ..report
+        })
+    }
+
+    fn failed(&self, failure: Failure) -> Exit {
+        self.clear();
+        let stop = match failure {
+            Failure::Problem(problem) => return usage(&problem),
+            Failure::Stop(stop) => stop,
+        };
+        let exit = match stop.kind {
+            StopKind::Usage => Exit::Usage,
+            StopKind::CouldNotRun => Exit::CouldNotRun,
+            StopKind::Unsafe => Exit::Failed,
+        };
+        let problem = Problem::error(crate::report::printable(&stop.why))
+            .hint(crate::report::printable(&stop.hint));
+        eprint_line(&problem.coloured());
+        if !self.args.json || exit == Exit::Usage {
+            return exit;
+        }
+        let command = match (self.args.plan, self.args.back, self.args.status) {
+            (true, ..) => Command::Plan,
+            (_, true, _) => Command::Back,
+            (_, _, true) => Command::Status,
+            _ => Command::Switch,
+        };
+        let summary = format!("could not run: {}", stop.why);
+        let report = self.report(command, exit, &summary, &[], State::NotBegun);
+        let (error, hint) = (Some(stop.why), Some(stop.hint));
+        self.print(&SwitchReport { error, hint, ..report }).unwrap_or(exit)
+    }
+
+    fn context_base(&self) -> &str {
+        self.settings.nango_url.trim_end_matches('/')
+    }
+
+    fn report(
+        &self,
+        command: Command,
+        exit: Exit,
+        summary: &str,
+        environments: &[Environment],
+        state: State,
+    ) -> SwitchReport {
+        SwitchReport {
+            schema: 1,
+            command,
+            exit: exit.code(),
+            summary: summary.to_owned(),
+            callback: self.args.callback.as_ref().map(|it| it.as_str().to_owned()),
+            journal: self.args.journal.display().to_string(),
+            error: None,
+            hint: None,
+            environments: environments.iter().map(|it| it.report(state)).collect(),
+            plan: Vec::new(),
+            remaining: Vec::new(),
+            back: None,
+        }
+    }
+
+    /// Prints the preflights and the plan: what the person confirms.
+    fn show(&self, environments: &[Environment], plan: &[String]) -> Result<(), Failure> {
+        if self.args.json {
+            if self.may_ask() && !self.args.yes && !self.args.plan {
+                eprint_line(&switch::list("plan", plan, None));
+            }
+            return Ok(());
+        }
+        let reports: Vec<_> = environments.iter().filter_map(|it| it.preflight.clone()).collect();
+        let printed = Format::Text(self.args.verbosity.detail()).print(&reports).and_then(|()| {
+            if self.args.verbosity.detail() == Detail::Verdict {
+                return Ok(());
+            }
+            print(&switch::list("plan", plan, columns()))
+        });
+        if exit_after_print(printed, Exit::Done) == Exit::Done {
+            Ok(())
+        } else {
+            Err(Stop {
+                kind: StopKind::CouldNotRun,
+                why: "cannot print the plan".into(),
+                hint: "check stdout".into(),
+            }
+            .into())
+        }
+    }
+
+    fn print(&self, report: &SwitchReport) -> Result<Exit, Failure> {
+        let exit = Exit::of(report.exit);
+        let printed = if self.args.json {
+            report.json().map_err(io::Error::from).and_then(|text| print(&(text + "\n")))
+        } else {
+            print(&report.text(columns()))
+        };
+        Ok(exit_after_print(printed, exit))
+    }
+
+    /// Whether a person can answer.
+    fn may_ask(&self) -> bool {
+        io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
+    async fn confirm(&self, question: &str) -> Result<(), Failure> {
+        if self.args.yes {
+            return Ok(());
+        }
+        if !self.may_ask() {
+            return Err(Problem::error("the change is not confirmed, and nothing is changed")
+                .hint("read the plan, and pass --yes")
+                .into());
+        }
+        if Operator::confirm(self, question).await {
+            return Ok(());
+        }
+        let (why, hint) =
+            ("not confirmed, and nothing is changed".into(), "type yes to confirm".into());
+        Err(Stop { kind: StopKind::Unsafe, why, hint }.into())
+    }
+
+    fn clear(&self) {
+        if io::stderr().is_terminal() {
+            progress::clear();
+        }
+    }
+}
+
+impl Operator for Run<'_> {
+    fn note(&self, text: &str) {
+        self.clear();
+        eprint_line(text);
+    }
+
+    async fn confirm(&self, question: &str) -> bool {
+        let mut stderr = anstream::stderr();
+        // A terminal that is gone gives no answer.
+        let _ = write!(stderr, "{question} Type yes: ");
+        let _ = stderr.flush();
+        // Its own thread: a runtime waits for its threads when it ends, and Ctrl-C must end it.
+        let (answer, received) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let read = io::stdin().lock().read_line(&mut line);
+            let _ = answer.send(read.is_ok() && line.trim().eq_ignore_ascii_case("yes"));
+        });
+        received.await.unwrap_or(false)
+    }
+}
+
+fn question(action: &str, count: usize) -> String {
+    let noun = if count == 1 { "environment" } else { "environments" };
+    format!("{action} {count} {noun}?")
+}
+
+/// An entry of the journal whose switch to another callback was interrupted.
+fn unfinished<'j>(journal: &'j Journal, callback: &str) -> Option<&'j switch::Entry> {
+    journal
+        .environments
+        .iter()
+        .find(|it| it.phase.is_interrupted() && !crate::preflight::is_same_url(&it.after, callback))
+}
+
+fn exit_of(outcome: Outcome) -> Exit {
+    match outcome {
+        Outcome::Done => Exit::Done,
+        Outcome::Unchanged => Exit::Failed,
+        Outcome::Unconfirmed => Exit::Unconfirmed,
+        Outcome::CouldNotRun => Exit::CouldNotRun,
+        Outcome::Partial => Exit::Partial,
+    }
+}
+
+/// The API key of the account; `None` when there is none, as for servers without the Environments API.
+fn account_key(args: &Args, project: &Project) -> Result<Option<SecretString>, Problem> {
+    let own = project.account_key_file.as_ref().map(|file| file.path.as_path());
+    let file = args.account_key_file.as_deref().or(own);
+    let key = secret(file, ACCOUNT_KEY)?;
+    if key.as_ref().is_some_and(|key| !key.expose_secret().is_ascii()) {
+        return Err(Problem::error("cannot use the account API key")
+            .because("it contains characters that are not ASCII")
+            .hint("copy it again from the account settings in Nango"));
+    }
+    Ok(key)
+}
+
+/// `None` unless stdout is a terminal.
+fn columns() -> Option<usize> {
+    terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0))
+}
+
+fn print(text: &str) -> io::Result<()> {
+    let mut stdout = anstream::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}

@@ -1,0 +1,192 @@
+//! The journal: what a switch changed, so that a later run can continue or go back. It contains no key.
+
+use super::machine::Phase;
+use crate::config::read_file;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// The environments of a Nango server that were switched.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journal {
+    schema: u32,
+    /// The base URL of Nango.
+    pub nango: String,
+    /// The environments, in the order in which they are switched.
+    pub environments: Vec<Entry>,
+}
+
+/// One environment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its name in Nango.
+    pub name: String,
+    /// Its id in Nango.
+    pub uuid: String,
+    /// Whether Nango treats it as production.
+    pub is_production: bool,
+    /// The previous callback.
+    pub before: String,
+    /// The new callback.
+    pub after: String,
+    /// How far the switch is.
+    pub phase: Phase,
+    /// When it was planned (RFC 3339).
+    pub started_at: String,
+    /// When the phase changed (RFC 3339).
+    pub changed_at: String,
+}
+
+/// The journal file of a run.
+#[derive(Debug)]
+pub struct JournalFile {
+    path: PathBuf,
+    /// Locked until it is dropped. Not the journal itself, which each write replaces.
+    _lock: Option<File>,
+}
+
+/// Why the journal cannot be used.
+#[derive(Debug)]
+pub enum JournalError {
+    /// Another run uses it.
+    Locked(PathBuf),
+    /// It cannot be read or written.
+    Io(PathBuf, String),
+    /// It is not a journal.
+    Invalid(PathBuf),
+}
+
+impl JournalError {
+    /// What to do.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Locked(_) => "wait until the other run ends, or use another file with --journal",
+            Self::Io(..) => "use another file with --journal, in a directory that you can write",
+            Self::Invalid(_) => {
+                "use another file with --journal; this one is kept, because it may contain the previous \
+                 callbacks"
+            }
+        }
+    }
+}
+
+impl fmt::Display for JournalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Locked(path) => write!(f, "another run uses the journal `{}`", path.display()),
+            Self::Io(path, why) => write!(f, "cannot use the journal `{}`: {why}", path.display()),
+            Self::Invalid(path) => write!(f, "`{}` is not a journal of a switch", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for JournalError {}
+
+const SCHEMA: u32 = 1;
+
+/// The current time (RFC 3339), to the millisecond.
+pub(super) fn now() -> String {
+    format!("{:.3}", Timestamp::now())
+}
+
+/// More than a journal of thousands of environments has.
+const MAX_BYTES: usize = 4 << 20;
+
+impl Journal {
+    /// An empty one.
+    pub fn new(nango: &str) -> Self {
+        Self { schema: SCHEMA, nango: nango.to_owned(), environments: Vec::new() }
+    }
+
+    /// The entry of an environment.
+    pub fn entry(&self, uuid: &str) -> Option<&Entry> {
+        self.environments.iter().find(|it| it.uuid == uuid)
+    }
+
+    /// Adds or replaces the entry of an environment.
+    pub fn set(&mut self, entry: Entry) {
+        match self.environments.iter_mut().find(|it| it.uuid == entry.uuid) {
+            Some(known) => *known = entry,
+            None => self.environments.push(entry),
+        }
+    }
+}
+
+impl JournalFile {
+    /// Opens the file for a run that writes it, and locks it.
+    pub fn lock(path: &Path) -> Result<Self, JournalError> {
+        let lock = beside(path, ".lock");
+        let cannot = |error: &io::Error| JournalError::Io(lock.clone(), error.to_string());
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&lock)
+            .map_err(|error| cannot(&error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: Some(file) }),
+            Err(TryLockError::WouldBlock) => Err(JournalError::Locked(path.to_owned())),
+            Err(TryLockError::Error(error)) => Err(cannot(&error)),
+        }
+    }
+
+    /// Opens the file to read it only.
+    pub fn unlocked(path: &Path) -> Self {
+        Self { path: path.to_owned(), _lock: None }
+    }
+
+    /// The path, as given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads it; `None` when it does not exist. A temporary file of a run that was killed is ignored.
+    pub fn read(&self) -> Result<Option<Journal>, JournalError> {
+        let bytes = match read_file(&self.path, MAX_BYTES) {
+            Ok(bytes) => bytes,
+            Err(why) if why.is_missing() => return Ok(None),
+            Err(why) => return Err(JournalError::Io(self.path.clone(), why.to_string())),
+        };
+        match serde_json::from_slice::<Journal>(&bytes) {
+            Ok(journal) if journal.schema == SCHEMA => Ok(Some(journal)),
+            _ => Err(JournalError::Invalid(self.path.clone())),
+        }
+    }
+
+    /// Replaces it. When this returns, it survives a crash of the machine.
+    pub fn write(&self, journal: &Journal) -> Result<(), JournalError> {
+        let cannot = |error: &io::Error| JournalError::Io(self.path.clone(), error.to_string());
+        let text = serde_json::to_string_pretty(journal).map_err(|error| cannot(&error.into()))?;
+        self.replace(text.as_bytes()).map_err(|error| cannot(&error))
+    }
+
+    fn replace(&self, bytes: &[u8]) -> io::Result<()> {
+        let temporary = beside(&self.path, ".tmp");
+        // A run that was killed may have left one; its mode may be another.
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file =
+            OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        fs::rename(&temporary, &self.path)?;
+        let directory = self.path.parent().filter(|it| !it.as_os_str().is_empty());
+        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+    }
+}
+
+/// The path with this suffix.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}

@@ -1,0 +1,100 @@
+//! What a switch does, as text: read before it is confirmed.
+
+use super::machine::Goal;
+use super::read::Environment;
+use crate::report::printable;
+
+/// The plan of all environments, one line for each step or effect. `back` is the command to go back.
+pub fn plan(environments: &[Environment], back: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    for environment in environments {
+        let name = &environment.name;
+        let (before, after) = (printable(&environment.before), printable(&environment.after));
+        let switch = environment.preflight.as_ref().and_then(|it| it.switch.as_ref());
+        let listed = |keys: &[String]| {
+            keys.iter().map(|it| format!("`{it}`")).collect::<Vec<_>>().join(", ")
+        };
+        let to_replace = switch.map(|it| listed(&it.to_replace)).unwrap_or_default();
+        let to_recreate = switch.map(|it| listed(&it.to_recreate)).unwrap_or_default();
+        let (from, to) = match environment.goal {
+            Goal::Switch | Goal::Verify => (&before, &after),
+            Goal::Back | Goal::Undo => (&after, &before),
+        };
+        let may_change = environment.goal != Goal::Verify;
+        if may_change && !environment.is_proven {
+            lines.push(format!(
+                "{name}: nothing proves that the API key opens this environment; a flow that starts after \
+                 the save shows it, and a wrong key leads to a restore"
+            ));
+        }
+        if may_change && !to_replace.is_empty() {
+            lines.push(format!(
+                "{name}: replace the callback of {to_replace} with {to} at the provider, immediately \
+                 before the save: flows fail in between"
+            ));
+        }
+        lines.push(if may_change {
+            format!("{name}: save {to} instead of {from}")
+        } else {
+            format!("{name}: has {to} already; it is verified, and nothing is saved")
+        });
+        if !to_recreate.is_empty() {
+            lines.push(format!(
+                "{name}: after it, delete and create in Nango {to_recreate}; their users connect again"
+            ));
+        }
+        for caution in switch.iter().flat_map(|it| &it.cautions) {
+            lines.push(format!("{name}: {caution}"));
+        }
+    }
+    if environments.iter().any(|it| it.goal != Goal::Verify) {
+        lines.push(
+            "flows in progress end at the callback with which they started: within 30 minutes for a \
+             connect session, at most 60 minutes (Nango's cookie); keep it working and registered"
+                .into(),
+        );
+        lines.push(
+            "a confirmation that fails restores the previous callback of that environment; what is \
+             unknown stays switched"
+                .into(),
+        );
+        if !back.is_empty() {
+            lines.push(format!("to go back: {back}"));
+        }
+    }
+    lines
+}
+
+/// What remains to be done after a switch.
+pub(super) fn remaining(
+    environments: &[(&Environment, Option<&crate::report::Report>)],
+) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (environment, report) in environments {
+        let name = &environment.name;
+        let before = printable(&environment.before);
+        let after = report.and_then(|it| it.switch.as_ref());
+        let earlier = environment.preflight.as_ref().and_then(|it| it.switch.as_ref());
+        let recreate = after.or(earlier).map(|it| it.to_recreate.clone()).unwrap_or_default();
+        if !recreate.is_empty() {
+            let keys: Vec<_> = recreate.iter().map(|it| format!("`{it}`")).collect();
+            lines.push(format!(
+                "{name}: delete and create in Nango {}; their users connect again",
+                keys.join(", ")
+            ));
+        }
+        let has_mcp =
+            earlier.is_some_and(|it| it.steps.iter().any(|step| step.contains("five minutes")));
+        if has_mcp {
+            lines.push(format!(
+                "{name}: MCP integrations with a client metadata document follow within five minutes"
+            ));
+        }
+        lines.push(format!("{name}: connect one account by hand"));
+        lines.push(format!(
+            "{name}: keep {before} working and registered for some days, then remove it at the providers, \
+             and run the preflight again"
+        ));
+    }
+    lines
+}

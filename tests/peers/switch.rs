@@ -121,9 +121,13 @@ fn three_environments_are_switched_only_when_the_provider_has_the_callback_of_al
     let all = ["--all-environments", "--yes"];
     let to_new = [&all[..], &["--callback", &new]].concat();
 
-    let unsafe_ = switch_project(&world, &to_new);
+    let unsafe_ = switch_project(&world, &[&to_new[..], &["--json"]].concat());
     assert_eq!(unsafe_.code, Some(1), "{}", unsafe_.text);
-    assert!(unsafe_.text.contains("staging"), "{}", unsafe_.text);
+    let report: Value = serde_json::from_str(&unsafe_.stdout).unwrap();
+    let verdicts = report["environments"].as_array().unwrap().iter();
+    let verdicts = verdicts.map(|it| json!([it["name"], it["preflight"]["verdict"]]));
+    let expected = [["development", "pass"], ["staging", "fail"], ["production", "pass"]];
+    assert_eq!(Value::from_iter(verdicts), json!(expected), "{report:#}");
     assert_eq!(world.recorded("patches"), json!([]));
 
     world.save(&environments(&world, ["both", "both", "both"]));
@@ -154,7 +158,9 @@ pub(crate) fn three_environments() -> (World, Peer) {
     let mut world = World::new();
     let (old, new) = (world.old(), world.callback.clone());
     let mut server = Peer::oauth("oauth-node", "oauth2orize.mjs", &[&old, &new]);
-    let origin = format!("http://127.0.0.1:{}", server.receive()["port"]);
+    // Providers with a loopback address as their host are refused.
+    let origin = format!("http://oauth.localhost:{}", server.receive()["port"]);
+    world.hosts.push(origin.clone());
     world.save(&json!({
         "account_keys": { ACCOUNT_KEY: ACCOUNT_SCOPES },
         "templates": { "an-api": {
@@ -242,6 +248,7 @@ const ACCOUNT_SCOPES: [&str; 3] =
 
 struct Ran {
     code: Option<i32>,
+    stdout: String,
     /// Standard output and standard error.
     text: String,
 }
@@ -266,8 +273,9 @@ fn switch_command(world: &World, arguments: &[&str]) -> Command {
 }
 
 fn ran(output: Output) -> Ran {
-    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    Ran { code: output.status.code(), text }
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let text = stdout.clone() + &String::from_utf8(output.stderr).unwrap();
+    Ran { code: output.status.code(), stdout, text }
 }
 
 /// Writes a key that only its owner can read.

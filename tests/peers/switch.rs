@@ -145,7 +145,17 @@ fn three_environments_are_switched_only_when_the_provider_has_the_callback_of_al
         assert!(there.contains(&saved(name, &new)), "{patches}");
         assert!(returned.contains(&saved(name, &old)), "{patches}");
     }
-    for text in [&unsafe_.text, &switched.text, &back.text] {
+    // Without the journal, the previous callback is saved like a new one. It is Nango's own.
+    let again = switch_project(&world, &to_new);
+    assert_eq!(again.code, Some(0), "{}", again.text);
+    fs::remove_file(world.edge.dir().join(JOURNAL)).unwrap();
+    let lost = switch_project(&world, &["--back", "--yes"]);
+    assert_eq!(lost.code, Some(64), "{}", lost.text);
+    let to_old = switch_project(&world, &[&all[..], &["--callback", &old]].concat());
+    assert_eq!(to_old.code, Some(0), "{}", to_old.text);
+    let patches = world.recorded("patches");
+    assert_eq!(patches[11], saved("production", &old), "{patches}");
+    for text in [&unsafe_.text, &switched.text, &back.text, &to_old.text] {
         assert!(!text.contains("canary"), "{text}");
     }
 }

@@ -43,8 +43,15 @@ impl Invocation {
 
     /// The command that goes back.
     pub fn back(&self) -> String {
-        let words = self.0.iter().map(String::as_str).chain(["--back"]);
-        words.map(quoted).collect::<Vec<_>>().join(" ")
+        let mut words: Vec<_> = self.0.iter().map(|word| quoted(word)).collect();
+        let mut is_value = false;
+        let subcommand = words.iter().position(|word| {
+            let is_found = word == "switch" && !is_value;
+            is_value = matches!(word.as_str(), "-c" | "--config");
+            is_found
+        });
+        words.insert(subcommand.map_or(words.len(), |at| at + 1), "--back".into());
+        words.join(" ")
     }
 }
 
@@ -89,8 +96,8 @@ mod tests {
         ];
         assert_eq!(
             back(&given),
-            "callback-edge -c 'my config.toml' switch --environment prod,dev --project=p.toml --journal \
-             j.json --back"
+            "callback-edge -c 'my config.toml' switch --back --environment prod,dev --project=p.toml \
+             --journal j.json"
         );
         assert_eq!(back(&["callback-edge", "switch", "--back"]), "callback-edge switch --back");
     }

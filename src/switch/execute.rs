@@ -286,7 +286,7 @@ impl<O: Operator> Run<'_, O> {
 
     async fn read(&mut self) -> Value {
         let value = match self.account.callback(&self.environment.uuid).await {
-            Ok(value) => value.unwrap_or_else(|| self.context.default_callback.clone()),
+            Ok(value) => value.unwrap_or_else(|| self.environment.default.clone()),
             Err(error) => {
                 self.environment.value = None;
                 self.operator.note(&format!(

@@ -169,7 +169,7 @@ pub enum End {
     Unreadable,
     /// There was no response to the request that saves it, and the previous callback is there.
     NotSaved,
-    /// Somebody saved another callback meanwhile. It is not overwritten.
+    /// Another person saved another callback meanwhile. It is not overwritten.
     ChangedByOthers,
     /// The person who runs it did not confirm a step. Nothing changed.
     Declined,

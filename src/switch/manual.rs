@@ -16,7 +16,7 @@ pub fn instructions(environments: &[Environment], base: &str) -> Vec<String> {
     to_save
         .map(|it| {
             format!(
-                "environment {}: at {base}, open the environment settings, and save as callback URL: {}",
+                "environment {}: at {base}, open the environment settings, and paste as callback URL: {}",
                 it.name,
                 printable(&it.after)
             )

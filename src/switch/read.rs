@@ -32,6 +32,8 @@ pub struct Environment {
     pub after: String,
     /// The callback that was read last.
     pub value: Option<String>,
+    /// The callback that it sends when its settings contain none.
+    pub(super) default: String,
     /// What a run shall reach.
     pub goal: Goal,
     /// The phase in the journal.
@@ -108,13 +110,9 @@ async fn read_one(
         Some(name) => Some(find(list, name)?),
         None => None,
     };
-    let value_of = async |uuid: &str| -> Result<String, Stop> {
-        let value = account.callback(uuid).await?;
-        Ok(value.unwrap_or_else(|| context.default_callback.clone()))
-    };
     let mut known_value = None;
     if let Some(found) = by_name {
-        known_value = Some(value_of(&found.uuid).await?);
+        known_value = Some(account.callback(&found.uuid).await?);
     }
     let mut flows = Flows::read(&plan, &nango).await?;
     let found = match by_name {
@@ -123,8 +121,17 @@ async fn read_one(
     };
     let value = match known_value {
         Some(value) => value,
-        None => value_of(&found.uuid).await?,
+        None => account.callback(&found.uuid).await?,
     };
+    // An environment without a callback of its own sends that of the server.
+    let default = match &value {
+        Some(_) => context.default_callback.clone(),
+        None => match flows.observe(&[&context.default_callback]).await {
+            FlowObservation::Sent { callback, .. } => callback,
+            FlowObservation::None(_) => context.default_callback.clone(),
+        },
+    };
+    let value = value.unwrap_or_else(|| default.clone());
     let mut evidence = Vec::new();
     let name = printable(&found.name);
     let starts_flows = match flows.observe(&[&value]).await {
@@ -180,6 +187,7 @@ async fn read_one(
         before,
         after,
         value: Some(value),
+        default,
         goal,
         phase,
         starts_flows,
@@ -263,6 +271,7 @@ async fn read_without_api(
         uuid: String::new(),
         is_production: false,
         before: plan.previous.clone(),
+        default: plan.previous.clone(),
         after: callback.to_owned(),
         value,
         goal: if is_switched { Goal::Verify } else { Goal::Switch },

@@ -148,7 +148,7 @@ impl State {
                 End::Refused => "not switched: the request was refused",
                 End::Unreadable => "not switched: the callback could not be read",
                 End::NotSaved => "not switched: there was no response",
-                End::ChangedByOthers => "stopped: somebody saved another callback",
+                End::ChangedByOthers => "stopped: another person saved another callback",
                 End::Declined => "not switched: not confirmed",
             },
         }

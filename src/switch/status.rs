@@ -33,7 +33,7 @@ pub async fn status(
             (true, ..) => None,
             (_, true, _) => Some("the new callback is in use; it is not confirmed".into()),
             (_, _, true) => Some("the previous callback is in use".into()),
-            _ => Some("somebody saved another callback".into()),
+            _ => Some("another person saved another callback".into()),
         };
         reports.push(report);
     }

@@ -127,7 +127,7 @@ fn three_environments_are_switched_only_when_the_provider_has_the_callback_of_al
     let verdicts = report["environments"].as_array().unwrap().iter();
     let verdicts = verdicts.map(|it| json!([it["name"], it["preflight"]["verdict"]]));
     let expected = [["development", "pass"], ["staging", "fail"], ["production", "pass"]];
-    assert_eq!(Value::from_iter(verdicts), json!(expected), "{report:#}");
+    assert_eq!(verdicts.collect::<Value>(), json!(expected), "{report:#}");
     assert_eq!(world.recorded("patches"), json!([]));
 
     world.save(&environments(&world, ["both", "both", "both"]));

@@ -35,6 +35,18 @@ pub async fn survey(context: &Context, environments: &mut [Environment]) {
     }
 }
 
+/// The preflight after a change. Of the callback only a small part is checked again.
+pub(super) async fn verify(context: &Context, environment: &Environment) -> Report {
+    let mut plan = environment.plan.clone();
+    plan.check.coverage = check::Coverage::Small;
+    plan.check.follow = false;
+    let report = check_once(context, &plan).await;
+    let survey = preflight::add_survey(report, &plan, &environment.nango, &context.outbound);
+    let mut report = Box::pin(survey).await;
+    report.environment = Some(environment.name.clone());
+    report
+}
+
 /// The report of the callback. Nango's own callback redirects nowhere: nothing of it is checked.
 async fn check_once(context: &Context, plan: &preflight::Plan) -> Report {
     if !is_same_url(&plan.check.callback, plan.check.target.as_str()) {

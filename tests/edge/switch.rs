@@ -207,7 +207,10 @@ impl World {
     /// The arguments of a switch of every environment of the project, and more.
     fn arguments<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
         let mut all = vec!["--callback", &self.new, "--all-environments"];
-        all.extend(["--json", "--wait=2s", "--pause=1ms"]);
+        all.extend(["--json", "--pause=1ms"]);
+        if !more.iter().any(|it| it.starts_with("--wait")) {
+            all.push("--wait=2s");
+        }
         all.extend(more);
         all
     }
@@ -324,9 +327,13 @@ impl World {
             for (name, it) in names.zip(all) {
                 let (now, before) = (&saved[name], it["before"].as_str());
                 let holds = match run.code {
-                    Some(0 | 2) => *now == self.new,
+                    Some(0 | 2) => report["callback"] == **now,
                     // Unsafe, restored, or not run: what it was, or what it was before a killed run.
-                    Some(1) => *now == run.before[name] || Some(now.as_str()) == before,
+                    Some(1) => {
+                        *now == run.before[name]
+                            || Some(now.as_str()) == before
+                            || it["result"] == "changed_by_others"
+                    }
                     Some(3) => *now == run.before[name],
                     _ => true,
                 };

@@ -95,3 +95,34 @@ async fn arguments_that_contradict_each_other_are_usage_errors() {
         assert!(world.nango().requests.is_empty(), "{arguments:?}");
     }
 }
+
+/// It is complete: a shell runs it, with the options of the switch.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_printed_command_goes_back() {
+    let world = World::three().await;
+    std::fs::rename(world.path("nango.toml"), world.path("my project's.toml")).unwrap();
+    let options = ["--project=my project's.toml", "--journal=the journal.json"];
+    world.rejects_after_save("staging");
+    let run = world.switch(&options).await.exits(4);
+    let back = run.report()["back"].as_str().unwrap().to_owned();
+    assert!(run.stderr.contains(&back), "{back}: {}", run.text());
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", &format!("exec {back} --yes --json")]).env_clear();
+    command.current_dir(world.dir.path()).env("CALLBACK_EDGE_NANGO__URL", &world.origin);
+    command.stdin(std::process::Stdio::null());
+    let run = world.complete(command).await.exits(0);
+    assert_eq!(run.report()["command"], "back", "{}", run.text());
+    world.all_have(&world.old);
+}
+
+/// The previous callback is known from the output; it needs no redirect, before and after the save.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_journal_a_switch_to_nango_s_own_callback_goes_back() {
+    let world = World::one().await;
+    world.switch(&[]).await.exits(0);
+    std::fs::remove_file(world.journal()).unwrap();
+    let arguments = ["--callback", &world.old, "--all-environments", "--yes", "--json"];
+    let run = world.run(&[&arguments[..], &["--pause=1ms", "--wait=2s"]].concat()).await;
+    assert_eq!(run.code, Some(0), "{}", run.text());
+    world.all_have(&world.old);
+}

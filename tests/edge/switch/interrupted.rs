@@ -50,7 +50,8 @@ async fn killed(point: Point, next: Next, is_saved: bool) {
                 assert_eq!(run.environment("prod")["value"], **expected, "{name}");
                 // A value that the run saved and did not confirm is not reported as done.
                 assert!(run.code == Some(2) || !is_saved, "{name}: {}", run.text());
-                assert!(run.text().contains("switch --back"), "{name}: {}", run.text());
+                let back = run.report()["back"].as_str().unwrap_or_default().to_owned();
+                assert!(back.contains("--back") || !is_saved, "{name}: {}", run.text());
             }
         }
         Next::Back => {
@@ -59,8 +60,7 @@ async fn killed(point: Point, next: Next, is_saved: bool) {
                 assert_eq!(run.code, Some(0), "{name}: {}", run.text());
             }
             world.all_have(&world.old);
-            let run = world.status().await;
-            assert_eq!(run.code == Some(0), has_journal, "{name}: {}", run.text());
+            world.status().await.exits(0);
         }
         Next::Again => {
             let run = world.switch(&[]).await;
@@ -186,7 +186,7 @@ async fn the_way_back_is_printed_before_the_save() {
         let arguments: Vec<_> =
             arguments.into_iter().filter(|it| is_json || *it != "--json").collect();
         let run = world.kill(&arguments).await;
-        for part in [world.old.as_str(), "callback-edge switch --back"] {
+        for part in [world.old.as_str(), "callback-edge switch ", " --back"] {
             assert!(run.text().contains(part), "{part}: {}", run.text());
         }
     }
@@ -210,10 +210,7 @@ async fn an_interrupt_ends_with_130_and_the_state_is_known() {
         assert_eq!(output.status.code(), Some(130), "{name}: {output:?}");
         let text = String::from_utf8_lossy(&output.stderr).into_owned()
             + &String::from_utf8_lossy(&output.stdout);
-        assert!(
-            text.contains("switch --status") || text.contains("switch --back"),
-            "{name}: {text}"
-        );
+        assert!(text.contains("callback-edge switch --back"), "{name}: {text}");
         assert_eq!(before["prod"] != world.saved("prod"), is_saved, "{name}");
         world.status().await.exits(2);
         world.back(&[]).await.exits(0);

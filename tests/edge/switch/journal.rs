@@ -65,9 +65,14 @@ async fn a_journal_that_cannot_be_understood_is_kept_and_nothing_is_saved() {
     }
     assert_eq!(world.nango().patches.len(), patches);
     fs::remove_file(world.journal()).unwrap();
-    for arguments in [&["--back", "--yes"][..], &["--status"]] {
-        let run = world.run(arguments).await;
-        assert!(matches!(run.code, Some(3 | 64)), "{}", run.text());
+    let run = world.back(&[]).await;
+    assert!(matches!(run.code, Some(3 | 64)), "{}", run.text());
+    let run = world.status().await.exits(0);
+    assert!(run.text().contains("no journal"), "{}", run.text());
+    let prod = run.environment("prod");
+    assert_eq!(prod["value"], *world.new, "{}", run.text());
+    for unknown in ["before", "after"] {
+        assert_eq!(prod[unknown], Value::Null, "{}", run.text());
     }
     assert_eq!(world.nango().patches.len(), patches);
 }

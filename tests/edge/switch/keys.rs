@@ -31,7 +31,7 @@ async fn a_missing_scope_is_named_and_nothing_is_repeated() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_nango_refuses_changes_nothing() {
     for (file, key, exit, expected) in [
-        ("account.key", "canary-unknown", 3, "unknown_account"),
+        ("account.key", "canary-unknown", 3, "does not accept the account API key"),
         // A key of the wrong kind.
         ("account.key", "canary-prod-key", 3, "account"),
         ("prod.key", "canary-unknown", 3, "unknown_account"),

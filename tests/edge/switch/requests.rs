@@ -210,9 +210,9 @@ async fn a_callback_that_another_person_saved_is_kept() {
     assert_eq!(run.environment("prod")["value"], OTHER, "{}", run.text());
     // Before the restore.
     let world = World::one().await;
-    let registry = Arc::clone(&world.registry);
+    let (registry, new) = (Arc::clone(&world.registry), world.new.clone());
     world.when_saved("prod", move |nango| {
-        registry.lock().unwrap().callbacks.clear();
+        registry.lock().unwrap().callbacks.get_mut("prod-app").unwrap().remove(&new);
         nango.rules.push(Rule::at(Kind::Read, other_saves("prod")).after(1));
     });
     let run = world.switch(&[]).await.exits(4);

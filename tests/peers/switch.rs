@@ -2,10 +2,12 @@
 
 use crate::peer::Peer;
 use crate::preflight::{integration, template, with_providers};
+use crate::support::process::PROGRAM;
 use crate::support::{assert_shows, command};
 use crate::world::World;
 use serde_json::{Value, json};
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -236,20 +238,34 @@ fn the_transcripts_of_the_guide_are_correct() {
         "templates": { "hubspot": hubspot, "mcp-generic": mcp },
         "integrations": [crm, integration("tools", "mcp-generic")],
     }));
-    let shown = |arguments: &str| {
-        let arguments: Vec<_> = arguments.split(' ').collect();
-        let ran = switch(&world, &arguments);
-        ran.text
-            .replace(&new, "https://auth.example.com/oauth/callback")
+    // The options for the servers of the test are also in the printed command to go back.
+    let options = switch_command(&world, &[]);
+    let options = options.get_args().skip(1).map(|it| format!(" {}", it.display()));
+    let options: String = options.collect();
+    let as_shown = |text: &str| {
+        text.replace(&new, "https://auth.example.com/oauth/callback")
+            .replace(&options, "")
+            .replace(PROGRAM, "callback-edge")
             .replace(&world.nango_origin, "https://api.nango.dev")
+            .replace(&first, "https://provider.example")
     };
     let to_new = format!("--callback {new}");
-    for arguments in
-        [&format!("{to_new} --plan"), &format!("{to_new} --yes"), "--status", "--back --yes"]
-    {
-        let output = shown(arguments);
-        let typed = arguments.replace(&new, "https://auth.example.com/oauth/callback");
-        assert_shows("docs/switch.md", &format!("callback-edge switch {typed}"), &output);
+    let (plan, save) = (format!("{to_new} --plan"), format!("{to_new} --yes --quiet"));
+    for arguments in [&plan, &save, "--status", "--back --yes --quiet"] {
+        let all: Vec<_> = arguments.split(' ').collect();
+        let mut command = switch_command(&world, &all);
+        command.envs([("NANGO_SECRET_KEY", API_KEY), ("NANGO_ACCOUNT_KEY", ACCOUNT_KEY)]);
+        // Both streams in the order of a terminal.
+        let (mut output, writer) = std::io::pipe().unwrap();
+        command.stdout(writer.try_clone().unwrap()).stderr(writer);
+        let mut program = command.spawn().unwrap();
+        // It has the writing ends of the pipe.
+        drop(command);
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        assert_eq!(program.wait().unwrap().code(), Some(0), "{text}");
+        let typed = format!("callback-edge switch {}", as_shown(arguments));
+        assert_shows("docs/switch.md", &typed, &as_shown(&text));
     }
 }
 

@@ -15,6 +15,8 @@ use std::process::{Command, Output};
 /// Canaries of the keys, which must never appear in output or in the journal.
 const API_KEY: &str = "canary-api-key-5e1f";
 const ACCOUNT_KEY: &str = "canary-account-key-31d8";
+/// Also of the account, without the scope to change environments.
+const READING_KEY: &str = "canary-reading-key-b2c4";
 
 const JOURNAL: &str = "callback-edge-switch.json";
 
@@ -174,7 +176,7 @@ pub(crate) fn three_environments() -> (World, Peer) {
     let origin = format!("http://oauth.localhost:{}", server.receive()["port"]);
     world.hosts.push(origin.clone());
     world.save(&json!({
-        "account_keys": { ACCOUNT_KEY: ACCOUNT_SCOPES },
+        "account_keys": { ACCOUNT_KEY: ACCOUNT_SCOPES, READING_KEY: &ACCOUNT_SCOPES[..2] },
         "templates": { "an-api": {
             "auth_mode": "OAUTH2",
             "authorization_url": format!("{origin}/authorize"),
@@ -216,7 +218,11 @@ pub(crate) fn write_project(dir: &Path) {
 
 /// The key of the account, or of an environment.
 pub(crate) fn key(owner: &str) -> String {
-    if owner == "account" { ACCOUNT_KEY.to_owned() } else { format!("{API_KEY}-{owner}") }
+    match owner {
+        "account" => ACCOUNT_KEY.to_owned(),
+        "account that only reads" => READING_KEY.to_owned(),
+        name => format!("{API_KEY}-{name}"),
+    }
 }
 
 #[test]

@@ -92,7 +92,10 @@ fn the_workflow_plans_and_switches_every_environment() {
             for (name, value) in step["env"].as_object().into_iter().flatten() {
                 let owner = value.as_str().unwrap().strip_prefix("${{ secrets.").unwrap();
                 let owner = owner.strip_suffix("_KEY }}").unwrap().to_lowercase();
-                shell.env(name, switch::key(&owner));
+                // The keys of the plan cannot change anything.
+                let is_read_only = job == "plan" && owner == "account";
+                let owner = if is_read_only { "account that only reads" } else { &owner };
+                shell.env(name, switch::key(owner));
             }
             let output = shell.output().unwrap();
             if !output.status.success() {

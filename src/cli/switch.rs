@@ -116,7 +116,7 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
     let exit = block_on(async {
         tokio::select! {
             finished = Box::pin(run.run()) => finished,
-            () = stop_signal() => run.interrupted(),
+            () = stop_signal() => Ok(run.interrupted()),
         }
     });
     match exit {
@@ -284,10 +284,10 @@ impl<'a> Run<'a> {
         let mut environments =
             switch::read(&self.context, chosen, Some(callback), journal.as_ref()).await?;
         switch::survey(&self.context, &mut environments).await;
-        self.clear();
+        Self::clear();
         let is_manual = environments.iter().any(|it| it.uuid.is_empty());
         let back = if is_manual { String::new() } else { self.context.invocation.back() };
-        let tolerance = Tolerance { swaps: self.may_ask() && !self.args.yes, others: false };
+        let tolerance = Tolerance { swaps: Self::may_ask() && !self.args.yes, others: false };
         if let Err(stop) = switch::safety(&environments, tolerance) {
             self.show(&environments, &[])?;
             return self.not_safe(environments, stop, &file, journal).await;
@@ -301,7 +301,7 @@ impl<'a> Run<'a> {
         if self.args.plan {
             let summary = "planned: nothing is changed";
             let report = self.report(Command::Plan, summary, &environments, State::Planned);
-            return self.print(Exit::Done, SwitchReport { plan, ..report });
+            return Ok(self.print(Exit::Done, SwitchReport { plan, ..report }));
         }
         if is_manual {
             return self.manual(environments, plan).await;
@@ -322,7 +322,7 @@ impl<'a> Run<'a> {
         journal: Option<Journal>,
     ) -> Result<Exit, Failure> {
         let journal = journal.unwrap_or_else(|| Journal::new(&self.settings.nango_url));
-        let confirms = self.may_ask() && !self.args.yes;
+        let confirms = Self::may_ask() && !self.args.yes;
         let done = switch::execute(
             &self.context,
             self.account()?,
@@ -333,7 +333,7 @@ impl<'a> Run<'a> {
             confirms,
         )
         .await?;
-        self.clear();
+        Self::clear();
         let outcome = outcome(&done.ends);
         let exit = exit_of(outcome);
         let is_again = done.environments.iter().all(|it| it.result == State::AlreadySwitched);
@@ -356,7 +356,7 @@ impl<'a> Run<'a> {
         let back =
             done.environments.iter().any(may_go_back).then(|| self.context.invocation.back());
         let (environments, remaining) = (done.environments, done.remaining);
-        self.print(exit, SwitchReport { environments, remaining, plan, back, ..report })
+        Ok(self.print(exit, SwitchReport { environments, plan, remaining, back, ..report }))
     }
 
     /// Reports that it is not safe. Restores what an interrupted run saved and what fails now.
@@ -390,7 +390,7 @@ impl<'a> Run<'a> {
             }
         }
         let (error, hint) = (Some(stop.why), Some(stop.hint));
-        self.print(exit, SwitchReport { error, hint, ..report })
+        Ok(self.print(exit, SwitchReport { error, hint, ..report }))
     }
 
     /// A person saves the callback: waits for it, if requested.
@@ -407,14 +407,14 @@ impl<'a> Run<'a> {
             let remaining = switch::instructions(&environments, self.context_base());
             let hint = "save it, and pass --wait 10m to confirm it";
             let (error, hint) = (Some(why.into()), Some(hint.into()));
-            let report = SwitchReport { plan, remaining, error, hint, ..report };
-            return self.print(Exit::CouldNotRun, report);
+            let report = SwitchReport { error, hint, plan, remaining, ..report };
+            return Ok(self.print(Exit::CouldNotRun, report));
         }
         for line in switch::instructions(&environments, self.context_base()) {
             self.note(&line);
         }
         let (shown, ends) = switch::watch(&self.context, &mut environments, self).await;
-        self.clear();
+        Self::clear();
         let outcome = outcome(&ends);
         let summary = match outcome {
             Outcome::Done => "switched and confirmed",
@@ -426,7 +426,7 @@ impl<'a> Run<'a> {
             Outcome::Partial => "the new callback was not seen in every environment",
         };
         let report = self.report(Command::Switch, summary, &[], State::NotBegun);
-        self.print(exit_of(outcome), SwitchReport { environments: shown, plan, ..report })
+        Ok(self.print(exit_of(outcome), SwitchReport { environments: shown, plan, ..report }))
     }
 
     async fn back(&self) -> Result<Exit, Failure> {
@@ -443,7 +443,7 @@ impl<'a> Run<'a> {
         if entries.is_empty() {
             let summary = "there is nothing to go back: no environment was switched";
             let report = self.report(Command::Back, summary, &[], State::NotBegun);
-            return self.print(Exit::Done, report);
+            return Ok(self.print(Exit::Done, report));
         }
         let is_only = entries.len() == 1;
         let mut chosen = Vec::new();
@@ -456,8 +456,8 @@ impl<'a> Run<'a> {
         }
         let mut environments = switch::read(&self.context, chosen, None, Some(&journal)).await?;
         switch::survey(&self.context, &mut environments).await;
-        self.clear();
-        let tolerance = Tolerance { swaps: self.may_ask() && !self.args.yes, others: true };
+        Self::clear();
+        let tolerance = Tolerance { swaps: Self::may_ask() && !self.args.yes, others: true };
         if let Err(stop) = switch::safety(&environments, tolerance) {
             self.show(&environments, &[])?;
             return self.not_safe(environments, stop, &file, Some(journal)).await;
@@ -500,12 +500,12 @@ impl<'a> Run<'a> {
         let may_go_back = !environments.iter().all(is_back);
         let report = self.report(Command::Status, summary, &[], State::NotBegun);
         let back = may_go_back.then(|| self.context.invocation.back());
-        self.print(exit, SwitchReport { environments, back, ..report })
+        Ok(self.print(exit, SwitchReport { environments, back, ..report }))
     }
 
     /// Ctrl-C: nothing is restored; the journal shows what a later run can do.
-    fn interrupted(&self) -> Result<Exit, Failure> {
-        self.clear();
+    fn interrupted(&self) -> Exit {
+        Self::clear();
         let journal = JournalFile::unlocked(&self.args.journal).read().ok().flatten();
         let entries = journal.map(|it| it.environments).unwrap_or_default();
         let is_changed = entries.iter().any(|it| it.phase.expects_new() != Some(false));
@@ -516,7 +516,7 @@ impl<'a> Run<'a> {
     }
 
     fn failed(&self, failure: Failure) -> Exit {
-        self.clear();
+        Self::clear();
         let stop = match failure {
             Failure::Problem(problem) => return usage(&problem),
             Failure::Stop(stop) => stop,
@@ -536,7 +536,7 @@ impl<'a> Run<'a> {
         let summary = format!("could not run: {}", stop.why);
         let report = self.report(command, &summary, &[], State::NotBegun);
         let (error, hint) = (Some(stop.why), Some(stop.hint));
-        self.print(exit, SwitchReport { error, hint, ..report }).unwrap_or(exit)
+        self.print(exit, SwitchReport { error, hint, ..report })
     }
 
     fn context_base(&self) -> &str {
@@ -569,7 +569,7 @@ impl<'a> Run<'a> {
     /// Prints the preflights and the plan: what the person confirms.
     fn show(&self, environments: &[Environment], plan: &[String]) -> Result<(), Failure> {
         if self.args.json {
-            if self.may_ask() && !self.args.yes && !self.args.plan {
+            if Self::may_ask() && !self.args.yes && !self.args.plan {
                 eprint_line(&switch::list("plan", plan, None));
             }
             return Ok(());
@@ -604,18 +604,18 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn print(&self, exit: Exit, mut report: SwitchReport) -> Result<Exit, Failure> {
+    fn print(&self, exit: Exit, mut report: SwitchReport) -> Exit {
         report.exit = exit.code();
         let printed = if self.args.json {
             report.json().map_err(io::Error::from).and_then(|text| print(&(text + "\n")))
         } else {
             print(&report.text(columns()))
         };
-        Ok(exit_after_print(printed, exit))
+        exit_after_print(printed, exit)
     }
 
     /// Whether a person can answer.
-    fn may_ask(&self) -> bool {
+    fn may_ask() -> bool {
         io::stdin().is_terminal() && io::stderr().is_terminal()
     }
 
@@ -623,7 +623,7 @@ impl<'a> Run<'a> {
         if self.args.yes {
             return Ok(());
         }
-        if !self.may_ask() {
+        if !Self::may_ask() {
             return Err(Problem::error("the change is not confirmed, and nothing is changed")
                 .hint("read the plan, and pass --yes")
                 .into());
@@ -636,7 +636,7 @@ impl<'a> Run<'a> {
         Err(Stop { kind: StopKind::Unsafe, why, hint }.into())
     }
 
-    fn clear(&self) {
+    fn clear() {
         if io::stderr().is_terminal() {
             progress::clear();
         }
@@ -645,7 +645,7 @@ impl<'a> Run<'a> {
 
 impl Operator for Run<'_> {
     fn note(&self, text: &str) {
-        self.clear();
+        Self::clear();
         eprint_line(text);
     }
 

@@ -308,7 +308,6 @@ impl Machine {
     /// Whether this environment has, or may have, a callback that has to be restored.
     const fn compare(&mut self, value: Value) -> Action {
         match (self.goal, value) {
-            (_, Value::Other) => Action::Stop(End::ChangedByOthers),
             (Goal::Switch, Value::Before) => {
                 self.phase = Phase::Saving;
                 Action::Save
@@ -320,9 +319,10 @@ impl Machine {
             }
             (Goal::Switch, Value::Altered) if self.phase.is_interrupted() => self.fail(),
             // Another run, or a person, was faster.
-            (Goal::Switch, Value::After | Value::Altered) => Action::Stop(End::ChangedByOthers),
+            (_, Value::Other)
+            | (Goal::Switch, Value::After | Value::Altered)
+            | (Goal::Verify, Value::Before | Value::Altered) => Action::Stop(End::ChangedByOthers),
             (Goal::Verify, Value::After) => Action::ObserveNew,
-            (Goal::Verify, Value::Before | Value::Altered) => Action::Stop(End::ChangedByOthers),
             (Goal::Back, Value::Before) if !self.phase.is_interrupted() => {
                 self.phase = Phase::Restored;
                 Action::ObserveOld

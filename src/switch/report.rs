@@ -2,9 +2,9 @@
 
 use super::machine::{End, Phase};
 use crate::explain::wrap;
-use crate::report::{self, Report, Status};
+use crate::report::{Report, Status};
 use anstyle::{AnsiColor, Style};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use std::fmt::{self, Write as _};
 
 /// The result of a run.
@@ -77,10 +77,10 @@ pub struct EnvironmentReport {
     /// What was seen, in this order.
     pub evidence: Vec<String>,
     /// The preflight before the switch.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_json")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub preflight: Option<Report>,
     /// The preflight after the switch.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_json")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub verification: Option<Report>,
 }
 
@@ -159,10 +159,6 @@ impl State {
             },
         }
     }
-}
-
-fn as_json<S: Serializer>(report: &Option<Report>, serializer: S) -> Result<S::Ok, S::Error> {
-    report.as_ref().map(report::value).serialize(serializer)
 }
 
 impl SwitchReport {

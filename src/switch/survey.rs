@@ -13,15 +13,13 @@ pub async fn survey(context: &Context, environments: &mut [Environment]) {
     let mut checked: Vec<(String, Report)> = Vec::new();
     for environment in environments {
         let callback = environment.plan.check.callback.clone();
-        let known =
-            checked.iter().find(|(it, _)| *it == callback).map(|(_, report)| report.clone());
-        let report = match known {
-            Some(report) => report,
-            None => {
-                let report = check_once(context, &environment.plan).await;
-                checked.push((callback, report.clone()));
-                report
-            }
+        let known = checked.iter().find(|(it, _)| *it == callback).map(|(_, report)| report);
+        let report = if let Some(report) = known {
+            report.clone()
+        } else {
+            let report = check_once(context, &environment.plan).await;
+            checked.push((callback, report.clone()));
+            report
         };
         let mut report = Box::pin(preflight::add_survey(
             report,

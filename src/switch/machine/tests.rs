@@ -4,6 +4,7 @@
 use super::*;
 
 /// A model of Nango, and what the run did to it.
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate fact")]
 #[derive(Clone, Debug)]
 struct Nango {
     value: Value,
@@ -190,13 +191,13 @@ fn explore(
         if crashes > 0 && matches!(action, Action::Save | Action::Restore) {
             again(phase, &after, crashes - 1, depth, count);
         }
-        let is_failure = match (action, event) {
+        let is_failure = matches!(
+            (action, event),
             (Action::ObserveNew, Event::Observed(Flow::Old | Flow::Other))
-            | (Action::Verify, Event::Verified(Verification::Fail))
-            | (_, Event::Read(Value::Altered))
-            | (Action::AwaitNew { acknowledged: true }, Event::Read(Value::Before)) => true,
-            _ => false,
-        };
+                | (Action::Verify, Event::Verified(Verification::Fail))
+                | (_, Event::Read(Value::Altered))
+                | (Action::AwaitNew { acknowledged: true }, Event::Read(Value::Before))
+        );
         after.has_failed |= is_failure;
         let mut next = machine.clone();
         next.next(event);

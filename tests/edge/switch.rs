@@ -18,6 +18,7 @@ use crate::nango::{
     Environment, Fault, Kind, Nango, Registry, Rule, Shared, provider, registry, serve,
 };
 use crate::support::{PATIENCE, command, files_below};
+use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -341,6 +342,11 @@ impl World {
             }
         }
     }
+}
+
+/// Runs the cases, four at a time.
+async fn concurrently<T>(cases: impl IntoIterator<Item = T>, case: impl AsyncFn(T)) {
+    stream::iter(cases).for_each_concurrent(4, |one| case(one)).await;
 }
 
 /// A callback that redirects to Nango, correctly unless it is broken.

@@ -1,6 +1,7 @@
 //! `switch`: it saves the callback only when that is safe, restores it when it is not, and always ends in
 //! a known state.
 
+mod again;
 mod back;
 mod confirmation;
 mod interrupted;
@@ -26,7 +27,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use tempfile::TempDir;
 
 const ACCOUNT_KEY: &str = "canary-account-key";
@@ -44,6 +45,8 @@ struct World {
     new: String,
     /// Nango's own callback, which all environments have.
     old: String,
+    /// Another one.
+    third: OnceLock<String>,
     dir: TempDir,
 }
 
@@ -113,6 +116,7 @@ impl World {
             probes,
             new,
             old,
+            third: OnceLock::new(),
             dir: TempDir::new().unwrap(),
         };
         let mut project = "account_key_file = 'account.key'\n".to_owned();
@@ -207,13 +211,7 @@ impl World {
 
     /// The arguments of a switch of every environment of the project, and more.
     fn arguments<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
-        let mut all = vec!["--callback", &self.new, "--all-environments"];
-        all.extend(["--json", "--pause=1ms"]);
-        if !more.iter().any(|it| it.starts_with("--wait")) {
-            all.push("--wait=2s");
-        }
-        all.extend(more);
-        all
+        with_defaults(&["--callback", &self.new, "--all-environments"], more)
     }
 
     /// Switches every environment, confirmed with `--yes`.
@@ -222,7 +220,7 @@ impl World {
     }
 
     async fn back(&self, more: &[&str]) -> Run {
-        self.run(&[&["--back", "--yes", "--json", "--wait=2s", "--pause=1ms"], more].concat()).await
+        self.run(&with_defaults(&["--back", "--yes"], more)).await
     }
 
     async fn status(&self) -> Run {
@@ -299,7 +297,8 @@ impl World {
         let mut nango = self.nango();
         for patch in nango.patches.clone() {
             let first = nango.environment(&patch.environment).first();
-            let allowed = [&self.new, &first].map(|it| json!({ "callback_url": it }).to_string());
+            let allowed = [Some(&self.new), Some(&first), self.third.get()];
+            let allowed = allowed.map(|it| json!({ "callback_url": it }).to_string());
             assert!(allowed.contains(&patch.body), "{patch:?}: {}", run.text());
         }
     }
@@ -342,6 +341,13 @@ impl World {
             }
         }
     }
+}
+
+/// Arguments with the JSON report and without long pauses.
+fn with_defaults<'a>(first: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    let has_wait = more.iter().any(|it| it.starts_with("--wait"));
+    let wait: &[&str] = if has_wait { &[] } else { &["--wait=2s"] };
+    [first, &["--json", "--pause=1ms"], wait, more].concat()
 }
 
 /// Runs the cases, four at a time.

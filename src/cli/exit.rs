@@ -32,19 +32,6 @@ impl From<Verdict> for Exit {
 }
 
 impl Exit {
-    /// The exit with this number; the commands use no other.
-    pub(super) fn of(code: u8) -> Self {
-        let all = [
-            Self::Done,
-            Self::Failed,
-            Self::Unconfirmed,
-            Self::Partial,
-            Self::Usage,
-            Self::Interrupted,
-        ];
-        all.into_iter().find(|it| it.code() == code).unwrap_or(Self::CouldNotRun)
-    }
-
     /// The number.
     pub const fn code(self) -> u8 {
         match self {

@@ -12,7 +12,7 @@ use super::{Exit, block_on, cannot_run, eprint_line, exit_after_print, progress,
 use crate::config::{self, Problem, Project, Settings};
 use crate::preflight::Account;
 use crate::redirect::Target;
-use crate::report::{Detail, Verdict};
+use crate::report::{Detail, Report, Verdict};
 use crate::switch::{
     self, Command, Context, End, Environment, Goal, Invocation, Journal, JournalFile, Operator,
     Outcome, Phase, State, Stop, StopKind, SwitchReport, Tolerance, outcome,
@@ -116,7 +116,7 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
     let exit = block_on(async {
         tokio::select! {
             finished = Box::pin(run.run()) => finished,
-            () = stop_signal() => run.interrupted(),
+            () = stop_signal() => Ok(run.interrupted()),
         }
     });
     match exit {
@@ -284,24 +284,24 @@ impl<'a> Run<'a> {
         let mut environments =
             switch::read(&self.context, chosen, Some(callback), journal.as_ref()).await?;
         switch::survey(&self.context, &mut environments).await;
-        self.clear();
+        Self::clear();
         let is_manual = environments.iter().any(|it| it.uuid.is_empty());
         let back = if is_manual { String::new() } else { self.context.invocation.back() };
+        let tolerance = Tolerance { swaps: Self::may_ask() && !self.args.yes, others: false };
+        if let Err(stop) = switch::safety(&environments, tolerance) {
+            self.show(&environments, &[])?;
+            return self.not_safe(environments, stop, &file, journal).await;
+        }
         let mut plan = switch::plan(&environments, &back);
         if is_manual {
             plan.extend(switch::instructions(&environments, self.context_base()));
         }
         self.show(&environments, &plan)?;
-        let tolerance = Tolerance { swaps: self.may_ask() && !self.args.yes, others: false };
-        if let Err(stop) = switch::safety(&environments, tolerance) {
-            return self.not_safe(environments, plan, stop, &file, journal).await;
-        }
         let all_switched = environments.iter().all(|it| it.goal == Goal::Verify);
         if self.args.plan {
             let summary = "planned: nothing is changed";
-            let report =
-                self.report(Command::Plan, Exit::Done, summary, &environments, State::Planned);
-            return self.print(&SwitchReport { plan, ..report });
+            let report = self.report(Command::Plan, summary, &environments, State::Planned);
+            return Ok(self.print(Exit::Done, SwitchReport { plan, ..report }));
         }
         if is_manual {
             return self.manual(environments, plan).await;
@@ -322,7 +322,7 @@ impl<'a> Run<'a> {
         journal: Option<Journal>,
     ) -> Result<Exit, Failure> {
         let journal = journal.unwrap_or_else(|| Journal::new(&self.settings.nango_url));
-        let confirms = self.may_ask() && !self.args.yes;
+        let confirms = Self::may_ask() && !self.args.yes;
         let done = switch::execute(
             &self.context,
             self.account()?,
@@ -333,7 +333,7 @@ impl<'a> Run<'a> {
             confirms,
         )
         .await?;
-        self.clear();
+        Self::clear();
         let outcome = outcome(&done.ends);
         let exit = exit_of(outcome);
         let is_again = done.environments.iter().all(|it| it.result == State::AlreadySwitched);
@@ -349,26 +349,20 @@ impl<'a> Run<'a> {
             (_, Outcome::CouldNotRun) => "could not run, and nothing is changed",
             (_, Outcome::Partial) => "stopped part way: see the callback of each environment",
         };
-        let report = self.report(command, exit, summary, &[], State::NotBegun);
+        let report = self.report(command, summary, &[], State::NotBegun);
         let may_go_back = |it: &switch::EnvironmentReport| {
             it.phase.is_some_and(|phase| phase.expects_new() != Some(false))
         };
         let back =
             done.environments.iter().any(may_go_back).then(|| self.context.invocation.back());
-        self.print(&SwitchReport {
-            environments: done.environments,
-            remaining: done.remaining,
-            plan,
-            back,
-            ..report
-        })
+        let (environments, remaining) = (done.environments, done.remaining);
+        Ok(self.print(exit, SwitchReport { environments, plan, remaining, back, ..report }))
     }
 
     /// Reports that it is not safe. Restores what an interrupted run saved and what fails now.
     async fn not_safe(
         &self,
         mut environments: Vec<Environment>,
-        plan: Vec<String>,
         stop: Stop,
         file: &JournalFile,
         journal: Option<Journal>,
@@ -384,25 +378,19 @@ impl<'a> Run<'a> {
             }
             let count = environments.len();
             self.confirm(&question("the switch was interrupted and fails; restore", count)).await?;
-            return self.execute(Command::Switch, environments, plan, file, journal).await;
+            return self.execute(Command::Switch, environments, Vec::new(), file, journal).await;
         }
         let exit = if stop.kind == StopKind::Unsafe { Exit::Failed } else { Exit::CouldNotRun };
-        let command = if self.args.plan {
-            Command::Plan
-        } else if self.args.back {
-            Command::Back
-        } else {
-            Command::Switch
-        };
+        let command = self.command();
         let summary = format!("nothing is changed: {}", stop.why);
-        let mut report = self.report(command, exit, &summary, &environments, State::NotBegun);
+        let mut report = self.report(command, &summary, &environments, State::NotBegun);
         for (shown, environment) in report.environments.iter_mut().zip(&environments) {
             if environment.preflight.as_ref().is_some_and(|it| it.verdict() != Verdict::Pass) {
                 shown.result = State::Unsafe;
             }
         }
         let (error, hint) = (Some(stop.why), Some(stop.hint));
-        self.print(&SwitchReport { plan, error, hint, ..report })
+        Ok(self.print(exit, SwitchReport { error, hint, ..report }))
     }
 
     /// A person saves the callback: waits for it, if requested.
@@ -415,28 +403,18 @@ impl<'a> Run<'a> {
         if self.args.wait.is_none() && !all_switched {
             let why = "this Nango has no Environments API: save the callback by hand";
             let summary = format!("nothing is changed: {why}");
-            let report = self.report(
-                Command::Switch,
-                Exit::CouldNotRun,
-                &summary,
-                &environments,
-                State::NotBegun,
-            );
+            let report = self.report(Command::Switch, &summary, &environments, State::NotBegun);
             let remaining = switch::instructions(&environments, self.context_base());
             let hint = "save it, and pass --wait 10m to confirm it";
-            return self.print(&SwitchReport {
-                plan,
-                remaining,
-                error: Some(why.into()),
-                hint: Some(hint.into()),
-                ..report
-            });
+            let (error, hint) = (Some(why.into()), Some(hint.into()));
+            let report = SwitchReport { error, hint, plan, remaining, ..report };
+            return Ok(self.print(Exit::CouldNotRun, report));
         }
         for line in switch::instructions(&environments, self.context_base()) {
             self.note(&line);
         }
         let (shown, ends) = switch::watch(&self.context, &mut environments, self).await;
-        self.clear();
+        Self::clear();
         let outcome = outcome(&ends);
         let summary = match outcome {
             Outcome::Done => "switched and confirmed",
@@ -447,12 +425,12 @@ impl<'a> Run<'a> {
             }
             Outcome::Partial => "the new callback was not seen in every environment",
         };
-        let report = self.report(Command::Switch, exit_of(outcome), summary, &[], State::NotBegun);
-        self.print(&SwitchReport { environments: shown, plan, ..report })
+        let report = self.report(Command::Switch, summary, &[], State::NotBegun);
+        Ok(self.print(exit_of(outcome), SwitchReport { environments: shown, plan, ..report }))
     }
 
     async fn back(&self) -> Result<Exit, Failure> {
-        let account = self.account()?;
+        self.account()?;
         let file = JournalFile::lock(&self.args.journal)?;
         let Some(journal) = self.journal(&file)? else { return Err(self.no_journal().into()) };
         let wanted = &self.args.options.environment;
@@ -463,9 +441,9 @@ impl<'a> Run<'a> {
             .filter(|it| wanted.is_empty() || wanted.contains(&it.name))
             .collect();
         if entries.is_empty() {
-            return Err(Problem::error("no environment in the journal was switched")
-                .hint("see the journal with --status")
-                .into());
+            let summary = "there is nothing to go back: no environment was switched";
+            let report = self.report(Command::Back, summary, &[], State::NotBegun);
+            return Ok(self.print(Exit::Done, report));
         }
         let is_only = entries.len() == 1;
         let mut chosen = Vec::new();
@@ -478,33 +456,34 @@ impl<'a> Run<'a> {
         }
         let mut environments = switch::read(&self.context, chosen, None, Some(&journal)).await?;
         switch::survey(&self.context, &mut environments).await;
-        self.clear();
+        Self::clear();
+        let tolerance = Tolerance { swaps: Self::may_ask() && !self.args.yes, others: true };
+        if let Err(stop) = switch::safety(&environments, tolerance) {
+            self.show(&environments, &[])?;
+            return self.not_safe(environments, stop, &file, Some(journal)).await;
+        }
         let plan = switch::plan(&environments, "");
         self.show(&environments, &plan)?;
-        let tolerance = Tolerance { swaps: self.may_ask() && !self.args.yes, others: true };
-        if let Err(stop) = switch::safety(&environments, tolerance) {
-            return self.not_safe(environments, plan, stop, &file, Some(journal)).await;
+        let count = environments.iter().filter(|it| it.may_change()).count();
+        if count > 0 {
+            self.confirm(&question("restore the previous callback in", count)).await?;
         }
-        let _ = account;
-        self.confirm(&question("restore the previous callback in", environments.len())).await?;
         self.execute(Command::Back, environments, plan, &file, Some(journal)).await
     }
 
     fn no_journal(&self) -> Problem {
         Problem::error(format!("there is no journal `{}`", self.args.journal.display()))
-            .hint("run this in the directory of the switch, or pass its journal with --journal")
+            .hint(
+                "run this in the directory of the switch, or pass its journal with --journal; without one, pass \
+                 the previous callback with --callback",
+            )
     }
 
     async fn status(&self) -> Result<Exit, Failure> {
         let account = self.account()?;
         let file = JournalFile::unlocked(&self.args.journal);
         let names = &self.args.options.environment;
-        let Some(journal) = self.journal(&file)? else {
-            let environments = switch::values(&self.context, account, names).await?;
-            let summary = format!("there is no journal `{}`", self.args.journal.display());
-            let report = self.report(Command::Status, Exit::Done, &summary, &[], State::NotBegun);
-            return self.print(&SwitchReport { environments, ..report });
-        };
+        let Some(journal) = self.journal(&file)? else { return Err(self.no_journal().into()) };
         let environments = switch::status(&self.context, account, &journal, names).await?;
         let is_expected = environments.iter().all(|it| it.result == State::AsExpected);
         let (exit, summary) = if is_expected {
@@ -515,29 +494,29 @@ impl<'a> Run<'a> {
                 "a callback is not as the journal expects, or a switch was interrupted",
             )
         };
-        let may_go_back = environments.iter().any(|it| it.value.as_deref() != Some(&it.before));
-        let report = self.report(Command::Status, exit, summary, &[], State::NotBegun);
+        let is_back = |it: &switch::EnvironmentReport| {
+            it.phase == Some(Phase::Restored) && it.value.as_deref() == Some(&it.before)
+        };
+        let may_go_back = !environments.iter().all(is_back);
+        let report = self.report(Command::Status, summary, &[], State::NotBegun);
         let back = may_go_back.then(|| self.context.invocation.back());
-        self.print(&SwitchReport { environments, back, ..report })
+        Ok(self.print(exit, SwitchReport { environments, back, ..report }))
     }
 
     /// Ctrl-C: nothing is restored; the journal shows what a later run can do.
-    fn interrupted(&self) -> Result<Exit, Failure> {
-        self.clear();
+    fn interrupted(&self) -> Exit {
+        Self::clear();
         let journal = JournalFile::unlocked(&self.args.journal).read().ok().flatten();
         let entries = journal.map(|it| it.environments).unwrap_or_default();
         let is_changed = entries.iter().any(|it| it.phase.expects_new() != Some(false));
-        let report =
-            self.report(Command::Switch, Exit::Interrupted, "interrupted", &[], State::NotBegun);
-        self.print(&SwitchReport {
-            environments: entries.iter().map(switch::offline).collect(),
-            back: is_changed.then(|| self.context.invocation.back()),
-            ..report
-        })
+        let report = self.report(self.command(), "interrupted", &[], State::NotBegun);
+        let environments = entries.iter().map(switch::offline).collect();
+        let back = is_changed.then(|| self.context.invocation.back());
+        self.print(Exit::Interrupted, SwitchReport { environments, back, ..report })
     }
 
     fn failed(&self, failure: Failure) -> Exit {
-        self.clear();
+        Self::clear();
         let stop = match failure {
             Failure::Problem(problem) => return usage(&problem),
             Failure::Stop(stop) => stop,
@@ -553,16 +532,11 @@ impl<'a> Run<'a> {
         if !self.args.json || exit == Exit::Usage {
             return exit;
         }
-        let command = match (self.args.plan, self.args.back, self.args.status) {
-            (true, ..) => Command::Plan,
-            (_, true, _) => Command::Back,
-            (_, _, true) => Command::Status,
-            _ => Command::Switch,
-        };
+        let command = self.command();
         let summary = format!("could not run: {}", stop.why);
-        let report = self.report(command, exit, &summary, &[], State::NotBegun);
+        let report = self.report(command, &summary, &[], State::NotBegun);
         let (error, hint) = (Some(stop.why), Some(stop.hint));
-        self.print(&SwitchReport { error, hint, ..report }).unwrap_or(exit)
+        self.print(exit, SwitchReport { error, hint, ..report })
     }
 
     fn context_base(&self) -> &str {
@@ -572,7 +546,6 @@ impl<'a> Run<'a> {
     fn report(
         &self,
         command: Command,
-        exit: Exit,
         summary: &str,
         environments: &[Environment],
         state: State,
@@ -580,7 +553,7 @@ impl<'a> Run<'a> {
         SwitchReport {
             schema: 1,
             command,
-            exit: exit.code(),
+            exit: 0,
             summary: summary.to_owned(),
             callback: self.args.callback.as_ref().map(|it| it.as_str().to_owned()),
             journal: self.args.journal.display().to_string(),
@@ -596,12 +569,14 @@ impl<'a> Run<'a> {
     /// Prints the preflights and the plan: what the person confirms.
     fn show(&self, environments: &[Environment], plan: &[String]) -> Result<(), Failure> {
         if self.args.json {
-            if self.may_ask() && !self.args.yes && !self.args.plan {
+            if Self::may_ask() && !self.args.yes && !self.args.plan {
                 eprint_line(&switch::list("plan", plan, None));
             }
             return Ok(());
         }
-        let reports: Vec<_> = environments.iter().filter_map(|it| it.preflight.clone()).collect();
+        let is_planned = !plan.is_empty();
+        let reports = environments.iter().filter_map(|it| it.preflight.clone());
+        let reports: Vec<_> = reports.map(|report| as_part(report, is_planned)).collect();
         let printed = Format::Text(self.args.verbosity.detail()).print(&reports).and_then(|()| {
             if self.args.verbosity.detail() == Detail::Verdict {
                 return Ok(());
@@ -620,18 +595,27 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn print(&self, report: &SwitchReport) -> Result<Exit, Failure> {
-        let exit = Exit::of(report.exit);
+    fn command(&self) -> Command {
+        match (self.args.plan, self.args.back, self.args.status) {
+            (true, ..) => Command::Plan,
+            (_, true, _) => Command::Back,
+            (_, _, true) => Command::Status,
+            _ => Command::Switch,
+        }
+    }
+
+    fn print(&self, exit: Exit, mut report: SwitchReport) -> Exit {
+        report.exit = exit.code();
         let printed = if self.args.json {
             report.json().map_err(io::Error::from).and_then(|text| print(&(text + "\n")))
         } else {
             print(&report.text(columns()))
         };
-        Ok(exit_after_print(printed, exit))
+        exit_after_print(printed, exit)
     }
 
     /// Whether a person can answer.
-    fn may_ask(&self) -> bool {
+    fn may_ask() -> bool {
         io::stdin().is_terminal() && io::stderr().is_terminal()
     }
 
@@ -639,7 +623,7 @@ impl<'a> Run<'a> {
         if self.args.yes {
             return Ok(());
         }
-        if !self.may_ask() {
+        if !Self::may_ask() {
             return Err(Problem::error("the change is not confirmed, and nothing is changed")
                 .hint("read the plan, and pass --yes")
                 .into());
@@ -652,7 +636,7 @@ impl<'a> Run<'a> {
         Err(Stop { kind: StopKind::Unsafe, why, hint }.into())
     }
 
-    fn clear(&self) {
+    fn clear() {
         if io::stderr().is_terminal() {
             progress::clear();
         }
@@ -661,7 +645,7 @@ impl<'a> Run<'a> {
 
 impl Operator for Run<'_> {
     fn note(&self, text: &str) {
-        self.clear();
+        Self::clear();
         eprint_line(text);
     }
 
@@ -726,4 +710,18 @@ fn print(text: &str) -> io::Result<()> {
     let mut stdout = anstream::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
+}
+
+/// The report of a preflight as a part of this report, whose plan has the steps. The target of the
+/// callback would read like the callback after the switch.
+fn as_part(mut report: Report, is_planned: bool) -> Report {
+    report.target.clone_from(&report.callback);
+    if let Some(switch) = &mut report.switch {
+        switch.rollback.clear();
+        switch.steps.clear();
+        if is_planned {
+            switch.cautions.clear();
+        }
+    }
+    report
 }

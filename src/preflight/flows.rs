@@ -63,10 +63,9 @@ impl Flows {
                     environment = Some(found);
                     break;
                 }
-                Ok(None) => {}
                 // The key may lack the permission.
                 Err(error) if error.is_final() => break,
-                Err(_) => {}
+                Ok(None) | Err(_) => {}
             }
         }
         let candidates: Vec<_> = all.into_iter().filter(may_start).collect();

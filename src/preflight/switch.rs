@@ -43,17 +43,17 @@ impl Row<'_> {
         Provider::of(self.template).callbacks == Callbacks::One
     }
 
-    fn needs_replacement(&self) -> bool {
-        self.has_one_callback() && !self.is("registered")
-    }
-
-    fn needs_recreation(&self) -> bool {
-        self.kind == Kind::Recreate && !self.is("registered")
-    }
-
     fn is(&self, state: &str) -> bool {
         self.check.state == Some(state)
     }
+}
+
+fn needs_replacement(row: &Row<'_>) -> bool {
+    row.has_one_callback() && !row.is("registered")
+}
+
+fn needs_recreation(row: &Row<'_>) -> bool {
+    row.kind == Kind::Recreate && !row.is("registered")
 }
 
 impl Facts<'_> {
@@ -65,8 +65,8 @@ impl Facts<'_> {
             rollback: self.rollback(),
             cautions: self.cautions(),
             left_behind: self.left_behind(),
-            to_replace: self.listed(|row| row.needs_replacement()),
-            to_recreate: self.listed(|row| row.needs_recreation()),
+            to_replace: self.listed(needs_replacement),
+            to_recreate: self.listed(needs_recreation),
         }
     }
 
@@ -102,7 +102,7 @@ impl Facts<'_> {
                 steps.push(text);
             }
         };
-        let one = self.keys(|row| row.needs_replacement());
+        let one = self.keys(needs_replacement);
         add(
             &one,
             format!(
@@ -113,7 +113,7 @@ impl Facts<'_> {
         steps.push(format!(
             "save {callback} as callback URL in the settings of this environment in Nango"
         ));
-        let recreate = self.keys(|row| row.needs_recreation());
+        let recreate = self.keys(needs_recreation);
         if !recreate.is_empty() {
             steps.push(format!(
                 "delete and create these integrations in Nango, so that it registers clients with the \

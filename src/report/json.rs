@@ -1,5 +1,5 @@
 use super::{Check, Extent, Report, Status, SwitchPlan, Verdict};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::time::Duration;
 
 /// The schema version. It changes when a member is removed or changes its meaning.
@@ -19,9 +19,11 @@ pub fn json_list(reports: &[Report]) -> serde_json::Result<String> {
     serde_json::to_string_pretty(&all)
 }
 
-/// One report, as part of a larger JSON object.
-pub fn value(report: &Report) -> impl Serialize {
-    ReportJson::from(report)
+/// As part of a larger JSON object.
+impl Serialize for Report {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        ReportJson::from(self).serialize(serializer)
+    }
 }
 
 #[derive(Serialize)]

@@ -12,7 +12,7 @@ mod switch;
 mod text;
 
 pub use html::{html, html_policy};
-pub use json::{json, json_list, value};
+pub use json::{json, json_list};
 pub use junit::junit;
 pub use markdown::markdown;
 pub use switch::SwitchPlan;

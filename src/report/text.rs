@@ -53,7 +53,9 @@ fn write(reports: &[Report], columns: usize, detail: Detail, out: &mut String) -
 fn write_report(report: &Report, columns: usize, detail: Detail, out: &mut String) -> fmt::Result {
     let environment = report.environment.iter().map(|name| format!("environment {name}: "));
     let environment: String = environment.collect();
-    let title = format!("{environment}{} → {}", report.callback, report.target);
+    let is_target = report.callback == report.target;
+    let target = if is_target { String::new() } else { format!(" → {}", report.target) };
+    let title = format!("{environment}{}{target}", report.callback);
     writeln!(out, "{}", wrap("", &title, columns))?;
     if detail == Detail::All {
         write_all(report, columns, out)?;

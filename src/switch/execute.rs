@@ -4,9 +4,9 @@ use super::journal::{Entry, Journal, JournalError, JournalFile, now};
 use super::machine::{Action, End, Event, Flow, Goal, Machine, Phase, Reply, Value, Verification};
 use super::read::Environment;
 use super::report::{EnvironmentReport, State};
+use super::survey::verify;
 use super::{Context, Operator};
-use crate::check;
-use crate::preflight::{self, Account, FlowObservation, Saved, is_same_url};
+use crate::preflight::{Account, FlowObservation, Saved, is_same_url};
 use crate::report::{Report, Verdict, printable};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -452,14 +452,8 @@ impl<O: Operator> Run<'_, O> {
         None
     }
 
-    /// The preflight after the switch. Of the callback only a small part is checked again.
     async fn verify(&mut self) -> Verification {
-        let mut plan = self.environment.plan.clone();
-        plan.check.coverage = check::Coverage::Small;
-        plan.check.follow = false;
-        let mut report =
-            Box::pin(preflight::run(&plan, &self.environment.nango, &self.context.outbound)).await;
-        report.environment = Some(self.environment.name.clone());
+        let report = verify(self.context, self.environment).await;
         let verdict = report.verdict();
         if verdict != Verdict::Pass {
             self.add_reason(&format!("the preflight after the save: {}", report.sentence()));

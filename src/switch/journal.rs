@@ -47,7 +47,7 @@ pub struct Entry {
 pub struct JournalFile {
     path: PathBuf,
     /// Locked until it is dropped. Not the journal itself, which each write replaces.
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 /// Why the journal cannot be used.
@@ -130,7 +130,7 @@ impl JournalFile {
             .open(&lock)
             .map_err(|error| cannot(&error))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: Some(file) }),
+            Ok(()) => Ok(Self { path: path.to_owned(), lock: Some(file) }),
             Err(TryLockError::WouldBlock) => Err(JournalError::Locked(path.to_owned())),
             Err(TryLockError::Error(error)) => Err(cannot(&error)),
         }
@@ -138,7 +138,7 @@ impl JournalFile {
 
     /// Opens the file to read it only.
     pub fn unlocked(path: &Path) -> Self {
-        Self { path: path.to_owned(), _lock: None }
+        Self { path: path.to_owned(), lock: None }
     }
 
     /// The path, as given.
@@ -184,9 +184,119 @@ impl JournalFile {
     }
 }
 
+impl Drop for JournalFile {
+    fn drop(&mut self) {
+        // Closing the file is not enough while a child process still has a copy of it.
+        if let Some(lock) = &self.lock {
+            let _ = lock.unlock();
+        }
+    }
+}
+
 /// The path with this suffix.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    fn journal(phase: Phase) -> Journal {
+        let mut journal = Journal::new("https://nango.example");
+        journal.set(Entry {
+            name: "prod".into(),
+            uuid: "u".into(),
+            is_production: true,
+            before: "https://nango.example/oauth/callback".into(),
+            after: "https://auth.example.com/oauth/callback".into(),
+            phase,
+            started_at: now(),
+            changed_at: now(),
+        });
+        journal
+    }
+
+    #[test]
+    fn a_journal_is_read_as_it_was_written_and_only_its_owner_can_read_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("j.json");
+        let file = JournalFile::lock(&path).unwrap();
+        assert_eq!(file.read().unwrap(), None);
+        for phase in [Phase::Planned, Phase::Saving, Phase::Restored] {
+            file.write(&journal(phase)).unwrap();
+            assert_eq!(file.read().unwrap().unwrap().environments[0].phase, phase);
+        }
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(r#""phase": "restored""#), "{text}");
+        assert!(!beside(&path, ".tmp").exists());
+    }
+
+    #[test]
+    fn a_temporary_file_of_a_killed_run_is_replaced_and_never_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("j.json");
+        let file = JournalFile::lock(&path).unwrap();
+        file.write(&journal(Phase::Saving)).unwrap();
+        let temporary = beside(&path, ".tmp");
+        let whole = fs::read(&path).unwrap();
+        for length in [0, 1, whole.len() / 2, whole.len()] {
+            fs::write(&temporary, &whole[..length]).unwrap();
+            fs::set_permissions(&temporary, fs::Permissions::from_mode(0o644)).unwrap();
+            assert_eq!(file.read().unwrap().unwrap(), journal_of(&whole));
+            file.write(&journal(Phase::Saved)).unwrap();
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+            file.write(&journal_of(&whole)).unwrap();
+        }
+        // A link is replaced, not followed.
+        let other = dir.path().join("other");
+        fs::write(&other, "kept").unwrap();
+        symlink(&other, &temporary).unwrap();
+        file.write(&journal(Phase::Saved)).unwrap();
+        assert_eq!(fs::read_to_string(&other).unwrap(), "kept");
+    }
+
+    fn journal_of(bytes: &[u8]) -> Journal {
+        serde_json::from_slice(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_file_that_is_no_journal_is_refused_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("j.json");
+        let file = JournalFile::lock(&path).unwrap();
+        file.write(&journal(Phase::Saving)).unwrap();
+        let whole = fs::read_to_string(&path).unwrap();
+        for length in 0..whole.trim_end().len() {
+            fs::write(&path, &whole[..length]).unwrap();
+            assert!(matches!(file.read(), Err(JournalError::Invalid(_))), "{length}");
+            assert_eq!(fs::read_to_string(&path).unwrap().len(), length);
+        }
+        fs::write(&path, whole.replace("\"schema\": 1", "\"schema\": 2")).unwrap();
+        assert!(matches!(file.read(), Err(JournalError::Invalid(_))));
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(matches!(file.read(), Err(JournalError::Io(..))));
+    }
+
+    #[test]
+    fn one_run_at_a_time_uses_a_journal() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("j.json");
+        let first = JournalFile::lock(&path).unwrap();
+        assert!(matches!(JournalFile::lock(&path), Err(JournalError::Locked(_))));
+        // `--status` only reads.
+        first.write(&journal(Phase::Saving)).unwrap();
+        assert!(JournalFile::unlocked(&path).read().unwrap().is_some());
+        drop(first);
+        assert!(JournalFile::lock(&path).is_ok());
+        let missing = dir.path().join("no/directory/j.json");
+        assert!(matches!(JournalFile::lock(&missing), Err(JournalError::Io(..))));
+    }
 }

@@ -169,6 +169,8 @@ pub enum End {
     Unreadable,
     /// There was no response to the request that saves it, and the previous callback is there.
     NotSaved,
+    /// There was no response to the request that saves it, and nothing shows the callback.
+    Unknown,
     /// Another person saved another callback meanwhile. It is not overwritten.
     ChangedByOthers,
     /// The person who runs it did not confirm a step. Nothing changed.
@@ -207,7 +209,8 @@ impl End {
             | Self::Broken
             | Self::Back
             | Self::BackUnconfirmed
-            | Self::NotRestored => true,
+            | Self::NotRestored
+            | Self::Unknown => true,
             Self::Restored
             | Self::Refused
             | Self::Unreadable
@@ -305,7 +308,6 @@ impl Machine {
     /// Whether this environment has, or may have, a callback that has to be restored.
     const fn compare(&mut self, value: Value) -> Action {
         match (self.goal, value) {
-            (_, Value::Other) => Action::Stop(End::ChangedByOthers),
             (Goal::Switch, Value::Before) => {
                 self.phase = Phase::Saving;
                 Action::Save
@@ -317,9 +319,10 @@ impl Machine {
             }
             (Goal::Switch, Value::Altered) if self.phase.is_interrupted() => self.fail(),
             // Another run, or a person, was faster.
-            (Goal::Switch, Value::After | Value::Altered) => Action::Stop(End::ChangedByOthers),
+            (_, Value::Other)
+            | (Goal::Switch, Value::After | Value::Altered)
+            | (Goal::Verify, Value::Before | Value::Altered) => Action::Stop(End::ChangedByOthers),
             (Goal::Verify, Value::After) => Action::ObserveNew,
-            (Goal::Verify, Value::Before | Value::Altered) => Action::Stop(End::ChangedByOthers),
             (Goal::Back, Value::Before) if !self.phase.is_interrupted() => {
                 self.phase = Phase::Restored;
                 Action::ObserveOld
@@ -337,9 +340,13 @@ impl Machine {
 
     const fn saved(&mut self, reply: Reply) -> Action {
         match reply {
-            Reply::Acknowledged => Action::AwaitNew { acknowledged: true },
+            Reply::Acknowledged => {
+                self.acknowledged = true;
+                Action::AwaitNew { acknowledged: true }
+            }
             Reply::Lost => {
                 self.lost += 1;
+                self.acknowledged = false;
                 Action::AwaitNew { acknowledged: false }
             }
             // An earlier request may still arrive.
@@ -376,6 +383,8 @@ impl Machine {
                 self.was_seen = true;
                 Action::Verify
             }
+            // Nothing shows whether it was saved.
+            Flow::None if !self.was_read && !self.acknowledged => Action::Stop(End::Unknown),
             Flow::None => Action::Verify,
             Flow::Old | Flow::Other => self.fail(),
         }
@@ -438,3 +447,6 @@ impl Machine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

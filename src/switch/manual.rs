@@ -3,9 +3,9 @@
 use super::machine::{Action, End, Event, Flow, Goal, Machine, Phase, Verification};
 use super::read::Environment;
 use super::report::{EnvironmentReport, State};
+use super::survey::verify;
 use super::{Context, Operator};
-use crate::check;
-use crate::preflight::{self, FlowObservation, is_same_url};
+use crate::preflight::{FlowObservation, is_same_url};
 use crate::report::{Verdict, printable};
 use std::time::Instant;
 use tokio::time::sleep;
@@ -16,7 +16,7 @@ pub fn instructions(environments: &[Environment], base: &str) -> Vec<String> {
     to_save
         .map(|it| {
             format!(
-                "environment {}: at {base}, open the environment settings, and paste as callback URL: {}",
+                "{}: at {base}, open the environment settings, and paste as callback URL: {}",
                 it.name,
                 printable(&it.after)
             )
@@ -48,12 +48,7 @@ pub async fn watch(
                     Event::Observed(flow)
                 }
                 Action::Verify => {
-                    let mut plan = environment.plan.clone();
-                    plan.check.coverage = check::Coverage::Small;
-                    plan.check.follow = false;
-                    let report =
-                        Box::pin(preflight::run(&plan, &environment.nango, &context.outbound))
-                            .await;
+                    let report = verify(context, environment).await;
                     let verdict = report.verdict();
                     if verdict != Verdict::Pass {
                         reason =
@@ -76,7 +71,11 @@ pub async fn watch(
         reports.push(EnvironmentReport {
             reason: why.or(reason),
             verification,
-            ..environment.report(State::Ended(end))
+            ..environment.report(if end == End::NotSaved {
+                State::NotSeen
+            } else {
+                State::Ended(end)
+            })
         });
         ends.push(end);
     }

@@ -1,7 +1,8 @@
 //! What a switch does, as text: read before it is confirmed.
 
-use super::machine::Goal;
+use super::machine::{Goal, Phase};
 use super::read::Environment;
+use crate::preflight::is_same_url;
 use crate::report::printable;
 
 /// The plan of all environments, one line for each step or effect. `back` is the command to go back.
@@ -20,7 +21,7 @@ pub fn plan(environments: &[Environment], back: &str) -> Vec<String> {
             Goal::Switch | Goal::Verify => (&before, &after),
             Goal::Back | Goal::Undo => (&after, &before),
         };
-        let may_change = environment.goal != Goal::Verify;
+        let may_change = environment.may_change();
         if may_change && !environment.is_proven {
             lines.push(format!(
                 "{name}: nothing proves that the API key opens this environment; a flow that starts after \
@@ -43,26 +44,42 @@ pub fn plan(environments: &[Environment], back: &str) -> Vec<String> {
                 "{name}: after it, delete and create in Nango {to_recreate}; their users connect again"
             ));
         }
-        for caution in switch.iter().flat_map(|it| &it.cautions) {
+        for caution in switch.iter().filter(|_| may_change).flat_map(|it| &it.cautions) {
             lines.push(format!("{name}: {caution}"));
         }
     }
-    if environments.iter().any(|it| it.goal != Goal::Verify) {
+    if environments.iter().any(Environment::may_change) {
         lines.push(
             "flows in progress end at the callback with which they started: within 30 minutes for a \
              connect session, at most 60 minutes (Nango's cookie); keep it working and registered"
                 .into(),
         );
-        lines.push(
-            "a confirmation that fails restores the previous callback of that environment; what is \
-             unknown stays switched"
-                .into(),
-        );
+        // Without the Environments API, there is no id, and a person saves the callback.
+        if environments.iter().all(|it| !it.uuid.is_empty()) {
+            lines.push(
+                "a confirmation that fails restores the previous callback of that environment; what is \
+                 unknown stays switched"
+                    .into(),
+            );
+        }
         if !back.is_empty() {
             lines.push(format!("to go back: {back}"));
         }
     }
     lines
+}
+
+impl Environment {
+    /// Whether the callback may be saved; otherwise it is only verified.
+    pub fn may_change(&self) -> bool {
+        let is_interrupted = self.phase.is_some_and(Phase::is_interrupted);
+        let has = |url: &str| self.value.as_deref().is_some_and(|value| is_same_url(value, url));
+        match self.goal {
+            Goal::Switch | Goal::Undo => true,
+            Goal::Verify => false,
+            Goal::Back => is_interrupted || !has(&self.before),
+        }
+    }
 }
 
 /// What remains to be done after a switch.

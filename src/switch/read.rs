@@ -267,7 +267,7 @@ async fn read_without_api(
         plan.previous.clone_from(value);
     }
     Ok(Environment {
-        name: printable(name.as_deref().unwrap_or("of the API key")),
+        name: printable(name.as_deref().unwrap_or("the environment of the API key")),
         uuid: String::new(),
         is_production: false,
         before: plan.previous.clone(),

@@ -2,9 +2,9 @@
 
 use super::machine::{End, Phase};
 use crate::explain::wrap;
-use crate::report::{self, Report, Status};
+use crate::report::{Report, Status};
 use anstyle::{AnsiColor, Style};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use std::fmt::{self, Write as _};
 
 /// The result of a run.
@@ -77,10 +77,10 @@ pub struct EnvironmentReport {
     /// What was seen, in this order.
     pub evidence: Vec<String>,
     /// The preflight before the switch.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_json")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub preflight: Option<Report>,
     /// The preflight after the switch.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_json")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub verification: Option<Report>,
 }
 
@@ -94,6 +94,8 @@ pub enum State {
     Unsafe,
     /// The run stopped before it.
     NotBegun,
+    /// A person should have saved the new callback, and no flow sends it.
+    NotSeen,
     /// It has the new callback, saved before this run.
     AlreadySwitched,
     /// Only read: it is as the journal expects.
@@ -117,12 +119,14 @@ impl State {
             }
             Self::Ended(End::Restored) => Status::Warn,
             Self::Unsafe
+            | Self::NotSeen
             | Self::Ended(
                 End::Broken
                 | End::NotRestored
                 | End::Refused
                 | End::Unreadable
                 | End::NotSaved
+                | End::Unknown
                 | End::ChangedByOthers
                 | End::Declined,
             ) => Status::Fail,
@@ -134,6 +138,7 @@ impl State {
             Self::Planned => "planned",
             Self::Unsafe => "not safe to switch",
             Self::NotBegun => "not begun",
+            Self::NotSeen => "not seen: no flow sends the new callback",
             Self::AlreadySwitched => "was switched before, and confirmed again",
             Self::AsExpected => "as the journal expects",
             Self::Unexpected => "not as the journal expects",
@@ -147,16 +152,13 @@ impl State {
                 End::NotRestored => "failed, and the previous callback is not restored",
                 End::Refused => "not switched: the request was refused",
                 End::Unreadable => "not switched: the callback could not be read",
+                End::Unknown => "unknown: there was no response, and nothing shows the callback",
                 End::NotSaved => "not switched: there was no response",
                 End::ChangedByOthers => "stopped: another person saved another callback",
                 End::Declined => "not switched: not confirmed",
             },
         }
     }
-}
-
-fn as_json<S: Serializer>(report: &Option<Report>, serializer: S) -> Result<S::Ok, S::Error> {
-    report.as_ref().map(report::value).serialize(serializer)
 }
 
 impl SwitchReport {
@@ -175,7 +177,10 @@ impl SwitchReport {
 
     fn write(&self, columns: usize, out: &mut String) -> fmt::Result {
         for environment in &self.environments {
-            title(&format!("environment {}", environment.name), out)?;
+            // Without a name, it is "the environment of …".
+            let has_name = !environment.name.starts_with("the environment ");
+            let prefix = if has_name { "environment " } else { "" };
+            title(&format!("{prefix}{}", environment.name), out)?;
             let mark = mark(environment.result.status());
             writeln!(out, "{}", wrap(&mark, environment.result.text(), columns))?;
             let value = environment.value.as_deref().unwrap_or("unknown");

@@ -13,15 +13,13 @@ pub async fn survey(context: &Context, environments: &mut [Environment]) {
     let mut checked: Vec<(String, Report)> = Vec::new();
     for environment in environments {
         let callback = environment.plan.check.callback.clone();
-        let known =
-            checked.iter().find(|(it, _)| *it == callback).map(|(_, report)| report.clone());
-        let report = match known {
-            Some(report) => report,
-            None => {
-                let report = check_once(context, &environment.plan).await;
-                checked.push((callback, report.clone()));
-                report
-            }
+        let known = checked.iter().find(|(it, _)| *it == callback).map(|(_, report)| report);
+        let report = if let Some(report) = known {
+            report.clone()
+        } else {
+            let report = check_once(context, &environment.plan).await;
+            checked.push((callback, report.clone()));
+            report
         };
         let mut report = Box::pin(preflight::add_survey(
             report,
@@ -33,6 +31,18 @@ pub async fn survey(context: &Context, environments: &mut [Environment]) {
         report.environment = Some(environment.name.clone());
         environment.preflight = Some(report);
     }
+}
+
+/// The preflight after a change. Of the callback only a small part is checked again.
+pub(super) async fn verify(context: &Context, environment: &Environment) -> Report {
+    let mut plan = environment.plan.clone();
+    plan.check.coverage = check::Coverage::Small;
+    plan.check.follow = false;
+    let report = check_once(context, &plan).await;
+    let survey = preflight::add_survey(report, &plan, &environment.nango, &context.outbound);
+    let mut report = Box::pin(survey).await;
+    report.environment = Some(environment.name.clone());
+    report
 }
 
 /// The report of the callback. Nango's own callback redirects nowhere: nothing of it is checked.

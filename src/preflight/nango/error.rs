@@ -46,7 +46,10 @@ impl NangoError {
             }
             StatusCode::UNAUTHORIZED if is_of_account(scope) => Self::new(
                 ErrorScope::All,
-                format!("Nango at `{base}` does not accept the account API key"),
+                format!(
+                    "Nango at `{base}` does not accept the account API key{}",
+                    code.map_or(String::new(), |code| format!(" (`{code}`)"))
+                ),
                 "create an account API key in the account settings in Nango, and pass it in \
                  `NANGO_ACCOUNT_KEY` or with --account-key-file",
             ),

@@ -322,6 +322,10 @@ impl World {
                 assert!(is_slow || value == saved[name], "{name} has {}: {report:#}", saved[name]);
             }
         }
+        for it in all.iter().filter(|_| report["command"] == "back" && run.code == Some(0)) {
+            let now = &saved[it["name"].as_str().unwrap()];
+            assert!(it["before"].is_null() || it["before"] == **now, "has {now}: {report:#}");
+        }
         if report["command"] == "switch" {
             let names = all.iter().map(|it| it["name"].as_str().unwrap());
             for (name, it) in names.zip(all) {

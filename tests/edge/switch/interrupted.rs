@@ -59,7 +59,8 @@ async fn killed(point: Point, next: Next, is_saved: bool) {
                 assert_eq!(run.code, Some(0), "{name}: {}", run.text());
             }
             world.all_have(&world.old);
-            world.status().await.exits(0);
+            let run = world.status().await;
+            assert_eq!(run.code == Some(0), has_journal, "{name}: {}", run.text());
         }
         Next::Again => {
             let run = world.switch(&[]).await;

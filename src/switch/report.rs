@@ -128,6 +128,7 @@ impl State {
                 | End::NotSaved
                 | End::Unknown
                 | End::ChangedByOthers
+                | End::Overwritten
                 | End::Declined,
             ) => Status::Fail,
         }
@@ -154,7 +155,9 @@ impl State {
                 End::Unreadable => "not switched: the callback could not be read",
                 End::Unknown => "unknown: there was no response, and nothing shows the callback",
                 End::NotSaved => "not switched: there was no response",
-                End::ChangedByOthers => "stopped: another person saved another callback",
+                End::ChangedByOthers | End::Overwritten => {
+                    "stopped: another person saved another callback"
+                }
                 End::Declined => "not switched: not confirmed",
             },
         }

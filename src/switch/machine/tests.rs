@@ -284,12 +284,16 @@ fn check_end(goal: Goal, end: End, phase: Phase, nango: &Nango) {
             assert!(is_other || is_foreign, "{nango:?}");
         }
         End::Unknown => assert_eq!(phase, Phase::Saving),
+        End::Overwritten => assert!(is_other, "{nango:?}"),
         End::Declined => panic!("the machine asks no person"),
     }
     // A failure is restored, unless that is impossible, or another person was faster.
     if nango.has_failed && goal == Goal::Switch {
         assert!(
-            matches!(end, End::Restored | End::NotRestored | End::ChangedByOthers),
+            matches!(
+                end,
+                End::Restored | End::NotRestored | End::ChangedByOthers | End::Overwritten
+            ),
             "{end:?}: {nango:?}"
         );
         assert!(!end.may_continue());
@@ -321,6 +325,7 @@ fn every_interleaving_ends_in_a_known_state() {
         End::NotSaved,
         End::Unknown,
         End::ChangedByOthers,
+        End::Overwritten,
     ] {
         // `Broken` needs a run of its own, below.
         let is_reached = count.ends.iter().any(|(known, _)| *known == end);
@@ -408,6 +413,7 @@ fn the_outcome_says_what_is_changed() {
         (&[NotRestored], Outcome::Partial),
         (&[Broken], Outcome::Partial),
         (&[End::Unknown], Outcome::Partial),
+        (&[End::Overwritten], Outcome::Partial),
         (&[Back, Unreadable], Outcome::Partial),
     ] {
         assert_eq!(outcome(ends), expected, "{ends:?}");

@@ -2,6 +2,7 @@
 //! values are in `address`.
 
 use super::settings::{Challenge, ClientAddress, LogFormat};
+use super::similar::nearest;
 use crate::redirect::FormPost;
 use figment::value::Value;
 use http::HeaderValue;
@@ -39,6 +40,7 @@ impl Invalid {
 
     fn kind(expected: &str, found: &Value) -> Self {
         Self::new(format!("expected {expected}, found {}", kind(found)))
+            .hint(format!("give {expected}"))
     }
 
     pub(super) fn userinfo() -> Self {
@@ -72,12 +74,19 @@ pub(super) fn text<T>(
             "remove the key, or give it a value"
         })),
         Some(text) => parse(text),
-        None => Err(match raw.value.to_i128() {
+        None => Err(match (raw.value, raw.value.to_i128()) {
             // More than quotes may be missing: a unit, an address.
-            Some(number) => parse(&number.to_string()).err().unwrap_or_else(|| {
-                Invalid::kind("text", raw.value).hint("put the value in quotes")
-            }),
-            None => Invalid::kind("text", raw.value),
+            (_, Some(number)) => match parse(&number.to_string()).err() {
+                Some(Invalid { what, hint: Some(hint), secret }) => {
+                    Invalid { what, hint: Some(format!("{hint}, in quotes")), secret }
+                }
+                _ => Invalid::kind("text", raw.value).hint("put the value in quotes"),
+            },
+            (Value::Bool(_, flag), _) if parse("off").is_ok() => {
+                let hint = if *flag { "give a value in quotes, or `\"off\"`" } else { "write `\"off\"`" };
+                Invalid::kind("text", raw.value).hint(hint)
+            }
+            _ => Invalid::kind("text", raw.value),
         }),
     }
 }
@@ -310,7 +319,12 @@ pub(super) fn log_level(text: &str) -> ParseResult<tracing::Level> {
 fn one_of<T: Copy>(text: &str, values: &[(&str, T)]) -> ParseResult<T> {
     values.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
         let names: Vec<_> = values.iter().map(|(name, _)| format!("`{name}`")).collect();
-        Invalid::new(format!("`{text}` is not one of {}", names.join(", ")))
+        let bad = Invalid::new(format!("`{text}` is not one of {}", names.join(", ")));
+        let near = nearest(text, values.iter(), |(name, _)| (*name).to_owned());
+        match near {
+            Some((name, _)) => bad.hint(format!("did you mean `{name}`?")),
+            None => bad.hint("write one of them"),
+        }
     })
 }
 
@@ -322,6 +336,7 @@ pub(super) fn verbatim<T: for<'t> From<&'t str>>(raw: RawValue<'_>) -> ParseResu
 pub(super) fn header(text: &str) -> ParseResult<HeaderValue> {
     text.parse().map_err(|_| {
         Invalid::new(format!("`{}` is not valid in a header field", text.escape_debug()))
+            .hint("write it in one line of ASCII, for example `text/html`")
     })
 }
 

@@ -3,6 +3,7 @@
 use super::location::{Lines, Location};
 use super::path::{KeyPath, Segment, child, element};
 use super::problem::Problem;
+use super::syntax;
 use figment::value::{Dict, Empty, Map, Value};
 use figment::{Metadata, Profile, Provider, Source};
 use std::ffi::OsString;
@@ -25,25 +26,53 @@ pub(super) struct Document {
     file: Option<PathBuf>,
     toml: toml_edit::Document<String>,
     lines: Lines,
+    has_gaps: bool,
 }
+
+/// Each costs another parse.
+const SYNTAX_ERRORS: usize = 50;
 
 impl Document {
     /// Parses; `file` is `None` for the built-in defaults.
     pub(super) fn parse(file: Option<&Path>, text: &str) -> Result<Self, Problem> {
         let lines = Lines::of(text);
         match toml_edit::Document::parse(text.to_owned()) {
-            Ok(toml) => Ok(Self { file: file.map(Path::to_owned), toml, lines }),
-            Err(error) => {
-                let message = error.message().replace('\n', ", ");
-                let problem = Problem::error(format!("not valid TOML: {message}"));
-                Err(match (file, error.span()) {
-                    (Some(file), Some(span)) => {
-                        problem.at(&Location::File(Box::new(lines.position(file, text, span))))
-                    }
-                    _ => problem,
-                })
+            Ok(toml) => Ok(Self { file: file.map(Path::to_owned), toml, lines, has_gaps: false }),
+            Err(error) => Err(syntax::problem(file, text, &lines, &error)),
+        }
+    }
+
+    /// Parses, and continues after an error in a line, so that one run reports all of them. `None` if
+    /// it cannot continue.
+    pub(super) fn recover(file: &Path, text: &str) -> (Option<Self>, Vec<Problem>) {
+        let mut text = text.to_owned();
+        let mut problems: Vec<Problem> = Vec::new();
+        loop {
+            let problem = match Self::parse(Some(file), &text) {
+                Ok(document) => {
+                    let has_gaps = !problems.is_empty();
+                    return (Some(Self { has_gaps, ..document }), problems);
+                }
+                Err(problem) => problem,
+            };
+            let repaired = match problem.location() {
+                Location::File(position) => syntax::without_line(&text, position.line, &problem),
+                _ => None,
+            };
+            let is_new = !problems.iter().any(|known| known.location() == problem.location());
+            if is_new {
+                problems.push(problem);
+            }
+            match repaired {
+                Some(repaired) if is_new && problems.len() < SYNTAX_ERRORS => text = repaired,
+                _ => return (None, problems),
             }
         }
+    }
+
+    /// Whether there are values with syntax errors. They are dates here, which no setting is.
+    pub(super) fn has_gaps(&self) -> bool {
+        self.has_gaps
     }
 
     /// The location of the value at a path; for a table or a list of tables, that of its name.
@@ -140,7 +169,10 @@ impl Variable {
         let (mut variables, mut problems) = (Vec::new(), Vec::new());
         for (name, value) in environment {
             let name = name.to_string_lossy().into_owned();
-            let Some(path) = name.strip_prefix(PREFIX) else { continue };
+            let Some(path) = name.strip_prefix(PREFIX) else {
+                problems.extend(misspelt(name));
+                continue;
+            };
             if name == FILE_VARIABLE {
                 continue;
             }
@@ -148,8 +180,11 @@ impl Variable {
             let path = keys.split("__").map(|key| Segment::Key(key.to_owned())).collect();
             match value.into_string() {
                 Ok(value) => variables.push(Self { name, path, value }),
-                Err(_) => problems
-                    .push(Problem::error("the value is not UTF-8").at(&Location::Variable(name))),
+                Err(_) => problems.push(
+                    Problem::error("the value is not UTF-8")
+                        .at(&Location::Variable(name))
+                        .hint("set it to UTF-8 text"),
+                ),
             }
         }
         variables.sort_by(|one, other| one.name.cmp(&other.name));
@@ -160,6 +195,19 @@ impl Variable {
     pub(super) fn name_for(keys: &[&str]) -> String {
         format!("{PREFIX}{}", keys.join("__").to_uppercase())
     }
+}
+
+/// A variable that has no effect, because its prefix is written differently.
+fn misspelt(name: String) -> Option<Problem> {
+    let plain = |text: &str| text.to_uppercase().replace(['-', '.'], "_");
+    let meant = plain(&name);
+    let bare = meant.strip_prefix("CALLBACKEDGE_").map(|rest| format!("{PREFIX}{rest}"));
+    let meant = bare.unwrap_or(meant);
+    meant.starts_with(PREFIX).then(|| {
+        Problem::error("a variable with this name has no effect")
+            .hint(format!("did you mean `{meant}`?"))
+            .at(&Location::Variable(name))
+    })
 }
 
 impl Provider for Variable {

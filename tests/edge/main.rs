@@ -13,6 +13,7 @@
 mod acme;
 mod architecture;
 mod attackers;
+mod certificate_files;
 mod certificates;
 mod check;
 mod config;
@@ -32,6 +33,7 @@ mod malformed;
 mod manager;
 mod manual;
 mod memory;
+mod mistakes;
 mod nango;
 mod pictures;
 mod preflight;

@@ -4,7 +4,7 @@ use super::{files, or_report, roots};
 use crate::config::location::Location;
 use crate::config::problem::Problem;
 use crate::config::read::{
-    LETS_ENCRYPT, ParsedAcme, ParsedSettings, ParsedTls, STATE_DIR, certificate_files,
+    LETS_ENCRYPT, ParsedAcme, ParsedRoute, ParsedSettings, ParsedTls, STATE_DIR, certificate_files,
 };
 use crate::config::reader::Located;
 use crate::config::settings::{Acme, CertificateFiles, Challenge, Eab, Tls};
@@ -31,7 +31,7 @@ pub(super) fn validate(
     }
     let pair = tls.pairs.first().map(|pair| &pair.location);
     let certificate = tls.certificate.as_ref().map(|certificate| &certificate.location).or(pair);
-    if let (Some(certificate), true) = (certificate, read.listen.https.is_empty()) {
+    if let (Some(certificate), true) = (certificate, read.listen.no_https) {
         problems.push(
             Problem::warning("the certificate is not used: `listen.https` is off")
                 .at(certificate)
@@ -93,7 +93,7 @@ fn consent(acme: &ParsedAcme, problems: &mut Vec<Problem>) {
 /// The challenge; checks that there are listeners for the challenge and for the certificates.
 fn challenge(acme: &ParsedAcme, read: &ParsedSettings, problems: &mut Vec<Problem>) -> Challenge {
     let challenge = acme.challenge.as_ref().map_or(Challenge::TlsAlpn01, |it| it.value);
-    if read.listen.https.is_empty() {
+    if read.listen.no_https {
         problems.push(
             Problem::error("`[tls.acme]` obtains certificates, but `listen.https` is off")
                 .at(&acme.location)
@@ -142,7 +142,7 @@ fn domains(acme: &ParsedAcme, read: &ParsedSettings, problems: &mut Vec<Problem>
         }
     }
     if acme.domains.is_empty() {
-        for host in read.routes.iter().filter_map(|route| route.host.as_ref()) {
+        for host in read.routes.iter().filter_map(ParsedRoute::host) {
             if !domains.contains(host) {
                 domains.push(host.clone());
             }
@@ -151,7 +151,7 @@ fn domains(acme: &ParsedAcme, read: &ParsedSettings, problems: &mut Vec<Problem>
             domains.push(public.value.host.clone());
         }
     }
-    if domains.is_empty() && !acme.broken {
+    if domains.is_empty() && !acme.broken && read.no_host {
         problems.push(
             Problem::error("no domain to obtain a certificate for")
                 .at(&acme.location)
@@ -171,9 +171,29 @@ fn domains(acme: &ParsedAcme, read: &ParsedSettings, problems: &mut Vec<Problem>
 }
 
 /// Whether the host can be public: it has more than one label, or is an address.
-fn is_public(host: &Host) -> bool {
+pub(super) fn is_public(host: &Host) -> bool {
     let name = host.as_str();
     (name.contains('.') || name.starts_with('[')) && !name.ends_with(".localhost")
+}
+
+/// The hosts that browsers reach over TLS here, and that ACME does not obtain certificates for; each
+/// with the location of its first setting.
+pub(super) fn hosts(read: &ParsedSettings) -> Vec<(Host, Location)> {
+    let mut hosts: Vec<(Host, Location)> = Vec::new();
+    let acme = read.tls.acme.as_ref();
+    if read.listen.https.is_empty() || acme.is_some_and(|acme| acme.domains.is_empty()) {
+        return hosts;
+    }
+    let public = read.public_url.iter().map(|url| (&url.value.host, &url.location));
+    let routes = read.routes.iter().filter_map(|route| route.host.as_ref());
+    for (host, location) in public.chain(routes.map(|host| (&host.value, &host.location))) {
+        let is_obtained =
+            acme.is_some_and(|acme| acme.domains.iter().any(|domain| domain.value == *host));
+        if !is_obtained && !hosts.iter().any(|(known, _)| known == host) {
+            hosts.push((host.clone(), location.clone()));
+        }
+    }
+    hosts
 }
 
 fn pairs(tls: &ParsedTls, problems: &mut Vec<Problem>) -> Vec<CertificateFiles> {
@@ -193,15 +213,8 @@ fn pairs(tls: &ParsedTls, problems: &mut Vec<Problem>) -> Vec<CertificateFiles> 
             }
             pairs.push(certificate_files(certificate, private_key));
         }
-        (Some(certificate), None) => problems.push(
-            half_set("tls", "certificate", "private_key", &certificate.location)
-                .hint("set `private_key` to a PEM file"),
-        ),
-        (None, Some(private_key)) => problems.push(
-            half_set("tls", "private_key", "certificate", &private_key.location)
-                .hint("set `certificate` to a PEM file"),
-        ),
-        (None, None) => {}
+        // Only one of them is set, or one is invalid: that was reported.
+        _ => {}
     }
     pairs
 }

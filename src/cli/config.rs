@@ -73,7 +73,8 @@ fn verdict(loaded: &Loaded) -> String {
 fn table(loaded: &Loaded) -> String {
     // A longer value shifts only the source in its own row.
     const WIDEST: usize = 48;
-    let value = |shown: &'_ EffectiveSetting| shown.value.clone().unwrap_or_else(|| "not set".into());
+    let value =
+        |shown: &'_ EffectiveSetting| shown.value.clone().unwrap_or_else(|| "not set".into());
     let widest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or_default();
     let keys = widest(&mut loaded.shown.iter().map(|shown| shown.key.len()));
     let values = widest(&mut loaded.shown.iter().map(|shown| value(shown).chars().count()));

@@ -1,6 +1,6 @@
 //! Parsers of network values: addresses, networks, hosts, paths and URLs.
 
-use super::leaf::{Invalid, ParseResult};
+use super::leaf::{Invalid, ParseResult, shown};
 use super::settings::Origin;
 use crate::outbound::Override;
 use crate::redirect::{BadPath, BadTarget, Host, Path, Target};
@@ -10,7 +10,13 @@ use url::Url;
 
 pub(super) fn socket(text: &str) -> ParseResult<SocketAddr> {
     text.parse().map_err(|_| {
-        let bad = Invalid::new(format!("`{}` is not a socket address", text.escape_debug()));
+        let bad = Invalid::new(format!("`{}` is not a socket address", shown(text)));
+        if let Some((address, port)) = text.rsplit_once(':')
+            && is_port(port)
+            && address.parse::<Ipv6Addr>().is_ok()
+        {
+            return bad.hint(format!("put an IPv6 address in brackets: `[{address}]:{port}`"));
+        }
         if let Ok(address) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
             return bad.hint(format!("include a port, for example `{}`", SocketAddr::new(address, 443)));
         }
@@ -28,9 +34,6 @@ pub(super) fn socket(text: &str) -> ParseResult<SocketAddr> {
             }
             Some(("localhost", port)) if is_port(port) => {
                 bad.hint(format!("use `127.0.0.1:{port}` or `[::1]:{port}`"))
-            }
-            Some((address, port)) if is_port(port) && address.parse::<Ipv6Addr>().is_ok() => {
-                bad.hint(format!("put an IPv6 address in brackets: `[{address}]:{port}`"))
             }
             Some((name, port)) if is_port(port) && Host::parse(name).is_ok() => {
                 bad.hint(format!("use an IP address, for example `0.0.0.0:{port}`; host names are not resolved"))
@@ -162,7 +165,7 @@ pub(super) fn directory(text: &str) -> ParseResult<Box<str>> {
 
 pub(super) fn path(text: &str) -> ParseResult<Path> {
     Path::parse(text).map_err(|error| {
-        let bad = Invalid::new(format!("`{}` {error}", text.escape_debug()));
+        let bad = Invalid::new(format!("`{}` {error}", shown(text)));
         if let Ok(url) = Url::parse(text)
             && url.has_host()
         {
@@ -237,9 +240,9 @@ pub(super) fn base(text: &str) -> ParseResult<Target> {
 }
 
 fn web_url(text: &str, example: &str) -> ParseResult<(Invalid, Url)> {
-    let bad = || Invalid::new(format!("`{}` is not an http or https URL", text.escape_debug()));
+    let bad = || Invalid::new(format!("`{}` is not an http or https URL", shown(text)));
     // URL parsers tolerate the following; programs that the value is copied to may not.
-    let has = |what: &str| Invalid::new(format!("`{}` has {what}", text.escape_debug()));
+    let has = |what: &str| Invalid::new(format!("`{}` has {what}", shown(text)));
     if text.contains(|it: char| it.is_whitespace() || it.is_control()) {
         let clean: String = text.split(|it: char| it.is_whitespace() || it.is_control()).collect();
         return Err(has("spaces or control characters").hint(format!("write `{clean}`")));

@@ -39,8 +39,19 @@ impl Invalid {
     }
 
     fn kind(expected: &str, found: &Value) -> Self {
-        Self::new(format!("expected {expected}, found {}", kind(found)))
-            .hint(format!("give {expected}"))
+        let bad = Self::new(format!("expected {expected}, found {}", kind(found)));
+        match found {
+            Value::Array(..) => bad.hint("give one value, without brackets"),
+            Value::Dict(..) => bad.hint("give one value"),
+            _ if expected == "text" => bad.hint("put the value in quotes"),
+            _ => bad.hint(format!("give {expected}")),
+        }
+    }
+
+    /// `true` or `false` for a value that can be off.
+    pub(super) fn switch(flag: bool) -> Self {
+        let hint = if flag { "give a value in quotes, or `\"off\"`" } else { "write `\"off\"`" };
+        Self::new(format!("expected text, found {flag}")).hint(hint)
     }
 
     pub(super) fn userinfo() -> Self {
@@ -73,6 +84,11 @@ pub(super) fn text<T>(
         } else {
             "remove the key, or give it a value"
         })),
+        // The shell removes quotes; programs that read files of variables keep them.
+        Some(text) if raw.variable && is_quoted(text) => {
+            Err(Invalid::new("the value is in quotes, which are part of it")
+                .hint("write it without quotes"))
+        }
         Some(text) => parse(text),
         None => Err(match (raw.value, raw.value.to_i128()) {
             // More than quotes may be missing: a unit, an address.
@@ -83,12 +99,23 @@ pub(super) fn text<T>(
                 _ => Invalid::kind("text", raw.value).hint("put the value in quotes"),
             },
             (Value::Bool(_, flag), _) if parse("off").is_ok() => {
-                let hint = if *flag { "give a value in quotes, or `\"off\"`" } else { "write `\"off\"`" };
+                let hint =
+                    if *flag { "give a value in quotes, or `\"off\"`" } else { "write `\"off\"`" };
                 Invalid::kind("text", raw.value).hint(hint)
             }
             _ => Invalid::kind("text", raw.value),
         }),
     }
+}
+
+fn is_quoted(text: &str) -> bool {
+    text.len() > 1
+        && ['"', '\''].iter().any(|quote| text.starts_with(*quote) && text.ends_with(*quote))
+}
+
+/// The text in one line, without control characters.
+pub(super) fn shown(text: &str) -> String {
+    text.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'")
 }
 
 /// As [`text`], or `off`.
@@ -117,7 +144,7 @@ pub(super) fn flag(raw: RawValue<'_>) -> ParseResult<bool> {
                 }))
             }
         },
-        other => Err(Invalid::kind("true or false", other)),
+        other => Err(Invalid::kind("true or false", other).hint("write `true` or `false`")),
     }
 }
 
@@ -136,7 +163,9 @@ pub(super) fn count(range: RangeInclusive<usize>) -> impl Fn(RawValue<'_>) -> Pa
                     return Err(Invalid::new(format!("`{text}` is not a whole number")).hint(hint));
                 }
             },
-            other => other.to_i128().ok_or_else(|| Invalid::kind("a whole number", other))?,
+            other => other
+                .to_i128()
+                .ok_or_else(|| Invalid::kind("a whole number", other).hint(&*hint))?,
         };
         usize::try_from(number)
             .ok()
@@ -293,7 +322,7 @@ pub(super) fn contact(text: &str) -> ParseResult<Box<str>> {
     };
     match address.split_once('@') {
         Some((name, host)) if plain(name) && plain(host) => Ok(format!("mailto:{address}").into()),
-        _ => Err(Invalid::new(format!("`{}` is not an e-mail address", text.escape_debug()))
+        _ => Err(Invalid::new(format!("`{}` is not an e-mail address", shown(text)))
             .hint("give an address, for example `ops@example.com`, or a list of addresses")),
     }
 }
@@ -335,7 +364,7 @@ pub(super) fn verbatim<T: for<'t> From<&'t str>>(raw: RawValue<'_>) -> ParseResu
 
 pub(super) fn header(text: &str) -> ParseResult<HeaderValue> {
     text.parse().map_err(|_| {
-        Invalid::new(format!("`{}` is not valid in a header field", text.escape_debug()))
+        Invalid::new(format!("`{}` is not valid in a header field", shown(text)))
             .hint("write it in one line of ASCII, for example `text/html`")
     })
 }

@@ -1,9 +1,9 @@
 use super::file::{Unreadable, read_file};
 use super::layers::Layers;
+use super::location::Location;
 use super::problem::{Problem, Problems};
 use super::read::{log as read_log, read};
 use super::reader::{EffectiveSetting, Reader};
-use super::location::Location;
 use super::settings::{CertificateFiles, LogFormat, Settings};
 use super::source::{Document, FILE_VARIABLE, Variable, not_text};
 use super::validate::validate;
@@ -88,12 +88,9 @@ fn load_with(
     let settings = is_complete.then(|| validate(read, &mut problems, inspect)).flatten();
 
     match settings {
-        Some(settings) if problems.iter().all(Problem::is_warning) => Ok(Loaded {
-            settings,
-            file,
-            shown: reader.shown,
-            warnings: in_order(problems),
-        }),
+        Some(settings) if problems.iter().all(Problem::is_warning) => {
+            Ok(Loaded { settings, file, shown: reader.shown, warnings: in_order(problems) })
+        }
         _ => Err(in_order(problems)),
     }
 }

@@ -61,6 +61,16 @@ pub struct Quote {
     pub width: usize,
 }
 
+impl Position {
+    /// The same position, with the excerpt from another text that has the same lines.
+    pub(super) fn quoting(self, text: &str) -> Self {
+        let line = text.lines().nth(self.line.saturating_sub(1)).unwrap_or_default();
+        let at = line.char_indices().nth(self.column.saturating_sub(1));
+        let (before, rest) = line.split_at(at.map_or(line.len(), |(at, _)| at));
+        Self { quote: Some(Quote::of(before, rest, self.width)), ..self }
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.file.display(), self.line, self.column)

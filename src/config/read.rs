@@ -103,8 +103,16 @@ pub(super) struct ParsedAcme {
     pub(super) challenge: Option<Located<Challenge>>,
     pub(super) root_ca: Option<Located<PathBuf>>,
     pub(super) agreed: Option<Located<bool>>,
+    /// The keys that are set, even to an invalid value.
+    pub(super) given: Vec<&'static str>,
     /// Whether any of the above is invalid.
     pub(super) broken: bool,
+}
+
+impl ParsedAcme {
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.given.contains(&key)
+    }
 }
 
 pub(super) struct ParsedSelfCheck {
@@ -260,7 +268,8 @@ fn listen(table: &mut Section<'_, '_>) -> ParsedListen {
     let http = sockets(table, "http");
     let before_https = table.problem_count();
     let https = sockets(table, "https");
-    let no_https = https.is_empty() && table.problem_count() == before_https && !table.is_gap("https");
+    let no_https =
+        https.is_empty() && table.problem_count() == before_https && !table.is_gap("https");
     let no_listener = http.is_empty() && https.is_empty() && table.problem_count() == before;
     ParsedListen {
         // Without the table there is no `http`, and that was reported.
@@ -348,6 +357,10 @@ fn acme(table: &mut Section<'_, '_>) -> Option<ParsedAcme> {
         challenge: acme.value("challenge", text(leaf::challenge)),
         root_ca: acme.value("root_ca", leaf::verbatim),
         agreed: acme.value("agree_to_terms", leaf::flag),
+        given: ["agree_to_terms", "eab_key_id", "eab_hmac_key_file", "domains"]
+            .into_iter()
+            .filter(|key| acme.is_set(key))
+            .collect(),
         broken: false,
     };
     if given {

@@ -1,5 +1,5 @@
 use super::layers::Layers;
-use super::leaf::{Invalid, ParseResult, RawValue, is_off, kind};
+use super::leaf::{Invalid, ParseResult, RawValue, is_off, kind, shown};
 use super::location::Location;
 use super::path::{KeyPath, Pattern, Segment, child, element, readable};
 use super::problem::Problem;
@@ -168,6 +168,10 @@ impl<'d> Section<'_, 'd> {
             let bad = Invalid::new("the value is empty");
             let hint = "unset the variable, or give it a value; `off` turns it off";
             self.reader.note(bad.hint(hint), location);
+            return Vec::new();
+        }
+        if let Value::Bool(_, flag) = value {
+            self.reader.note(Invalid::switch(flag), location);
             return Vec::new();
         }
         let texts = match (&value, &location) {
@@ -349,9 +353,7 @@ fn parse_list(text: &str) -> Vec<Value> {
 fn in_one_line(value: &Value) -> String {
     match value {
         Value::String(_, text) if text.is_empty() => "\"\"".into(),
-        Value::String(_, text) => {
-            text.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'")
-        }
+        Value::String(_, text) => shown(text),
         Value::Bool(_, flag) => flag.to_string(),
         Value::Array(_, values) if values.is_empty() => "off".into(),
         Value::Array(_, values) => values.iter().map(in_one_line).collect::<Vec<_>>().join(", "),

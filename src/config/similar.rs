@@ -1,7 +1,11 @@
 //! Suggestions: what was probably meant.
 
 /// The item with the name that is most similar to the word, if one is similar enough.
-pub(super) fn nearest<T>(word: &str, all: impl Iterator<Item = T>, name: impl Fn(&T) -> String) -> Option<T> {
+pub(super) fn nearest<T>(
+    word: &str,
+    all: impl Iterator<Item = T>,
+    name: impl Fn(&T) -> String,
+) -> Option<T> {
     let normal = |text: &str| text.to_lowercase().replace(['-', '_', '.'], "");
     let word = normal(word);
     all.map(|one| (strsim::jaro_winkler(&normal(&name(&one)), &word), one))

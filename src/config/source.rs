@@ -26,7 +26,8 @@ pub(super) struct Document {
     file: Option<PathBuf>,
     toml: toml_edit::Document<String>,
     lines: Lines,
-    has_gaps: bool,
+    /// The text before values with syntax errors were replaced. It has the same lines.
+    gaps: Option<String>,
 }
 
 /// Each costs another parse.
@@ -37,42 +38,44 @@ impl Document {
     pub(super) fn parse(file: Option<&Path>, text: &str) -> Result<Self, Problem> {
         let lines = Lines::of(text);
         match toml_edit::Document::parse(text.to_owned()) {
-            Ok(toml) => Ok(Self { file: file.map(Path::to_owned), toml, lines, has_gaps: false }),
+            Ok(toml) => Ok(Self { file: file.map(Path::to_owned), toml, lines, gaps: None }),
             Err(error) => Err(syntax::problem(file, text, &lines, &error)),
         }
     }
 
     /// Parses, and continues after an error in a line, so that one run reports all of them. `None` if
     /// it cannot continue.
-    pub(super) fn recover(file: &Path, text: &str) -> (Option<Self>, Vec<Problem>) {
-        let mut text = text.to_owned();
+    pub(super) fn recover(file: &Path, original: &str) -> (Option<Self>, Vec<Problem>) {
+        let mut text = original.to_owned();
         let mut problems: Vec<Problem> = Vec::new();
-        loop {
+        let mut last = 0;
+        while problems.len() < SYNTAX_ERRORS {
             let problem = match Self::parse(Some(file), &text) {
                 Ok(document) => {
-                    let has_gaps = !problems.is_empty();
-                    return (Some(Self { has_gaps, ..document }), problems);
+                    let gaps = (!problems.is_empty()).then(|| original.to_owned());
+                    return (Some(Self { gaps, ..document }), problems);
                 }
                 Err(problem) => problem,
             };
-            let repaired = match problem.location() {
-                Location::File(position) => syntax::without_line(&text, position.line, &problem),
-                _ => None,
-            };
-            let is_new = !problems.iter().any(|known| known.location() == problem.location());
-            if is_new {
-                problems.push(problem);
+            let Location::File(position) = problem.location() else { break };
+            // The parser goes from top to bottom; an error in a line that was repaired is a consequence.
+            if position.line <= last {
+                break;
             }
+            last = position.line;
+            let repaired = syntax::without_line(&text, last, &problem);
+            problems.push(problem);
             match repaired {
-                Some(repaired) if is_new && problems.len() < SYNTAX_ERRORS => text = repaired,
-                _ => return (None, problems),
+                Some(repaired) => text = repaired,
+                None => break,
             }
         }
+        (None, problems)
     }
 
     /// Whether there are values with syntax errors. They are dates here, which no setting is.
     pub(super) fn has_gaps(&self) -> bool {
-        self.has_gaps
+        self.gaps.is_some()
     }
 
     /// The location of the value at a path; for a table or a list of tables, that of its name.
@@ -130,7 +133,11 @@ impl Document {
     fn at(&self, span: Option<Range<usize>>) -> Location {
         match (&self.file, span) {
             (Some(file), Some(span)) => {
-                Location::File(Box::new(self.lines.position(file, self.toml.raw(), span)))
+                let position = self.lines.position(file, self.toml.raw(), span);
+                Location::File(Box::new(match &self.gaps {
+                    Some(original) => position.quoting(original),
+                    None => position,
+                }))
             }
             _ => Location::Default,
         }

@@ -1,7 +1,7 @@
 //! Unknown keys and variables, and suggestions for them.
 
 use super::location::Location;
-use super::path::{Pattern, Segment, ancestors, keys, readable};
+use super::path::{Pattern, Segment, ancestors, child, keys, readable};
 use super::problem::Problem;
 use super::reader::{Kind, Reader};
 use super::similar::nearest;
@@ -90,9 +90,17 @@ impl Reader<'_> {
                 Some(None) => format!("`{key}` belongs in `[[{name}]]`"),
             });
         }
-        let siblings = self.siblings(parent);
-        nearest(key, siblings, |key| (*key).to_owned())
-            .map(|near| format!("did you mean `{near}`?"))
+        let near = nearest(key, self.siblings(parent), |key| (*key).to_owned());
+        // `key` for `private_key`, unless there are several.
+        let part = format!("_{key}");
+        let mut longer = self.siblings(parent).filter(|it| it.ends_with(&part));
+        let near = near.or_else(|| longer.next().filter(|_| longer.next().is_none()))?;
+        let name = readable(&child(parent, near));
+        Some(match self.kind(&child(parent, near)) {
+            Some(Kind::Tables) => format!("did you mean `[[{name}]]`?"),
+            Some(Kind::Section | Kind::Named) => format!("did you mean `[{name}]`?"),
+            _ => format!("did you mean `{near}`?"),
+        })
     }
 
     fn is_named(&self, keys: &[&str]) -> bool {
@@ -102,7 +110,7 @@ impl Reader<'_> {
 
     fn advice_for_variable(&self, path: &[Segment]) -> String {
         if is_of_kubernetes(&readable(path)) {
-            return "Kubernetes sets it for a Service with the name `callback-edge`: set `enableServiceLinks: false` in the pod".into();
+            return "unset it; if Kubernetes sets it, for a Service with the name `callback-edge`, set `enableServiceLinks: false` in the pod".into();
         }
         let leaves = self.known.iter().filter(|known| known.kind == Kind::Leaf);
         let leaves = leaves.filter_map(|known| known.pattern.keys());

@@ -257,8 +257,7 @@ fn verify(
         return (Err(Distrust::ShortKey), named);
     }
     let at = when_valid(leaf_der);
-    let leads_to =
-        |store: &RootCertStore| leads_to(&leaf, &store.roots, above, at, provider);
+    let leads_to = |store: &RootCertStore| leads_to(&leaf, &store.roots, above, at, provider);
     // The store of the machine never hides a reason.
     let chain = leads_to(roots.stated())
         .map(|()| Anchor::Stated)

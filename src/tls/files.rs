@@ -47,8 +47,8 @@ pub fn load(files: &CertificateFiles) -> Result<Certificate, Vec<CertificateErro
 
 /// The content of the two files.
 pub(super) struct PemPair {
-    certificate: Result<Vec<u8>, CertificateError>,
-    private_key: Result<Vec<u8>, CertificateError>,
+    certificate: Result<Vec<u8>, Box<CertificateError>>,
+    private_key: Result<Vec<u8>, Box<CertificateError>>,
 }
 
 impl PemPair {
@@ -56,14 +56,16 @@ impl PemPair {
         let read = |path: &Path, of_key| {
             std::fs::read(path).map_err(|error| {
                 let why = Unreadable::from(error);
-                CertificateError {
+                Box::new(CertificateError {
                     files: files.clone(),
                     of_key,
                     is_unreadable: true,
                     reason: why.to_string().into(),
-                    hint: why.hint(path, if of_key { "privkey.pem" } else { "fullchain.pem" }).into(),
+                    hint: why
+                        .hint(path, if of_key { "privkey.pem" } else { "fullchain.pem" })
+                        .into(),
                     is_transient: why.is_transient(),
-                }
+                })
             })
         };
         Self {
@@ -112,24 +114,26 @@ impl PemPair {
             [&self.certificate, &self.private_key].map(|file| file.as_deref().unwrap_or_default());
         let chain = self.certificate.as_ref().map_err(Clone::clone).and_then(|content| {
             let chain = pem::chain(&files.certificate, content, private_key);
-            chain.map_err(|why| unfit(false, why))
+            chain.map_err(|why| Box::new(unfit(false, why)))
         });
         let key = self.private_key.as_ref().map_err(Clone::clone).and_then(|content| {
             let key = pem::key(&files.private_key, content, certificate);
-            key.map_err(|why| unfit(true, why))
+            key.map_err(|why| Box::new(unfit(true, why)))
         });
         let (chain, key) = match (chain, key) {
             (Ok(chain), Ok(key)) => (chain, key),
-            (chain, key) => return Err(chain.err().into_iter().chain(key.err()).collect()),
+            (chain, key) => {
+                return Err(chain.err().into_iter().chain(key.err()).map(|error| *error).collect());
+            }
         };
         let hash = self.hash();
-        pair(chain, &key, hash).map_err(|(of_key, why)| vec![unfit(of_key, why)])
+        pair(&chain, &key, hash).map_err(|(of_key, why)| vec![unfit(of_key, why)])
     }
 }
 
 /// Verifies that the key is that of the first certificate. `true`: the error is about the key.
 fn pair(
-    chain: Vec<CertificateDer<'static>>,
+    chain: &[CertificateDer<'static>],
     key: &PrivateKeyDer<'static>,
     hash: u64,
 ) -> Result<Certificate, (bool, Unfit)> {
@@ -147,7 +151,7 @@ fn pair(
     let names = names.collect();
     let validity = leaf.validity();
     let (not_before, not_after) = (validity.not_before.timestamp(), validity.not_after.timestamp());
-    let certified = certified(chain.clone(), key).map_err(|error| {
+    let certified = certified(chain.to_vec(), key).map_err(|error| {
         let why = match error {
             rustls::Error::InconsistentKeys(_) => foreign_key(chain.iter().skip(1), key),
             _ => pem::unsupported_key(rsa_bits(leaf_der)),
@@ -226,11 +230,8 @@ impl CertificateError {
 impl From<&CertificateError> for Problem {
     fn from(error: &CertificateError) -> Self {
         let files = &error.files;
-        let location = if error.of_key {
-            &files.private_key_location
-        } else {
-            &files.certificate_location
-        };
+        let location =
+            if error.of_key { &files.private_key_location } else { &files.certificate_location };
         Self::error(error.what()).because(&error.reason).at(location).hint(&*error.hint)
     }
 }

@@ -56,11 +56,12 @@ fn uncovered(host: &Host, location: &Location, loaded: &[Certificate]) -> Proble
     Problem::warning(format!("no certificate is for `{host}`"))
         .at(location)
         .because(&format!("{has} {names}"))
-        .hint("add the host to the names of a certificate, or add the certificate as `[[tls.pair]]`")
+        .hint(
+            "add the host to the names of a certificate, or add the certificate as `[[tls.pair]]`",
+        )
 }
 
-const PUBLIC_CA: &str =
-    "obtain a certificate from a public CA, for example with `[tls.acme]`; a private CA must be known to all clients";
+const PUBLIC_CA: &str = "obtain a certificate from a public CA, for example with `[tls.acme]`; a private CA must be known to all clients";
 const FULL_CHAIN: &str =
     "use the file with the leaf first, then each intermediate certificate (`fullchain.pem`)";
 

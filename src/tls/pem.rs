@@ -132,7 +132,10 @@ fn not_a_key(path: &Path, content: &[u8], certificate: &[u8]) -> Unfit {
     } else if begins("OPENSSH PRIVATE KEY") {
         Unfit::new("it is an SSH key", "use the key that the certificate was requested with")
     } else if begins("PUBLIC KEY") || begins("RSA PUBLIC KEY") {
-        Unfit::new("it is a public key", "use the private key that the certificate was requested with")
+        Unfit::new(
+            "it is a public key",
+            "use the private key that the certificate was requested with",
+        )
     } else if begins("DSA PRIVATE KEY") {
         unsupported_key(None)
     } else {
@@ -153,7 +156,9 @@ fn encrypted(path: &Path) -> Unfit {
     let path = path.display();
     Unfit::new(
         "it is encrypted",
-        format!("decrypt it, and let only the server read the result: `openssl pkey -in {path} -out {path}.pem`"),
+        format!(
+            "decrypt it, and let only the server read the result: `openssl pkey -in {path} -out {path}.pem`"
+        ),
     )
 }
 
@@ -167,7 +172,14 @@ fn not_pem(content: &[u8], what: &str) -> Option<Unfit> {
     }
     // PFX ::= SEQUENCE { version INTEGER (3), … }, in DER or BER.
     let is_pfx = content.first() == Some(&0x30)
-        && content.iter().skip(2).take(6).copied().collect::<Vec<_>>().windows(3).any(|it| it == [2, 1, 3]);
+        && content
+            .iter()
+            .skip(2)
+            .take(6)
+            .copied()
+            .collect::<Vec<_>>()
+            .windows(3)
+            .any(|it| it == [2, 1, 3]);
     if is_pfx && X509Certificate::from_der(content).is_err() {
         return Some(Unfit::new(
             "it is PKCS #12, not PEM",

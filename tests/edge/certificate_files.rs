@@ -3,7 +3,8 @@
 use crate::support::Authority;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair, NameConstraints, GeneralSubtree, PKCS_ED25519, date_time_ymd,
+    ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, KeyPair, NameConstraints, PKCS_ED25519,
+    date_time_ymd,
 };
 use std::fs;
 use std::path::Path;
@@ -37,7 +38,10 @@ fn params() -> CertificateParams {
     params
 }
 
-fn ca(name: &str, adjust: impl FnOnce(&mut CertificateParams)) -> CertifiedIssuer<'static, KeyPair> {
+fn ca(
+    name: &str,
+    adjust: impl FnOnce(&mut CertificateParams),
+) -> CertifiedIssuer<'static, KeyPair> {
     let params = ca_params(name, adjust);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
@@ -116,7 +120,8 @@ fn run(dir: &Path, config: &str) -> (String, i32) {
 /// The headline, the location and the cause of each problem, then its hint.
 fn sentences(printed: &str) -> String {
     let lines = printed.lines().filter(|line| {
-        let quote = line.starts_with(' ') && !line.starts_with(" -->") && !line.contains("caused by:");
+        let quote =
+            line.starts_with(' ') && !line.starts_with(" -->") && !line.contains("caused by:");
         let numbered = line.split_once(" | ").is_some_and(|(it, _)| it.parse::<u8>().is_ok());
         !quote && !numbered && !line.is_empty() && !line.starts_with("the configuration is valid")
     });
@@ -138,7 +143,8 @@ fn each_unusable_file_is_an_error_in_one_sentence() {
         [0xff, 0xfe].into_iter().chain(units).collect::<Vec<u8>>()
     };
     let der = |text: String| {
-        let pem: String = text.lines().skip(1).take_while(|line| !line.starts_with("---")).collect();
+        let pem: String =
+            text.lines().skip(1).take_while(|line| !line.starts_with("---")).collect();
         data_encoding::BASE64.decode(pem.as_bytes()).unwrap()
     };
     let escaped = |text: String| text.replace('\n', "\\n").into_bytes();
@@ -219,7 +225,11 @@ fn each_unusable_file_is_an_error_in_one_sentence() {
     for (name, files, expected) in table {
         let (printed, code) = check(&files);
         let expected = expected.into_iter().map(|(location, why, hint)| {
-            let file = if location == KEY { "private key file `edge.key`" } else { "certificate file `edge.pem`" };
+            let file = if location == KEY {
+                "private key file `edge.key`"
+            } else {
+                "certificate file `edge.pem`"
+            };
             format!("error: cannot use the {file}\n{location}caused by: {why}\nhint: {hint}\n")
         });
         let expected: String = expected.collect();
@@ -242,15 +252,15 @@ fn each_certificate_that_clients_may_reject_is_a_warning_in_one_sentence() {
     let reject = "clients may reject the certificate `edge.pem`";
     let chain = "clients may reject the chain in `edge.pem`";
     let year = |year| date_time_ymd(year, 1, 1);
-    let critical = |params: &mut CertificateParams| {
-        let mut extension = CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
-        extension.set_criticality(true);
-        params.custom_extensions.push(extension);
+    let leaf_only = |files: Files| {
+        files.map(
+            |text| {
+                format!("{}-----END CERTIFICATE-----\n", text.split("-----END").next().unwrap())
+                    .into_bytes()
+            },
+            keep,
+        )
     };
-    let leaf_only = |files: Files| files.map(
-        |text| format!("{}-----END CERTIFICATE-----\n", text.split("-----END").next().unwrap()).into_bytes(),
-        keep,
-    );
     let with_stranger = |files: Files| {
         let stranger = ca("Stranger", |_| {}).pem();
         leaf_only(files).map(|text| (text + &stranger).into_bytes(), keep)
@@ -273,16 +283,34 @@ fn each_certificate_that_clients_may_reject_is_a_warning_in_one_sentence() {
     let not_a_ca = below(|_| {}, |params| params.is_ca = IsCa::NoCa);
     let expired = below(|_| {}, |params| params.not_after = year(2025));
     let early = below(|_| {}, |params| params.not_before = year(2099));
-    let narrow = below(|params| params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)), |_| {});
-    let constrained = below(|_| {}, |params| {
-        params.name_constraints = Some(NameConstraints {
-            permitted_subtrees: vec![GeneralSubtree::DnsName("example.org".into())],
-            excluded_subtrees: Vec::new(),
-        });
-    });
-    let purpose = below(|_| {}, |params| {
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    });
+    let narrow = {
+        let root = ca("Root", |_| {});
+        let no_cas =
+            |it: &mut CertificateParams| it.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let new_key = || KeyPair::generate().unwrap();
+        let upper =
+            CertifiedIssuer::signed_by(ca_params("Upper", no_cas), new_key(), &root).unwrap();
+        let lower =
+            CertifiedIssuer::signed_by(ca_params("Lower", |_| {}), new_key(), &upper).unwrap();
+        let key = new_key();
+        let leaf = params().signed_by(&key, &lower).unwrap();
+        Files::of([leaf.pem(), lower.pem(), upper.pem(), root.pem()].concat(), key.serialize_pem())
+    };
+    let constrained = below(
+        |_| {},
+        |params| {
+            params.name_constraints = Some(NameConstraints {
+                permitted_subtrees: vec![GeneralSubtree::DnsName("example.org".into())],
+                excluded_subtrees: Vec::new(),
+            });
+        },
+    );
+    let purpose = below(
+        |_| {},
+        |params| {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        },
+    );
     let ed25519 = {
         let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         let issuer = ca("Intermediate", |_| {});
@@ -292,7 +320,8 @@ fn each_certificate_that_clients_may_reject_is_a_warning_in_one_sentence() {
     let missing = "an intermediate certificate is missing in `edge.pem`";
     let no_issuer = "it has no certificate of the issuer, CN=Intermediate";
     let no_certificate = "no certificate is for `auth.example.com`";
-    let add = "add the host to the names of a certificate, or add the certificate as `[[tls.pair]]`";
+    let add =
+        "add the host to the names of a certificate, or add the certificate as `[[tls.pair]]`";
     let host = "--> config.toml:2:8\n";
     #[rustfmt::skip]
     let table: Vec<(&str, Files, Vec<(&str, &str, &str, &str)>)> = vec![
@@ -339,7 +368,6 @@ fn each_certificate_that_clients_may_reject_is_a_warning_in_one_sentence() {
         ("name constraints", constrained, vec![(CERTIFICATE, chain, "a CA in the chain must not issue for this name (name constraints)", FULL_CHAIN)]),
         ("purpose", purpose, vec![(CERTIFICATE, chain, "a certificate in the chain is not for servers", FULL_CHAIN)]),
     ];
-    let _ = critical;
     let mut differ = Vec::new();
     for (name, files, expected) in table {
         let (printed, code) = check(&files);

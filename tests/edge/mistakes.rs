@@ -29,7 +29,7 @@ const MISTAKES: &[Mistake] = &[
     ("a path in the public URL", &[], "public_url = \"https://auth.example.com/oauth/callback\"\n"),
     ("no scheme in the public URL", &[], "public_url = \"auth.example.com\"\n"),
     ("plain http in public, and an error", &[], "public_url = \"http://auth.example.com\"\nlog.requests = \"yes\"\n"),
-    ("a public URL without a route, and an error", &[], "public_url = \"https://login.example.com\"\n[[route]]\nhost = \"auth.example.com\"\npath = \"/cb\"\ntarget = \"nango\"\n"),
+    ("a public URL without a route, and an error", &[], "public_url = \"https://login.example.com\"\n[[route]]\nhost = \"auth.example.com\"\npath = \"/cb\"\n[log]\nlevel = 3\n"),
     ("a port alone", &[], "[listen]\nhttp = 8080\nhttps = \":443\"\nadmin = \"*:9090\"\n"),
     ("a URL to listen on", &[], "[listen]\nhttp = \"http://0.0.0.0:8080/\"\nadmin = \"::1:9090\"\n"),
     ("a port that is too large", &[], "[listen]\nhttp = \"0.0.0.0:80800\"\nadmin = \" 127.0.0.1:9090\"\n"),
@@ -73,7 +73,8 @@ fn each_mistake_has_a_location_and_says_what_to_write() {
         let (output, code) = check(text.as_bytes(), variables);
         assert_eq!(code, 64, "{name}: {output}");
         for problem in output.split("\n\n").filter(|part| part.contains("error: ")) {
-            let is_located = problem.contains(" --> config.toml:") || problem.contains("`CALLBACK")
+            let is_located = problem.contains(" --> config.toml:")
+                || problem.contains("`CALLBACK")
                 || problem.contains("`callback");
             assert!(is_located, "{name}: {output}");
         }
@@ -100,8 +101,14 @@ fn a_file_that_is_not_text_does_not_hide_errors_in_variables() {
     ] {
         let (output, code) = check(&content, &variables);
         assert_eq!(code, 64);
-        assert!(output.contains(&format!("error: `config.toml` is {what}\nhint: {hint}\n")), "{output}");
-        assert!(output.contains("error: `CALLBACK_EDGE_LOG__LEVEL`: `loud` is not one of"), "{output}");
+        assert!(
+            output.contains(&format!("error: `config.toml` is {what}\nhint: {hint}\n")),
+            "{output}"
+        );
+        assert!(
+            output.contains("error: `CALLBACK_EDGE_LOG__LEVEL`: `loud` is not one of"),
+            "{output}"
+        );
     }
     let (output, code) = check(b"\xef\xbb\xbflog.level = 'info'\r\n", &[]);
     assert_eq!((output.as_str(), code), ("the configuration is valid (`config.toml`)\n", 0));
@@ -179,7 +186,8 @@ fn mutation() -> impl Strategy<Value = Mutation> {
         Just("\"https://a.example/oauth/callback\"".to_owned()),
         "\\PC{0,8}",
     ];
-    let line = prop_oneof!["[ -~]{0,20}", "\\[{1,2}[a-z_.]{0,12}\\]{0,2}", "[a-z_.]{1,10} = \\PC{0,10}"];
+    let line =
+        prop_oneof!["[ -~]{0,20}", "\\[{1,2}[a-z_.]{0,12}\\]{0,2}", "[a-z_.]{1,10} = \\PC{0,10}"];
     let at = 0..200_usize;
     prop_oneof![
         at.clone().prop_map(Mutation::Delete),

@@ -170,7 +170,9 @@ fn public_url(read: &ParsedSettings, problems: &mut Vec<Problem>) {
 fn is_private(host: &Host) -> bool {
     match host.as_str().trim_matches(['[', ']']).parse() {
         Ok(IpAddr::V4(it)) => it.is_private() || it.is_loopback() || it.is_link_local(),
-        Ok(IpAddr::V6(it)) => it.is_loopback() || it.is_unique_local() || it.is_unicast_link_local(),
+        Ok(IpAddr::V6(it)) => {
+            it.is_loopback() || it.is_unique_local() || it.is_unicast_link_local()
+        }
         Err(_) => false,
     }
 }
@@ -219,10 +221,10 @@ fn check_length(route: &ParsedRoute, read: &ParsedSettings, problems: &mut Vec<P
     };
     let length = origin.len() + route.path.value.as_str().len();
     if length > CALLBACK_LENGTH {
-        let what = format!("the callback has {length} characters, and Nango stores {CALLBACK_LENGTH}");
-        problems.push(
-            Problem::error(what).at(&route.path.location).hint("use a shorter path or host"),
-        );
+        let what =
+            format!("the callback has {length} characters, and Nango stores {CALLBACK_LENGTH}");
+        problems
+            .push(Problem::error(what).at(&route.path.location).hint("use a shorter path or host"));
     }
 }
 

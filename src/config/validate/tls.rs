@@ -81,7 +81,8 @@ fn acme(
 
 fn consent(acme: &ParsedAcme, problems: &mut Vec<Problem>) {
     let agreed = acme.agreed.as_ref();
-    if !agreed.is_some_and(|agreed| agreed.value) && !acme.broken {
+    // An invalid value was reported.
+    if agreed.is_some_and(|agreed| !agreed.value) || !acme.has("agree_to_terms") {
         problems.push(
             Problem::error("`[tls.acme]` needs your consent to the CA's terms of service")
                 .at(agreed.map_or(&acme.location, |agreed| &agreed.location))
@@ -118,15 +119,20 @@ fn eab(acme: &ParsedAcme, problems: &mut Vec<Problem>, unusable: &mut Vec<Proble
             let hmac_key = or_report(files::hmac_key(file), unusable)?;
             return Some(Eab { key_id: id.value.as_str().into(), hmac_key });
         }
-        (Some(id), None) => half_set("tls.acme", "eab_key_id", "eab_hmac_key_file", &id.location),
-        (None, Some(file)) => {
-            half_set("tls.acme", "eab_hmac_key_file", "eab_key_id", &file.location)
+        (Some(id), None) if !acme.has("eab_hmac_key_file") => {
+            ("eab_key_id", "eab_hmac_key_file", &id.location)
         }
-        (None, None) => return None,
+        (None, Some(file)) if !acme.has("eab_key_id") => {
+            ("eab_hmac_key_file", "eab_key_id", &file.location)
+        }
+        _ => return None,
     };
-    if !acme.broken {
-        problems.push(half.hint("the CA issues both together"));
-    }
+    let (has, lacks, location) = half;
+    problems.push(
+        Problem::error(format!("`tls.acme.{has}` is set, but `tls.acme.{lacks}` is not"))
+            .at(location)
+            .hint("the CA issues both together"),
+    );
     None
 }
 
@@ -151,7 +157,7 @@ fn domains(acme: &ParsedAcme, read: &ParsedSettings, problems: &mut Vec<Problem>
             domains.push(public.value.host.clone());
         }
     }
-    if domains.is_empty() && !acme.broken && read.no_host {
+    if domains.is_empty() && !acme.has("domains") && read.no_host {
         problems.push(
             Problem::error("no domain to obtain a certificate for")
                 .at(&acme.location)
@@ -198,28 +204,18 @@ pub(super) fn hosts(read: &ParsedSettings) -> Vec<(Host, Location)> {
 
 fn pairs(tls: &ParsedTls, problems: &mut Vec<Problem>) -> Vec<CertificateFiles> {
     let mut pairs: Vec<_> = tls.pairs.iter().map(|pair| pair.value.clone()).collect();
-    match (&tls.certificate, &tls.private_key) {
-        (Some(certificate), Some(private_key)) => {
-            if let Some(pair) = tls.pairs.first() {
-                problems.push(
-                    Problem::error(
-                        "certificates are given both as `tls.certificate` and as `[[tls.pair]]`",
-                    )
-                    .at(&pair.location)
-                    .hint(
-                        "move `certificate` and `private_key` into a `[[tls.pair]]` of their own",
-                    ),
-                );
-            }
-            pairs.push(certificate_files(certificate, private_key));
+    // Where only one is set, or one is invalid, that was reported.
+    if let (Some(certificate), Some(private_key)) = (&tls.certificate, &tls.private_key) {
+        if let Some(pair) = tls.pairs.first() {
+            problems.push(
+                Problem::error(
+                    "certificates are given both as `tls.certificate` and as `[[tls.pair]]`",
+                )
+                .at(&pair.location)
+                .hint("move `certificate` and `private_key` into a `[[tls.pair]]` of their own"),
+            );
         }
-        // Only one of them is set, or one is invalid: that was reported.
-        _ => {}
+        pairs.push(certificate_files(certificate, private_key));
     }
     pairs
-}
-
-/// Only one of two settings that belong together is set.
-fn half_set(table: &str, has: &str, lacks: &str, location: &Location) -> Problem {
-    Problem::error(format!("`{table}.{has}` is set, but `{table}.{lacks}` is not")).at(location)
 }

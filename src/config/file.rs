@@ -60,7 +60,6 @@ impl Unreadable {
                     "let the user that runs callback-edge read the file, and enter its directories"
                         .into()
                 }
-                io::ErrorKind::IsADirectory => Self::Directory.hint(path, example),
                 _ => "check the file system of the file".into(),
             },
         }
@@ -69,6 +68,10 @@ impl Unreadable {
 
 /// The directory that a relative path starts at, or the part of an absolute path that does not exist.
 fn missing(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    if text.starts_with('~') || text.contains('$') {
+        return "`~` and variables are not expanded: write an absolute path".into();
+    }
     if path.is_relative() {
         let here = std::env::current_dir().unwrap_or_default();
         return format!(
@@ -102,6 +105,9 @@ impl Error for Unreadable {}
 
 impl From<io::Error> for Unreadable {
     fn from(error: io::Error) -> Self {
-        Self::System(error)
+        match error.kind() {
+            io::ErrorKind::IsADirectory => Self::Directory,
+            _ => Self::System(error),
+        }
     }
 }

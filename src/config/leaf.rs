@@ -8,6 +8,7 @@ use figment::value::Value;
 use http::HeaderValue;
 use jiff::{Span, SpanRelativeTo};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// A written value, and whether it comes from a variable, which can only contain text.
@@ -98,11 +99,7 @@ pub(super) fn text<T>(
                 }
                 _ => Invalid::kind("text", raw.value).hint("put the value in quotes"),
             },
-            (Value::Bool(_, flag), _) if parse("off").is_ok() => {
-                let hint =
-                    if *flag { "give a value in quotes, or `\"off\"`" } else { "write `\"off\"`" };
-                Invalid::kind("text", raw.value).hint(hint)
-            }
+            (Value::Bool(_, flag), _) if parse("off").is_ok() => Invalid::switch(*flag),
             _ => Invalid::kind("text", raw.value),
         }),
     }
@@ -355,6 +352,18 @@ fn one_of<T: Copy>(text: &str, values: &[(&str, T)]) -> ParseResult<T> {
             None => bad.hint("write one of them"),
         }
     })
+}
+
+/// The path of a file. Its content, written instead, may be a private key.
+pub(super) fn file(raw: RawValue<'_>) -> ParseResult<PathBuf> {
+    text(|text| {
+        if text.contains("-----BEGIN") || text.contains('\n') {
+            let bad = Invalid::new("the value is the content of a file, not its path");
+            let bad = bad.hint("write the content to a file, and give the path of the file");
+            return Err(Invalid { secret: true, ..bad });
+        }
+        Ok(text.into())
+    })(raw)
 }
 
 /// Any text.

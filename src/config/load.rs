@@ -7,7 +7,6 @@ use super::reader::{EffectiveSetting, Reader};
 use super::settings::{CertificateFiles, LogFormat, Settings};
 use super::source::{Document, FILE_VARIABLE, Variable, not_text};
 use super::validate::validate;
-use crate::redirect::Host;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -34,7 +33,7 @@ pub struct Loaded {
 
 /// Checks certificate files, and whether the certificates are for these hosts, each with the location
 /// of its setting.
-pub type InspectCertificates = fn(&[CertificateFiles], &[(Host, Location)]) -> Vec<Problem>;
+pub type InspectCertificates = fn(&[CertificateFiles], &[(Box<str>, Location)]) -> Vec<Problem>;
 
 /// Loads the defaults, the file and the environment; returns all problems at once. Files that only
 /// `serve` needs are not checked: if they cannot be used, the settings have default values instead of

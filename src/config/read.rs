@@ -231,7 +231,7 @@ fn page(table: &mut Section<'_, '_>) -> Option<ParsedPage> {
     let path = table.required("path", "/verification.txt", text(address::path));
     let (has_body, has_file) = (table.is_set("body"), table.is_set("file"));
     let body = table.value("body", leaf::verbatim);
-    let file = table.value("file", leaf::verbatim);
+    let file = table.value("file", leaf::file);
     let content_type = table.value("content_type", text(leaf::header));
     table.derived("content_type", "text/plain; charset=utf-8");
     if has_body == has_file {
@@ -299,8 +299,8 @@ fn networks(table: &mut Section<'_, '_>, key: &str) -> Networks {
 }
 
 fn tls(table: &mut Section<'_, '_>) -> ParsedTls {
-    let certificate = table.value("certificate", leaf::verbatim);
-    let private_key = table.value("private_key", leaf::verbatim);
+    let certificate = table.value("certificate", leaf::file);
+    let private_key = table.value("private_key", leaf::file);
     let is_set = ["certificate", "private_key"].map(|key| table.is_set(key));
     let mut given = is_set.contains(&true);
     let half = match is_set {
@@ -317,8 +317,8 @@ fn tls(table: &mut Section<'_, '_>) -> ParsedTls {
     let pairs = table.tables("pair", |pair| {
         given = true;
         let location = pair.location();
-        let certificate = pair.required("certificate", "fullchain.pem", leaf::verbatim);
-        let private_key = pair.required("private_key", "privkey.pem", leaf::verbatim);
+        let certificate = pair.required("certificate", "fullchain.pem", leaf::file);
+        let private_key = pair.required("private_key", "privkey.pem", leaf::file);
         Some(Located { value: certificate_files(&certificate?, &private_key?), location })
     });
     let hsts = table.value("hsts", or_off(leaf::max_age));
@@ -352,10 +352,10 @@ fn acme(table: &mut Section<'_, '_>) -> Option<ParsedAcme> {
         directories: acme.list("directory", address::directory),
         profile: acme.value("profile", leaf::verbatim),
         eab_key_id: acme.value("eab_key_id", leaf::verbatim),
-        eab_hmac_key_file: acme.value("eab_hmac_key_file", leaf::verbatim),
-        state_dir: acme.value("state_dir", leaf::verbatim),
+        eab_hmac_key_file: acme.value("eab_hmac_key_file", leaf::file),
+        state_dir: acme.value("state_dir", leaf::file),
         challenge: acme.value("challenge", text(leaf::challenge)),
-        root_ca: acme.value("root_ca", leaf::verbatim),
+        root_ca: acme.value("root_ca", leaf::file),
         agreed: acme.value("agree_to_terms", leaf::flag),
         given: ["agree_to_terms", "eab_key_id", "eab_hmac_key_file", "domains"]
             .into_iter()
@@ -409,8 +409,8 @@ fn shutdown(table: &mut Section<'_, '_>) -> Shutdown {
 fn self_check(table: &mut Section<'_, '_>) -> ParsedSelfCheck {
     let every = table.value("every", or_off(leaf::duration(SECOND..=DAY)));
     let cache = time(table, "cache", Duration::ZERO, HOUR);
-    let token_file = table.value("token_file", leaf::verbatim);
-    let root_ca = table.value("root_ca", leaf::verbatim);
+    let token_file = table.value("token_file", leaf::file);
+    let root_ca = table.value("root_ca", leaf::file);
     let connect_to = table.list("connect_to", address::connect_to);
     ParsedSelfCheck {
         every: value(every),

@@ -6,10 +6,18 @@ pub(super) fn nearest<T>(
     all: impl Iterator<Item = T>,
     name: impl Fn(&T) -> String,
 ) -> Option<T> {
-    let normal = |text: &str| text.to_lowercase().replace(['-', '_', '.'], "");
     let word = normal(word);
     all.map(|one| (strsim::jaro_winkler(&normal(&name(&one)), &word), one))
         .filter(|(similarity, _)| *similarity > 0.8)
         .max_by(|(one, _), (other, _)| one.total_cmp(other))
         .map(|(_, one)| one)
+}
+
+/// Whether two names differ only in case and separators.
+pub(super) fn is_same_name(one: &str, other: &str) -> bool {
+    normal(one) == normal(other)
+}
+
+fn normal(name: &str) -> String {
+    name.to_lowercase().replace(['-', '_', '.'], "")
 }

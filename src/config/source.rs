@@ -27,7 +27,7 @@ pub(super) struct Document {
     toml: toml_edit::Document<String>,
     lines: Lines,
     /// The text before values with syntax errors were replaced. It has the same lines.
-    gaps: Option<String>,
+    gaps: Option<(String, Lines)>,
 }
 
 /// Each costs another parse.
@@ -52,7 +52,8 @@ impl Document {
         while problems.len() < SYNTAX_ERRORS {
             let problem = match Self::parse(Some(file), &text) {
                 Ok(document) => {
-                    let gaps = (!problems.is_empty()).then(|| original.to_owned());
+                    let gaps =
+                        (!problems.is_empty()).then(|| (original.to_owned(), Lines::of(original)));
                     return (Some(Self { gaps, ..document }), problems);
                 }
                 Err(problem) => problem,
@@ -135,7 +136,7 @@ impl Document {
             (Some(file), Some(span)) => {
                 let position = self.lines.position(file, self.toml.raw(), span);
                 Location::File(Box::new(match &self.gaps {
-                    Some(original) => position.quoting(original),
+                    Some((original, lines)) => position.quoting(original, lines),
                     None => position,
                 }))
             }

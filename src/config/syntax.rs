@@ -10,7 +10,7 @@ use toml_edit::TomlError;
 const GAP: &str = "0001-01-01";
 
 /// What messages of the parser mean, and how to fix it.
-const MESSAGES: [(&str, &str, &str); 7] = [
+const MESSAGES: [(&str, &str, &str); 10] = [
     (
         "invalid unquoted key",
         "the key has a character that is not allowed",
@@ -28,6 +28,21 @@ const MESSAGES: [(&str, &str, &str); 7] = [
         "missing comma",
         "a comma or the end of a list is missing",
         "separate the values with commas, and end the list with `]`",
+    ),
+    (
+        "invalid multi-line",
+        "the text has no end",
+        "end it with the three quotes that it starts with",
+    ),
+    (
+        "invalid literal string",
+        "the text has no end",
+        "end it with `'`, the quote that it starts with",
+    ),
+    (
+        "missing escaped value",
+        "a backslash is not part of an escape",
+        "write `\\\\` for a backslash, or put the text in single quotes",
     ),
     (
         "invalid basic string",
@@ -60,12 +75,11 @@ fn explain(text: &str, number: usize, message: &str) -> (String, String) {
     let lines = || text.lines().take(at).map(str::trim).enumerate();
     if message.starts_with("duplicate key") {
         if line.starts_with('[') {
-            let first = lines().find(|(_, other)| *other == line);
-            let place = first.map_or_else(String::new, |(at, _)| format!(" on line {}", at + 1));
-            return (
-                format!("`{}` is there twice", shown(line)),
-                format!("move its keys below the first one{place}"),
-            );
+            let hint = match lines().find(|(_, other)| *other == line) {
+                Some((at, _)) => format!("move its keys below the first one on line {}", at + 1),
+                None => "move all its keys to one place".to_owned(),
+            };
+            return (format!("`{}` is there already", shown(line)), hint);
         }
         let key = line.split(['=', ' ']).next().unwrap_or_default();
         let is_first = |other: &str| other.split(['=', ' ']).next() == Some(key);
@@ -85,21 +99,29 @@ fn explain(text: &str, number: usize, message: &str) -> (String, String) {
     };
     let key = key.trim();
     let value = value.split(" #").next().unwrap_or_default().trim();
+    let is_quoted = value.starts_with(['"', '\'']);
     let value = value.trim_matches(['"', '\'', '“', '”', '‘', '’', '„']);
     // A log has the hint, but not the line.
     let is_plain = |it: char| it.is_ascii_alphanumeric() || "._:/+-[]".contains(it);
     let value = if value.len() < 60 && value.chars().all(is_plain) { value } else { "value" };
     let is_colon = line.get(key.len()..).is_some_and(|rest| rest.trim_start().starts_with(':'));
-    match (is_colon, value) {
-        (true, "") => ("`:` is not `=`".to_owned(), format!("write `[{key}]` for a section")),
-        (true, value) => ("`:` is not `=`".to_owned(), format!("write `{key} = \"{value}\"`")),
-        (false, "") => (
-            format!("`{key}` has no value"),
-            format!("write `{key} = \"value\"`, or remove the line"),
-        ),
-        (false, value) => {
-            ("the text is not in quotes".to_owned(), format!("write `{key} = \"{value}\"`"))
-        }
+    let flag = value.to_ascii_lowercase();
+    let number = value.trim_start_matches('0');
+    if is_colon && value.is_empty() {
+        ("`:` is not `=`".to_owned(), format!("write `[{key}]` for a section"))
+    } else if is_colon {
+        ("`:` is not `=`".to_owned(), format!("write `{key} = \"{value}\"`"))
+    } else if value.is_empty() {
+        (format!("`{key}` has no value"), format!("write `{key} = \"value\"`, or remove the line"))
+    } else if is_quoted {
+        let hint = "write one value on each line, without a comma at its end";
+        ("something follows the value".to_owned(), hint.to_owned())
+    } else if matches!(flag.as_str(), "true" | "false") {
+        (format!("`{value}` is not in lower case"), format!("write `{key} = {flag}`"))
+    } else if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) {
+        (format!("`{value}` is not a number"), format!("write `{key} = {number}`"))
+    } else {
+        ("the text is not in quotes".to_owned(), format!("write `{key} = \"{value}\"`"))
     }
 }
 

@@ -4,7 +4,7 @@ use super::location::Location;
 use super::path::{Pattern, Segment, ancestors, child, keys, readable};
 use super::problem::Problem;
 use super::reader::{Kind, Reader};
-use super::similar::nearest;
+use super::similar::{is_same_name, nearest};
 use super::source::{Document, Variable};
 
 impl Reader<'_> {
@@ -89,6 +89,16 @@ impl Reader<'_> {
                 }
                 Some(None) => format!("`{key}` belongs in `[[{name}]]`"),
             });
+        }
+        // `log_level` for `level` in `[log]`.
+        let leaves = self.known.iter().filter(|known| known.kind == Kind::Leaf);
+        let mut leaves = leaves.filter_map(|known| known.pattern.keys());
+        let joined = key
+            .contains(['_', '-', '.'])
+            .then(|| leaves.find(|keys| keys.len() > 1 && is_same_name(&keys.concat(), key)));
+        let joined = joined.flatten();
+        if let Some((leaf, section)) = joined.as_ref().and_then(|keys| keys.split_last()) {
+            return Some(format!("did you mean `{leaf}` in `[{}]`?", section.join(".")));
         }
         let near = nearest(key, self.siblings(parent), |key| (*key).to_owned());
         // `key` for `private_key`, unless there are several.

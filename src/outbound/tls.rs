@@ -470,4 +470,66 @@ mod tests {
             }
         }
     }
+
+    /// Each reason has one sentence of its own, without the text of the library.
+    #[test]
+    fn every_error_of_the_library_has_a_sentence() {
+        use webpki::Error as Bad;
+        let time = UnixTime::since_unix_epoch(std::time::Duration::ZERO);
+        let table = [
+            (
+                Bad::CertExpired { time, not_after: time },
+                "a certificate above the leaf has expired",
+            ),
+            (
+                Bad::CertNotValidYet { time, not_before: time },
+                "a certificate above the leaf is not valid yet",
+            ),
+            (Bad::CaUsedAsEndEntity, "the certificate is that of a CA, not of a server"),
+            (Bad::EndEntityUsedAsCa, "an issuer in the chain is not a CA"),
+            (Bad::EmptyEkuExtension, "a certificate in the chain is not for servers"),
+            (Bad::UnknownIssuer, "the chain does not lead from the certificate to its last issuer"),
+            (
+                Bad::InvalidSignatureForPublicKey,
+                "a certificate is not signed with the key of the issuer that it names",
+            ),
+            (
+                Bad::NameConstraintViolation,
+                "a CA in the chain must not issue for this name (name constraints)",
+            ),
+            (
+                Bad::PathLenConstraintViolated,
+                "a CA in the chain has more CAs below it than it may have (path length)",
+            ),
+            (Bad::UnsupportedCertVersion, "a certificate in the chain is not X.509 version 3"),
+            (
+                Bad::UnsupportedCriticalExtension,
+                "a certificate in the chain has a critical extension that is not known",
+            ),
+            (Bad::MaximumPathDepthExceeded, "the chain is too long"),
+            (Bad::MaximumPathBuildCallsExceeded, "the chain is too long"),
+            (Bad::MaximumSignatureChecksExceeded, "the chain is too long"),
+            (Bad::MaximumNameConstraintComparisonsExceeded, "the chain is too long"),
+        ];
+        for (error, sentence) in table {
+            assert_eq!(Distrust::from(error.clone()).to_string(), sentence, "{error:?}");
+        }
+        let malformed = [
+            Bad::BadDer,
+            Bad::BadDerTime,
+            Bad::ExtensionValueInvalid,
+            Bad::InvalidCertValidity,
+            Bad::InvalidNetworkMaskConstraint,
+            Bad::InvalidSerialNumber,
+            Bad::MalformedDnsIdentifier,
+            Bad::MalformedExtensions,
+            Bad::MalformedNameConstraint,
+            Bad::SignatureAlgorithmMismatch,
+            Bad::UnsupportedNameType,
+        ];
+        for error in malformed {
+            let sentence = Distrust::from(error.clone()).to_string();
+            assert_eq!(sentence, "a certificate in the chain is malformed", "{error:?}");
+        }
+    }
 }

@@ -186,7 +186,7 @@ fn foreign_key<'c>(
         );
     }
     Unfit::new(
-        "it does not belong to the certificate",
+        "it does not match the certificate",
         "use the key that this certificate was requested with: `openssl x509 -noout -pubkey` and `openssl pkey -pubout` print the same for a pair",
     )
 }

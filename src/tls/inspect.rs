@@ -4,7 +4,6 @@
 use super::files::Certificate;
 use crate::config::{self, CertificateFiles, Loaded, Location, Problem, Problems};
 use crate::outbound::{Certificate as Content, Distrust, is_for_host, verify_bundle};
-use crate::redirect::Host;
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::SystemTime;
@@ -18,7 +17,7 @@ pub fn load_settings(
 }
 
 /// The problems of all files. Each host should be a name in one of the certificates.
-fn inspect(pairs: &[CertificateFiles], hosts: &[(Host, Location)]) -> Vec<Problem> {
+fn inspect(pairs: &[CertificateFiles], hosts: &[(Box<str>, Location)]) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut loaded = Vec::new();
     for files in pairs {
@@ -38,11 +37,11 @@ fn inspect(pairs: &[CertificateFiles], hosts: &[(Host, Location)]) -> Vec<Proble
     problems
 }
 
-fn is_for(certificate: &Certificate, host: &Host) -> bool {
-    certificate.key.cert.first().is_some_and(|leaf| is_for_host(leaf, host.as_str()))
+fn is_for(certificate: &Certificate, host: &str) -> bool {
+    certificate.key.cert.first().is_some_and(|leaf| is_for_host(leaf, host))
 }
 
-fn uncovered(host: &Host, location: &Location, loaded: &[Certificate]) -> Problem {
+fn uncovered(host: &str, location: &Location, loaded: &[Certificate]) -> Problem {
     let leaves = loaded.iter().filter_map(|it| Content::read(it.key.cert.first()?));
     let names: Vec<_> =
         leaves.flat_map(|leaf| leaf.names).map(|name| format!("`{name}`")).collect();

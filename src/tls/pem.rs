@@ -77,7 +77,7 @@ fn malformed(content: &[u8], error: &PemError) -> Unfit {
 }
 
 fn not_a_certificate(path: &Path, content: &[u8], key: &[u8]) -> Unfit {
-    if let Some(unfit) = not_pem(content, "the certificate and its intermediates") {
+    if let Some(unfit) = not_pem(path, content, "the certificate and its intermediates") {
         return unfit;
     }
     let path = path.display();
@@ -112,7 +112,7 @@ fn not_a_certificate(path: &Path, content: &[u8], key: &[u8]) -> Unfit {
 }
 
 fn not_a_key(path: &Path, content: &[u8], certificate: &[u8]) -> Unfit {
-    if let Some(unfit) = not_pem(content, "the private key") {
+    if let Some(unfit) = not_pem(path, content, "the private key") {
         return unfit;
     }
     let begins = |label| begins(content, label);
@@ -163,7 +163,7 @@ fn encrypted(path: &Path) -> Unfit {
 }
 
 /// Formats that have nothing to do with PEM.
-fn not_pem(content: &[u8], what: &str) -> Option<Unfit> {
+fn not_pem(path: &Path, content: &[u8], what: &str) -> Option<Unfit> {
     if content.trim_ascii().is_empty() {
         return Some(Unfit::new("it is empty", format!("write {what} into it, in PEM")));
     }
@@ -183,7 +183,11 @@ fn not_pem(content: &[u8], what: &str) -> Option<Unfit> {
     if is_pfx && X509Certificate::from_der(content).is_err() {
         return Some(Unfit::new(
             "it is PKCS #12, not PEM",
-            "convert it to a file with both, for `certificate` and for `private_key`: `openssl pkcs12 -nodes -in FILE -out FILE.pem`",
+            format!(
+                "convert it to a file for both `certificate` and `private_key`: \
+                 `openssl pkcs12 -nodes -in {path} -out {path}.pem`",
+                path = path.display()
+            ),
         ));
     }
     if content.starts_with(b"\xfe\xed\xfe\xed") {

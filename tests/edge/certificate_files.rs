@@ -128,10 +128,18 @@ fn sentences(printed: &str) -> String {
     lines.map(|line| line.trim_start().to_owned() + "\n").collect()
 }
 
+/// A name, the files, and what is expected: the location, the sentence and the hint.
+type UnusableFile = (&'static str, Files, Vec<(&'static str, &'static str, &'static str)>);
+
+/// A name, the files, and what is expected: the location, the headline, the cause and the hint.
+type DoubtfulFile =
+    (&'static str, Files, Vec<(&'static str, &'static str, &'static str, &'static str)>);
+
 const CERTIFICATE: &str = "--> config.toml:7:15\n";
 const KEY: &str = "--> config.toml:8:15\n";
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn each_unusable_file_is_an_error_in_one_sentence() {
     let good = || issued(|_| {});
     let other_key = || KeyPair::generate().unwrap().serialize_pem().into_bytes();
@@ -160,13 +168,13 @@ fn each_unusable_file_is_an_error_in_one_sentence() {
     };
     let foreign = || Files { key: other_key(), ..good() };
     #[rustfmt::skip]
-    let table: Vec<(&str, Files, Vec<(&str, &str, &str)>)> = vec![
+    let table: Vec<UnusableFile> = vec![
         ("swapped", swapped, vec![
             (CERTIFICATE, "it is a private key", "`certificate` and `private_key` are swapped: swap the two paths"),
             (KEY, "it is a certificate", "`certificate` and `private_key` are swapped: swap the two paths"),
         ]),
         ("another key", foreign(), vec![
-            (KEY, "it does not belong to the certificate", "use the key that this certificate was requested with: `openssl x509 -noout -pubkey` and `openssl pkey -pubout` print the same for a pair"),
+            (KEY, "it does not match the certificate", "use the key that this certificate was requested with: `openssl x509 -noout -pubkey` and `openssl pkey -pubout` print the same for a pair"),
         ]),
         ("the CA first", backwards(), vec![
             (KEY, "it belongs to a certificate that is not the first in the certificate file", "put the certificate of the server first, then each intermediate, as in `fullchain.pem`"),
@@ -248,6 +256,7 @@ const RENEW: &str = "replace it with a valid certificate; a running server loads
 
 /// The server can send them, so they are warnings.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn each_certificate_that_clients_may_reject_is_a_warning_in_one_sentence() {
     let reject = "clients may reject the certificate `edge.pem`";
     let chain = "clients may reject the chain in `edge.pem`";
@@ -324,7 +333,7 @@ fn each_certificate_that_clients_may_reject_is_a_warning_in_one_sentence() {
         "add the host to the names of a certificate, or add the certificate as `[[tls.pair]]`";
     let host = "--> config.toml:2:8\n";
     #[rustfmt::skip]
-    let table: Vec<(&str, Files, Vec<(&str, &str, &str, &str)>)> = vec![
+    let table: Vec<DoubtfulFile> = vec![
         ("good", issued(|_| {}), vec![]),
         ("good, with a root", below(|_| {}, |_| {}), vec![]),
         ("of a private root", leaf_only(issued(|_| {})), vec![]),

@@ -81,9 +81,12 @@ fn listeners(read: &ParsedSettings, problems: &mut Vec<Problem>) {
             let clash = there.iter().find(|(other, of)| clash(at.value, *other, name == *of));
             if let Some((other, first)) = clash {
                 let problem = if *other == at.value {
-                    Problem::error(format!("`{}` is listed twice", at.value)).hint(format!(
-                        "`listen.{first}` has it too; change the port of one of them"
-                    ))
+                    let twice = Problem::error(format!("`{}` is listed twice", at.value));
+                    twice.hint(if *first == name {
+                        "remove one of them".to_owned()
+                    } else {
+                        format!("`listen.{first}` has it too; change the port of one of them")
+                    })
                 } else {
                     let (all, one) = if at.value.ip().is_unspecified() {
                         (at.value, *other)
@@ -99,6 +102,18 @@ fn listeners(read: &ParsedSettings, problems: &mut Vec<Problem>) {
                 problems.push(problem.at(&at.location));
             }
             there.push((at.value, name));
+        }
+    }
+    for (addresses, port, what, other) in [
+        (&listen.http, 443, "plain HTTP on the port of https", "https"),
+        (&listen.https, 80, "TLS on the port of http", "http"),
+    ] {
+        for at in addresses.iter().filter(|at| at.value.port() == port) {
+            problems.push(
+                Problem::warning(format!("`{}` is {what}", at.value))
+                    .at(&at.location)
+                    .hint(format!("use another port, or `listen.{other}`")),
+            );
         }
     }
     if listen.admin.is_empty()
@@ -181,7 +196,8 @@ fn is_private(host: &Host) -> bool {
 fn nango(read: &ParsedSettings, problems: &mut Vec<Problem>) {
     let Some(nango) = &read.nango else { return };
     let url = nango.value.as_str().trim_end_matches('/');
-    let callback = ["/oauth/callback", "/app-auth/connect"].map(|path| url.strip_suffix(path));
+    let paths = ["/oauth/callback", "/app-auth/connect", "/oauth", "/app-auth"];
+    let callback = paths.map(|path| url.strip_suffix(path));
     if let Some(base) = callback.into_iter().flatten().next() {
         problems.push(
             Problem::error("`nango.url` is the URL of Nango without the path of its callback")

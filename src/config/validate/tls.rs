@@ -184,8 +184,8 @@ pub(super) fn is_public(host: &Host) -> bool {
 
 /// The hosts that browsers reach over TLS here, and that ACME does not obtain certificates for; each
 /// with the location of its first setting.
-pub(super) fn hosts(read: &ParsedSettings) -> Vec<(Host, Location)> {
-    let mut hosts: Vec<(Host, Location)> = Vec::new();
+pub(super) fn hosts(read: &ParsedSettings) -> Vec<(Box<str>, Location)> {
+    let mut hosts: Vec<(Box<str>, Location)> = Vec::new();
     let acme = read.tls.acme.as_ref();
     if read.listen.https.is_empty() || acme.is_some_and(|acme| acme.domains.is_empty()) {
         return hosts;
@@ -195,8 +195,8 @@ pub(super) fn hosts(read: &ParsedSettings) -> Vec<(Host, Location)> {
     for (host, location) in public.chain(routes.map(|host| (&host.value, &host.location))) {
         let is_obtained =
             acme.is_some_and(|acme| acme.domains.iter().any(|domain| domain.value == *host));
-        if !is_obtained && !hosts.iter().any(|(known, _)| known == host) {
-            hosts.push((host.clone(), location.clone()));
+        if !is_obtained && !hosts.iter().any(|(known, _)| **known == *host.as_str()) {
+            hosts.push((host.as_str().into(), location.clone()));
         }
     }
     hosts

@@ -1,4 +1,4 @@
-//! Typical mistakes in `config.toml` and in variables, each with exactly what `config check` prints, and
+//! Typical errors in `config.toml` and in variables, each with exactly what `config check` prints, and
 //! mutations of valid files.
 
 use crate::support::golden;
@@ -10,11 +10,11 @@ use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
 
-/// A mistake: what an engineer wanted, variables, and the file.
-type Mistake = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+/// What is wrong, the variables, and the file.
+type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str);
 
 #[rustfmt::skip]
-const MISTAKES: &[Mistake] = &[
+const CASES: &[Case] = &[
     ("a pattern as path", &[], "[[route]]\npath = \"/oauth/callback/*\"\n"),
     ("a parameter in the path", &[], "[[route]]\npath = \"/oauth/{provider}\"\n\n[[route]]\npath = \"/oauth/:provider\"\n"),
     ("a query in the path", &[], "[[route]]\npath = \"/oauth/callback?env=prod\"\n\n[[route]]\npath = \"/cb#top\"\n"),
@@ -57,6 +57,11 @@ const MISTAKES: &[Mistake] = &[
     ("files that do not exist", &[], "[self_check]\ntoken_file = \"token\"\n\n[[page]]\npath = \"/a.txt\"\nfile = \"/no/such/a.txt\"\n"),
     ("ACME without the rest", &[], "[tls.acme]\ndomains = \"*.example.com\"\n"),
     ("an invalid URL, and what depends on it", &[], "public_url = \"https//auth.example.com\"\n[listen]\nhttps = \"0.0.0.0:https\"\n[tls.acme]\nagree_to_terms = true\n"),
+    ("the content of a key instead of its path", &[], "[tls]\ncertificate = \"a.pem\"\nprivate_key = \"-----BEGIN PRIVATE KEY-----MC4CAQAw-----END PRIVATE KEY-----\"\n"),
+    ("paths of the shell", &[], "[self_check]\ntoken_file = \"~/token\"\nroot_ca = \"$HOME/ca.pem\"\n"),
+    ("settings of one level", &[], "nango_url = \"https://api.nango.dev\"\nlog_level = \"debug\"\nlisten_http = \"0.0.0.0:80\"\n"),
+    ("commas, leading zeros, capitals, backslashes", &[], "public_url = \"https://auth.example.com\",\n[limits]\nconnections = 010\n[log]\nrequests = True\n[tls]\ncertificate = \"C:\\certs\\a.pem\"\nprivate_key = 'a.key\"\n"),
+    ("the port of https for http, and the callback of Nango's parent", &[], "nango.url = \"https://nango.example.com/oauth\"\n[listen]\nhttp = [\"0.0.0.0:443\", \"0.0.0.0:443\"]\n"),
     ("an empty value", &[], "public_url = \"\"\n[tls]\ncertificate = \"\"\nprivate_key = \"a.key\"\n"),
     ("one underscore", &[("CALLBACK_EDGE_LISTEN_HTTP", "0.0.0.0:80"), ("CALLBACK_EDGE_NANGO_URL", "https://api.nango.dev")], ""),
     ("lower case", &[("callback_edge_listen__http", "0.0.0.0:80"), ("CALLBACKEDGE_LOG__LEVEL", "info")], ""),
@@ -67,9 +72,9 @@ const MISTAKES: &[Mistake] = &[
 ];
 
 #[test]
-fn each_mistake_has_a_location_and_says_what_to_write() {
+fn every_error_has_a_location_and_a_hint() {
     let mut printed = String::new();
-    for (name, variables, text) in MISTAKES {
+    for (name, variables, text) in CASES {
         let (output, code) = check(text.as_bytes(), variables);
         assert_eq!(code, 64, "{name}: {output}");
         for problem in output.split("\n\n").filter(|part| part.contains("error: ")) {
@@ -80,13 +85,14 @@ fn each_mistake_has_a_location_and_says_what_to_write() {
         }
         let problems = output.matches("error: ").count() + output.matches("warning: ").count();
         assert_eq!(output.matches("\nhint: ").count(), problems, "{name}: {output}");
+        assert!(!output.contains("MC4CAQAw"), "{name}: {output}");
         writeln!(printed, "======== {name}").unwrap();
         for (variable, value) in *variables {
             writeln!(printed, "{variable}={value}").unwrap();
         }
         writeln!(printed, "{text}--------\n{output}").unwrap();
     }
-    golden("config/mistakes.txt", &printed).unwrap_or_else(|it| panic!("{it}"));
+    golden("config/invalid.txt", &printed).unwrap_or_else(|it| panic!("{it}"));
 }
 
 /// Files that are not text, and an error in a variable: both are reported.
@@ -207,7 +213,7 @@ fn valid() -> String {
         Some(_) => None,
         None => Some(line),
     });
-    lines.filter(|line| !line.is_empty()).map(|line| format!("{line}\n")).collect()
+    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
 proptest! {

@@ -277,7 +277,7 @@ async fn without_a_terminal_every_line_is_an_event() {
     assert_eq!(error["level"], "ERROR");
     assert_eq!(error["problem"], "unknown key `lisen`");
     assert_eq!((&error["file"], &error["line"]), (&json!("config.toml"), &json!(6)));
-    assert_eq!((&error["column"], &error["hint"]), (&json!(2), &json!("did you mean `listen`?")));
+    assert_eq!((&error["column"], &error["hint"]), (&json!(2), &json!("did you mean `[listen]`?")));
     assert!(error["note"].as_str().unwrap().starts_with("expected one of `"), "{error}");
 }
 

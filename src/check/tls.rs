@@ -3,7 +3,7 @@
 use super::location::short;
 use super::prober::AddressProbe;
 use super::{Findings, Observations, check};
-use crate::outbound::{Anchor, Certificate, Distrust, Fault, MIN_RSA_BITS, Peer, Reason, Step};
+use crate::outbound::{Anchor, Certificate, Distrust, Fault, Peer, Reason, Step};
 use crate::report::Check;
 use http::StatusCode;
 use jiff::Timestamp;
@@ -139,7 +139,7 @@ fn chain(peer: &Peer, proxy: Option<&str>) -> Check {
         Err(why) => why,
     };
     let path = path(peer);
-    let mut flaws = leaf_flaws(leaf);
+    let mut flaws = to_reissue(leaf.leaf_flaws());
     for issuer in path.iter().skip(1) {
         flaws.extend(issuer_flaws(issuer));
     }
@@ -206,38 +206,9 @@ fn path(peer: &Peer) -> Vec<&Certificate> {
     path
 }
 
-fn leaf_flaws(leaf: &Certificate) -> Vec<Flaw> {
-    let mut flaws = flaws("the certificate", leaf);
-    let mut add = |text: String| flaws.push(Flaw { text, hint: REISSUE });
-    if leaf.is_ca {
-        add("the certificate is that of a CA, not of a server".to_owned());
-    }
-    if leaf.excludes_servers {
-        add("the certificate is not for servers: its extended key usage lacks serverAuth"
-            .to_owned());
-    }
-    if !leaf.unknown_critical.is_empty() {
-        let ids = leaf.unknown_critical.join(", ");
-        add(format!("the certificate has a critical extension that browsers do not know: {ids}"));
-    }
-    flaws
-}
-
-/// What applies to every certificate.
-fn flaws(which: &str, certificate: &Certificate) -> Vec<Flaw> {
-    let mut flaws = Vec::new();
-    let mut add = |text: String| flaws.push(Flaw { text, hint: REISSUE });
-    if certificate.version != 3 {
-        add(format!("{which} is X.509 version {}, and browsers need 3", certificate.version));
-    }
-    if let Some(bits) = certificate.rsa_bits.filter(|bits| *bits < MIN_RSA_BITS) {
-        add(format!("the RSA key of {which} has {bits} bits, and browsers need {MIN_RSA_BITS}"));
-    }
-    // The signature of a root is not verified.
-    if let Some(hash) = certificate.broken_hash.filter(|_| !certificate.is_self_signed()) {
-        add(format!("{which} is signed with {hash}, which browsers reject"));
-    }
-    flaws
+/// With the hint to replace the certificate.
+fn to_reissue(flaws: Vec<String>) -> Vec<Flaw> {
+    flaws.into_iter().map(|text| Flaw { text, hint: REISSUE }).collect()
 }
 
 fn issuer_flaws(issuer: &Certificate) -> Vec<Flaw> {
@@ -245,9 +216,10 @@ fn issuer_flaws(issuer: &Certificate) -> Vec<Flaw> {
     if issuer.is_self_signed() {
         // Only the key of a root matters.
         let root = format!("the root {}", short(&issuer.subject));
-        return flaws(&root, &Certificate { version: 3, ..issuer.clone() });
+        let issuer = Certificate { version: 3, ..issuer.clone() };
+        return to_reissue(issuer.flaws(&root));
     }
-    let mut flaws = flaws(&which, issuer);
+    let mut flaws = to_reissue(issuer.flaws(&which));
     let mut add = |text: String| flaws.push(Flaw { text, hint: SERVE_CHAIN });
     if !issuer.is_ca {
         add(format!("{which} is not that of a CA"));
@@ -305,41 +277,29 @@ fn unknown_issuer(peer: &Peer, leaf: &Certificate, path: &[&Certificate]) -> Fla
 
 /// Flaws that only the verification of the whole chain finds.
 fn flaw_of_chain(why: Distrust, peer: &Peer, leaf: &Certificate) -> Flaw {
-    let (text, hint) = match why {
-        Distrust::BadSignature if peer.given.contains(&leaf.issuer) => (
-            "the given CA has the name of the issuer, and another key",
-            "pass the current root of the CA",
-        ),
-        Distrust::BadSignature => (
-            "a certificate is not signed with the key of the issuer that it names",
-            "serve the intermediate certificates that came with this certificate",
-        ),
-        Distrust::Algorithm => (
-            "a signature in the chain uses an algorithm or a kind of key that browsers do not accept",
-            REISSUE,
-        ),
-        Distrust::NameConstraint | Distrust::WrongName => {
-            ("a CA in the chain must not issue for this name (name constraints)", REISSUE)
+    let hint = match why {
+        Distrust::BadSignature if peer.given.contains(&leaf.issuer) => {
+            let text = "the given CA has the name of the issuer, and another key".to_owned();
+            return Flaw { text, hint: "pass the current root of the CA" };
         }
-        Distrust::PathLength => {
-            ("a CA in the chain has more CAs below it than it may have (path length)", SERVE_CHAIN)
+        Distrust::BadSignature => {
+            "serve the intermediate certificates that came with this certificate"
         }
-        Distrust::NotCa => ("an issuer in the chain is not a CA", SERVE_CHAIN),
-        Distrust::CaAsLeaf => ("the certificate is that of a CA, not of a server", REISSUE),
-        Distrust::Purpose => ("a certificate in the chain is not for servers", REISSUE),
-        Distrust::Version => ("a certificate in the chain is not X.509 version 3", REISSUE),
-        Distrust::CriticalExtension => {
-            ("a certificate in the chain has a critical extension that is not known", REISSUE)
-        }
-        Distrust::ShortKey => ("a key in the chain is too short", REISSUE),
-        Distrust::Expired => ("a certificate above the leaf has expired", SERVE_CHAIN),
-        Distrust::NotYetValid => ("a certificate above the leaf is not valid yet", SERVE_CHAIN),
-        Distrust::TooComplex => ("the chain is too long", SERVE_CHAIN),
-        Distrust::Missing | Distrust::Unreadable | Distrust::UnknownIssuer => {
-            ("a certificate in the chain is malformed", REISSUE)
-        }
+        Distrust::PathLength
+        | Distrust::NotCa
+        | Distrust::Expired
+        | Distrust::NotYetValid
+        | Distrust::TooComplex => SERVE_CHAIN,
+        _ => REISSUE,
     };
-    Flaw { text: text.to_owned(), hint }
+    // The verification of the chain includes no names but those of name constraints, and its other
+    // reasons are reported before.
+    let why = match why {
+        Distrust::WrongName => Distrust::NameConstraint,
+        Distrust::Missing | Distrust::UnknownIssuer => Distrust::Unreadable,
+        why => why,
+    };
+    Flaw { text: why.to_string(), hint }
 }
 
 /// Distinguishes a missing intermediate from an unknown CA. Certificates of public CAs contain the

@@ -1,9 +1,8 @@
 use super::{Exit, eprint_line, print_line};
-use crate::config::{EffectiveSetting, Loaded, Location, Problem, Problems, load};
-use crate::tls::Certificates;
+use crate::config::{EffectiveSetting, Loaded, Location, load};
+use crate::tls::load_settings;
 use clap::{Args, Subcommand};
 use std::path::Path;
-use std::time::SystemTime;
 
 /// Check the configuration, or show each setting with its source
 #[derive(Debug, Args)]
@@ -33,10 +32,9 @@ Example:
 
 /// [`Exit::Done`], or [`Exit::Usage`] when the configuration has errors.
 pub(super) fn run(config: &Config, file: Option<&Path>) -> Exit {
-    let loaded = load(file, std::env::vars_os());
     let loaded = match config.what {
-        What::Check => loaded.and_then(Loaded::for_serving),
-        What::Show => loaded,
+        What::Check => load_settings(file, std::env::vars_os()),
+        What::Show => load(file, std::env::vars_os()),
     };
     let loaded = match loaded {
         Ok(loaded) => loaded,
@@ -50,27 +48,10 @@ pub(super) fn run(config: &Config, file: Option<&Path>) -> Exit {
     }
     match config.what {
         What::Check => {
-            let pairs = loaded.settings.tls.as_ref().map_or(&[][..], |tls| &tls.pairs);
-            match Certificates::load(pairs) {
-                Err(errors) => {
-                    let problems = Problems(errors.iter().map(Problem::from).collect());
-                    eprint_line(&problems.coloured());
-                    return Exit::Usage;
-                }
-                Ok(certificates) => warn_about_validity(&certificates),
-            }
             eprint_line(&verdict(&loaded));
             Exit::Done
         }
         What::Show => print_line(anstream::stdout(), &table(&loaded), Exit::Done),
-    }
-}
-
-fn warn_about_validity(certificates: &Certificates) {
-    for (origin, _, problem) in certificates.invalid(SystemTime::now()) {
-        let warning = Problem::warning(format!("the certificate `{origin}` {problem}"))
-            .hint("replace it with a valid certificate; a running server loads it automatically");
-        eprint_line(&warning.coloured());
     }
 }
 
@@ -88,11 +69,12 @@ fn verdict(loaded: &Loaded) -> String {
     format!("the configuration is valid ({source}{variables})")
 }
 
-/// Three columns; a key that is not set has the value `-`.
+/// Three columns; a key without a value is `not set`.
 fn table(loaded: &Loaded) -> String {
     // A longer value shifts only the source in its own row.
     const WIDEST: usize = 48;
-    let value = |shown: &'_ EffectiveSetting| shown.value.clone().unwrap_or_else(|| "-".into());
+    let value =
+        |shown: &'_ EffectiveSetting| shown.value.clone().unwrap_or_else(|| "not set".into());
     let widest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or_default();
     let keys = widest(&mut loaded.shown.iter().map(|shown| shown.key.len()));
     let values = widest(&mut loaded.shown.iter().map(|shown| value(shown).chars().count()));

@@ -20,13 +20,8 @@ pub(super) fn secret(file: Option<&Path>, variable: &str) -> Result<Option<Secre
 
 fn from_file(file: &Path) -> Result<SecretString, Problem> {
     let cannot = || Problem::error(format!("cannot use the key in `{}`", file.display()));
-    let bytes = read_file(file, MAX_BYTES).map_err(|why| {
-        let problem = cannot().caused_by(&why);
-        match why.hint(file, "key") {
-            Some(hint) => problem.hint(hint),
-            None => problem,
-        }
-    })?;
+    let bytes = read_file(file, MAX_BYTES)
+        .map_err(|why| cannot().caused_by(&why).hint(why.hint(file, "key")))?;
     // The error of the conversion may quote the bytes.
     let text = std::str::from_utf8(&bytes).map_err(|_| cannot().because("it is not UTF-8"))?;
     usable(text).map_err(|why| cannot().because(why))

@@ -1,7 +1,8 @@
 use super::{Exit, cannot_run};
-use crate::config::{self, Loaded, LogFormat, Problem, Problems};
+use crate::config::{self, LogFormat, Problem, Problems};
 use crate::observe::{Format, Log, log_panics};
 use crate::server::{ShutdownResult, StartError, Startup, report, serve};
+use crate::tls;
 use listenfd::ListenFd;
 use std::io;
 use std::net::TcpListener;
@@ -30,7 +31,7 @@ pub(super) fn run(_: &Serve, file: Option<&Path>) -> Exit {
     let file: Option<PathBuf> = file.map(Into::into);
     let source = {
         let file = file.clone();
-        move || config::load(file.as_deref(), std::env::vars_os()).and_then(Loaded::for_serving)
+        move || tls::load_settings(file.as_deref(), std::env::vars_os())
     };
     let loaded = source();
     let (format, level) = match &loaded {

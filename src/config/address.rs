@@ -1,21 +1,35 @@
 //! Parsers of network values: addresses, networks, hosts, paths and URLs.
 
-use super::leaf::{Invalid, ParseResult};
+use super::leaf::{Invalid, ParseResult, shown};
 use super::settings::Origin;
 use crate::outbound::Override;
-use crate::redirect::{BadTarget, Host, Path, Target};
+use crate::redirect::{BadPath, BadTarget, Host, Path, Target};
 use ipnet::IpNet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use url::Url;
 
 pub(super) fn socket(text: &str) -> ParseResult<SocketAddr> {
     text.parse().map_err(|_| {
-        let bad = Invalid::new(format!("`{text}` is not a socket address"));
-        if let Ok(address) = text.trim_matches(['[', ']']).parse::<std::net::IpAddr>() {
+        let bad = Invalid::new(format!("`{}` is not a socket address", shown(text)));
+        if let Some((address, port)) = text.rsplit_once(':')
+            && is_port(port)
+            && address.parse::<Ipv6Addr>().is_ok()
+        {
+            return bad.hint(format!("put an IPv6 address in brackets: `[{address}]:{port}`"));
+        }
+        if let Ok(address) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
             return bad.hint(format!("include a port, for example `{}`", SocketAddr::new(address, 443)));
         }
+        if let Some((_, rest)) = text.split_once("://") {
+            let rest = rest.trim_end_matches('/');
+            return bad.hint(format!("write it without the scheme: `{rest}`"));
+        }
+        let clean: String = text.split_whitespace().collect();
+        if clean.parse::<SocketAddr>().is_ok() {
+            return bad.hint(format!("write it without spaces: `{clean}`"));
+        }
         match text.rsplit_once(':') {
-            Some(("", port)) if is_port(port) => {
+            Some(("" | "*", port)) if is_port(port) => {
                 bad.hint(format!("include an address: `0.0.0.0:{port}` for all interfaces, `127.0.0.1:{port}` for this machine only"))
             }
             Some(("localhost", port)) if is_port(port) => {
@@ -24,10 +38,17 @@ pub(super) fn socket(text: &str) -> ParseResult<SocketAddr> {
             Some((name, port)) if is_port(port) && Host::parse(name).is_ok() => {
                 bad.hint(format!("use an IP address, for example `0.0.0.0:{port}`; host names are not resolved"))
             }
+            Some((address, port)) if is_digits(port) && address.parse::<IpAddr>().is_ok() => {
+                bad.hint("a port is a number from 1 to 65535")
+            }
             _ if is_port(text) => bad.hint(format!("include an address, for example `0.0.0.0:{text}`")),
             _ => bad.hint("give an IP address and a port, for example `0.0.0.0:443` or `[::]:443`"),
         }
     })
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn is_port(text: &str) -> bool {
@@ -36,7 +57,7 @@ fn is_port(text: &str) -> bool {
 
 /// A network, or a single address.
 pub(super) fn network(text: &str) -> ParseResult<IpNet> {
-    if let Ok(address) = text.parse::<std::net::IpAddr>() {
+    if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(address.into());
     }
     let network: IpNet = text.parse().map_err(|_| {
@@ -89,7 +110,7 @@ pub(super) fn host(text: &str) -> ParseResult<Host> {
     if text.contains('*') {
         return Err(bad().hint("wildcards are not supported; omit `host` to serve any host"));
     }
-    if text.parse::<std::net::Ipv6Addr>().is_ok() {
+    if text.parse::<Ipv6Addr>().is_ok() {
         return Err(bad().hint(format!("put an IPv6 address in brackets: `[{text}]`")));
     }
     if let Some((name, port)) = text.rsplit_once(':')
@@ -98,8 +119,13 @@ pub(super) fn host(text: &str) -> ParseResult<Host> {
     {
         return Err(bad().hint(format!("give the host without a port: `{name}`")));
     }
-    let normal = url::Host::parse(text).map_err(|_| bad())?;
-    Host::parse(&normal.to_string()).map_err(|_| bad())
+    let normal = url::Host::parse(text).ok().and_then(|host| Host::parse(&host.to_string()).ok());
+    normal.ok_or_else(|| match text.split_once('/') {
+        Some((name, _)) if Host::parse(name).is_ok() => {
+            bad().hint(format!("give only the host: `{name}`"))
+        }
+        _ => bad().hint("give a name such as `auth.example.com`, or an IP address"),
+    })
 }
 
 /// A host name under which the admin listener responds.
@@ -139,9 +165,24 @@ pub(super) fn directory(text: &str) -> ParseResult<Box<str>> {
 
 pub(super) fn path(text: &str) -> ParseResult<Path> {
     Path::parse(text).map_err(|error| {
-        let bad = Invalid::new(format!("`{text}` {error}"));
-        match Url::parse(text) {
-            Ok(url) if url.has_host() => bad.hint(format!("give only the path: `{}`", url.path())),
+        let bad = Invalid::new(format!("`{}` {error}", shown(text)));
+        if let Ok(url) = Url::parse(text)
+            && url.has_host()
+        {
+            return bad.hint(format!("give only the path: `{}`", url.path()));
+        }
+        match error {
+            // The query of a request is passed on, whatever it is.
+            BadPath::NotOnlyAPath => {
+                let path = text.split(['?', '#']).next().unwrap_or_default();
+                bad.hint(format!("write `{path}`: it matches with every query"))
+            }
+            BadPath::NoSlash if Path::parse(&format!("/{text}")).is_ok() => {
+                bad.hint(format!("write `/{text}`"))
+            }
+            BadPath::Character if text.trim() != text => {
+                bad.hint(format!("write `{}`", text.trim()))
+            }
             _ => bad.hint("give the path as in a request line, for example `/oauth/callback`"),
         }
     })
@@ -199,9 +240,9 @@ pub(super) fn base(text: &str) -> ParseResult<Target> {
 }
 
 fn web_url(text: &str, example: &str) -> ParseResult<(Invalid, Url)> {
-    let bad = || Invalid::new(format!("`{}` is not an http or https URL", text.escape_debug()));
+    let bad = || Invalid::new(format!("`{}` is not an http or https URL", shown(text)));
     // URL parsers tolerate the following; programs that the value is copied to may not.
-    let has = |what: &str| Invalid::new(format!("`{}` has {what}", text.escape_debug()));
+    let has = |what: &str| Invalid::new(format!("`{}` has {what}", shown(text)));
     if text.contains(|it: char| it.is_whitespace() || it.is_control()) {
         let clean: String = text.split(|it: char| it.is_whitespace() || it.is_control()).collect();
         return Err(has("spaces or control characters").hint(format!("write `{clean}`")));

@@ -39,18 +39,50 @@ impl Unreadable {
         matches!(self, Self::System(error) if error.kind() == io::ErrorKind::NotFound)
     }
 
-    /// How to fix it, unless the reason makes that clear.
-    pub fn hint(&self, path: &Path, example: &str) -> Option<String> {
+    /// Whether it concerns this process, and not the file: it has too many open files at the moment.
+    pub fn is_transient(&self) -> bool {
+        // open(2): ENFILE and EMFILE.
+        matches!(self, Self::System(error) if matches!(error.raw_os_error(), Some(23 | 24)))
+    }
+
+    /// How to fix it. `example` is the name of such a file.
+    pub fn hint(&self, path: &Path, example: &str) -> String {
         match self {
             Self::Directory => {
                 let file = path.join(example);
-                Some(format!("use a file in it, for example `{}`", file.display()))
+                format!("use a file in it, for example `{}`", file.display())
             }
-            Self::NotRegular => {
-                Some("write the content to a regular file, and use that file".into())
-            }
-            Self::TooLong(_) | Self::System(_) => None,
+            Self::NotRegular => "write the content to a regular file, and use that file".into(),
+            Self::TooLong(_) => "use another file, or a part of it".into(),
+            Self::System(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => missing(path),
+                io::ErrorKind::PermissionDenied => {
+                    "let the user that runs callback-edge read the file, and enter its directories"
+                        .into()
+                }
+                _ => "check the file system of the file".into(),
+            },
         }
+    }
+}
+
+/// The directory that a relative path starts at, or the part of an absolute path that does not exist.
+fn missing(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    if text.starts_with('~') || text.contains('$') {
+        return "`~` and variables are not expanded: write an absolute path".into();
+    }
+    if path.is_relative() {
+        let here = std::env::current_dir().unwrap_or_default();
+        return format!(
+            "relative paths start at the working directory, which is `{}`; write an absolute path",
+            here.display()
+        );
+    }
+    let absent = path.ancestors().take_while(|part| !part.exists()).last();
+    match absent.filter(|absent| *absent != path) {
+        Some(absent) => format!("`{}` does not exist", absent.display()),
+        None => "its directory exists: check the name of the file".into(),
     }
 }
 
@@ -73,6 +105,9 @@ impl Error for Unreadable {}
 
 impl From<io::Error> for Unreadable {
     fn from(error: io::Error) -> Self {
-        Self::System(error)
+        match error.kind() {
+            io::ErrorKind::IsADirectory => Self::Directory,
+            _ => Self::System(error),
+        }
     }
 }

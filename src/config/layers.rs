@@ -46,6 +46,11 @@ impl<'d> Layers<'d> {
         })
     }
 
+    /// Whether the value stands for one with a syntax error, which was reported.
+    pub(super) fn is_gap(&self, value: &Value) -> bool {
+        matches!(value, Value::Empty(..)) && self.document.is_some_and(Document::has_gaps)
+    }
+
     /// Where a value is written: figment provides the layer, the document the position.
     pub(super) fn location_of(&self, path: &[Segment]) -> Location {
         let Some(value) = self.find(path) else { return Location::Default };

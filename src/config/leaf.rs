@@ -2,11 +2,13 @@
 //! values are in `address`.
 
 use super::settings::{Challenge, ClientAddress, LogFormat};
+use super::similar::nearest;
 use crate::redirect::FormPost;
 use figment::value::Value;
 use http::HeaderValue;
 use jiff::{Span, SpanRelativeTo};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// A written value, and whether it comes from a variable, which can only contain text.
@@ -38,7 +40,19 @@ impl Invalid {
     }
 
     fn kind(expected: &str, found: &Value) -> Self {
-        Self::new(format!("expected {expected}, found {}", kind(found)))
+        let bad = Self::new(format!("expected {expected}, found {}", kind(found)));
+        match found {
+            Value::Array(..) => bad.hint("give one value, without brackets"),
+            Value::Dict(..) => bad.hint("give one value"),
+            _ if expected == "text" => bad.hint("put the value in quotes"),
+            _ => bad.hint(format!("give {expected}")),
+        }
+    }
+
+    /// `true` or `false` for a value that can be off.
+    pub(super) fn switch(flag: bool) -> Self {
+        let hint = if flag { "give a value in quotes, or `\"off\"`" } else { "write `\"off\"`" };
+        Self::new(format!("expected text, found {flag}")).hint(hint)
     }
 
     pub(super) fn userinfo() -> Self {
@@ -71,15 +85,34 @@ pub(super) fn text<T>(
         } else {
             "remove the key, or give it a value"
         })),
+        // The shell removes quotes; programs that read files of variables keep them.
+        Some(text) if raw.variable && is_quoted(text) => {
+            Err(Invalid::new("the value is in quotes, which are part of it")
+                .hint("write it without quotes"))
+        }
         Some(text) => parse(text),
-        None => Err(match raw.value.to_i128() {
+        None => Err(match (raw.value, raw.value.to_i128()) {
             // More than quotes may be missing: a unit, an address.
-            Some(number) => parse(&number.to_string()).err().unwrap_or_else(|| {
-                Invalid::kind("text", raw.value).hint("put the value in quotes")
-            }),
-            None => Invalid::kind("text", raw.value),
+            (_, Some(number)) => match parse(&number.to_string()).err() {
+                Some(Invalid { what, hint: Some(hint), secret }) => {
+                    Invalid { what, hint: Some(format!("{hint}, in quotes")), secret }
+                }
+                _ => Invalid::kind("text", raw.value).hint("put the value in quotes"),
+            },
+            (Value::Bool(_, flag), _) if parse("off").is_ok() => Invalid::switch(*flag),
+            _ => Invalid::kind("text", raw.value),
         }),
     }
+}
+
+fn is_quoted(text: &str) -> bool {
+    text.len() > 1
+        && ['"', '\''].iter().any(|quote| text.starts_with(*quote) && text.ends_with(*quote))
+}
+
+/// The text in one line, without control characters.
+pub(super) fn shown(text: &str) -> String {
+    text.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'")
 }
 
 /// As [`text`], or `off`.
@@ -108,7 +141,7 @@ pub(super) fn flag(raw: RawValue<'_>) -> ParseResult<bool> {
                 }))
             }
         },
-        other => Err(Invalid::kind("true or false", other)),
+        other => Err(Invalid::kind("true or false", other).hint("write `true` or `false`")),
     }
 }
 
@@ -127,7 +160,9 @@ pub(super) fn count(range: RangeInclusive<usize>) -> impl Fn(RawValue<'_>) -> Pa
                     return Err(Invalid::new(format!("`{text}` is not a whole number")).hint(hint));
                 }
             },
-            other => other.to_i128().ok_or_else(|| Invalid::kind("a whole number", other))?,
+            other => other
+                .to_i128()
+                .ok_or_else(|| Invalid::kind("a whole number", other).hint(&*hint))?,
         };
         usize::try_from(number)
             .ok()
@@ -284,7 +319,7 @@ pub(super) fn contact(text: &str) -> ParseResult<Box<str>> {
     };
     match address.split_once('@') {
         Some((name, host)) if plain(name) && plain(host) => Ok(format!("mailto:{address}").into()),
-        _ => Err(Invalid::new(format!("`{}` is not an e-mail address", text.escape_debug()))
+        _ => Err(Invalid::new(format!("`{}` is not an e-mail address", shown(text)))
             .hint("give an address, for example `ops@example.com`, or a list of addresses")),
     }
 }
@@ -310,8 +345,25 @@ pub(super) fn log_level(text: &str) -> ParseResult<tracing::Level> {
 fn one_of<T: Copy>(text: &str, values: &[(&str, T)]) -> ParseResult<T> {
     values.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
         let names: Vec<_> = values.iter().map(|(name, _)| format!("`{name}`")).collect();
-        Invalid::new(format!("`{text}` is not one of {}", names.join(", ")))
+        let bad = Invalid::new(format!("`{text}` is not one of {}", names.join(", ")));
+        let near = nearest(text, values.iter(), |(name, _)| (*name).to_owned());
+        match near {
+            Some((name, _)) => bad.hint(format!("did you mean `{name}`?")),
+            None => bad.hint("write one of them"),
+        }
     })
+}
+
+/// The path of a file. Its content, written instead, may be a private key.
+pub(super) fn file(raw: RawValue<'_>) -> ParseResult<PathBuf> {
+    text(|text| {
+        if text.contains("-----BEGIN") || text.contains('\n') {
+            let bad = Invalid::new("the value is the content of a file, not its path");
+            let bad = bad.hint("write the content to a file, and give the path of the file");
+            return Err(Invalid { secret: true, ..bad });
+        }
+        Ok(text.into())
+    })(raw)
 }
 
 /// Any text.
@@ -321,7 +373,8 @@ pub(super) fn verbatim<T: for<'t> From<&'t str>>(raw: RawValue<'_>) -> ParseResu
 
 pub(super) fn header(text: &str) -> ParseResult<HeaderValue> {
     text.parse().map_err(|_| {
-        Invalid::new(format!("`{}` is not valid in a header field", text.escape_debug()))
+        Invalid::new(format!("`{}` is not valid in a header field", shown(text)))
+            .hint("write it in one line of ASCII, for example `text/html`")
     })
 }
 

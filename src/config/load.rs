@@ -1,9 +1,10 @@
 use super::file::{Unreadable, read_file};
 use super::layers::Layers;
+use super::location::Location;
 use super::problem::{Problem, Problems};
 use super::read::{log as read_log, read};
 use super::reader::{EffectiveSetting, Reader};
-use super::settings::{LogFormat, Settings};
+use super::settings::{CertificateFiles, LogFormat, Settings};
 use super::source::{Document, FILE_VARIABLE, Variable, not_text};
 use super::validate::validate;
 use std::ffi::OsString;
@@ -28,19 +29,15 @@ pub struct Loaded {
     pub shown: Vec<EffectiveSetting>,
     /// Problems that prevent nothing.
     pub warnings: Problems,
-    /// Files that only `serve` needs and that cannot be used. The settings have default values
-    /// instead of their contents.
-    unusable: Problems,
 }
 
-impl Loaded {
-    /// Fails if a file that only `serve` needs cannot be used.
-    pub fn for_serving(self) -> Result<Self, Problems> {
-        if self.unusable.0.is_empty() { Ok(self) } else { Err(self.unusable) }
-    }
-}
+/// Checks certificate files, and whether the certificates are for these hosts, each with the location
+/// of its setting.
+pub type InspectCertificates = fn(&[CertificateFiles], &[(Box<str>, Location)]) -> Vec<Problem>;
 
-/// Loads the defaults, the file and the environment; returns all problems at once.
+/// Loads the defaults, the file and the environment; returns all problems at once. Files that only
+/// `serve` needs are not checked: if they cannot be used, the settings have default values instead of
+/// their contents.
 ///
 /// The file is `explicit`, else the value of `CALLBACK_EDGE_CONFIG`, else the first of
 /// `./config.toml` and `/etc/callback-edge/config.toml` that exists. The first two must exist.
@@ -48,37 +45,52 @@ pub fn load(
     explicit: Option<&Path>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Loaded, Problems> {
-    let environment: Vec<_> = environment.into_iter().collect();
-    let file = find(explicit, &environment)?;
-    let document = match &file {
-        Some((file, text)) => Some(Document::parse(Some(file), text)?),
-        None => None,
-    };
+    load_with(explicit, environment.into_iter().collect(), None)
+}
+
+/// As [`load`], with the files that only `serve` needs.
+pub fn load_for_serving(
+    explicit: Option<&Path>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    inspect: InspectCertificates,
+) -> Result<Loaded, Problems> {
+    load_with(explicit, environment.into_iter().collect(), Some(inspect))
+}
+
+fn load_with(
+    explicit: Option<&Path>,
+    environment: Vec<(OsString, OsString)>,
+    inspect: Option<InspectCertificates>,
+) -> Result<Loaded, Problems> {
+    let found = find(explicit, &environment);
     let (variables, mut problems) = Variable::all(environment);
+    let (file, document) = match found {
+        Ok(None) => (None, None),
+        Ok(Some((file, text))) => {
+            let (document, mut invalid) = Document::recover(&file, &text);
+            problems.append(&mut invalid);
+            (Some(file), document)
+        }
+        Err(problem) => {
+            problems.push(problem);
+            (None, None)
+        }
+    };
+    // Rules that span several settings need all of them.
+    let is_complete = problems.is_empty() || document.is_some();
     let defaults = Document::parse(None, DEFAULTS)?;
     let layers = Layers::new(&defaults, document.as_ref(), &variables)?;
     let mut reader = Reader::new(&layers);
-
     let read = read(&mut reader.root());
     reader.note_unknown(&variables);
     problems.append(&mut reader.problems);
-    let mut unusable = Vec::new();
-    let settings = validate(read, &mut problems, &mut unusable);
+    let settings = is_complete.then(|| validate(read, &mut problems, inspect)).flatten();
 
-    let (warnings, mut problems): (Vec<_>, Vec<_>) =
-        problems.into_iter().partition(Problem::is_warning);
     match settings {
-        Some(settings) if problems.is_empty() => Ok(Loaded {
-            settings,
-            file: file.map(|(file, _)| file),
-            shown: reader.shown,
-            warnings: in_order(warnings),
-            unusable: in_order(unusable),
-        }),
-        _ => {
-            problems.append(&mut unusable);
-            Err(in_order(problems))
+        Some(settings) if problems.iter().all(Problem::is_warning) => {
+            Ok(Loaded { settings, file, shown: reader.shown, warnings: in_order(problems) })
         }
+        _ => Err(in_order(problems)),
     }
 }
 
@@ -95,7 +107,7 @@ pub fn log_format(
 ) -> Option<LogFormat> {
     let environment: Vec<_> = environment.into_iter().collect();
     let file = find(explicit, &environment).ok().flatten();
-    let document = file.and_then(|(file, text)| Document::parse(Some(&file), &text).ok());
+    let document = file.and_then(|(file, text)| Document::recover(&file, &text).0);
     let (variables, _) = Variable::all(environment);
     let defaults = Document::parse(None, DEFAULTS).ok()?;
     let layers = Layers::new(&defaults, document.as_ref(), &variables).ok()?;
@@ -118,8 +130,8 @@ fn find(
 }
 
 fn named_file(file: &Path, named_by: &str) -> Result<(PathBuf, String), Problem> {
-    let hint = || format!("`{named_by}` sets this path");
-    let bytes = read_file(file, FILE_BYTES).map_err(|why| unreadable(file, &why, hint()))?;
+    let bytes = read_file(file, FILE_BYTES)
+        .map_err(|why| unreadable(file, &why, &format!("`{named_by}` sets this path; ")))?;
     Ok((file.to_owned(), file_text(file, bytes)?))
 }
 
@@ -129,20 +141,31 @@ fn find_file() -> Result<Option<(PathBuf, String)>, Problem> {
             Ok(bytes) => return Ok(Some((file.to_owned(), file_text(file, bytes)?))),
             Err(why) if why.is_missing() => {}
             Err(why) => {
-                let hint = "make it readable, or use another file with `-c`";
-                return Err(unreadable(file, &why, hint.into()));
+                return Err(unreadable(file, &why, "`-c` sets another path; "));
             }
         }
     }
     Ok(None)
 }
 
-pub(super) fn unreadable(file: &Path, why: &Unreadable, hint: String) -> Problem {
+/// `first` is the start of the hint.
+pub(super) fn unreadable(file: &Path, why: &Unreadable, first: &str) -> Problem {
     let problem = Problem::error(format!("cannot read `{}`", file.display())).caused_by(why);
-    problem.hint(why.hint(file, "config.toml").unwrap_or(hint))
+    problem.hint(format!("{first}{}", why.hint(file, "config.toml")))
 }
 
 pub(super) fn file_text(file: &Path, bytes: Vec<u8>) -> Result<String, Problem> {
+    // Windows editors write it, and it is not part of the text.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(bytes);
+    let no_text = |why: &str, hint: &str| {
+        Err(Problem::error(format!("`{}` is {why}", file.display())).hint(hint))
+    };
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return no_text("UTF-16", "save the file as UTF-8");
+    }
+    if bytes.contains(&0) {
+        return no_text("not a text file", "use a TOML file in UTF-8");
+    }
     String::from_utf8(bytes).map_err(|error| not_text(file, &error))
 }
 

@@ -61,6 +61,16 @@ pub struct Quote {
     pub width: usize,
 }
 
+impl Position {
+    /// The same position, with the excerpt from another text that has the same lines.
+    pub(super) fn quoting(self, text: &str, lines: &Lines) -> Self {
+        let line = lines.line(text, self.line).lines().next().unwrap_or_default();
+        let at = line.char_indices().nth(self.column.saturating_sub(1));
+        let (before, rest) = line.split_at(at.map_or(line.len(), |(at, _)| at));
+        Self { quote: Some(Quote::of(before, rest, self.width)), ..self }
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.file.display(), self.line, self.column)
@@ -77,14 +87,19 @@ impl Lines {
         Self(std::iter::once(0).chain(following).collect())
     }
 
+    /// The line with this number, with its end.
+    fn line<'t>(&self, text: &'t str, number: usize) -> &'t str {
+        let start = number.checked_sub(1).and_then(|line| self.0.get(line)).copied();
+        let end = self.0.get(number).copied().unwrap_or(text.len());
+        text.get(start.unwrap_or_default()..end).unwrap_or_default()
+    }
+
     /// The position of a span of bytes, cut at the end of its first line.
     pub(super) fn position(&self, file: &Path, text: &str, span: Range<usize>) -> Position {
         let line = self.0.partition_point(|start| *start <= span.start);
         let start = line.checked_sub(1).and_then(|line| self.0.get(line)).copied();
         let start = start.unwrap_or_default();
-        let end = self.0.get(line).copied().unwrap_or(text.len());
-        let source = text.get(start..end).unwrap_or_default();
-        let source = source.lines().next().unwrap_or_default();
+        let source = self.line(text, line).lines().next().unwrap_or_default();
         let (before, rest) = source.split_at_checked(span.start - start).unwrap_or((source, ""));
         let covered = rest.get(..span.len()).unwrap_or(rest);
         let width = covered.chars().count().max(1);

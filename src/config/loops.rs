@@ -33,7 +33,7 @@ impl<'r> Callbacks<'r> {
     pub(super) fn of(read: &'r ParsedSettings) -> Self {
         let (mut at, mut hosts) = (HashMap::new(), HashSet::new());
         for route in &read.routes {
-            let host = route.host.as_ref().map(crate::redirect::Host::as_str);
+            let host = route.host().map(crate::redirect::Host::as_str);
             at.entry((host, route.path.value.as_str())).or_insert(route);
             hosts.extend(host);
         }

@@ -17,12 +17,14 @@ mod project;
 mod read;
 mod reader;
 mod settings;
+mod similar;
 mod source;
+mod syntax;
 mod unknown;
 mod validate;
 
 pub use file::{Unreadable, read_file};
-pub use load::{Loaded, load, log_format};
+pub use load::{InspectCertificates, Loaded, load, load_for_serving, log_format};
 pub use location::{Location, Position, Quote};
 pub use problem::{Problem, Problems};
 pub use project::{Acknowledgement, Environment, KeyFile, Project, load_project};

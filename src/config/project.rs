@@ -74,17 +74,18 @@ pub fn load_project(explicit: Option<&Path>) -> Result<Option<Project>, Problems
         Ok(bytes) => bytes,
         Err(why) if explicit.is_none() && why.is_missing() => return Ok(None),
         Err(why) => {
-            let hint = "make it readable, or use another file with `--project`";
-            return Err(unreadable(file, &why, hint.into()).into());
+            return Err(unreadable(file, &why, "`--project` sets another path; ").into());
         }
     };
-    let document = Document::parse(Some(file), &file_text(file, bytes)?)?;
+    let (document, mut problems) = Document::recover(file, &file_text(file, bytes)?);
+    let Some(document) = document else { return Err(in_order(problems)) };
     let defaults = Document::parse(None, "")?;
     let layers = Layers::new(&defaults, Some(&document), &[])?;
     let mut reader = Reader::new(&layers);
     let project = read(&mut reader.root(), file.parent().unwrap_or(Path::new("")));
     reader.note_unknown(&[]);
-    if reader.problems.is_empty() { Ok(Some(project)) } else { Err(in_order(reader.problems)) }
+    problems.append(&mut reader.problems);
+    if problems.is_empty() { Ok(Some(project)) } else { Err(in_order(problems)) }
 }
 
 fn read(root: &mut Section<'_, '_>, dir: &Path) -> Project {

@@ -24,12 +24,16 @@ pub(super) struct ParsedSettings {
     pub(super) public_url: Option<Located<Origin>>,
     pub(super) plain_targets: Vec<IpNet>,
     pub(super) nango: Option<Located<Target>>,
+    /// Whether `nango.url` is written with a slash at its end.
+    pub(super) nango_slash: bool,
     pub(super) routes: Vec<ParsedRoute>,
     /// Where the list of routes is, if it is empty.
     pub(super) no_routes: Option<Location>,
     pub(super) pages: Vec<ParsedPage>,
     pub(super) listen: ParsedListen,
     pub(super) tls: ParsedTls,
+    /// Whether no setting gives a host, not even an invalid one.
+    pub(super) no_host: bool,
     pub(super) limits: ParsedLimits,
     pub(super) shutdown: Shutdown,
     pub(super) self_check: ParsedSelfCheck,
@@ -38,11 +42,17 @@ pub(super) struct ParsedSettings {
 }
 
 pub(super) struct ParsedRoute {
-    pub(super) host: Option<Host>,
+    pub(super) host: Option<Located<Host>>,
     pub(super) path: Located<Path>,
     /// `None`: it is derived from `nango.url`.
     pub(super) target: Option<Located<Target>>,
     pub(super) form_post: FormPost,
+}
+
+impl ParsedRoute {
+    pub(super) fn host(&self) -> Option<&Host> {
+        self.host.as_ref().map(|host| &host.value)
+    }
 }
 
 pub(super) struct ParsedPage {
@@ -67,6 +77,8 @@ pub(super) struct ParsedListen {
     pub(super) client_address: ClientAddress,
     /// Where `http` is, if neither it nor `https` has an address.
     pub(super) no_listener: Option<Location>,
+    /// Whether `https` is off. An invalid `https` is not.
+    pub(super) no_https: bool,
 }
 
 pub(super) struct ParsedTls {
@@ -91,8 +103,16 @@ pub(super) struct ParsedAcme {
     pub(super) challenge: Option<Located<Challenge>>,
     pub(super) root_ca: Option<Located<PathBuf>>,
     pub(super) agreed: Option<Located<bool>>,
+    /// The keys that are set, even to an invalid value.
+    pub(super) given: Vec<&'static str>,
     /// Whether any of the above is invalid.
     pub(super) broken: bool,
+}
+
+impl ParsedAcme {
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.given.contains(&key)
+    }
 }
 
 pub(super) struct ParsedSelfCheck {
@@ -134,13 +154,18 @@ pub(super) fn read(root: &mut Section<'_, '_>) -> ParsedSettings {
         root.show("public_url", value.to_string());
     }
     let plain_targets = root.list("allow_plain_targets", address::private_network);
-    let nango = root.section("nango").value("url", text(address::base));
+    let with_slash = |text: &str| Ok((address::base(text)?, text.ends_with('/')));
+    let nango = root.section("nango").value("url", text(with_slash));
+    let nango_slash = nango.as_ref().is_some_and(|nango| nango.value.1);
+    let nango = nango.map(|at| Located { value: at.value.0, location: at.location });
     ParsedSettings {
         public_url,
         plain_targets: plain_targets.into_iter().map(|network| network.value).collect(),
         no_routes: root.is_empty("route").then(|| root.location_of("route")),
         routes: root.tables("route", |table| route(table, nango.as_ref())),
+        no_host: !root.is_set("public_url") && root.no_element_has("route", "host"),
         nango,
+        nango_slash,
         pages: root.tables("page", page),
         listen: listen(&mut root.section("listen")),
         tls: tls(&mut root.section("tls")),
@@ -182,6 +207,10 @@ fn route(table: &mut Section<'_, '_>, nango: Option<&Located<Target>>) -> Option
     let form_post = table.value("form_post", text(leaf::form_post));
     table.derived("form_post", "convert");
     let path = path?;
+    // An invalid host is not any host.
+    if host.is_none() && table.is_set("host") {
+        return None;
+    }
     if let Some(nango) = nango {
         table.derived("target", below(&nango.value, path_at_nango(&path.value)));
     }
@@ -189,7 +218,7 @@ fn route(table: &mut Section<'_, '_>, nango: Option<&Located<Target>>) -> Option
         return None;
     }
     Some(ParsedRoute {
-        host: host.map(|host| host.value),
+        host,
         path,
         target,
         form_post: form_post.map_or(FormPost::Convert, |it| it.value),
@@ -202,7 +231,7 @@ fn page(table: &mut Section<'_, '_>) -> Option<ParsedPage> {
     let path = table.required("path", "/verification.txt", text(address::path));
     let (has_body, has_file) = (table.is_set("body"), table.is_set("file"));
     let body = table.value("body", leaf::verbatim);
-    let file = table.value("file", leaf::verbatim);
+    let file = table.value("file", leaf::file);
     let content_type = table.value("content_type", text(leaf::header));
     table.derived("content_type", "text/plain; charset=utf-8");
     if has_body == has_file {
@@ -220,6 +249,9 @@ fn page(table: &mut Section<'_, '_>) -> Option<ParsedPage> {
         (None, Some(file)) => PageBody::File(file),
         (None, None) => return None,
     };
+    if host.is_none() && table.is_set("host") {
+        return None;
+    }
     Some(ParsedPage {
         host: host.map(|host| host.value),
         path: path?,
@@ -234,11 +266,16 @@ fn page(table: &mut Section<'_, '_>) -> Option<ParsedPage> {
 fn listen(table: &mut Section<'_, '_>) -> ParsedListen {
     let before = table.problem_count();
     let http = sockets(table, "http");
+    let before_https = table.problem_count();
     let https = sockets(table, "https");
+    let no_https =
+        https.is_empty() && table.problem_count() == before_https && !table.is_gap("https");
     let no_listener = http.is_empty() && https.is_empty() && table.problem_count() == before;
     ParsedListen {
         // Without the table there is no `http`, and that was reported.
-        no_listener: (no_listener && table.is_set("http")).then(|| table.location_of("http")),
+        no_listener: (no_listener && table.is_set("http") && !table.is_gap("http") && no_https)
+            .then(|| table.location_of("http")),
+        no_https,
         http,
         https,
         admin: sockets(table, "admin"),
@@ -262,14 +299,26 @@ fn networks(table: &mut Section<'_, '_>, key: &str) -> Networks {
 }
 
 fn tls(table: &mut Section<'_, '_>) -> ParsedTls {
-    let certificate = table.value("certificate", leaf::verbatim);
-    let private_key = table.value("private_key", leaf::verbatim);
-    let mut given = certificate.is_some();
+    let certificate = table.value("certificate", leaf::file);
+    let private_key = table.value("private_key", leaf::file);
+    let is_set = ["certificate", "private_key"].map(|key| table.is_set(key));
+    let mut given = is_set.contains(&true);
+    let half = match is_set {
+        [true, false] => Some(("certificate", "private_key")),
+        [false, true] => Some(("private_key", "certificate")),
+        _ => None,
+    };
+    if let Some((has, lacks)) = half {
+        let location = table.location_of(has);
+        let what = format!("`tls.{has}` is set, but `tls.{lacks}` is not");
+        let hint = format!("set `{lacks}` to a PEM file");
+        table.note(Problem::error(what).at(&location).hint(hint));
+    }
     let pairs = table.tables("pair", |pair| {
         given = true;
         let location = pair.location();
-        let certificate = pair.required("certificate", "fullchain.pem", leaf::verbatim);
-        let private_key = pair.required("private_key", "privkey.pem", leaf::verbatim);
+        let certificate = pair.required("certificate", "fullchain.pem", leaf::file);
+        let private_key = pair.required("private_key", "privkey.pem", leaf::file);
         Some(Located { value: certificate_files(&certificate?, &private_key?), location })
     });
     let hsts = table.value("hsts", or_off(leaf::max_age));
@@ -303,11 +352,15 @@ fn acme(table: &mut Section<'_, '_>) -> Option<ParsedAcme> {
         directories: acme.list("directory", address::directory),
         profile: acme.value("profile", leaf::verbatim),
         eab_key_id: acme.value("eab_key_id", leaf::verbatim),
-        eab_hmac_key_file: acme.value("eab_hmac_key_file", leaf::verbatim),
-        state_dir: acme.value("state_dir", leaf::verbatim),
+        eab_hmac_key_file: acme.value("eab_hmac_key_file", leaf::file),
+        state_dir: acme.value("state_dir", leaf::file),
         challenge: acme.value("challenge", text(leaf::challenge)),
-        root_ca: acme.value("root_ca", leaf::verbatim),
+        root_ca: acme.value("root_ca", leaf::file),
         agreed: acme.value("agree_to_terms", leaf::flag),
+        given: ["agree_to_terms", "eab_key_id", "eab_hmac_key_file", "domains"]
+            .into_iter()
+            .filter(|key| acme.is_set(key))
+            .collect(),
         broken: false,
     };
     if given {
@@ -316,7 +369,7 @@ fn acme(table: &mut Section<'_, '_>) -> Option<ParsedAcme> {
         acme.derived("state_dir", STATE_DIR);
         acme.derived("challenge", Challenge::TlsAlpn01.name());
     }
-    read.broken = acme.problem_count() > before;
+    read.broken = acme.problem_count() > before || acme.has_gaps();
     given.then_some(read)
 }
 
@@ -356,8 +409,8 @@ fn shutdown(table: &mut Section<'_, '_>) -> Shutdown {
 fn self_check(table: &mut Section<'_, '_>) -> ParsedSelfCheck {
     let every = table.value("every", or_off(leaf::duration(SECOND..=DAY)));
     let cache = time(table, "cache", Duration::ZERO, HOUR);
-    let token_file = table.value("token_file", leaf::verbatim);
-    let root_ca = table.value("root_ca", leaf::verbatim);
+    let token_file = table.value("token_file", leaf::file);
+    let root_ca = table.value("root_ca", leaf::file);
     let connect_to = table.list("connect_to", address::connect_to);
     ParsedSelfCheck {
         every: value(every),

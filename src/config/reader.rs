@@ -1,5 +1,5 @@
 use super::layers::Layers;
-use super::leaf::{Invalid, ParseResult, RawValue, is_off, kind};
+use super::leaf::{Invalid, ParseResult, RawValue, is_off, kind, shown};
 use super::location::Location;
 use super::path::{KeyPath, Pattern, Segment, child, element, readable};
 use super::problem::Problem;
@@ -79,7 +79,7 @@ impl<'d> Reader<'d> {
             let pattern = self.pattern(path);
             self.known.push(KnownKey { pattern, kind });
         }
-        let value = self.layers.find(path)?;
+        let value = self.layers.find(path).filter(|value| !self.layers.is_gap(value))?;
         Some(Located { value, location: self.layers.location_of(path) })
     }
 
@@ -87,7 +87,11 @@ impl<'d> Reader<'d> {
         if bad.secret {
             location.hide();
         }
-        self.problems.push(with_hint(Problem::error(bad.what).at(&location), bad.hint));
+        let problem = Problem::error(bad.what).at(&location);
+        self.problems.push(match bad.hint {
+            Some(hint) => problem.hint(hint),
+            None => problem,
+        });
     }
 
     pub(super) fn kind(&self, path: &[Segment]) -> Option<Kind> {
@@ -164,6 +168,10 @@ impl<'d> Section<'_, 'd> {
             let bad = Invalid::new("the value is empty");
             let hint = "unset the variable, or give it a value; `off` turns it off";
             self.reader.note(bad.hint(hint), location);
+            return Vec::new();
+        }
+        if let Value::Bool(_, flag) = value {
+            self.reader.note(Invalid::switch(flag), location);
             return Vec::new();
         }
         let texts = match (&value, &location) {
@@ -279,6 +287,24 @@ impl<'d> Section<'_, 'd> {
         self.reader.layers.find(&self.inside(key)).is_some()
     }
 
+    /// Whether the file has syntax errors in values: those values are unknown.
+    pub(super) fn has_gaps(&self) -> bool {
+        self.reader.layers.document.is_some_and(Document::has_gaps)
+    }
+
+    /// Whether the value has a syntax error.
+    pub(super) fn is_gap(&self, key: &str) -> bool {
+        let value = self.reader.layers.find(&self.inside(key));
+        value.is_some_and(|value| self.reader.layers.is_gap(value))
+    }
+
+    /// Whether none of the tables in a list has this key.
+    pub(super) fn no_element_has(&self, list: &str, key: &str) -> bool {
+        let tables = self.reader.layers.find(&self.inside(list)).and_then(Value::as_array);
+        let mut tables = tables.into_iter().flatten().filter_map(Value::as_dict);
+        !tables.any(|table| table.contains_key(key))
+    }
+
     /// Where the table is.
     pub(super) fn location(&self) -> Location {
         self.reader.layers.location_of(&self.path)
@@ -326,19 +352,11 @@ fn parse_list(text: &str) -> Vec<Value> {
 /// A value as one line.
 fn in_one_line(value: &Value) -> String {
     match value {
-        Value::String(_, text) => {
-            text.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'")
-        }
+        Value::String(_, text) if text.is_empty() => "\"\"".into(),
+        Value::String(_, text) => shown(text),
         Value::Bool(_, flag) => flag.to_string(),
         Value::Array(_, values) if values.is_empty() => "off".into(),
         Value::Array(_, values) => values.iter().map(in_one_line).collect::<Vec<_>>().join(", "),
         other => other.to_i128().map_or_else(|| kind(other).into(), |number| number.to_string()),
-    }
-}
-
-pub(super) fn with_hint(problem: Problem, hint: Option<String>) -> Problem {
-    match hint {
-        Some(hint) => problem.hint(hint),
-        None => problem,
     }
 }

@@ -3,6 +3,7 @@
 use super::location::{Lines, Location};
 use super::path::{KeyPath, Segment, child, element};
 use super::problem::Problem;
+use super::syntax;
 use figment::value::{Dict, Empty, Map, Value};
 use figment::{Metadata, Profile, Provider, Source};
 use std::ffi::OsString;
@@ -25,25 +26,57 @@ pub(super) struct Document {
     file: Option<PathBuf>,
     toml: toml_edit::Document<String>,
     lines: Lines,
+    /// The text before values with syntax errors were replaced. It has the same lines.
+    gaps: Option<(String, Lines)>,
 }
+
+/// Each costs another parse.
+const SYNTAX_ERRORS: usize = 50;
 
 impl Document {
     /// Parses; `file` is `None` for the built-in defaults.
     pub(super) fn parse(file: Option<&Path>, text: &str) -> Result<Self, Problem> {
         let lines = Lines::of(text);
         match toml_edit::Document::parse(text.to_owned()) {
-            Ok(toml) => Ok(Self { file: file.map(Path::to_owned), toml, lines }),
-            Err(error) => {
-                let message = error.message().replace('\n', ", ");
-                let problem = Problem::error(format!("not valid TOML: {message}"));
-                Err(match (file, error.span()) {
-                    (Some(file), Some(span)) => {
-                        problem.at(&Location::File(Box::new(lines.position(file, text, span))))
-                    }
-                    _ => problem,
-                })
+            Ok(toml) => Ok(Self { file: file.map(Path::to_owned), toml, lines, gaps: None }),
+            Err(error) => Err(syntax::problem(file, text, &lines, &error)),
+        }
+    }
+
+    /// Parses, and continues after an error in a line, so that one run reports all of them. `None` if
+    /// it cannot continue.
+    pub(super) fn recover(file: &Path, original: &str) -> (Option<Self>, Vec<Problem>) {
+        let mut text = original.to_owned();
+        let mut problems: Vec<Problem> = Vec::new();
+        let mut last = 0;
+        while problems.len() < SYNTAX_ERRORS {
+            let problem = match Self::parse(Some(file), &text) {
+                Ok(document) => {
+                    let gaps =
+                        (!problems.is_empty()).then(|| (original.to_owned(), Lines::of(original)));
+                    return (Some(Self { gaps, ..document }), problems);
+                }
+                Err(problem) => problem,
+            };
+            let Location::File(position) = problem.location() else { break };
+            // The parser goes from top to bottom; an error in a line that was repaired is a consequence.
+            if position.line <= last {
+                break;
+            }
+            last = position.line;
+            let repaired = syntax::without_line(&text, last, &problem);
+            problems.push(problem);
+            match repaired {
+                Some(repaired) => text = repaired,
+                None => break,
             }
         }
+        (None, problems)
+    }
+
+    /// Whether there are values with syntax errors. They are dates here, which no setting is.
+    pub(super) fn has_gaps(&self) -> bool {
+        self.gaps.is_some()
     }
 
     /// The location of the value at a path; for a table or a list of tables, that of its name.
@@ -101,7 +134,11 @@ impl Document {
     fn at(&self, span: Option<Range<usize>>) -> Location {
         match (&self.file, span) {
             (Some(file), Some(span)) => {
-                Location::File(Box::new(self.lines.position(file, self.toml.raw(), span)))
+                let position = self.lines.position(file, self.toml.raw(), span);
+                Location::File(Box::new(match &self.gaps {
+                    Some((original, lines)) => position.quoting(original, lines),
+                    None => position,
+                }))
             }
             _ => Location::Default,
         }
@@ -140,7 +177,10 @@ impl Variable {
         let (mut variables, mut problems) = (Vec::new(), Vec::new());
         for (name, value) in environment {
             let name = name.to_string_lossy().into_owned();
-            let Some(path) = name.strip_prefix(PREFIX) else { continue };
+            let Some(path) = name.strip_prefix(PREFIX) else {
+                problems.extend(misspelt(name));
+                continue;
+            };
             if name == FILE_VARIABLE {
                 continue;
             }
@@ -148,8 +188,11 @@ impl Variable {
             let path = keys.split("__").map(|key| Segment::Key(key.to_owned())).collect();
             match value.into_string() {
                 Ok(value) => variables.push(Self { name, path, value }),
-                Err(_) => problems
-                    .push(Problem::error("the value is not UTF-8").at(&Location::Variable(name))),
+                Err(_) => problems.push(
+                    Problem::error("the value is not UTF-8")
+                        .at(&Location::Variable(name))
+                        .hint("set it to UTF-8 text"),
+                ),
             }
         }
         variables.sort_by(|one, other| one.name.cmp(&other.name));
@@ -160,6 +203,19 @@ impl Variable {
     pub(super) fn name_for(keys: &[&str]) -> String {
         format!("{PREFIX}{}", keys.join("__").to_uppercase())
     }
+}
+
+/// A variable that has no effect, because its prefix is written differently.
+fn misspelt(name: String) -> Option<Problem> {
+    let plain = |text: &str| text.to_uppercase().replace(['-', '.'], "_");
+    let meant = plain(&name);
+    let bare = meant.strip_prefix("CALLBACKEDGE_").map(|rest| format!("{PREFIX}{rest}"));
+    let meant = bare.unwrap_or(meant);
+    meant.starts_with(PREFIX).then(|| {
+        Problem::error("a variable with this name has no effect")
+            .hint(format!("did you mean `{meant}`?"))
+            .at(&Location::Variable(name))
+    })
 }
 
 impl Provider for Variable {

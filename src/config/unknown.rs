@@ -1,9 +1,10 @@
 //! Unknown keys and variables, and suggestions for them.
 
 use super::location::Location;
-use super::path::{Pattern, Segment, ancestors, keys, readable};
+use super::path::{Pattern, Segment, ancestors, child, keys, readable};
 use super::problem::Problem;
-use super::reader::{Kind, Reader, with_hint};
+use super::reader::{Kind, Reader};
+use super::similar::{is_same_name, nearest};
 use super::source::{Document, Variable};
 
 impl Reader<'_> {
@@ -17,7 +18,8 @@ impl Reader<'_> {
             if below_table && self.kind(&path).is_none() {
                 let problem = Problem::error(format!("unknown key `{key}`")).at(&location);
                 let problem = problem.with_note(self.expected(parent));
-                unknown.push(with_hint(problem, self.advice(parent, key)));
+                let other = || "remove it, or write one of the expected keys".to_owned();
+                unknown.push(problem.hint(self.advice(parent, key).unwrap_or_else(other)));
             }
         }
         for variable in variables {
@@ -51,7 +53,7 @@ impl Reader<'_> {
                     let leaf = readable(leaf);
                     problem.hint(format!("`{leaf}` has no keys below it; use `{variable}`"))
                 }
-                (None, ..) => with_hint(problem, self.advice_for_variable(path)),
+                (None, ..) => problem.hint(self.advice_for_variable(path)),
             };
             unknown.push(problem.at(&Location::Variable(variable.name.clone())));
         }
@@ -88,9 +90,27 @@ impl Reader<'_> {
                 Some(None) => format!("`{key}` belongs in `[[{name}]]`"),
             });
         }
-        let siblings = self.siblings(parent);
-        nearest(key, siblings, |key| (*key).to_owned())
-            .map(|near| format!("did you mean `{near}`?"))
+        // `log_level` for `level` in `[log]`.
+        let leaves = self.known.iter().filter(|known| known.kind == Kind::Leaf);
+        let mut leaves = leaves.filter_map(|known| known.pattern.keys());
+        let joined = key
+            .contains(['_', '-', '.'])
+            .then(|| leaves.find(|keys| keys.len() > 1 && is_same_name(&keys.concat(), key)));
+        let joined = joined.flatten();
+        if let Some((leaf, section)) = joined.as_ref().and_then(|keys| keys.split_last()) {
+            return Some(format!("did you mean `{leaf}` in `[{}]`?", section.join(".")));
+        }
+        let near = nearest(key, self.siblings(parent), |key| (*key).to_owned());
+        // `key` for `private_key`, unless there are several.
+        let part = format!("_{key}");
+        let mut longer = self.siblings(parent).filter(|it| it.ends_with(&part));
+        let near = near.or_else(|| longer.next().filter(|_| longer.next().is_none()))?;
+        let name = readable(&child(parent, near));
+        Some(match self.kind(&child(parent, near)) {
+            Some(Kind::Tables) => format!("did you mean `[[{name}]]`?"),
+            Some(Kind::Section | Kind::Named) => format!("did you mean `[{name}]`?"),
+            _ => format!("did you mean `{near}`?"),
+        })
     }
 
     fn is_named(&self, keys: &[&str]) -> bool {
@@ -98,12 +118,17 @@ impl Reader<'_> {
         named.filter_map(|known| known.pattern.keys()).any(|other| other == keys)
     }
 
-    fn advice_for_variable(&self, path: &[Segment]) -> Option<String> {
+    fn advice_for_variable(&self, path: &[Segment]) -> String {
+        if is_of_kubernetes(&readable(path)) {
+            return "unset it; if Kubernetes sets it, for a Service with the name `callback-edge`, set `enableServiceLinks: false` in the pod".into();
+        }
         let leaves = self.known.iter().filter(|known| known.kind == Kind::Leaf);
         let leaves = leaves.filter_map(|known| known.pattern.keys());
         // `LISTEN_HTTP` is near `LISTEN__HTTP`.
-        let near = nearest(&readable(path), leaves, |keys| keys.concat())?;
-        Some(format!("did you mean `{}`?", Variable::name_for(&near)))
+        match nearest(&readable(path), leaves, |keys| keys.concat()) {
+            Some(near) => format!("did you mean `{}`?", Variable::name_for(&near)),
+            None => "unset it; `callback-edge config show` prints all settings, and two underscores separate section and key".into(),
+        }
     }
 
     /// A variable for the first key of the table that a variable can set.
@@ -115,12 +140,8 @@ impl Reader<'_> {
     }
 }
 
-/// The item with the name that is most similar to the word, if one is similar enough.
-fn nearest<T>(word: &str, all: impl Iterator<Item = T>, name: impl Fn(&T) -> String) -> Option<T> {
-    let normal = |text: &str| text.to_lowercase().replace(['-', '_', '.'], "");
-    let word = normal(word);
-    all.map(|one| (strsim::jaro_winkler(&normal(&name(&one)), &word), one))
-        .filter(|(similarity, _)| *similarity > 0.8)
-        .max_by(|(one, _), (other, _)| one.total_cmp(other))
-        .map(|(_, one)| one)
+/// <https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables>
+fn is_of_kubernetes(name: &str) -> bool {
+    let port = name.strip_prefix("service_").unwrap_or(name);
+    name == "service_host" || port == "port" || port.starts_with("port_")
 }

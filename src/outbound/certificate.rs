@@ -38,7 +38,8 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    pub(super) fn read(der: &CertificateDer<'_>) -> Option<Self> {
+    /// Reads a certificate; `None` if it is malformed.
+    pub fn read(der: &CertificateDer<'_>) -> Option<Self> {
         let (_, read) = X509Certificate::from_der(der).ok()?;
         let names = read.subject_alternative_name().ok().flatten().map_or_else(Vec::new, |names| {
             names.value.general_names.iter().filter_map(name).collect()
@@ -78,7 +79,49 @@ impl Certificate {
     pub fn is_self_signed(&self) -> bool {
         self.subject == self.issuer
     }
+
+    /// Why browsers reject it, whichever place it has in a chain. `which` is its name in the sentences.
+    pub fn flaws(&self, which: &str) -> Vec<String> {
+        let mut flaws = Vec::new();
+        if self.version != 3 {
+            flaws.push(format!("{which} is X.509 version {}, and browsers need 3", self.version));
+        }
+        if let Some(bits) = self.rsa_bits.filter(|bits| *bits < MIN_RSA_BITS) {
+            flaws.push(format!(
+                "the RSA key of {which} has {bits} bits, and browsers need {MIN_RSA_BITS}"
+            ));
+        }
+        // The signature of a root is not verified.
+        if let Some(hash) = self.broken_hash.filter(|_| !self.is_self_signed()) {
+            flaws.push(format!("{which} is signed with {hash}, which browsers reject"));
+        }
+        flaws
+    }
+
+    /// Why browsers reject it as the certificate of a server.
+    pub fn leaf_flaws(&self) -> Vec<String> {
+        let mut flaws = self.flaws("the certificate");
+        if self.is_ca {
+            flaws.push("the certificate is that of a CA, not of a server".to_owned());
+        }
+        if self.excludes_servers {
+            flaws.push(
+                "the certificate is not for servers: its extended key usage lacks serverAuth"
+                    .to_owned(),
+            );
+        }
+        if !self.unknown_critical.is_empty() {
+            let ids = self.unknown_critical.join(", ");
+            flaws.push(format!(
+                "the certificate has a critical extension that browsers do not know: {ids}"
+            ));
+        }
+        flaws
+    }
 }
+
+/// The shortest RSA key that all browsers accept.
+pub const MIN_RSA_BITS: usize = 2048;
 
 /// The length of an RSA key.
 pub(super) fn rsa_bits(read: &X509Certificate<'_>) -> Option<usize> {

@@ -23,7 +23,7 @@ mod server;
 mod system;
 mod tls;
 
-pub use self::certificate::Certificate;
+pub use self::certificate::{Certificate, MIN_RSA_BITS};
 pub use self::fault::{Fault, Reason, Step};
 pub use self::http::{Connection, Protocol, Request, Response};
 pub use self::proxy::{BadProxy, Proxies};
@@ -31,7 +31,9 @@ pub use self::range::Range;
 pub use self::resolve::{BadOverride, Origin, Override, Resolved, Resolver};
 pub use self::roots::{BadRoots, Roots};
 pub use self::server::{Endpoint, Server};
-pub use self::tls::{Anchor, Distrust, MIN_RSA_BITS, Offer, Peer, config_without_verification};
+pub use self::tls::{
+    Anchor, Distrust, Offer, Peer, config_without_verification, is_for_host, verify_bundle,
+};
 
 use self::hello::{Answer, Suites};
 use self::metered::{Allowance, Metered};

@@ -1,15 +1,16 @@
-use super::certificate::{Certificate, rsa_bits};
+use super::certificate::{Certificate, MIN_RSA_BITS, rsa_bits};
 use super::resolve::bare;
 use super::roots::Roots;
 use super::{Fault, Protocol, Reason, Step};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, ProtocolVersion, RootCertStore, SignatureScheme,
 };
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -111,6 +112,41 @@ pub enum Distrust {
     CriticalExtension,
     /// The chain is too long or too complex.
     TooComplex,
+}
+
+impl fmt::Display for Distrust {
+    /// One sentence. The texts of the library are for its authors.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "there is no certificate",
+            Self::Unreadable => "a certificate in the chain is malformed",
+            Self::UnknownIssuer => "the chain does not lead from the certificate to its last issuer",
+            Self::WrongName => "the certificate is for other names",
+            Self::Expired => "a certificate above the leaf has expired",
+            Self::NotYetValid => "a certificate above the leaf is not valid yet",
+            Self::BadSignature => {
+                "a certificate is not signed with the key of the issuer that it names"
+            }
+            Self::Algorithm => {
+                "a signature in the chain uses an algorithm or a kind of key that browsers do not accept"
+            }
+            Self::ShortKey => "a key in the chain is too short",
+            Self::NameConstraint => {
+                "a CA in the chain must not issue for this name (name constraints)"
+            }
+            Self::PathLength => {
+                "a CA in the chain has more CAs below it than it may have (path length)"
+            }
+            Self::NotCa => "an issuer in the chain is not a CA",
+            Self::CaAsLeaf => "the certificate is that of a CA, not of a server",
+            Self::Purpose => "a certificate in the chain is not for servers",
+            Self::Version => "a certificate in the chain is not X.509 version 3",
+            Self::CriticalExtension => {
+                "a certificate in the chain has a critical extension that is not known"
+            }
+            Self::TooComplex => "the chain is too long",
+        })
+    }
 }
 
 impl From<webpki::Error> for Distrust {
@@ -220,21 +256,8 @@ fn verify(
     if has_short_key(leaf_der) {
         return (Err(Distrust::ShortKey), named);
     }
-    // The dates report an expired leaf; the chain is verified as if the leaf were valid.
-    let now = SystemTime::now();
-    let at = match Certificate::read(leaf_der) {
-        Some(read) if now > read.not_after => read.not_after,
-        Some(read) if now < read.not_before => read.not_before,
-        _ => now,
-    };
-    let at = UnixTime::since_unix_epoch(at.duration_since(UNIX_EPOCH).unwrap_or_default());
-    let leads_to = |store: &RootCertStore| {
-        let algorithms = provider.signature_verification_algorithms.all;
-        let usage = KeyUsage::server_auth();
-        leaf.verify_for_usage(algorithms, &store.roots, above, at, usage, None, None)
-            .map(|_| ())
-            .map_err(Distrust::from)
-    };
+    let at = when_valid(leaf_der);
+    let leads_to = |store: &RootCertStore| leads_to(&leaf, &store.roots, above, at, provider);
     // The store of the machine never hides a reason.
     let chain = leads_to(roots.stated())
         .map(|()| Anchor::Stated)
@@ -242,14 +265,55 @@ fn verify(
     (chain, named)
 }
 
+/// Now, or the nearest time at which the leaf is valid: the dates report an expired leaf, and the chain
+/// is verified as if it were valid.
+fn when_valid(leaf: &CertificateDer<'_>) -> UnixTime {
+    let now = SystemTime::now();
+    let at = match Certificate::read(leaf) {
+        Some(read) if now > read.not_after => read.not_after,
+        Some(read) if now < read.not_before => read.not_before,
+        _ => now,
+    };
+    UnixTime::since_unix_epoch(at.duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+fn leads_to(
+    leaf: &EndEntityCert<'_>,
+    anchors: &[TrustAnchor<'_>],
+    above: &[CertificateDer<'_>],
+    at: UnixTime,
+    provider: &CryptoProvider,
+) -> Result<(), Distrust> {
+    let algorithms = provider.signature_verification_algorithms.all;
+    let verified =
+        leaf.verify_for_usage(algorithms, anchors, above, at, KeyUsage::server_auth(), None, None);
+    verified.map(|_| ()).map_err(Distrust::from)
+}
+
+/// Verifies the certificates that a server is to send: each must be signed by the next, up to the last,
+/// which is trusted here. Neither names nor the dates of the leaf are verified.
+pub fn verify_bundle(ders: &[CertificateDer<'_>]) -> Result<(), Distrust> {
+    let (leaf_der, above) = ders.split_first().ok_or(Distrust::Missing)?;
+    let leaf = EndEntityCert::try_from(leaf_der).map_err(Distrust::from)?;
+    let Some((last, between)) = above.split_last() else { return Ok(()) };
+    let anchor = webpki::anchor_from_trusted_cert(last).map_err(Distrust::from)?;
+    leads_to(&leaf, &[anchor], between, when_valid(leaf_der), &aws_lc_rs::default_provider())
+}
+
+/// Whether the certificate is for this host, as a URL has it.
+pub fn is_for_host(leaf: &CertificateDer<'_>, host: &str) -> bool {
+    let name = ServerName::try_from(bare(host));
+    let leaf = EndEntityCert::try_from(leaf);
+    leaf.is_ok_and(|leaf| {
+        name.is_ok_and(|name| leaf.verify_is_valid_for_subject_name(&name).is_ok())
+    })
+}
+
 /// Whether rustls cannot use the key, so that a handshake proves nothing.
 fn has_short_key(der: &CertificateDer<'_>) -> bool {
     let read = X509Certificate::from_der(der);
     read.ok().and_then(|(_, read)| rsa_bits(&read)).is_some_and(|bits| bits < MIN_RSA_BITS)
 }
-
-/// The shortest RSA key that all browsers accept.
-pub const MIN_RSA_BITS: usize = 2048;
 
 /// Records that the server asks for a certificate, and has none.
 #[derive(Debug, Default)]
@@ -404,6 +468,68 @@ mod tests {
                 let result = client.connect(name, stream).await;
                 assert_eq!(result.is_ok(), passes, "{version:?}: {:?}", result.err());
             }
+        }
+    }
+
+    /// Each reason has one sentence of its own, without the text of the library.
+    #[test]
+    fn every_error_of_the_library_has_a_sentence() {
+        use webpki::Error as Bad;
+        let time = UnixTime::since_unix_epoch(std::time::Duration::ZERO);
+        let table = [
+            (
+                Bad::CertExpired { time, not_after: time },
+                "a certificate above the leaf has expired",
+            ),
+            (
+                Bad::CertNotValidYet { time, not_before: time },
+                "a certificate above the leaf is not valid yet",
+            ),
+            (Bad::CaUsedAsEndEntity, "the certificate is that of a CA, not of a server"),
+            (Bad::EndEntityUsedAsCa, "an issuer in the chain is not a CA"),
+            (Bad::EmptyEkuExtension, "a certificate in the chain is not for servers"),
+            (Bad::UnknownIssuer, "the chain does not lead from the certificate to its last issuer"),
+            (
+                Bad::InvalidSignatureForPublicKey,
+                "a certificate is not signed with the key of the issuer that it names",
+            ),
+            (
+                Bad::NameConstraintViolation,
+                "a CA in the chain must not issue for this name (name constraints)",
+            ),
+            (
+                Bad::PathLenConstraintViolated,
+                "a CA in the chain has more CAs below it than it may have (path length)",
+            ),
+            (Bad::UnsupportedCertVersion, "a certificate in the chain is not X.509 version 3"),
+            (
+                Bad::UnsupportedCriticalExtension,
+                "a certificate in the chain has a critical extension that is not known",
+            ),
+            (Bad::MaximumPathDepthExceeded, "the chain is too long"),
+            (Bad::MaximumPathBuildCallsExceeded, "the chain is too long"),
+            (Bad::MaximumSignatureChecksExceeded, "the chain is too long"),
+            (Bad::MaximumNameConstraintComparisonsExceeded, "the chain is too long"),
+        ];
+        for (error, sentence) in table {
+            assert_eq!(Distrust::from(error.clone()).to_string(), sentence, "{error:?}");
+        }
+        let malformed = [
+            Bad::BadDer,
+            Bad::BadDerTime,
+            Bad::ExtensionValueInvalid,
+            Bad::InvalidCertValidity,
+            Bad::InvalidNetworkMaskConstraint,
+            Bad::InvalidSerialNumber,
+            Bad::MalformedDnsIdentifier,
+            Bad::MalformedExtensions,
+            Bad::MalformedNameConstraint,
+            Bad::SignatureAlgorithmMismatch,
+            Bad::UnsupportedNameType,
+        ];
+        for error in malformed {
+            let sentence = Distrust::from(error.clone()).to_string();
+            assert_eq!(sentence, "a certificate in the chain is malformed", "{error:?}");
         }
     }
 }

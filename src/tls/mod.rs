@@ -2,7 +2,10 @@
 
 pub mod acme;
 mod files;
+mod inspect;
+mod pem;
 mod store;
 
 pub use files::{Certificate, CertificateError, load};
+pub use inspect::load_settings;
 pub use store::{Acceptor, CertificateChanges, Certificates, Origin, Store};

@@ -121,7 +121,7 @@ impl Certificates {
         for files in files {
             match super::load(files) {
                 Ok(certificate) => pairs.push((files.clone(), certificate)),
-                Err(error) => errors.push(error),
+                Err(found) => errors.extend(found),
             }
         }
         if errors.is_empty() {
@@ -142,10 +142,10 @@ impl Certificates {
         for (position, (files, certificate)) in pairs.iter_mut().enumerate() {
             // Unreadable files count as one content, so that they are reported once.
             let read = PemPair::read(files);
-            if read.as_ref().is_err_and(|error| error.is_transient) {
+            if read.is_transient() {
                 continue;
             }
-            let hash = read.as_ref().map_or(0, PemPair::hash);
+            let hash = read.hash();
             if hash == certificate.hash {
                 changed |= known.remove(&position).is_some();
                 continue;
@@ -154,15 +154,15 @@ impl Certificates {
                 continue;
             }
             changed = true;
-            match read.and_then(|pair| pair.parse(files)) {
+            match read.parse(files) {
                 Ok(new) => {
                     known.remove(&position);
                     *certificate = new;
                     replaced.push(files.certificate.clone());
                 }
-                Err(error) => {
+                Err(errors) => {
                     known.insert(position, hash);
-                    rejected.push(error);
+                    rejected.extend(errors);
                 }
             }
         }

@@ -13,6 +13,7 @@
 mod acme;
 mod architecture;
 mod attackers;
+mod certificate_files;
 mod certificates;
 mod check;
 mod config;
@@ -27,6 +28,7 @@ mod framing;
 mod gallery;
 mod health;
 mod integrations;
+mod invalid_config;
 mod language;
 mod malformed;
 mod manager;

@@ -145,19 +145,18 @@ fn unusable_certificates_are_reported_with_the_reason() {
         .unwrap();
     fs::write(path("torn.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n").unwrap();
     let missing = "  caused by: No such file or directory (os error 2)\n\n\
-                   hint: relative paths are relative to the working directory\n";
-    let no_block =
-        "  caused by: it contains no `BEGIN CERTIFICATE` block; is it PEM, and not the key?\n";
+                   hint: its directory exists: check the name of the file\n";
+    let because = |why: &str| format!("  caused by: {why}\n\nhint: ");
     #[rustfmt::skip]
     let table = [
-        ("missing.pem", "a.key", "read the certificate", missing),
-        ("a.pem", "missing.key", "read the private key", missing),
-        ("a.pem", "b.key", "use the private key", "  caused by: it does not match the certificate\n"),
-        ("a.key", "a.key", "use the certificate", no_block),
-        ("text.pem", "a.key", "use the certificate", no_block),
-        ("junk.pem", "a.key", "use the certificate", "  caused by: its first block is not an X.509 certificate\n"),
-        ("torn.pem", "a.key", "use the certificate", "  caused by: it is not valid PEM: a `BEGIN` line has no `END` line; is the file truncated?\n"),
-        ("a.pem", "a.pem", "use the private key", "  caused by: it contains no `BEGIN PRIVATE KEY` block; an encrypted key must be decrypted first\n"),
+        ("missing.pem", "a.key", "read the certificate", missing.to_owned()),
+        ("a.pem", "missing.key", "read the private key", missing.to_owned()),
+        ("a.pem", "b.key", "use the private key", because("it does not match the certificate")),
+        ("a.key", "a.key", "use the certificate", because("it is a private key")),
+        ("text.pem", "a.key", "use the certificate", because("it has no `BEGIN CERTIFICATE` line")),
+        ("junk.pem", "a.key", "use the certificate", because("its first `CERTIFICATE` block is not an X.509 certificate")),
+        ("torn.pem", "a.key", "use the certificate", because("a `BEGIN` line has no matching `END` line")),
+        ("a.pem", "a.pem", "use the private key", because("it is a certificate")),
     ];
     for (certificate, key, what, expected) in table {
         let settings = format!(
@@ -174,34 +173,36 @@ fn unusable_certificates_are_reported_with_the_reason() {
         for arguments in [&["serve"][..], &["config", "check"]] {
             let printed = refusal(dir.path(), arguments, &settings, 64);
             assert!(printed.starts_with(&head), "{head}{printed}");
-            assert!(printed.ends_with(expected), "{expected}{printed}");
+            assert!(printed.contains(&expected), "{expected}{printed}");
         }
     }
 }
 
+/// The errors of the configuration come first, and are those of `config check`.
 #[test]
 fn everything_that_prevents_the_start_is_reported_at_once() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let dir = TempDir::new().unwrap();
-    let settings = format!(
-        "listen.http = ['{address}', '192.0.2.1:8080']\nlisten.https = '127.0.0.1:0'\n\
-         tls.certificate = 'missing.pem'\ntls.private_key = 'missing.key'"
+    let listeners = format!("listen.http = ['{address}', '192.0.2.1:8080']\n");
+    let errors = "listen.https = '127.0.0.1:0'\nlog.level = 'loud'\n\
+                  tls.certificate = 'missing.pem'\ntls.private_key = 'missing.key'";
+    let settings = format!("{listeners}{errors}");
+    let printed = refusal(dir.path(), &[], &settings, 64);
+    assert_eq!(printed, refusal(dir.path(), &["config", "check"], &settings, 64));
+    let lines: Vec<_> = printed.lines().filter(|line| line.starts_with(" -->")).collect();
+    assert_eq!(
+        lines,
+        [3, 4, 5].map(|line| match line {
+            3 => " --> config.toml:3:13".to_owned(),
+            line => format!(" --> config.toml:{line}:19"),
+        })
     );
     let output_text =
-        refusal(dir.path(), &[], &settings, 64).replace(&address.to_string(), "{taken}");
+        refusal(dir.path(), &[], &listeners, 1).replace(&address.to_string(), "{taken}");
     assert_eq!(
         output_text,
-        "error: cannot read the certificate file `missing.pem`
- --> config.toml:3:19
-  |
-3 | tls.certificate = 'missing.pem'
-  |                   ^^^^^^^^^^^^^
-  caused by: No such file or directory (os error 2)
-
-hint: relative paths are relative to the working directory
-
-error: cannot listen on `{taken}` (`listen.http`)
+        "error: cannot listen on `{taken}` (`listen.http`)
   caused by: Address already in use (os error 98)
 hint: another process listens there, perhaps another callback-edge: stop it, or choose another port
 
@@ -260,6 +261,7 @@ async fn without_a_terminal_every_line_is_an_event() {
             "listening",
             "ready",
             "request",
+            "config_warning",
             "config_error",
             "reload_failed",
             "config_warning",
@@ -271,11 +273,11 @@ async fn without_a_terminal_every_line_is_an_event() {
     assert!(log.contains("https://t.example/cb?key=…") && !log.contains("canary-key"), "{log}");
     let warning = &events[0];
     assert_eq!((&warning["level"], &warning["line"]), (&json!("WARN"), &json!(2)), "{warning}");
-    let error = &events[5];
+    let error = &events[6];
     assert_eq!(error["level"], "ERROR");
     assert_eq!(error["problem"], "unknown key `lisen`");
     assert_eq!((&error["file"], &error["line"]), (&json!("config.toml"), &json!(6)));
-    assert_eq!((&error["column"], &error["hint"]), (&json!(2), &json!("did you mean `listen`?")));
+    assert_eq!((&error["column"], &error["hint"]), (&json!(2), &json!("did you mean `[listen]`?")));
     assert!(error["note"].as_str().unwrap().starts_with("expected one of `"), "{error}");
 }
 
@@ -303,7 +305,7 @@ fn without_a_terminal_every_error_of_the_start_is_an_event() {
             "listen.http = 'off'\nlisten.https = '127.0.0.1:0'\ntls.certificate = 'a'\ntls.private_key = 'b'",
             &[],
             64,
-            &["config_error"],
+            &["config_error", "config_error"],
         ),
         (&taken, &[], 1, &["config_warning", "config_error"]),
     ] {
@@ -365,7 +367,7 @@ fn on_a_terminal_errors_have_the_configured_format() {
     assert_eq!((code, names(&events(&log))), (Some(0), all.to_vec()));
     // A valid format counts, although other settings are invalid.
     let (code, log) = on_stderr(&format!("{json}[lisen]\n"));
-    assert_eq!((code, names(&events(&log))), (Some(64), vec!["config_error"]));
+    assert_eq!((code, names(&events(&log))), (Some(64), vec!["config_warning", "config_error"]));
     let (_, log) = on_stderr(WITH_WARNING);
     assert!(log.contains("warning:") && log.contains("ready; press Ctrl-C to stop"), "{log}");
 }

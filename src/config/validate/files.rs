@@ -95,9 +95,8 @@ pub(super) fn hmac_key(file: &Located<PathBuf>) -> Result<SecretSlice<u8>, Probl
 
 /// The problem of a file that cannot be read.
 fn unreadable(name: &str, file: &Located<PathBuf>, why: &Unreadable, example: &str) -> Problem {
-    let hint = why.hint(&file.value, example);
     Problem::error(format!("cannot read {name}"))
         .at(&file.location)
         .caused_by(why)
-        .hint(hint.unwrap_or_else(|| "relative paths are relative to the working directory".into()))
+        .hint(why.hint(&file.value, example))
 }

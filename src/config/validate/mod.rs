@@ -3,6 +3,7 @@
 mod files;
 mod tls;
 
+use super::load::InspectCertificates;
 use super::location::Location;
 use super::loops::{Callbacks, is_plain_allowed};
 use super::problem::Problem;
@@ -22,20 +23,27 @@ const QUERY_BYTES: usize = 60_000;
 const RESERVED: [&str; 4] = ["/healthz", "/readyz", "/self-check", "/metrics"];
 const RESERVED_BELOW: &str = "/.well-known/acme-challenge/";
 
-/// Validates, and reports violations. The settings are usable only without `problems`, and by `serve`
-/// only without `unusable` files.
+/// Validates, and reports violations. The settings are usable only without errors. Files that only
+/// `serve` needs are checked only for `serve`: then there is a function for certificates.
 pub(super) fn validate(
     read: ParsedSettings,
     problems: &mut Vec<Problem>,
-    unusable: &mut Vec<Problem>,
+    inspect: Option<InspectCertificates>,
 ) -> Option<Settings> {
+    let mut unusable = Vec::new();
     listeners(&read, problems);
     public_url(&read, problems);
+    nango(&read, problems);
     limits(&read, problems);
     let routes = routes(&read, problems);
     let pages = pages(&read, &routes, problems);
-    let tls = tls::validate(&read, problems, unusable);
-    let self_check = self_check(&read.self_check, problems, unusable);
+    let tls = tls::validate(&read, problems, &mut unusable);
+    let self_check = self_check(&read.self_check, problems, &mut unusable);
+    if let Some(inspect) = inspect {
+        problems.append(&mut unusable);
+        let pairs = tls.as_ref().map_or(&[][..], |tls| &tls.pairs);
+        problems.extend(inspect(pairs, &tls::hosts(&read)));
+    }
     Some(Settings {
         public_url: read.public_url.map(|url| url.value),
         nango_url: read.nango?.value.as_str().trim_end_matches('/').into(),
@@ -73,9 +81,12 @@ fn listeners(read: &ParsedSettings, problems: &mut Vec<Problem>) {
             let clash = there.iter().find(|(other, of)| clash(at.value, *other, name == *of));
             if let Some((other, first)) = clash {
                 let problem = if *other == at.value {
-                    Problem::error(format!("`{}` is listed twice", at.value)).hint(format!(
-                        "`listen.{first}` has it too; change the port of one of them"
-                    ))
+                    let twice = Problem::error(format!("`{}` is listed twice", at.value));
+                    twice.hint(if *first == name {
+                        "remove one of them".to_owned()
+                    } else {
+                        format!("`listen.{first}` has it too; change the port of one of them")
+                    })
                 } else {
                     let (all, one) = if at.value.ip().is_unspecified() {
                         (at.value, *other)
@@ -91,6 +102,18 @@ fn listeners(read: &ParsedSettings, problems: &mut Vec<Problem>) {
                 problems.push(problem.at(&at.location));
             }
             there.push((at.value, name));
+        }
+    }
+    for (addresses, port, what, other) in [
+        (&listen.http, 443, "plain HTTP on the port of https", "https"),
+        (&listen.https, 80, "TLS on the port of http", "http"),
+    ] {
+        for at in addresses.iter().filter(|at| at.value.port() == port) {
+            problems.push(
+                Problem::warning(format!("`{}` is {what}", at.value))
+                    .at(&at.location)
+                    .hint(format!("use another port, or `listen.{other}`")),
+            );
         }
     }
     if listen.admin.is_empty()
@@ -125,20 +148,100 @@ fn clash(one: SocketAddr, other: SocketAddr, in_one_list: bool) -> bool {
     takes(one, other) || takes(other, one)
 }
 
-/// If `https` is on, `http` redirects to the https origin: a public URL with http would be a loop.
 fn public_url(read: &ParsedSettings, problems: &mut Vec<Problem>) {
-    let Some(url) = read.public_url.as_ref().filter(|url| !url.value.https) else { return };
-    if read.listen.https.is_empty() {
+    let Some(at) = &read.public_url else { return };
+    let url = &at.value;
+    let hosts: Vec<_> = read.routes.iter().map(ParsedRoute::host).collect();
+    if !hosts.is_empty() && hosts.iter().all(|host| host.is_some_and(|host| *host != url.host)) {
+        problems.push(
+            Problem::warning(format!("no route is for `{}`, the host of `public_url`", url.host))
+                .at(&at.location)
+                .hint("give `public_url` the host of a route, or add a route for its host"),
+        );
+    }
+    if url.https {
         return;
     }
-    let https = Origin { https: true, port: None, ..url.value.clone() };
-    problems.push(
-        Problem::error("`public_url` is plain http, but `listen.https` is on")
-            .at(&url.location)
-            .hint(format!(
-                "write `{https}`, with the port if it is not 443; or turn `listen.https` off"
-            )),
-    );
+    let https = Origin { https: true, port: None, ..url.clone() };
+    // `http` redirects to the https origin: a public URL with http would be a loop.
+    if !read.listen.https.is_empty() {
+        problems.push(
+            Problem::error("`public_url` is plain http, but `listen.https` is on")
+                .at(&at.location)
+                .hint(format!(
+                    "write `{https}`, with the port if it is not 443; or turn `listen.https` off"
+                )),
+        );
+    } else if tls::is_public(&url.host) && !is_private(&url.host) {
+        problems.push(
+            Problem::warning("`public_url` is plain http: providers accept only https callbacks")
+                .at(&at.location)
+                .hint(format!("write `{https}` if a proxy in front terminates TLS")),
+        );
+    }
+}
+
+/// Whether the host is an address that is not public.
+fn is_private(host: &Host) -> bool {
+    match host.as_str().trim_matches(['[', ']']).parse() {
+        Ok(IpAddr::V4(it)) => it.is_private() || it.is_loopback() || it.is_link_local(),
+        Ok(IpAddr::V6(it)) => {
+            it.is_loopback() || it.is_unique_local() || it.is_unicast_link_local()
+        }
+        Err(_) => false,
+    }
+}
+
+/// `nango.url` is the URL that the paths of Nango are appended to.
+fn nango(read: &ParsedSettings, problems: &mut Vec<Problem>) {
+    let Some(nango) = &read.nango else { return };
+    let url = nango.value.as_str().trim_end_matches('/');
+    let paths = ["/oauth/callback", "/app-auth/connect", "/oauth", "/app-auth"];
+    let callback = paths.map(|path| url.strip_suffix(path));
+    if let Some(base) = callback.into_iter().flatten().next() {
+        problems.push(
+            Problem::error("`nango.url` is the URL of Nango without the path of its callback")
+                .at(&nango.location)
+                .with_note(format!("`{url}/oauth/callback` would be the target"))
+                .hint(format!("write `{base}`")),
+        );
+    } else if read.nango_slash {
+        problems.push(
+            Problem::warning("`nango.url` ends in a slash, which is ignored")
+                .at(&nango.location)
+                .hint(format!("write `{url}`")),
+        );
+    }
+    check_dashboard("nango.url", nango, problems);
+}
+
+fn check_dashboard(key: &str, url: &Located<Target>, problems: &mut Vec<Problem>) {
+    if url.value.host() == "app.nango.dev" {
+        problems.push(
+            Problem::warning(format!("`{key}` is the dashboard of Nango, not its API"))
+                .at(&url.location)
+                .hint("use `api.nango.dev`: the callback of Nango Cloud is `https://api.nango.dev/oauth/callback`"),
+        );
+    }
+}
+
+/// Nango stores the callback in a column of this length; with a longer one every flow fails.
+const CALLBACK_LENGTH: usize = 255;
+
+fn check_length(route: &ParsedRoute, read: &ParsedSettings, problems: &mut Vec<Problem>) {
+    let public = read.public_url.as_ref().map(|url| url.value.to_string());
+    let origin = match (route.host(), public) {
+        (Some(host), _) => format!("https://{host}"),
+        (None, Some(public)) => public,
+        (None, None) => return,
+    };
+    let length = origin.len() + route.path.value.as_str().len();
+    if length > CALLBACK_LENGTH {
+        let what =
+            format!("the callback has {length} characters, and Nango stores {CALLBACK_LENGTH}");
+        problems
+            .push(Problem::error(what).at(&route.path.location).hint("use a shorter path or host"));
+    }
 }
 
 fn limits(read: &ParsedSettings, problems: &mut Vec<Problem>) {
@@ -173,10 +276,12 @@ fn routes(read: &ParsedSettings, problems: &mut Vec<Problem>) -> Vec<Route> {
     let mut taken = TakenPaths::default();
     for route in &read.routes {
         check_reserved(&route.path, problems);
-        check_wildcard("route", &route.path, problems);
-        taken.insert("route", route.host.as_ref(), &route.path, problems);
+        check_pattern("route", &route.path, problems);
+        check_length(route, read, problems);
+        taken.insert("route", route.host(), &route.path, problems);
         if let Some(target) = &route.target {
             check_cleartext("target", target, read, problems);
+            check_dashboard("target", target, problems);
         }
         let Some(target) = target(route, read) else { continue };
         if let Some(hit) = callbacks.hit(&target.value) {
@@ -197,7 +302,7 @@ fn routes(read: &ParsedSettings, problems: &mut Vec<Problem>) -> Vec<Route> {
             );
         }
         routes.push(Route {
-            host: route.host.clone(),
+            host: route.host().cloned(),
             path: route.path.value.clone(),
             target: target.value,
             form_post: route.form_post,
@@ -245,7 +350,7 @@ fn pages(read: &ParsedSettings, routes: &[Route], problems: &mut Vec<Problem>) -
     let of_routes: HashSet<_> = routes.iter().map(|route| (route.host(), route.path())).collect();
     for page in &read.pages {
         check_reserved(&page.path, problems);
-        check_wildcard("page", &page.path, problems);
+        check_pattern("page", &page.path, problems);
         taken.insert("page", page.host.as_ref(), &page.path, problems);
         if of_routes.contains(&(page.host.as_ref(), &page.path.value)) {
             let what = format!("`{}` is the path of a route", page.path.value);
@@ -339,17 +444,18 @@ fn check_reserved(path: &Located<Path>, problems: &mut Vec<Problem>) {
     }
 }
 
-/// `*` is legal in a path (RFC 3986 §3.3), but at its end it is meant as a pattern.
-fn check_wildcard(table: &str, path: &Located<Path>, problems: &mut Vec<Problem>) {
+/// Other servers match patterns. `*` and `:` are legal in a path (RFC 3986 §3.3), so that only what can
+/// hardly be meant literally is an error.
+fn check_pattern(table: &str, path: &Located<Path>, problems: &mut Vec<Problem>) {
     let text = path.value.as_str();
-    if text.contains('*') {
-        let what = format!("`{text}` contains `*`, but paths are matched exactly");
-        let pattern = text.ends_with('*');
-        let problem = if pattern { Problem::error(what) } else { Problem::warning(what) };
-        problems.push(
-            problem
-                .at(&path.location)
-                .hint(format!("patterns are not supported; write one `[[{table}]]` for each path")),
-        );
-    }
+    let sign = ["*", "{", "/:", "$", "(", "<"].into_iter().find(|sign| text.contains(sign));
+    let Some(sign) = sign else { return };
+    let what = format!("`{text}` contains `{sign}`, but paths are matched exactly");
+    let is_pattern = text.ends_with('*') || text.contains(['{', '<']);
+    let problem = if is_pattern { Problem::error(what) } else { Problem::warning(what) };
+    problems.push(
+        problem
+            .at(&path.location)
+            .hint(format!("patterns are not supported; write one `[[{table}]]` for each path")),
+    );
 }

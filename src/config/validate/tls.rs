@@ -4,7 +4,7 @@ use super::{files, or_report, roots};
 use crate::config::location::Location;
 use crate::config::problem::Problem;
 use crate::config::read::{
-    LETS_ENCRYPT, ParsedAcme, ParsedSettings, ParsedTls, STATE_DIR, certificate_files,
+    LETS_ENCRYPT, ParsedAcme, ParsedRoute, ParsedSettings, ParsedTls, STATE_DIR, certificate_files,
 };
 use crate::config::reader::Located;
 use crate::config::settings::{Acme, CertificateFiles, Challenge, Eab, Tls};
@@ -31,7 +31,7 @@ pub(super) fn validate(
     }
     let pair = tls.pairs.first().map(|pair| &pair.location);
     let certificate = tls.certificate.as_ref().map(|certificate| &certificate.location).or(pair);
-    if let (Some(certificate), true) = (certificate, read.listen.https.is_empty()) {
+    if let (Some(certificate), true) = (certificate, read.listen.no_https) {
         problems.push(
             Problem::warning("the certificate is not used: `listen.https` is off")
                 .at(certificate)
@@ -81,7 +81,8 @@ fn acme(
 
 fn consent(acme: &ParsedAcme, problems: &mut Vec<Problem>) {
     let agreed = acme.agreed.as_ref();
-    if !agreed.is_some_and(|agreed| agreed.value) && !acme.broken {
+    // An invalid value was reported.
+    if agreed.is_some_and(|agreed| !agreed.value) || !acme.has("agree_to_terms") {
         problems.push(
             Problem::error("`[tls.acme]` needs your consent to the CA's terms of service")
                 .at(agreed.map_or(&acme.location, |agreed| &agreed.location))
@@ -93,7 +94,7 @@ fn consent(acme: &ParsedAcme, problems: &mut Vec<Problem>) {
 /// The challenge; checks that there are listeners for the challenge and for the certificates.
 fn challenge(acme: &ParsedAcme, read: &ParsedSettings, problems: &mut Vec<Problem>) -> Challenge {
     let challenge = acme.challenge.as_ref().map_or(Challenge::TlsAlpn01, |it| it.value);
-    if read.listen.https.is_empty() {
+    if read.listen.no_https {
         problems.push(
             Problem::error("`[tls.acme]` obtains certificates, but `listen.https` is off")
                 .at(&acme.location)
@@ -118,15 +119,20 @@ fn eab(acme: &ParsedAcme, problems: &mut Vec<Problem>, unusable: &mut Vec<Proble
             let hmac_key = or_report(files::hmac_key(file), unusable)?;
             return Some(Eab { key_id: id.value.as_str().into(), hmac_key });
         }
-        (Some(id), None) => half_set("tls.acme", "eab_key_id", "eab_hmac_key_file", &id.location),
-        (None, Some(file)) => {
-            half_set("tls.acme", "eab_hmac_key_file", "eab_key_id", &file.location)
+        (Some(id), None) if !acme.has("eab_hmac_key_file") => {
+            ("eab_key_id", "eab_hmac_key_file", &id.location)
         }
-        (None, None) => return None,
+        (None, Some(file)) if !acme.has("eab_key_id") => {
+            ("eab_hmac_key_file", "eab_key_id", &file.location)
+        }
+        _ => return None,
     };
-    if !acme.broken {
-        problems.push(half.hint("the CA issues both together"));
-    }
+    let (has, lacks, location) = half;
+    problems.push(
+        Problem::error(format!("`tls.acme.{has}` is set, but `tls.acme.{lacks}` is not"))
+            .at(location)
+            .hint("the CA issues both together"),
+    );
     None
 }
 
@@ -142,7 +148,7 @@ fn domains(acme: &ParsedAcme, read: &ParsedSettings, problems: &mut Vec<Problem>
         }
     }
     if acme.domains.is_empty() {
-        for host in read.routes.iter().filter_map(|route| route.host.as_ref()) {
+        for host in read.routes.iter().filter_map(ParsedRoute::host) {
             if !domains.contains(host) {
                 domains.push(host.clone());
             }
@@ -151,7 +157,7 @@ fn domains(acme: &ParsedAcme, read: &ParsedSettings, problems: &mut Vec<Problem>
             domains.push(public.value.host.clone());
         }
     }
-    if domains.is_empty() && !acme.broken {
+    if domains.is_empty() && !acme.has("domains") && read.no_host {
         problems.push(
             Problem::error("no domain to obtain a certificate for")
                 .at(&acme.location)
@@ -171,42 +177,45 @@ fn domains(acme: &ParsedAcme, read: &ParsedSettings, problems: &mut Vec<Problem>
 }
 
 /// Whether the host can be public: it has more than one label, or is an address.
-fn is_public(host: &Host) -> bool {
+pub(super) fn is_public(host: &Host) -> bool {
     let name = host.as_str();
     (name.contains('.') || name.starts_with('[')) && !name.ends_with(".localhost")
 }
 
-fn pairs(tls: &ParsedTls, problems: &mut Vec<Problem>) -> Vec<CertificateFiles> {
-    let mut pairs: Vec<_> = tls.pairs.iter().map(|pair| pair.value.clone()).collect();
-    match (&tls.certificate, &tls.private_key) {
-        (Some(certificate), Some(private_key)) => {
-            if let Some(pair) = tls.pairs.first() {
-                problems.push(
-                    Problem::error(
-                        "certificates are given both as `tls.certificate` and as `[[tls.pair]]`",
-                    )
-                    .at(&pair.location)
-                    .hint(
-                        "move `certificate` and `private_key` into a `[[tls.pair]]` of their own",
-                    ),
-                );
-            }
-            pairs.push(certificate_files(certificate, private_key));
-        }
-        (Some(certificate), None) => problems.push(
-            half_set("tls", "certificate", "private_key", &certificate.location)
-                .hint("set `private_key` to a PEM file"),
-        ),
-        (None, Some(private_key)) => problems.push(
-            half_set("tls", "private_key", "certificate", &private_key.location)
-                .hint("set `certificate` to a PEM file"),
-        ),
-        (None, None) => {}
+/// The hosts that browsers reach over TLS here, and that ACME does not obtain certificates for; each
+/// with the location of its first setting.
+pub(super) fn hosts(read: &ParsedSettings) -> Vec<(Box<str>, Location)> {
+    let mut hosts: Vec<(Box<str>, Location)> = Vec::new();
+    let acme = read.tls.acme.as_ref();
+    if read.listen.https.is_empty() || acme.is_some_and(|acme| acme.domains.is_empty()) {
+        return hosts;
     }
-    pairs
+    let public = read.public_url.iter().map(|url| (&url.value.host, &url.location));
+    let routes = read.routes.iter().filter_map(|route| route.host.as_ref());
+    for (host, location) in public.chain(routes.map(|host| (&host.value, &host.location))) {
+        let is_obtained =
+            acme.is_some_and(|acme| acme.domains.iter().any(|domain| domain.value == *host));
+        if !is_obtained && !hosts.iter().any(|(known, _)| **known == *host.as_str()) {
+            hosts.push((host.as_str().into(), location.clone()));
+        }
+    }
+    hosts
 }
 
-/// Only one of two settings that belong together is set.
-fn half_set(table: &str, has: &str, lacks: &str, location: &Location) -> Problem {
-    Problem::error(format!("`{table}.{has}` is set, but `{table}.{lacks}` is not")).at(location)
+fn pairs(tls: &ParsedTls, problems: &mut Vec<Problem>) -> Vec<CertificateFiles> {
+    let mut pairs: Vec<_> = tls.pairs.iter().map(|pair| pair.value.clone()).collect();
+    // Where only one is set, or one is invalid, that was reported.
+    if let (Some(certificate), Some(private_key)) = (&tls.certificate, &tls.private_key) {
+        if let Some(pair) = tls.pairs.first() {
+            problems.push(
+                Problem::error(
+                    "certificates are given both as `tls.certificate` and as `[[tls.pair]]`",
+                )
+                .at(&pair.location)
+                .hint("move `certificate` and `private_key` into a `[[tls.pair]]` of their own"),
+            );
+        }
+        pairs.push(certificate_files(certificate, private_key));
+    }
+    pairs
 }

@@ -7,7 +7,7 @@ use crate::config::{Acme, CertificateFiles, Location};
 use crate::observe::{AcmeStep as Step, Label, Metrics};
 use crate::outbound::Outbound;
 use crate::tls::Store;
-use crate::tls::files::{Certificate, PemPair};
+use crate::tls::files::{Certificate, CertificateError, PemPair};
 use std::fmt;
 use std::sync::Arc;
 use tokio::sync::Mutex;
@@ -66,7 +66,9 @@ impl Context {
             certificate_location: Location::Default,
             private_key_location: Location::Default,
         };
-        let certificate = PemPair::of_one(pem).parse(&files).map_err(|error| error.cause())?;
+        let certificate = PemPair::of_one(pem).parse(&files).map_err(|errors| {
+            errors.iter().map(CertificateError::cause).collect::<Vec<_>>().join("; ")
+        })?;
         let named = certificate.names.iter().any(|known| **known == *name);
         if named || challenge::address(name).is_some() {
             Ok(certificate)

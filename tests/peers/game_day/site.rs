@@ -67,6 +67,8 @@ impl Site {
             listen.trusted_proxies = '127.0.0.1/32'
             self_check.every = '1s'
             self_check.root_ca = '{{dir}}/ca.pem'
+            [[route]]
+            path = '/oauth/callback'
             ",
             port.port()
         );
@@ -87,7 +89,10 @@ impl Site {
         let common = include_str!("../../../deploy/proxies/callback-edge.proxy");
         fs::write(dir.join("callback-edge.proxy"), common).unwrap();
         let listen = format!("listen 127.0.0.1:{{port:own}};\n    listen {} ", *self.port);
-        let mut server = include_str!("../../../deploy/proxies/nginx.conf").to_owned();
+        // Without comments, which contain the texts below too.
+        let server = include_str!("../../../deploy/proxies/nginx.conf").lines();
+        let server = server.map(|line| line.split('#').next().unwrap());
+        let mut server = server.collect::<Vec<_>>().join("\n");
         for (old, new) in [
             ("listen 443 ", listen.as_str()),
             ("/etc/nginx/auth.example.com.pem", &path("front.pem")),

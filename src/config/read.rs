@@ -356,7 +356,7 @@ fn shutdown(table: &mut Section<'_, '_>) -> Shutdown {
 
 fn self_check(table: &mut Section<'_, '_>) -> ParsedSelfCheck {
     let every = table.value("every", or_off(leaf::duration(SECOND..=DAY)));
-    table.derived("every", "5m; off if every callback is on loopback");
+    table.derived("every", "5m; off if all are on loopback");
     let cache = time(table, "cache", Duration::ZERO, HOUR);
     let token_file = table.value("token_file", leaf::verbatim);
     let probe_key_file = table.value("probe_key_file", leaf::verbatim);

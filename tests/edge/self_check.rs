@@ -410,7 +410,7 @@ async fn a_failure_and_its_end_are_logged_once() {
     .await;
     let own = format!(
         "log.level = 'debug'\npublic_url = 'http://{callback}'\nnango.url = 'http://{nango}'\n\
-         self_check.every = '1s'\n[[route]]\npath = '/oauth/callback'"
+         self_check.every = '1s'\nself_check.cache = '0s'\n[[route]]\npath = '/oauth/callback'"
     );
     let edge = Edge::plain(&own);
     let level = |log: &str, level: &str| {
@@ -457,8 +457,8 @@ async fn an_address_without_a_route_is_unknown_and_not_a_failure() {
     let origin = format!("http://{nango}");
     let callback = plain(behaviour(move |request| Act::Reply(correct(&origin, request)))).await;
     let own = format!(
-        "public_url = 'http://auth.example.com'\nnango.url = 'http://{nango}'\nself_check.every = '1s'\n\
-         self_check.connect_to = ['auth.example.com:80:[ff0e::1]:80', 'auth.example.com:80:{callback}']\n\
+        "public_url = 'http://edge.localhost'\nnango.url = 'http://{nango}'\nself_check.every = '1s'\n\
+         self_check.connect_to = ['edge.localhost:80:[ff0e::1]:80', 'edge.localhost:80:{callback}']\n\
          [[route]]\npath = '/oauth/callback'"
     );
     let mut edge = Edge::plain(&own);

@@ -97,6 +97,9 @@ fn the_memory_limit_fits_the_connections_and_the_tag_is_that_of_the_release() {
         let of = |kind: &str| documents.iter().find(|document| document["kind"] == kind).unwrap();
         let dir = TempDir::new().unwrap();
         let settings = of("ConfigMap")["data"]["config.toml"].as_str().unwrap();
+        fs::write(dir.path().join("key"), "0".repeat(64)).unwrap();
+        let key = dir.path().join("key").display().to_string();
+        let settings = settings.replace("/probe/key", &key);
         fs::write(dir.path().join("config.toml"), settings).unwrap();
         let shown = run(command(dir.path()).args(["config", "show"]));
         let needed = connections(&shown) * PER_CONNECTION + WITHOUT_CONNECTIONS;
@@ -160,6 +163,10 @@ async fn pods_start_with_the_configuration_of_their_overlay() {
             local = substitute(&local, &[(&port, "\"127.0.0.1:0\"")]);
         }
         let (_, dir) = certified(&["localhost"]);
+        fs::write(dir.path().join("probe-key"), "0".repeat(64)).unwrap();
+        local = substitute(&local, &[("/probe/key", "{dir}/probe-key")]);
+        let key = pod["volumes"].as_array().unwrap().iter().find(|one| one["name"] == "probe");
+        assert_eq!(key.unwrap()["secret"]["secretName"], "callback-edge-probe");
         for (ending, file) in [("crt", "edge.pem"), ("key", "edge.key")] {
             local = local.replace(&format!("/tls/tls.{ending}"), &format!("{{dir}}/{file}"));
         }

@@ -2,7 +2,7 @@
 
 use super::{deploy_path, run, text, yaml};
 use crate::peer::program;
-use crate::support::Edge;
+use crate::support::{Edge, connect};
 use callback_edge::explain;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -108,6 +108,8 @@ fn alerts() -> Vec<Value> {
 /// The names of all metrics that a server with a certificate exports.
 async fn exported() -> BTreeSet<String> {
     let (edge, _) = Edge::over_tls("");
+    // The first self-check registers some of the metrics.
+    connect(edge.admin[0]).await.get("/self-check").await.unwrap();
     let text = edge.metrics().await.0;
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines.map(|line| line.split(['{', ' ']).next().unwrap().to_owned()).collect()

@@ -1,9 +1,10 @@
-//! A flood of connections: at the limit of connections, and at the limit of open files.
+//! Clients at the limits: of connections, of open files, of the size of a request.
 
 use super::watch::Watch;
 use super::{assert_runbook, last_event};
 use crate::support::{Edge, Http1, connect};
 use rustix::process::Signal;
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
@@ -88,4 +89,40 @@ async fn a_server_without_file_descriptors_pages_and_recovers_with_a_lower_limit
     assert_eq!(reply.status, 308);
     drop(held);
     watch.is_silent().await;
+}
+
+#[tokio::test]
+async fn codes_over_the_limit_open_a_ticket_until_it_is_raised() {
+    let settings = |bytes: &str| {
+        format!(
+            "
+            listen.http = '127.0.0.1:0'
+            listen.admin = '127.0.0.1:0'
+            limits.query_bytes = '{bytes}'
+            "
+        )
+    };
+    let mut edge = Edge::start(&settings("1KiB"));
+    let watch = Watch::of(edge.admin[0]).await;
+    let address = edge.http[0];
+    // One user in four has a long code.
+    let users = tokio::spawn(async move {
+        let target = |length: usize| format!("/oauth/callback?code={}", "c".repeat(length));
+        loop {
+            for length in [30, 30, 30, 2000] {
+                connect(address).await.get(target(length)).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    });
+    let alert = watch.fires("CallbackEdgeRequestsRejected").await;
+    assert_eq!(alert["labels"]["severity"], "ticket");
+    assert_runbook(&alert, "Find the status in `callback_edge_requests_total`");
+    watch.observes("callback_edge_requests_total{status=\"414\"} > 0").await;
+    edge.wait_for("\"reason\":\"query_too_long\"");
+    edge.rewrite(&settings("32KiB"));
+    edge.signal(Signal::HUP);
+    edge.wait_for("\"reloaded\"");
+    watch.is_silent().await;
+    users.abort();
 }

@@ -8,6 +8,7 @@ use crate::support::{Edge, Http2, certified, command, free, settings};
 use rustix::process::Signal;
 use std::fs;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
 #[tokio::test]
@@ -46,6 +47,52 @@ async fn a_failed_reload_and_an_unusable_certificate_open_tickets_until_they_are
     fs::write(edge.dir().join("edge.key"), key).unwrap();
     watch.is_silent().await;
     assert!(last_event(&edge.stderr(), "certificate_loaded")["failed_for_s"].is_u64());
+}
+
+#[tokio::test]
+async fn a_certificate_that_expires_within_hours_pages_until_it_is_replaced() {
+    let (authority, dir) = certified(&["localhost"]);
+    // The last hours of 90 days.
+    let hour = Duration::from_hours(1);
+    authority.write_with(dir.path(), "edge", &["localhost"], |params| {
+        params.not_before = (SystemTime::now() - hour * 24 * 90).into();
+        params.not_after = (SystemTime::now() + hour * 2).into();
+    });
+    let mut edge = Edge::start_in(dir, &settings::tls(""), |_| {});
+    let watch = Watch::of(edge.admin[0]).await;
+    let alert = watch.fires("CallbackEdgeCertificateExpired").await;
+    assert_eq!(alert["labels"]["severity"], "page");
+    let summary = alert["annotations"]["summary"].as_str().unwrap();
+    assert!(summary.contains("edge.pem expires in 1h 5"), "{summary}");
+    assert_runbook(&alert, "use a certificate of another CA");
+    let soon = watch.fires("CallbackEdgeCertificateExpiresSoon").await;
+    assert_eq!(soon["labels"]["severity"], "ticket");
+    assert_runbook(&soon, "replace them; no restart is needed");
+    authority.write_with(edge.dir(), "edge", &["localhost"], |params| {
+        params.not_before = (SystemTime::now() - hour).into();
+        params.not_after = (SystemTime::now() + hour * 24 * 90).into();
+    });
+    edge.wait_for("certificate_loaded");
+    watch.is_silent().await;
+}
+
+#[tokio::test]
+async fn a_server_that_was_killed_pages_until_it_is_started() {
+    let admin = free();
+    let dir = Arc::new(TempDir::new().unwrap());
+    let settings = format!("listen.http = '127.0.0.1:0'\nlisten.admin = '{admin}'");
+    let edge = Edge::start_in(Arc::clone(&dir), &settings, |_| {});
+    let watch = Watch::of(*admin).await;
+    drop(edge);
+    let alert = watch.fires("CallbackEdgeDown").await;
+    assert_eq!(alert["labels"]["severity"], "page");
+    assert_runbook(&alert, "Run `callback-edge check URL` first");
+    let instance = watch.fires("CallbackEdgeInstanceDown").await;
+    assert_eq!(instance["labels"]["instance"], "edge");
+    let health = command(dir.path()).args(["-c", "config.toml", "health"]).output().unwrap();
+    assert_eq!(health.status.code(), Some(3));
+    let _edge = Edge::start_in(dir, &settings, |_| {});
+    watch.is_silent().await;
 }
 
 /// The state directory is a file system of 64 KiB that is full, as only this process sees it.

@@ -72,7 +72,9 @@ pub(super) async fn follow(
         let resolved = prober.outbound.resolve(server);
         let Ok(resolved) = prober.timed(resolved).await else { return RedirectChain::Other };
         let Some(address) = resolved.addresses.first() else { return RedirectChain::Other };
-        let mut session = Session::new(prober, server.clone().at(*address), Offer::Both);
+        let is_here = server.host == observations.callback.server.host;
+        let prober = if is_here { prober.clone() } else { prober.without_mark() };
+        let mut session = Session::new(&prober, server.clone().at(*address), Offer::Both);
         let probe = Probe { query, ..Probe::plain(&prober.run) };
         match session.probe(&current, &plan.target, probe, Client::Browser).await.result {
             Err(_) => return RedirectChain::Other,
@@ -310,6 +312,7 @@ async fn nango_session(prober: &Prober, target: &Target) -> Result<Session, Faul
     let tls = target.scheme() == "https";
     let server = Server { tls, host: target.host().to_owned(), port: target.port() };
     let resolved = prober.timed(prober.outbound.resolve(&server)).await?;
+    let prober = &prober.without_mark();
     let mut fault = None;
     for address in resolved.addresses {
         let mut session = Session::new(prober, server.clone().at(address), Offer::Both);

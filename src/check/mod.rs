@@ -33,7 +33,7 @@ mod response_headers;
 mod tls;
 mod url;
 
-pub use plan::{Coverage, Plan, Selection};
+pub use plan::{Coverage, Mark, Plan, Selection};
 pub use qs::read_by_nango;
 
 use crate::outbound::{Outbound, Response};

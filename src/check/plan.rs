@@ -1,4 +1,7 @@
 use crate::redirect::Target;
+use http::{HeaderName, HeaderValue};
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +30,23 @@ pub struct Plan {
     pub interrupt: CancellationToken,
     /// Called with each step, to show progress.
     pub progress: Option<fn(&str)>,
+    /// Marks the requests to the callback, so that its server recognises them.
+    pub mark: Option<Mark>,
+}
+
+/// A header field with another value in each request. Only the host of the callback gets it.
+#[derive(Clone)]
+pub struct Mark {
+    /// The name.
+    pub field: HeaderName,
+    /// Returns the next value; `None` for a request without the field.
+    pub next: Arc<dyn Fn() -> Option<HeaderValue> + Send + Sync>,
+}
+
+impl fmt::Debug for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Mark").field(&self.field).finish()
+    }
 }
 
 impl Plan {
@@ -43,6 +63,7 @@ impl Plan {
             total: Duration::from_mins(2),
             interrupt: CancellationToken::new(),
             progress: None,
+            mark: None,
         }
     }
 

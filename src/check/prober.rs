@@ -5,6 +5,7 @@ use super::evidence::{Answer, Evidence};
 use super::landing::Landing;
 use super::location::Callback;
 use super::origins::origin;
+use super::plan::Mark;
 use super::query::Difference;
 use crate::outbound::{
     Connection, Endpoint, Fault, Offer, Outbound, Peer, Reason, Request, Response, Step,
@@ -13,6 +14,7 @@ use crate::redirect::Target;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +36,8 @@ pub(super) struct Prober {
     pub(super) cookies: Option<String>,
     /// How many seconds the run still waits for rate limits.
     patience: Arc<AtomicU64>,
+    /// Marks every request; `None` for other hosts than that of the callback.
+    mark: Option<Mark>,
 }
 
 /// How long a run waits for rate limits in total, and each time: longer values of `Retry-After` are
@@ -199,7 +203,13 @@ impl Prober {
             interrupt: plan.interrupt.clone(),
             cookies: None,
             patience: Arc::new(AtomicU64::new(MAX_PATIENCE)),
+            mark: plan.mark.clone(),
         }
+    }
+
+    /// The same for another host, which must not get the marks.
+    pub(super) fn without_mark(&self) -> Self {
+        Self { mark: None, ..self.clone() }
     }
 
     /// Waits as long as a rate limit requires; `false` when the run has waited enough.
@@ -376,7 +386,13 @@ impl Session {
         let Some(connection) = &mut self.connection else {
             return Err(Fault::new(Step::Head, Reason::Closed, "the connection was closed"));
         };
-        let response = self.prober.timed(Box::pin(connection.send(request))).await;
+        let mut request = Cow::Borrowed(request);
+        if let Some(mark) = &self.prober.mark
+            && let Some(value) = (mark.next)()
+        {
+            request.to_mut().headers.insert(mark.field.clone(), value);
+        }
+        let response = self.prober.timed(Box::pin(connection.send(&request))).await;
         if response.is_err() {
             self.connection = None;
         }

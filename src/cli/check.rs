@@ -178,12 +178,7 @@ fn check_run(report: &Report) -> CheckRun<'_> {
     let failed = report.checks.iter().filter(|check| check.status == Status::Fail);
     CheckRun {
         callback: &report.callback,
-        verdict: match report.verdict() {
-            Verdict::Pass if report.count(Status::Warn) > 0 => "warn",
-            Verdict::Pass => "pass",
-            Verdict::Fail => "fail",
-            Verdict::Unconfirmed | Verdict::Error => "unknown",
-        },
+        verdict: report.verdict_label(),
         failed: failed.map(|check| &*check.id).collect(),
     }
 }

@@ -105,7 +105,9 @@ mod tests {
         assert_eq!(similar("redirect.qurey"), ["redirect.query"]);
         assert!(similar("not_registered").contains(&"state.not_registered"));
         assert!(similar("acme_failed").contains(&"event.acme_failed"));
-        assert!(similar("callbackedgenotready").contains(&"alert.CallbackEdgeNotReady"));
+        assert!(
+            similar("callbackedgeselfcheckfail").contains(&"alert.CallbackEdgeSelfCheckFailed")
+        );
         assert_eq!(similar("zzzz"), [""; 0]);
     }
 }

@@ -172,7 +172,7 @@ pub(super) fn file_text(file: &Path, bytes: Vec<u8>) -> Result<String, Problem> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{ClientAddress, IntegrationSettings};
+    use crate::config::{ClientAddress, IntegrationSettings, Interval};
     use std::collections::BTreeMap;
     use std::time::Duration;
 
@@ -217,8 +217,9 @@ mod tests {
         let bytes = (it.limits.header_bytes, it.limits.query_bytes, it.limits.form_bytes);
         assert_eq!(bytes, (64 << 10, 32 << 10, 32 << 10));
         assert_eq!((it.shutdown.delay, it.shutdown.grace.as_secs()), (Duration::ZERO, 30));
-        assert_eq!((it.self_check.every, it.self_check.cache.as_secs()), (None, 10));
-        assert!(it.self_check.token.is_none() && it.self_check.connect_to.is_empty());
+        assert_eq!((it.self_check.every, it.self_check.cache.as_secs()), (Interval::Default, 10));
+        assert!(it.self_check.token.is_none() && it.self_check.probe_key.is_none());
+        assert!(it.self_check.connect_to.is_empty());
         assert!(!it.self_check.follow && it.log.requests && it.log.format.is_none());
         assert_eq!(it.log.level, tracing::Level::INFO);
         assert!(it.preflight.private_networks.is_empty() && it.preflight.integrations.is_empty());

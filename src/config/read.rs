@@ -6,8 +6,8 @@ use super::location::Location;
 use super::problem::Problem;
 use super::reader::{Located, Section};
 use super::settings::{
-    CertificateFiles, Challenge, ClientAddress, IntegrationSettings, Limits, Log, Networks, Origin,
-    Preflight, Shutdown,
+    CertificateFiles, Challenge, ClientAddress, IntegrationSettings, Interval, Limits, Log,
+    Networks, Origin, Preflight, Shutdown,
 };
 use crate::outbound::Override;
 use crate::redirect::{FormPost, Host, Path, Target};
@@ -116,9 +116,10 @@ impl ParsedAcme {
 }
 
 pub(super) struct ParsedSelfCheck {
-    pub(super) every: Option<Duration>,
+    pub(super) every: Interval,
     pub(super) cache: Duration,
     pub(super) token_file: Option<Located<PathBuf>>,
+    pub(super) probe_key_file: Option<Located<PathBuf>>,
     pub(super) root_ca: Option<Located<PathBuf>>,
     pub(super) connect_to: Vec<Override>,
     pub(super) follow: bool,
@@ -408,14 +409,18 @@ fn shutdown(table: &mut Section<'_, '_>) -> Shutdown {
 
 fn self_check(table: &mut Section<'_, '_>) -> ParsedSelfCheck {
     let every = table.value("every", or_off(leaf::duration(SECOND..=DAY)));
+    table.derived("every", "5m; off if all are on loopback");
     let cache = time(table, "cache", Duration::ZERO, HOUR);
     let token_file = table.value("token_file", leaf::file);
+    let probe_key_file = table.value("probe_key_file", leaf::file);
     let root_ca = table.value("root_ca", leaf::file);
     let connect_to = table.list("connect_to", address::connect_to);
     ParsedSelfCheck {
-        every: value(every),
+        every: every
+            .map_or(Interval::Default, |it| it.value.map_or(Interval::Off, Interval::Every)),
         cache,
         token_file,
+        probe_key_file,
         root_ca,
         connect_to: connect_to.into_iter().map(|entry| entry.value).collect(),
         follow: value(table.value("follow", leaf::flag)),

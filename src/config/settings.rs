@@ -1,5 +1,5 @@
 use super::location::Location;
-use crate::outbound::{Override, Roots};
+use crate::outbound::{Override, Roots, Server};
 use crate::redirect::{Host, Mounted, Path, Route, RouteTable};
 use bytes::Bytes;
 use http::HeaderValue;
@@ -79,6 +79,12 @@ impl Origin {
     /// The port in use.
     pub fn port(&self) -> u16 {
         self.port.unwrap_or(if self.https { 443 } else { 80 })
+    }
+
+    /// Whether it is this machine.
+    pub fn is_loopback(&self) -> bool {
+        let (tls, host, port) = (self.https, self.host.to_string(), self.port());
+        Server { tls, host, port }.is_loopback()
     }
 }
 
@@ -286,17 +292,31 @@ pub struct Shutdown {
 #[derive(Clone, Debug)]
 pub struct SelfCheck {
     /// The interval of automatic runs.
-    pub every: Option<Duration>,
+    pub every: Interval,
     /// How long a result is cached.
     pub cache: Duration,
     /// The bearer token that callers must present; from `token_file`, never empty.
     pub token: Option<SecretString>,
+    /// The key by which replicas recognise each other's probes; from `probe_key_file`.
+    pub probe_key: Option<SecretSlice<u8>>,
     /// The trusted CAs.
     pub roots: Roots,
     /// Addresses to connect to instead of those in DNS.
     pub connect_to: Vec<Override>,
     /// Whether to send requests that cost Nango a lookup or an error report, too.
     pub follow: bool,
+}
+
+/// The interval of the self-check.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Interval {
+    /// Every 5 minutes, unless every callback is on loopback.
+    #[default]
+    Default,
+    /// Never.
+    Off,
+    /// This one.
+    Every(Duration),
 }
 
 /// Logging.

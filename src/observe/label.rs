@@ -86,6 +86,18 @@ impl From<http::StatusCode> for Status {
 }
 
 label! {
+    /// Requests that are not those of clients.
+    InternalRequest, "kind" {
+        /// A recognised request of the self-check.
+        Probe => "probe",
+        /// `/healthz` and `/readyz`.
+        Health => "health",
+        /// The admin listener and the self-check endpoint.
+        Admin => "admin",
+    }
+}
+
+label! {
     /// The state of a connection.
     ConnectionState, "state" {
         /// PROXY header or TLS handshake.

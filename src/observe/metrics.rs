@@ -1,7 +1,7 @@
 use super::gauges::GaugeSet;
 use super::label::{
-    AcmeFailure, AcmeStep, ConnectionError, ConnectionState, Deadline, HandshakeFailure, Label,
-    Limit, ListenerKind, Refusal, ReloadResult, Status,
+    AcmeFailure, AcmeStep, ConnectionError, ConnectionState, Deadline, HandshakeFailure,
+    InternalRequest, Label, Limit, ListenerKind, Refusal, ReloadResult, Status,
 };
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -10,8 +10,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
+use rustix::process::{Resource, getrlimit};
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -67,6 +69,7 @@ macro_rules! metrics {
             registry: Registry,
             resident: Gauge,
             open_files: Gauge,
+            max_files: Gauge,
             handshakes: Histogram,
             $(#[doc = $help] $visible $field: $type,)+
         }
@@ -75,7 +78,7 @@ macro_rules! metrics {
             /// All metrics at zero.
             pub fn new() -> Self {
                 let mut registry = Registry::default();
-                let (resident, open_files) = process(&mut registry);
+                let (resident, open_files, max_files) = process(&mut registry);
                 let own = registry.sub_registry_with_prefix("callback_edge");
                 let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
                 own.register("build", "Version of the program", version);
@@ -84,6 +87,7 @@ macro_rules! metrics {
                     $($field: Registered::new(own, $name, $help),)+
                     resident,
                     open_files,
+                    max_files,
                     registry,
                 };
                 metrics.reloaded_at.set(unix_seconds(SystemTime::now()));
@@ -96,9 +100,11 @@ macro_rules! metrics {
 
 metrics! {
     redirects: Family<[(&'static str, String); 2], Counter> = "redirects",
-        "Redirected callbacks, by route and outcome: code, error or other";
+        "Redirected callbacks, by route and outcome: code, error, other, or probe of the self-check";
     pub requests: ByLabel<Status> = "requests",
-        "Responses, by status";
+        "Responses to clients, by status";
+    pub internal_requests: ByLabel<InternalRequest> = "internal_requests",
+        "Requests that are not those of clients, by kind";
     pub accepted: ByLabel<ListenerKind> = "connections_accepted",
         "Accepted connections, by listener";
     pub refused: ByLabel<Refusal> = "connections_refused",
@@ -107,6 +113,8 @@ metrics! {
         "Idle connections closed to make space for new ones";
     connections: Family<One, Gauge> = "connections",
         "Open public connections, by state";
+    connections_limit: Gauge = "connections_limit",
+        "The limit of open public connections";
     pub handshake_failures: ByLabel<HandshakeFailure> = "tls_handshake_failures",
         "Failed TLS handshakes, by reason";
     pub connection_errors: ByLabel<ConnectionError> = "connection_errors",
@@ -121,6 +129,8 @@ metrics! {
         "0 when the last reload failed and the previous configuration is in use, else 1";
     reloaded_at: Gauge = "settings_loaded_seconds",
         "Load time of the configuration in use, Unix time";
+    certificate_not_before: GaugeSet<1> = "certificate_not_before_seconds",
+        "Start of the validity of each certificate, Unix time";
     certificate_not_after: GaugeSet<1> = "certificate_not_after_seconds",
         "Expiry of each certificate, Unix time";
     certificate_current: GaugeSet<1> = "certificate_current",
@@ -131,12 +141,14 @@ metrics! {
         "Failed ACME orders, by reason; each is retried";
     acme_next: GaugeSet<1> = "acme_next_seconds",
         "Time of the next ACME order of each domain, Unix time";
-    self_check_passed: Gauge = "self_check_passed",
-        "1 when nothing failed in the last self-check, else 0";
+    self_check_verdict: GaugeSet<2> = "self_check_verdict",
+        "1 for each route with its verdict in the last self-check: pass, warn, fail or unknown";
     self_check_failed: GaugeSet<2> = "self_check_failed",
         "1 for each check that failed in the last self-check, else 0";
     self_checked_at: Gauge = "self_check_seconds",
         "End of the last self-check, Unix time; 0 before the first";
+    self_check_interval: Gauge = "self_check_interval_seconds",
+        "Interval of the self-check; 0 when it is off";
     ready: Gauge = "ready",
         "1 when /readyz responds 200, else 0";
     lines_dropped: Counter = "log_lines_dropped",
@@ -180,17 +192,19 @@ impl Metrics {
         }
     }
 
-    /// Replaces the certificates in use: name, expiry in Unix time, whether it is the one on disk.
-    pub fn set_certificates(&self, all: impl IntoIterator<Item = (String, i64, bool)>) {
-        let (ends, current): (Vec<_>, Vec<_>) = all
-            .into_iter()
-            .map(|(name, not_after, current)| {
-                let labels = [("name", name)];
-                ((labels.clone(), not_after), (labels, i64::from(current)))
-            })
-            .unzip();
-        self.certificate_not_after.replace(ends);
-        self.certificate_current.replace(current);
+    /// Replaces the certificates in use: name, validity in Unix time, whether it is the one on disk.
+    pub fn set_certificates(
+        &self,
+        all: impl IntoIterator<Item = (String, RangeInclusive<i64>, bool)>,
+    ) {
+        let all: Vec<_> =
+            all.into_iter().map(|(name, it, on)| ([("name", name)], it, on)).collect();
+        let each = |value: fn(&RangeInclusive<i64>, bool) -> i64| {
+            all.iter().map(move |(labels, it, on)| (labels.clone(), value(it, *on)))
+        };
+        self.certificate_not_before.replace(each(|validity, _| *validity.start()));
+        self.certificate_not_after.replace(each(|validity, _| *validity.end()));
+        self.certificate_current.replace(each(|_, current| i64::from(current)));
     }
 
     /// Sets the time of a domain's next order, Unix time.
@@ -204,16 +218,27 @@ impl Metrics {
         self.acme_next.retain(|[(_, known)]| domains.iter().any(|domain| **domain == **known));
     }
 
-    /// Replaces the last self-check: route, check id, whether the check failed.
+    /// Sets the limits in use: open connections, and the interval of the self-check.
+    pub fn set_limits(&self, connections: usize, self_check: Option<Duration>) {
+        self.connections_limit.set(signed(connections));
+        let seconds = self_check.map_or(0, |every| every.as_secs());
+        self.self_check_interval.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+
+    /// Replaces the last self-check: route and verdict; route, check id, whether the check failed.
     pub fn record_self_check<'r>(
         &self,
-        passed: bool,
+        verdicts: impl IntoIterator<Item = (String, &'r str)>,
         results: impl IntoIterator<Item = (String, &'r str, bool)>,
     ) {
         self.self_check_failed.replace(results.into_iter().map(|(route, check, failed)| {
             ([("route", route), ("check", check.to_owned())], i64::from(failed))
         }));
-        self.self_check_passed.set(i64::from(passed));
+        self.self_check_verdict.replace(
+            verdicts
+                .into_iter()
+                .map(|(route, verdict)| ([("route", route), ("verdict", verdict.to_owned())], 1)),
+        );
         self.self_checked_at.set(unix_seconds(SystemTime::now()));
     }
 
@@ -226,6 +251,7 @@ impl Metrics {
         self.lines_dropped.inner().store(sampled.lines_dropped as u64, Ordering::Relaxed);
         self.resident.set(signed(resident_bytes()));
         self.open_files.set(signed(open_files()));
+        self.max_files.set(max_files());
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
@@ -238,8 +264,8 @@ impl Default for Metrics {
     }
 }
 
-/// Registers the metrics of the process: start time, resident memory and open files.
-fn process(registry: &mut Registry) -> (Gauge, Gauge) {
+/// Registers the metrics of the process: start time, resident memory, open files and their limit.
+fn process(registry: &mut Registry) -> (Gauge, Gauge, Gauge) {
     let started: Gauge = Registered::new(
         registry,
         "process_start_time_seconds",
@@ -250,6 +276,7 @@ fn process(registry: &mut Registry) -> (Gauge, Gauge) {
     (
         Registered::new(registry, "process_resident_memory_bytes", resident),
         Registered::new(registry, "process_open_fds", "Open file descriptors"),
+        Registered::new(registry, "process_max_fds", "Limit of open file descriptors"),
     )
 }
 
@@ -284,6 +311,12 @@ fn resident_bytes() -> usize {
 
 fn open_files() -> usize {
     std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}
+
+/// The soft limit; the largest number when there is none.
+fn max_files() -> i64 {
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.and_then(|limit| i64::try_from(limit).ok()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -321,9 +354,11 @@ mod tests {
         let metrics = Metrics::new();
         let text = || metrics.text(&Sampled::default()).unwrap();
         let certificates = || {
-            metrics.set_certificates([("a".to_owned(), 7, true), ("b".to_owned(), 8, false)]);
+            metrics
+                .set_certificates([("a".to_owned(), 5..=7, true), ("b".to_owned(), 6..=8, false)]);
         };
         let series = [
+            "certificate_not_before_seconds{name=\"b\"} 6",
             "certificate_not_after_seconds{name=\"a\"} 7",
             "certificate_not_after_seconds{name=\"b\"} 8",
             "certificate_current{name=\"a\"} 1",
@@ -332,9 +367,10 @@ mod tests {
         assert_always_complete(certificates, text, &series);
         let self_check = || {
             let results = [("r".to_owned(), "x", true), ("r".to_owned(), "y", false)];
-            metrics.record_self_check(true, results);
+            metrics.record_self_check([("r".to_owned(), "fail")], results);
         };
         let series = [
+            "self_check_verdict{route=\"r\",verdict=\"fail\"} 1",
             "self_check_failed{route=\"r\",check=\"x\"} 1",
             "self_check_failed{route=\"r\",check=\"y\"} 0",
         ];

@@ -7,8 +7,8 @@ mod metrics;
 mod watch;
 
 pub use label::{
-    AcmeFailure, AcmeStep, ConnectionError, ConnectionState, Deadline, HandshakeFailure, Label,
-    Limit, ListenerKind, Refusal, ReloadResult, Status,
+    AcmeFailure, AcmeStep, ConnectionError, ConnectionState, Deadline, HandshakeFailure,
+    InternalRequest, Label, Limit, ListenerKind, Refusal, ReloadResult, Status,
 };
 pub use log::{Format, Log, LogError, log_panics, micros, millis};
 pub use metrics::{ByLabel, Metrics, Sampled};

@@ -1,3 +1,4 @@
+use rustix::io::Errno;
 use std::fmt;
 use std::io;
 
@@ -101,6 +102,8 @@ impl Fault {
             return Self::tls(step, tls);
         }
         let reason = match error.kind() {
+            // The kernel has no IPv6 at all (`ipv6.disable=1`).
+            _ if error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) => Reason::NoRoute,
             io::ErrorKind::ConnectionRefused => Reason::Refused,
             io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::HostUnreachable
@@ -216,3 +219,19 @@ impl fmt::Display for Fault {
 }
 
 impl std::error::Error for Fault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What connect(2) and socket(2) return on machines without IPv6.
+    #[test]
+    fn a_machine_without_ipv6_has_no_route() {
+        for errno in
+            [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT]
+        {
+            let error = io::Error::from_raw_os_error(errno.raw_os_error());
+            assert_eq!(Fault::io(Step::Connect, &error).reason, Reason::NoRoute, "{error}");
+        }
+    }
+}

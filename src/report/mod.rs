@@ -64,6 +64,16 @@ impl Report {
         }
     }
 
+    /// The verdict as the label of a metric and in logs: `pass`, `warn`, `fail` or `unknown`.
+    pub fn verdict_label(&self) -> &'static str {
+        match self.verdict() {
+            Verdict::Pass if self.count(Status::Warn) > 0 => "warn",
+            Verdict::Pass => "pass",
+            Verdict::Fail => "fail",
+            Verdict::Unconfirmed | Verdict::Error => "unknown",
+        }
+    }
+
     /// The verdict in one line: what it means, and the counts.
     pub fn sentence(&self) -> String {
         if let Some(broken) = &self.broken {

@@ -24,8 +24,16 @@ pub(super) fn text(snapshot: &Snapshot, acme_status: &AcmeStatus, file: Option<&
         let _ = writeln!(text, "  listening    {kind:<5}  {address}");
     }
     let source = file.map_or("built-in defaults".to_owned(), |file| file.display().to_string());
-    let _ = writeln!(text, "  config       {source}\n\nready; press Ctrl-C to stop");
+    let _ = writeln!(text, "  config       {source}\n");
     text
+}
+
+/// For a person: whether the server is ready, or what it waits for.
+pub(super) fn readiness(not_ready: Option<&str>) -> String {
+    match not_ready {
+        None => "ready; press Ctrl-C to stop\n".to_owned(),
+        Some(why) => format!("not ready: {why}; press Ctrl-C to stop\n"),
+    }
 }
 
 /// For programs: the same as log events.
@@ -39,7 +47,6 @@ pub(super) fn events(settings: &Settings, bound: &Addresses, acme_status: &AcmeS
     for (kind, address) in addresses(bound) {
         tracing::info!(event = "listening", listener = kind, %address);
     }
-    tracing::info!(event = "ready", version = env!("CARGO_PKG_VERSION"));
 }
 
 /// Reports errors and warnings of the settings: in a text log as `config check` prints them, otherwise as

@@ -2,12 +2,15 @@
 
 use super::process::{Process, StartError, Startup, cannot_start};
 use super::shared::Shared;
+use super::terminal::ControllingTerminal;
 use crate::check::Coverage;
 use crate::observe::millis;
+use crate::report::Verdict;
 use crate::tls::CertificateChanges;
 use sd_notify::NotifyState;
 use std::convert::Infallible;
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -17,6 +20,15 @@ use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 /// How often certificate files are polled. Kubernetes swaps a symlink and sends no signal.
 const CERTIFICATE_POLL_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often to check whether the server is ready, while it is not.
+const READINESS_POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The longest time from readiness to the first self-check. Load balancers need some of it to notice.
+const FIRST_SELF_CHECK: Duration = Duration::from_secs(10);
+
+/// The longest interval after a self-check that failed, so that a repair shows soon.
+const AFTER_FAILURE: Duration = Duration::from_mins(1);
 
 /// How the shutdown went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +44,7 @@ pub async fn serve(startup: Startup) -> Result<ShutdownResult, StartError> {
     // Before the first response, so that no signal is missed after it.
     let mut signals = Signals::new().map_err(|error| cannot_start(&error))?;
     let mut process = Process::start(startup)?;
+    // Also without a certificate: it responds to challenges, and a service manager does not wait longer.
     notify(&[NotifyState::Ready]);
     let lifecycle = async {
         let signal = run(&mut process, &mut signals).await;
@@ -47,8 +60,12 @@ pub async fn serve(startup: Startup) -> Result<ShutdownResult, StartError> {
 /// Serves, reloads and renews certificates until a signal requests the shutdown; returns its name.
 async fn run(process: &mut Process, signals: &mut Signals) -> &'static str {
     let mut files = CertificatePoll::new();
-    let mut check = PeriodicSelfCheck::new();
+    let mut check = PeriodicSelfCheck::default();
     loop {
+        let is_ready = process.report_readiness();
+        if is_ready {
+            check.start_timer(&process.shared);
+        }
         tokio::select! {
             command = signals.next() => match command {
                 Command::ShutDown(signal) => return signal,
@@ -58,10 +75,12 @@ async fn run(process: &mut Process, signals: &mut Signals) -> &'static str {
                     notify(&[Some(NotifyState::Reloading), began].into_iter().flatten().collect::<Vec<_>>());
                     process.reload();
                     files.discard();
+                    check.next = None;
                     notify(&[NotifyState::Ready]);
                 }
             },
-            () = check.due(&process.shared) => check.start(&process.shared),
+            () = tokio::time::sleep(READINESS_POLL_INTERVAL), if !is_ready => {}
+            () = check.due(), if is_ready => check.run(&process.shared),
             changes = files.changed(&process.shared) => process.apply_certificate_changes(changes),
         }
     }
@@ -108,31 +127,64 @@ impl CertificatePoll {
     }
 }
 
-/// The self-checks that run every `self_check.every`.
+/// The self-checks that run every `self_check.every`, from the time at which the server is ready.
+#[derive(Default)]
 struct PeriodicSelfCheck {
-    last: Instant,
+    /// When the next one is due, and for which interval that was determined.
+    next: Option<(Instant, Duration)>,
+    running: Option<JoinHandle<bool>>,
 }
 
 impl PeriodicSelfCheck {
-    fn new() -> Self {
-        Self { last: Instant::now() }
+    /// Starts the timer, unless it runs for the interval in the settings.
+    fn start_timer(&mut self, shared: &Shared) {
+        let every = shared.snapshot.load().self_check_every;
+        if self.next.map(|(_, every)| every) == every {
+            return;
+        }
+        // Not at once: after a reload or a start, load balancers and other replicas change, too.
+        self.next = every.map(|every| {
+            (Instant::now() + every.min(FIRST_SELF_CHECK).mul_f64(jitter(0.5..=1.0)), every)
+        });
     }
 
-    /// Waits until the next one is due; for ever when none is configured.
-    async fn due(&self, shared: &Shared) {
-        match shared.snapshot.load().settings.self_check.every {
-            Some(every) => tokio::time::sleep_until((self.last + every).into()).await,
-            None => std::future::pending().await,
+    /// Waits until one is due; for ever when none is configured. Cancel safe.
+    async fn due(&mut self) {
+        loop {
+            if let Some(running) = &mut self.running {
+                let failed = running.await.unwrap_or_default();
+                self.running = None;
+                if let (Some((next, every)), true) = (&mut self.next, failed) {
+                    let soon = Instant::now() + (*every).min(AFTER_FAILURE);
+                    *next = soon.min(*next);
+                }
+            }
+            match self.next {
+                Some((next, _)) => return tokio::time::sleep_until(next.into()).await,
+                None => std::future::pending().await,
+            }
         }
     }
 
-    fn start(&mut self, shared: &Arc<Shared>) {
-        self.last = Instant::now();
+    /// Starts one, and determines when the next is due. Replicas do not run them at the same time.
+    fn run(&mut self, shared: &Arc<Shared>) {
+        if let Some((next, every)) = &mut self.next {
+            *next = Instant::now() + every.mul_f64(jitter(0.9..=1.1));
+        }
         let shared = Arc::clone(shared);
-        tokio::spawn(
-            async move { shared.self_check.outcome(&shared.snapshot, Coverage::Small).await },
-        );
+        self.running = Some(tokio::spawn(async move {
+            let outcome = shared.self_check.outcome(&shared.snapshot, Coverage::Small).await;
+            outcome.is_ok_and(|outcome| outcome.verdict() == Verdict::Fail)
+        }));
     }
+}
+
+/// A random factor in this range; the end of the range when the system has no random bytes.
+fn jitter(range: RangeInclusive<f64>) -> f64 {
+    let mut byte = [u8::MAX];
+    let _ = aws_lc_rs::rand::fill(&mut byte);
+    let [byte] = byte;
+    range.start() + (range.end() - range.start()) * f64::from(byte) / 255.0
 }
 
 /// Shuts down: readiness fails, the delay passes, listeners close, connections finish, and those that
@@ -177,11 +229,14 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    terminal: ControllingTerminal,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
+        let terminal = ControllingTerminal::at_start();
         Ok(Self {
+            terminal,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
@@ -192,15 +247,21 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => Command::ShutDown("SIGTERM"),
             _ = self.interrupt.recv() => Command::ShutDown("SIGINT"),
-            _ = self.hangup.recv() => Command::Reload,
+            _ = self.hangup.recv() => self.hung_up(),
         }
     }
 
-    /// The next signal that requests the shutdown.
+    /// A closed terminal ends the program, as it ends others.
+    fn hung_up(&self) -> Command {
+        if self.terminal.is_closed() { Command::ShutDown("SIGHUP") } else { Command::Reload }
+    }
+
+    /// The next signal that requests the shutdown. The end of a terminal is reported by several.
     async fn end(&mut self) -> &'static str {
         loop {
-            if let Command::ShutDown(signal) = self.next().await {
-                return signal;
+            match self.next().await {
+                Command::ShutDown("SIGHUP") | Command::Reload => {}
+                Command::ShutDown(signal) => return signal,
             }
         }
     }

@@ -4,6 +4,7 @@ use super::connection::{self, Accepted};
 use super::context::DrainSignal;
 use super::handle::Handle;
 use super::origin::Addresses;
+use super::port_owner;
 use super::shared::Shared;
 use crate::config::{Listen, Problem};
 use crate::observe::{Label, Limit, ListenerKind};
@@ -51,9 +52,12 @@ impl From<&BindError> for Problem {
                 "this process already listens on the port, with another address or kind: \
                  restart it, since a reload cannot change that",
             ),
-            io::ErrorKind::AddrInUse => problem.hint(
-                "another process listens there, perhaps another callback-edge: stop it, or choose another port",
-            ),
+            io::ErrorKind::AddrInUse => problem.hint(match port_owner::find(address) {
+                Some(owner) => format!("{owner} listens there: stop it, or choose another port"),
+                None => "another process listens there, perhaps another callback-edge: stop it, \
+                         or choose another port"
+                    .to_owned(),
+            }),
             io::ErrorKind::PermissionDenied => problem.hint(
                 "ports below 1024 require a privilege: grant CAP_NET_BIND_SERVICE, \
                  use socket activation, or choose a port above 1023",

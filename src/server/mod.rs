@@ -25,6 +25,8 @@ mod io;
 mod lifecycle;
 mod listen;
 mod origin;
+mod port_owner;
+mod probes;
 mod process;
 mod proxy;
 mod response;
@@ -35,6 +37,8 @@ mod shared;
 mod slots;
 mod snapshot;
 mod state;
+mod terminal;
+mod verdicts;
 
 pub use announce::report;
 pub use lifecycle::{ShutdownResult, serve};

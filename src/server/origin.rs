@@ -19,11 +19,15 @@ pub fn callbacks(settings: &Settings) -> impl Iterator<Item = (String, &Route)> 
 
 /// The callback URL of a route, as it is pasted into Nango's and the providers' settings.
 pub(super) fn callback_url(route: &Route, settings: &Settings, bound: &Addresses) -> String {
-    let origin = match &route.host {
+    format!("{}{}", of(route, settings, bound), route.path)
+}
+
+/// The origin of a route's callback URL.
+pub(super) fn of(route: &Route, settings: &Settings, bound: &Addresses) -> Origin {
+    match &route.host {
         Some(host) => host_origin(host, settings),
         None => public_origin(settings, bound),
-    };
-    format!("{origin}{}", route.path)
+    }
 }
 
 /// The origin of the server itself: `public_url`, else the first host of a route, else the first

@@ -3,6 +3,7 @@
 
 use super::announce;
 use super::listen::{Bound, Key, Listeners};
+use super::probes::Probes;
 use super::self_check::SelfCheck;
 use super::shared::Shared;
 use super::slots::Slots;
@@ -15,10 +16,10 @@ use arc_swap::ArcSwap;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::collections::HashMap;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// Files that the process needs next to the connections within `limits.connections`: evicted ones that
 /// are still closing, those of the admin listener, and its own.
@@ -67,6 +68,12 @@ pub(super) struct Process {
     file: Option<PathBuf>,
     source: Source,
     acme: Option<Running>,
+    /// What was logged last; `None` before the first time.
+    is_ready: Option<bool>,
+    /// When the first of the last reloads, which all failed, did.
+    reload_failed_at: Option<Instant>,
+    /// Since when the files of a certificate cannot be used.
+    unusable: HashMap<PathBuf, Instant>,
 }
 
 impl Process {
@@ -85,9 +92,13 @@ impl Process {
         let limits = &settings.limits;
         let slots =
             Slots::new(limits.connections, limits.connections_per_address, Arc::clone(&metrics));
+        let probes = Arc::new(Probes::new());
+        let self_check =
+            SelfCheck::new(Arc::clone(&acme_status), Arc::clone(&metrics), Arc::clone(&probes));
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(Snapshot::new(settings, addresses, &metrics)),
-            self_check: SelfCheck::new(Arc::clone(&acme_status), Arc::clone(&metrics)),
+            self_check,
+            probes,
             log,
             metrics,
             slots,
@@ -97,6 +108,7 @@ impl Process {
         });
         use_certificates(&shared, &certificates);
         let snapshot = shared.snapshot.load_full();
+        shared.metrics.set_limits(snapshot.settings.limits.connections, snapshot.self_check_every);
         let acme = apply_acme(&shared, &snapshot.settings, None);
         listeners
             .apply(&snapshot.settings.listen, bound, &shared, &acceptor)
@@ -113,7 +125,17 @@ impl Process {
                 hint = "the service manager passes this socket: add its address to `[listen]`, or remove it from the unit",
             );
         }
-        Ok(Self { shared, listeners, acceptor, file, source, acme })
+        Ok(Self {
+            shared,
+            listeners,
+            acceptor,
+            file,
+            source,
+            acme,
+            is_ready: None,
+            reload_failed_at: None,
+            unusable: HashMap::new(),
+        })
     }
 
     /// Reads the settings again and applies them, or reports why it keeps the old ones.
@@ -121,10 +143,18 @@ impl Process {
         match self.try_reload() {
             Ok(()) => {
                 self.shared.metrics.record_reload(ReloadResult::Success);
-                tracing::info!(event = "reloaded");
+                let failed_for = self.reload_failed_at.take().map(|since| since.elapsed());
+                tracing::info!(
+                    event = "reloaded",
+                    failed_for_s = failed_for.map(|it| it.as_secs())
+                );
+                for (certificate, since) in std::mem::take(&mut self.unusable) {
+                    log_loaded(&certificate, Some(since));
+                }
             }
             Err(problems) => {
                 self.shared.metrics.record_reload(ReloadResult::Failure);
+                self.reload_failed_at.get_or_insert_with(Instant::now);
                 announce::report(&self.shared.log, &problems);
                 let file = self.file.as_ref();
                 let option = file.map(|file| format!(" -c {}", file.display()));
@@ -154,6 +184,7 @@ impl Process {
         shared.log.set_level(settings.log.level);
         let addresses = self.listeners.addresses(&settings.listen, &bound);
         let new = Arc::new(Snapshot::new(settings, addresses, &shared.metrics));
+        shared.metrics.set_limits(new.settings.limits.connections, new.self_check_every);
         let old = shared.snapshot.swap(Arc::clone(&new));
         shared.slots.wake_all();
         if old.settings.log.format != new.settings.log.format {
@@ -171,10 +202,12 @@ impl Process {
     }
 
     /// Uses certificates that changed on disk. Where one is not usable, the previous one stays in use.
-    pub(super) fn apply_certificate_changes(&self, changes: CertificateChanges) {
+    pub(super) fn apply_certificate_changes(&mut self, changes: CertificateChanges) {
         // Before the log event: its readers find the certificates in use.
         use_certificates(&self.shared, &changes.certificates);
         for problem in changes.rejected {
+            let path = problem.files.certificate.clone();
+            self.unusable.entry(path).or_insert_with(Instant::now);
             tracing::error!(
                 event = "certificate_kept",
                 certificate = %problem.files.certificate.display(),
@@ -183,9 +216,38 @@ impl Process {
             );
         }
         for certificate in changes.replaced {
-            tracing::info!(event = "certificate_loaded", certificate = %certificate.display());
+            let since = self.unusable.remove(&certificate);
+            log_loaded(&certificate, since);
         }
     }
+
+    /// Logs when `/readyz` changes. Returns whether it responds 200.
+    pub(super) fn report_readiness(&mut self) -> bool {
+        let shared = &self.shared;
+        let reason = shared.not_ready();
+        let is_ready = reason.is_none();
+        if self.is_ready.replace(is_ready) == Some(is_ready) {
+            return is_ready;
+        }
+        if shared.log.format() == Format::Text {
+            shared.log.print(&announce::readiness(reason));
+        } else if let Some(reason) = reason {
+            tracing::info!(event = "not_ready", reason);
+        } else {
+            tracing::info!(event = "ready", version = env!("CARGO_PKG_VERSION"));
+        }
+        is_ready
+    }
+}
+
+/// A certificate is in use, whose files could not be used since this time.
+fn log_loaded(certificate: &Path, unusable_since: Option<Instant>) {
+    let failed_for = unusable_since.map(|since| since.elapsed());
+    tracing::info!(
+        event = "certificate_loaded",
+        certificate = %certificate.display(),
+        failed_for_s = failed_for.map(|it| it.as_secs()),
+    );
 }
 
 /// Reads the certificates and binds the addresses in the settings; returns all errors.

@@ -7,8 +7,10 @@
 //! request determines what is contacted: the plans come from the settings.
 
 use super::origin;
+use super::probes::{self, Probes};
 use super::snapshot::{Snapshot, route_name};
-use crate::check::{self, Coverage, Plan};
+use super::verdicts::{Change, Verdicts};
+use crate::check::{self, Coverage, Mark, Plan};
 use crate::observe::{Metrics, millis};
 use crate::outbound::{Limits, Outbound, Resolver};
 use crate::report::{Check, Report, Status, Verdict};
@@ -30,11 +32,13 @@ pub(super) struct SelfCheck {
     state: Mutex<State>,
     acme_status: Arc<AcmeStatus>,
     metrics: Arc<Metrics>,
+    probes: Arc<Probes>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     last: Option<Arc<Outcome>>,
+    verdicts: Verdicts,
     run: Option<Run>,
     /// Set when the process drains.
     stopped: bool,
@@ -70,8 +74,12 @@ pub(super) enum NoOutcome {
 }
 
 impl SelfCheck {
-    pub(super) fn new(acme_status: Arc<AcmeStatus>, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), acme_status, metrics })
+    pub(super) fn new(
+        acme_status: Arc<AcmeStatus>,
+        metrics: Arc<Metrics>,
+        probes: Arc<Probes>,
+    ) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), acme_status, metrics, probes })
     }
 
     /// The outcome for the current settings, of a run of at least this coverage: the last one while it is
@@ -134,52 +142,47 @@ impl SelfCheck {
         coverage: Coverage,
         sender: watch::Sender<Option<Arc<Outcome>>>,
     ) {
-        let mut reports = probe(&snapshot, coverage).await;
+        let mut reports = self.probe(&snapshot, coverage).await;
         add_certificate_checks(&self.acme_status, &mut reports);
-        self.record(&snapshot, &reports);
+        self.record(&snapshot, &reports, coverage);
         let outcome = Arc::new(Outcome { reports, ended: Instant::now(), snapshot, coverage });
         self.lock().last = Some(Arc::clone(&outcome));
         let _ = sender.send(Some(outcome));
     }
 
-    /// Updates the metrics and the log.
-    fn record(&self, snapshot: &Snapshot, reports: &[Report]) {
+    /// Updates the metrics, and logs what has changed.
+    fn record(&self, snapshot: &Snapshot, reports: &[Report], coverage: Coverage) {
         let routes = snapshot.settings.routes.items();
         let results = routes.iter().zip(reports).flat_map(|(route, report)| {
             let ran = report.checks.iter().filter(|check| check.status != Status::Skip);
             ran.map(move |check| (route_name(route), &*check.id, check.status == Status::Fail))
         });
-        // Nango may be out of reach for a while: what is unconfirmed is no failure of the callback.
-        let passed = !matches!(Verdict::of(reports), Verdict::Fail | Verdict::Error);
-        self.metrics.record_self_check(passed, results);
+        let verdicts = routes.iter().zip(reports);
+        let verdicts = verdicts.map(|(route, report)| (route_name(route), report.verdict_label()));
+        self.metrics.record_self_check(verdicts, results);
+        let mut state = self.lock();
         for report in reports {
-            let failed: Vec<&str> = report
-                .checks
-                .iter()
-                .filter(|check| check.status == Status::Fail)
-                .map(|check| &*check.id)
-                .collect();
-            let verdict = report.verdict();
-            let took = millis(report.duration);
-            if matches!(verdict, Verdict::Fail | Verdict::Error) {
-                tracing::warn!(
-                    event = "self_check",
-                    callback = report.callback,
-                    verdict = verdict.name(),
-                    failed = failed.join(" "),
-                    cause = report.broken,
-                    duration_ms = took,
-                    hint = "request `/self-check` for the reasons",
-                );
-            } else {
-                tracing::info!(
-                    event = "self_check",
-                    callback = report.callback,
-                    verdict = verdict.name(),
-                    duration_ms = took
-                );
-            }
+            log(report, state.verdicts.update(report, coverage, Instant::now()));
         }
+        state.verdicts.retain(reports);
+    }
+
+    /// Checks every callback.
+    async fn probe(&self, snapshot: &Snapshot, coverage: Coverage) -> Vec<Report> {
+        let settings = &snapshot.settings.self_check;
+        let resolver = Resolver::new(settings.connect_to.clone());
+        let limits = Limits { step: STEP, ..Limits::default() };
+        let outbound = Outbound::new(resolver, settings.roots.clone(), limits);
+        let (probes, key) = (Arc::clone(&self.probes), snapshot.probe_key.clone());
+        let next = Arc::new(move || probes.issue(key.as_ref()));
+        let mark = Mark { field: probes::FIELD.clone(), next };
+        let mut reports = Vec::new();
+        for mut plan in plans(snapshot, coverage) {
+            plan.mark = Some(mark.clone());
+            // On the heap: the future is too large for a worker's stack.
+            reports.push(Box::pin(check::run(&plan, &outbound)).await);
+        }
+        reports
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -208,17 +211,45 @@ impl Outcome {
     }
 }
 
-async fn probe(snapshot: &Snapshot, coverage: Coverage) -> Vec<Report> {
-    let settings = &snapshot.settings.self_check;
-    let resolver = Resolver::new(settings.connect_to.clone());
-    let limits = Limits { step: STEP, ..Limits::default() };
-    let outbound = Outbound::new(resolver, settings.roots.clone(), limits);
-    let mut reports = Vec::new();
-    for plan in plans(snapshot, coverage) {
-        // On the heap: the future is too large for a worker's stack.
-        reports.push(Box::pin(check::run(&plan, &outbound)).await);
+/// Logs a result that changed, and the others at `debug`.
+fn log(report: &Report, change: Change) {
+    let (callback, verdict) = (&*report.callback, report.verdict_label());
+    let duration_ms = millis(report.duration);
+    match change {
+        Change::None => {
+            tracing::debug!(event = "self_check", callback, verdict, duration_ms);
+        }
+        Change::Verdict => {
+            let cause = report.broken.as_deref().or_else(|| {
+                let unknown = report.checks.iter().find(|check| check.is_unconfirmed());
+                unknown.map(|check| &*check.summary)
+            });
+            tracing::info!(event = "self_check", callback, verdict, cause, duration_ms);
+        }
+        Change::Failed(ids) => {
+            let failed = ids.join(" ");
+            let first = report.checks.iter().find(|check| check.status == Status::Fail);
+            let explained = first.map_or(&*failed, |check| &*check.id);
+            tracing::warn!(
+                event = "self_check",
+                callback,
+                verdict,
+                failed,
+                cause = first.map(|check| &*check.summary),
+                duration_ms,
+                hint = format!(
+                    "run `callback-edge explain {explained}`; `/self-check` has the details"
+                ),
+            );
+        }
+        Change::Recovered(failed_for) => tracing::info!(
+            event = "self_check",
+            callback,
+            verdict,
+            failed_for_s = failed_for.as_secs(),
+            duration_ms,
+        ),
     }
-    reports
 }
 
 /// Adds a check for each certificate that ACME obtains to the report about its host, else to the first

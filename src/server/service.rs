@@ -8,7 +8,7 @@ use super::snapshot::{Snapshot, route_name};
 use super::state::{Action, Event, Pending, arrival_timeout};
 use super::{client, endpoints, origin};
 use crate::config::Limits;
-use crate::observe::{Deadline, Label, Limit, ListenerKind, Status, micros};
+use crate::observe::{Deadline, InternalRequest, Label, Limit, ListenerKind, Status, micros};
 use crate::redirect::{self, Decision, Form, Outcome};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING};
@@ -41,10 +41,28 @@ struct Exchange {
     client: IpAddr,
     /// HTTP/1: the connection ends after this response.
     ends: bool,
+    purpose: Purpose,
 }
 
-/// For the metrics and the log: the position of the route, and the outcome by parameter names.
-type Redirected = Option<(usize, Outcome)>;
+/// Who sends a request, and what for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Client,
+    /// The self-check of this process, or of a replica.
+    Probe,
+    /// A health check, with its path.
+    Health(&'static str),
+    /// A scrape, a request for the self-check, or anything else on the admin listener.
+    Admin(Option<&'static str>),
+}
+
+/// For the metrics and the log: the position of the route, and the outcome of a redirect by parameter
+/// names.
+#[derive(Clone, Copy, Debug, Default)]
+struct Matched {
+    position: Option<usize>,
+    outcome: Option<Outcome>,
+}
 
 /// Why a request is not redirected, for the log.
 #[derive(Clone, Copy)]
@@ -52,7 +70,7 @@ struct Rejection(&'static str);
 
 /// How to respond to a request, decided by its head.
 enum Handling {
-    Response(Response, Redirected),
+    Response(Response, Matched),
     Form(Form),
     SelfCheck(SelfCheckRequest),
 }
@@ -71,36 +89,37 @@ impl Service<Request<Incoming>> for CallbackService {
         let snapshot = connection.snapshot();
         let (head, body) = request.into_parts();
         let exchange = connection.exchange(&snapshot, &head, &body, started);
-        let (response, redirected) = match connection.decide(&snapshot, &head) {
-            Handling::Response(response, redirected) => (response, redirected),
+        let (response, matched) = match connection.decide(&snapshot, &head) {
+            Handling::Response(response, matched) => (response, matched),
             Handling::Form(form) => {
                 let query = form.query().map_or(0, str::len);
                 let announced = body.size_hint().upper().unwrap_or(u64::MAX);
                 let limit = snapshot.settings.limits.form_bytes;
                 let bytes = query + usize::try_from(announced).unwrap_or(limit).min(limit);
+                let position = Some(form.position);
                 let Some(pending) = self.pending(Pending::Form { bytes }) else {
-                    return connection.refuse_pending(&snapshot, &exchange);
+                    return connection.refuse_pending(&snapshot, &exchange, position);
                 };
                 let snapshot = Arc::clone(&snapshot);
                 return Responding::Later(Box::pin(async move {
                     let connection = Arc::clone(&pending.connection);
-                    let (response, redirected) = connection.convert(&snapshot, form, body).await;
-                    pending.finish(&snapshot, &exchange, response, redirected)
+                    let (response, matched) = connection.convert(&snapshot, form, body).await;
+                    pending.finish(&snapshot, &exchange, response, matched)
                 }));
             }
             Handling::SelfCheck(request) => {
                 let Some(pending) = self.pending(Pending::SelfCheck) else {
-                    return connection.refuse_pending(&snapshot, &exchange);
+                    return connection.refuse_pending(&snapshot, &exchange, None);
                 };
                 let snapshot = Arc::clone(&snapshot);
                 return Responding::Later(Box::pin(async move {
                     let response = request.respond(&pending.connection.shared).await;
-                    pending.finish(&snapshot, &exchange, response, None)
+                    pending.finish(&snapshot, &exchange, response, Matched::default())
                 }));
             }
         };
         // It is there at once; no time has passed.
-        let response = connection.finish(&snapshot, &exchange, response, redirected, started);
+        let response = connection.finish(&snapshot, &exchange, response, matched, started);
         Responding::Now(Some(response))
     }
 }
@@ -143,12 +162,12 @@ impl PendingResponse {
         snapshot: &Snapshot,
         exchange: &Exchange,
         response: Response,
-        redirected: Redirected,
+        matched: Matched,
     ) -> Response {
         self.finished = true;
         let now = Instant::now();
         self.connection.handle.on_at(Event::Completed(self.kind), now);
-        self.connection.finish(snapshot, exchange, response, redirected, now)
+        self.connection.finish(snapshot, exchange, response, matched, now)
     }
 }
 
@@ -180,13 +199,40 @@ impl Connection {
             self.client
         };
         let (method, version) = (method(&head.method), head.version);
-        Exchange { started, method, version, client, ends }
+        let purpose = self.purpose(snapshot, head);
+        Exchange { started, method, version, client, ends, purpose }
     }
 
-    fn refuse_pending(&self, snapshot: &Snapshot, exchange: &Exchange) -> Responding {
+    fn purpose(&self, snapshot: &Snapshot, head: &Parts) -> Purpose {
+        let is_admin = self.kind == ListenerKind::Admin;
+        if is_admin || !snapshot.has_admin() {
+            match head.uri.path() {
+                "/healthz" => return Purpose::Health("/healthz"),
+                "/readyz" => return Purpose::Health("/readyz"),
+                SELF_CHECK => return Purpose::Admin(Some(SELF_CHECK)),
+                "/metrics" if is_admin => return Purpose::Admin(Some("/metrics")),
+                _ if is_admin => return Purpose::Admin(None),
+                _ => {}
+            }
+        }
+        if self.shared.probes.recognise(snapshot.probe_key.as_ref(), &head.headers) {
+            Purpose::Probe
+        } else {
+            Purpose::Client
+        }
+    }
+
+    fn refuse_pending(
+        &self,
+        snapshot: &Snapshot,
+        exchange: &Exchange,
+        position: Option<usize>,
+    ) -> Responding {
         let status = StatusCode::SERVICE_UNAVAILABLE;
         let response = response::text(status, "too many requests at the same time");
-        Responding::Now(Some(self.finish(snapshot, exchange, response, None, exchange.started)))
+        let response = rejected("too_many_pending", response);
+        let matched = Matched { position, outcome: None };
+        Responding::Now(Some(self.finish(snapshot, exchange, response, matched, exchange.started)))
     }
 
     fn decide(&self, snapshot: &Snapshot, head: &Parts) -> Handling {
@@ -194,7 +240,8 @@ impl Connection {
         if head.headers.len() > snapshot.settings.limits.header_fields {
             self.shared.metrics.limits.count(Limit::HeaderBytes);
             let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-            return respond_with(response::text(status, "too many header fields"));
+            let response = response::text(status, "too many header fields");
+            return respond_with(rejected("header_fields", response));
         }
         match self.kind {
             ListenerKind::Admin if is_self_check(head) => self_check(snapshot, head),
@@ -212,11 +259,11 @@ impl Connection {
 
     fn public(&self, snapshot: &Snapshot, head: &Parts) -> Handling {
         let settings = &snapshot.settings;
-        respond_with(match redirect::decide(&settings.routes, settings.limits.query_bytes, head) {
+        let response = match redirect::decide(&settings.routes, settings.limits.query_bytes, head) {
             Decision::Redirect(redirect) => {
                 let outcome = Outcome::of(head.uri.query().unwrap_or_default());
-                let position = redirect.position;
-                return Handling::Response(response::redirect(redirect), Some((position, outcome)));
+                let matched = Matched::redirected(redirect.position, outcome);
+                return Handling::Response(response::redirect(redirect), matched);
             }
             Decision::ReadForm(form) => return Handling::Form(form),
             Decision::MethodNotAllowed(allow) => {
@@ -238,7 +285,10 @@ impl Connection {
             Decision::UnknownHost => {
                 self.without_route(snapshot, head, StatusCode::MISDIRECTED_REQUEST)
             }
-        })
+        };
+        // Rare, and only for the log.
+        let position = snapshot.logs_requests().then(|| position_of(snapshot, head)).flatten();
+        Handling::Response(response, Matched { position, outcome: None })
     }
 
     /// Where no route matches: a page, an endpoint, or this status.
@@ -295,10 +345,10 @@ impl Connection {
         snapshot: &Snapshot,
         form: Form,
         body: Incoming,
-    ) -> (Response, Redirected) {
+    ) -> (Response, Matched) {
         match self.read_form(&snapshot.settings.limits, body).await {
             Ok(body) => redirect_form(snapshot, form, &body),
-            Err(response) => (response, None),
+            Err(response) => (response, Matched { position: Some(form.position), outcome: None }),
         }
     }
 
@@ -321,12 +371,14 @@ impl Connection {
                     form.extend_from_slice(&data);
                 }
                 Ok(Some(Err(_))) => {
-                    return Err(response::text(StatusCode::BAD_REQUEST, "bad request"));
+                    let response = response::text(StatusCode::BAD_REQUEST, "bad request");
+                    return Err(rejected("form_incomplete", response));
                 }
                 Err(_) => {
                     self.shared.metrics.deadlines.count(Deadline::Body);
                     let status = StatusCode::REQUEST_TIMEOUT;
-                    return Err(response::text(status, "timed out waiting for the form"));
+                    let response = response::text(status, "timed out waiting for the form");
+                    return Err(rejected("form_timeout", response));
                 }
             }
         }
@@ -334,7 +386,8 @@ impl Connection {
 
     fn form_too_large(&self) -> Response {
         self.shared.metrics.limits.count(Limit::FormBytes);
-        response::text(StatusCode::PAYLOAD_TOO_LARGE, "the form is too large")
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        rejected("form_too_large", response::text(status, "the form is too large"))
     }
 
     /// Completes a response that is ready at this time: HSTS, the end of the connection, its count and
@@ -344,7 +397,7 @@ impl Connection {
         snapshot: &Snapshot,
         exchange: &Exchange,
         mut response: Response,
-        redirected: Redirected,
+        matched: Matched,
         at: Instant,
     ) -> Response {
         if let (ListenerKind::Https, Some(hsts)) = (self.kind, &snapshot.hsts) {
@@ -360,34 +413,86 @@ impl Connection {
         if self.handle.responded(exchange.ends, at) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        let status = response.status();
-        self.shared.metrics.requests.count(Status::from(status));
-        if let Some((position, outcome)) = redirected {
-            snapshot.count_redirect(position, outcome);
-        }
-        if snapshot.logs_requests() {
-            let route = redirected
-                .and_then(|(position, _)| snapshot.settings.routes.items().get(position))
-                .map(route_name);
-            tracing::info!(
-                event = "request",
-                listener = self.kind.value(),
-                client = %exchange.client,
-                method = exchange.method,
-                protocol = protocol(exchange.version),
-                route = route.as_deref(),
-                outcome = redirected.map(|(_, outcome)| outcome.name()),
-                reason = response.extensions().get().map(|Rejection(reason)| reason),
-                status = status.as_u16(),
-                duration_us = micros(exchange.started.elapsed()),
-            );
+        self.count(snapshot, exchange.purpose, response.status(), matched);
+        let logged = match exchange.purpose {
+            Purpose::Client => snapshot.logs_requests(),
+            _ => snapshot.logs_internal_requests(),
+        };
+        if logged {
+            self.log(snapshot, exchange, &response, matched);
         }
         response
     }
+
+    fn count(&self, snapshot: &Snapshot, purpose: Purpose, status: StatusCode, matched: Matched) {
+        let metrics = &self.shared.metrics;
+        metrics.internal_requests.count(match purpose {
+            Purpose::Client => {
+                metrics.requests.count(Status::from(status));
+                if let Matched { position: Some(position), outcome: Some(outcome) } = matched {
+                    snapshot.count_redirect(position, outcome);
+                }
+                return;
+            }
+            Purpose::Probe => {
+                if let Matched { position: Some(position), outcome: Some(_) } = matched {
+                    snapshot.count_probe(position);
+                }
+                InternalRequest::Probe
+            }
+            Purpose::Health(_) => InternalRequest::Health,
+            Purpose::Admin(_) => InternalRequest::Admin,
+        });
+    }
+
+    fn log(&self, snapshot: &Snapshot, exchange: &Exchange, response: &Response, matched: Matched) {
+        let route = matched.position.and_then(|it| snapshot.settings.routes.items().get(it));
+        let route = route.map(route_name);
+        let (outcome, path) = match exchange.purpose {
+            Purpose::Client => (matched.outcome.map(Outcome::name), None),
+            Purpose::Probe => (Some("probe"), None),
+            Purpose::Health(path) => (None, Some(path)),
+            Purpose::Admin(path) => (None, path),
+        };
+        // The level is part of a call site.
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::$level!(
+                    event = "request",
+                    listener = self.kind.value(),
+                    client = %exchange.client,
+                    method = exchange.method,
+                    protocol = protocol(exchange.version),
+                    route = route.as_deref(),
+                    path,
+                    outcome,
+                    reason = response.extensions().get().map(|Rejection(reason)| reason),
+                    status = response.status().as_u16(),
+                    duration_us = micros(exchange.started.elapsed()),
+                )
+            };
+        }
+        match exchange.purpose {
+            Purpose::Client => log!(info),
+            _ => log!(debug),
+        }
+    }
+}
+
+impl Matched {
+    const fn redirected(position: usize, outcome: Outcome) -> Self {
+        Self { position: Some(position), outcome: Some(outcome) }
+    }
+}
+
+/// The position of the route that a request matches.
+fn position_of(snapshot: &Snapshot, head: &Parts) -> Option<usize> {
+    let host = redirect::requested_host(head.version, &head.uri, &head.headers).ok()?;
+    Some(snapshot.settings.routes.find(host.as_deref(), head.uri.path())?.0)
 }
 
 fn respond_with(response: Response) -> Handling {
-    Handling::Response(response, None)
+    Handling::Response(response, Matched::default())
 }
 
 /// The reason is a constant, never text from the request.
@@ -412,17 +517,19 @@ fn self_check(snapshot: &Snapshot, head: &Parts) -> Handling {
 }
 
 /// Turns a form that was read into a redirect.
-fn redirect_form(snapshot: &Snapshot, form: Form, body: &[u8]) -> (Response, Redirected) {
+fn redirect_form(snapshot: &Snapshot, form: Form, body: &[u8]) -> (Response, Matched) {
+    let position = form.position;
     let outcome = match Outcome::of(form.query().unwrap_or_default()) {
         Outcome::Other => Outcome::of(std::str::from_utf8(body).unwrap_or_default()),
         known => known,
     };
     match form.redirect(&snapshot.settings.routes, body) {
-        Ok(redirect) => {
-            let position = redirect.position;
-            (response::redirect(redirect), Some((position, outcome)))
+        Ok(redirect) => (response::redirect(redirect), Matched::redirected(position, outcome)),
+        Err(_) => {
+            let response = response::text(StatusCode::BAD_REQUEST, "malformed form");
+            let matched = Matched { position: Some(position), outcome: None };
+            (rejected("form_malformed", response), matched)
         }
-        Err(_) => (response::text(StatusCode::BAD_REQUEST, "malformed form"), None),
     }
 }
 

@@ -1,3 +1,4 @@
+use super::probes::Probes;
 use super::self_check::SelfCheck;
 use super::slots::Slots;
 use super::snapshot::Snapshot;
@@ -17,6 +18,7 @@ pub(super) struct Shared {
     pub(super) store: Arc<Store>,
     pub(super) acme_status: Arc<AcmeStatus>,
     pub(super) self_check: Arc<SelfCheck>,
+    pub(super) probes: Arc<Probes>,
     pub(super) log: Arc<Log>,
     /// Set when the shutdown is requested; readiness fails from then on.
     pub(super) draining: AtomicBool,

@@ -56,7 +56,9 @@ impl Store {
     pub fn update_metrics(&self, metrics: &Metrics) {
         let current = self.current();
         metrics.set_certificates(
-            current.all().map(|(name, it, on_disk)| (name.to_string(), it.not_after, on_disk)),
+            current.all().map(|(name, it, on_disk)| {
+                (name.to_string(), it.not_before..=it.not_after, on_disk)
+            }),
         );
     }
 }
@@ -147,7 +149,11 @@ impl Certificates {
             }
             let hash = read.hash();
             if hash == certificate.hash {
-                changed |= known.remove(&position).is_some();
+                // The content of the certificate in use is back.
+                if known.remove(&position).is_some() {
+                    changed = true;
+                    replaced.push(files.certificate.clone());
+                }
                 continue;
             }
             if known.get(&position) == Some(&hash) {

@@ -3,6 +3,7 @@
 use crate::fakes::{self, Act, CertificateSpec, Reply, behaviour, tls};
 use crate::support::{Authority, Edge, certified, connect, connect_tls, until};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use rustix::process::Signal;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use tempfile::TempDir;
@@ -37,6 +38,39 @@ async fn without_a_certificate_the_server_listens_and_reports_why_it_is_not_read
         ),
         "{log}"
     );
+}
+
+#[tokio::test]
+async fn ready_is_reported_once_and_not_before_there_is_a_certificate() {
+    let (_, dir) = certified(&["auth.example.com"]);
+    let mut edge = Edge::start_in(dir, SETTINGS, |_| {});
+    let log = edge.wait_for("acme_failed");
+    assert!(log.contains("\"event\":\"not_ready\",\"reason\":\"no certificate\""), "{log}");
+    assert!(!log.contains("\"event\":\"ready\""), "{log}");
+    let failed = log.lines().find(|line| line.contains("acme_failed")).unwrap();
+    let failed: serde_json::Value = serde_json::from_str(failed).unwrap();
+    let retry_at: jiff::Timestamp = failed["retry_at"].as_str().unwrap().parse().unwrap();
+    assert!(retry_at > failed["timestamp"].as_str().unwrap().parse().unwrap(), "{failed}");
+    // Nothing is probed before the server is ready.
+    let metrics = edge.metrics().await;
+    assert_eq!(metrics.get("self_check_interval_seconds") as i32, 300);
+    let files = "[tls]\ncertificate = '{dir}/edge.pem'\nprivate_key = '{dir}/edge.key'\n[tls.acme]";
+    edge.rewrite(&SETTINGS.replace("[tls.acme]", files));
+    edge.signal(Signal::HUP);
+    edge.wait_for("\"event\":\"ready\"");
+    assert_eq!(connect(edge.admin[0]).await.get("/readyz").await.unwrap().status, 200);
+    edge.signal(Signal::HUP);
+    until("reloaded", async || edge.stderr().matches("\"reloaded\"").count() == 2).await;
+    let log = edge.finish();
+    for event in ["ready", "not_ready"] {
+        assert_eq!(log.matches(&format!("\"event\":\"{event}\"")).count(), 1, "{log}");
+    }
+    // For a person.
+    let text = format!("log.format = 'text'\n{SETTINGS}");
+    let edge = Edge::start(&text);
+    let log = edge.stderr();
+    assert!(log.contains("\nnot ready: no certificate; press Ctrl-C to stop\n"), "{log}");
+    assert!(!log.contains("\nready"), "{log}");
 }
 
 #[tokio::test]

@@ -123,6 +123,11 @@ async fn an_unusable_pair_keeps_the_previous_certificate_and_is_logged_once() {
         .await;
     let log = edge.stop().1;
     assert!(!log.contains("PRIVATE KEY-----"), "{log}");
+    // Repaired twice, by the previous content.
+    let repaired = log.lines().filter(|line| line.contains("certificate_loaded"));
+    let repaired: Vec<_> = repaired.collect();
+    assert_eq!(repaired.len(), 2, "{log}");
+    assert!(repaired.iter().all(|line| line.contains("\"failed_for_s\":")), "{repaired:?}");
 }
 
 /// As on a network file system without its server: reads block forever.

@@ -239,3 +239,50 @@ async fn admin_hosts_adds_exact_names_and_a_reload_changes_them() {
     assert_eq!(metrics("edge1.corp.example").await.status, 421);
     assert_eq!(metrics("edge2.corp.example").await.status, 200);
 }
+
+#[tokio::test]
+async fn health_checks_and_scrapes_are_logged_at_debug_with_their_path_and_no_requests_of_clients()
+{
+    let nowhere = "nango.url = 'http://127.0.0.1:1'";
+    for (level, admin) in [("info", true), ("debug", true), ("info", false), ("debug", false)] {
+        let base = format!("log.level = '{level}'\n{nowhere}\nlisten.http = '127.0.0.1:0'\n");
+        let base = if admin { settings::plain(&base) } else { base };
+        let edge = Edge::start(&base);
+        let address = *edge.admin.first().unwrap_or(&edge.http[0]);
+        for path in ["/healthz", "/readyz", "/self-check"] {
+            connect(address).await.get(path).await.unwrap();
+        }
+        if admin {
+            assert_eq!(connect(address).await.get("/canary").await.unwrap().status, 404);
+            let metrics = edge.metrics().await;
+            let requests =
+                metrics.0.lines().filter(|line| line.contains("callback_edge_requests_total{"));
+            let requests: Vec<_> = requests.collect();
+            assert!(
+                requests.len() > 10 && requests.iter().all(|it| it.ends_with(" 0")),
+                "{requests:?}"
+            );
+            let count =
+                |kind: &str| metrics.get(&format!("internal_requests_total{{kind=\"{kind}\"}}"));
+            assert_eq!((count("health") as i32, count("admin") as i32), (2, 2));
+        }
+        let log = edge.finish();
+        let lines: Vec<_> =
+            log.lines().filter(|line| line.contains("\"event\":\"request\"")).collect();
+        assert!(!log.contains("canary"), "{log}");
+        if level == "info" {
+            assert!(lines.is_empty(), "{lines:?}");
+            continue;
+        }
+        let paths = if admin {
+            &["/healthz", "/readyz", "/self-check", "/metrics"][..]
+        } else {
+            &["/healthz", "/readyz", "/self-check"]
+        };
+        for path in paths {
+            let of_path = format!("\"path\":\"{path}\"");
+            let found: Vec<_> = lines.iter().filter(|line| line.contains(&of_path)).collect();
+            assert!(found.len() == 1 && found[0].contains("\"level\":\"DEBUG\""), "{path}: {log}");
+        }
+    }
+}

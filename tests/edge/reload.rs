@@ -114,11 +114,18 @@ async fn invalid_settings_change_nothing_and_are_reported_as_by_config_check() {
     assert_eq!(metrics.get("settings_current") as i32, 0);
     assert!(metrics.get("ready") > 0.0);
 
+    reload(&edge, &bad, "failure").await;
+    reload(&edge, &leading_to("two.example", ""), "success").await;
+    let log = edge.wait_for("\"reloaded\"");
+    let recovered = log.lines().find(|line| line.contains("\"reloaded\"")).unwrap();
+    assert!(recovered.contains("failed_for_s="), "{recovered}");
     reload(&edge, &leading_to("two.example", ""), "success").await;
     assert_eq!(edge.metrics().await.get("settings_current") as i32, 1);
     let reply = client.get("/oauth/callback?a").await.unwrap();
     assert_eq!(reply.location(), "https://two.example/cb?a");
-    assert!(!edge.stop().1.contains("canary"));
+    let log = edge.stop().1;
+    assert_eq!(log.matches("failed_for_s").count(), 1, "only once: {log}");
+    assert!(!log.contains("canary"));
 }
 
 #[tokio::test]
@@ -133,7 +140,8 @@ async fn a_port_in_use_changes_nothing() {
     reload(&edge, &wanted, "failure").await;
     let log = edge.wait_for("reload_failed");
     assert!(log.contains(&format!("cannot listen on `{port}` (`listen.http`)")), "{log}");
-    assert!(log.contains("\"hint\":\"another process listens there"), "{log}");
+    let owner = format!("(process {}) listens there: stop it", std::process::id());
+    assert!(log.contains(&owner), "{log}");
     let reply = client.get("/oauth/callback?a").await.unwrap();
     assert_eq!(reply.location(), "https://one.example/cb?a");
     assert_eq!(edge.metrics().await.get("settings_current") as i32, 0);

@@ -1,9 +1,12 @@
 //! The self-check endpoint: its report, its access control, and that requests cannot choose what it contacts.
 
 use crate::fakes::{Act, Received, behaviour, correct, nango, plain};
-use crate::support::{Edge, Reply, certified, check, connect, settings, until, with_timeout};
+use crate::support::{
+    Edge, Metrics, Reply, certified, check, connect, requests, settings, until, with_timeout,
+};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -173,10 +176,320 @@ fn the_server_does_not_start_without_its_token_file() {
 async fn self_checks_run_periodically_for_the_metrics() {
     let settings = format!("listen.admin = '127.0.0.1:0'\nself_check.every = '1s'{OFFLINE}");
     let edge = Edge::start(&settings);
-    until("a self-check ran", async || edge.metrics().await.find("self_check_passed") == Some(1.0))
-        .await;
+    // Nango cannot be reached from here: that is no failure of the callback.
+    let verdict = "self_check_verdict{route=\"/oauth/callback\",verdict=\"unknown\"}";
+    until("a self-check ran", async || edge.metrics().await.find(verdict) == Some(1.0)).await;
     let query = "self_check_failed{route=\"/oauth/callback\",check=\"redirect.query\"}";
-    assert_eq!(edge.metrics().await.find(query), Some(0.0));
+    let metrics = edge.metrics().await;
+    assert_eq!(metrics.find(query), Some(0.0));
+    assert!(metrics.get("self_check_seconds") > 1e9);
+    assert_eq!(metrics.get("self_check_interval_seconds") as i32, 1);
+}
+
+/// The interval that is exported with these settings.
+async fn interval(own: &str) -> i32 {
+    let edge = Edge::plain(own);
+    edge.metrics().await.get("self_check_interval_seconds") as i32
+}
+
+#[tokio::test]
+async fn by_default_it_runs_every_5_minutes_unless_every_callback_is_on_loopback() {
+    let routes = |hosts: &[&str]| -> String {
+        let route = |host| format!("[[route]]\nhost = '{host}'\npath = '/cb'\n");
+        hosts.iter().map(route).collect()
+    };
+    for (own, seconds) in [
+        ("", 0),
+        ("listen.http = '0.0.0.0:0'", 0),
+        ("public_url = 'http://app.localhost:8080'", 0),
+        ("public_url = 'http://127.1.2.3'", 0),
+        ("public_url = 'https://auth.example.invalid'", 300),
+        ("public_url = 'https://auth.example.invalid'\nself_check.every = 'off'", 0),
+        ("self_check.every = '7m'", 420),
+        (&routes(&["localhost", "a.localhost"]), 0),
+        (&routes(&["localhost", "auth.example.invalid"]), 300),
+    ] {
+        assert_eq!(interval(own).await, seconds, "{own}");
+    }
+    let edge = Edge::plain("");
+    edge.rewrite(&settings::plain("public_url = 'https://auth.example.invalid'"));
+    edge.signal(Signal::HUP);
+    until("a reload changes it", async || {
+        edge.metrics().await.get("self_check_interval_seconds") as i32 == 300
+    })
+    .await;
+}
+
+/// The sum of all series of a metric.
+fn sum(metrics: &Metrics, name: &str) -> i32 {
+    let prefix = format!("callback_edge_{name}{{");
+    let values = metrics.0.lines().filter(|line| line.starts_with(&prefix));
+    values.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as i32).sum()
+}
+
+/// Redirects by outcome.
+fn redirects(metrics: &Metrics, outcome: &str) -> i32 {
+    let route = "route=\"/oauth/callback\"";
+    metrics.get(&format!("redirects_total{{{route},outcome=\"{outcome}\"}}")) as i32
+}
+
+fn internal(metrics: &Metrics, kind: &str) -> i32 {
+    metrics.get(&format!("internal_requests_total{{kind=\"{kind}\"}}")) as i32
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn its_own_probes_are_no_requests_of_clients() {
+    let nango = plain(behaviour(nango)).await;
+    let own = format!(
+        "nango.url = 'http://{nango}'\nself_check.every = '1s'\n[[route]]\npath = '/oauth/callback'"
+    );
+    let edge = Edge::plain(&own);
+    until("it ran twice", async || redirects(&edge.metrics().await, "probe") > 15).await;
+    // The whole check also sends requests that are rejected.
+    assert_eq!(get(&edge, "/self-check", "").await.status, 200);
+    let metrics = edge.metrics().await;
+    assert_eq!(sum(&metrics, "requests_total"), 0, "{}", metrics.0);
+    for outcome in ["code", "error", "other"] {
+        assert_eq!(redirects(&metrics, outcome), 0, "{outcome}");
+    }
+    assert!(internal(&metrics, "probe") > redirects(&metrics, "probe"));
+    assert!(redirects(&metrics, "probe") > 50);
+    connect(edge.http[0]).await.get("/oauth/callback?code=1").await.unwrap();
+    let metrics = edge.metrics().await;
+    assert_eq!((sum(&metrics, "requests_total"), redirects(&metrics, "code")), (1, 1));
+    let log = edge.finish();
+    assert_eq!(log.matches("\"event\":\"request\"").count(), 1, "{log}");
+}
+
+/// Records the tokens that a callback receives.
+async fn recording(nango: &str) -> (String, Arc<Mutex<Vec<String>>>) {
+    let tokens: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (heard, origin) = (Arc::clone(&tokens), format!("http://{nango}"));
+    let callback = plain(behaviour(move |request| {
+        let token = request.header("x-callback-edge-probe").unwrap_or("none").to_owned();
+        heard.lock().unwrap().push(token);
+        Act::Reply(correct(&origin, request))
+    }))
+    .await;
+    (format!("http://{callback}"), tokens)
+}
+
+/// Another token each time, after a self-check has sent some.
+async fn received(tokens: &Mutex<Vec<String>>) -> String {
+    until("a probe arrived", async || !tokens.lock().unwrap().is_empty()).await;
+    tokens.lock().unwrap().pop().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_is_recognised_once_and_reaches_only_the_callback() {
+    let at_nango: Arc<Mutex<Vec<Received>>> = Arc::default();
+    let heard = Arc::clone(&at_nango);
+    let nango = plain(behaviour(move |request| {
+        heard.lock().unwrap().push(request.clone());
+        nango(request)
+    }))
+    .await;
+    let (callback, tokens) = recording(&nango.to_string()).await;
+    let own = format!(
+        "log.level = 'debug'\npublic_url = '{callback}'\nnango.url = 'http://{nango}'\n\
+         self_check.every = '1s'\nself_check.follow = true\n[[route]]\npath = '/oauth/callback'"
+    );
+    let mut edge = Edge::plain(&own);
+    let report = get(&edge, "/self-check", "").await;
+    let all = std::mem::take(&mut *tokens.lock().unwrap());
+    let distinct: std::collections::HashSet<_> = all.iter().collect();
+    assert!(all.len() > 50 && distinct.len() == all.len(), "{} of {}", distinct.len(), all.len());
+    assert!(!all.contains(&"none".to_owned()));
+    for request in &*at_nango.lock().unwrap() {
+        let headers = format!("{:?}", request.headers);
+        assert!(!headers.contains("x-callback-edge"), "{headers}");
+    }
+    assert!(at_nango.lock().unwrap().len() > 2);
+
+    let send = async |token: &str| {
+        let before = edge.metrics().await;
+        let field = format!("X-Callback-Edge-Probe: {token}\r\n");
+        let mut client = connect(edge.http[0]).await;
+        let reply = client.request("GET", "/oauth/callback?code=1", &field, b"").await.unwrap();
+        assert_eq!(reply.location(), format!("http://{nango}/oauth/callback?code=1"));
+        let after = edge.metrics().await;
+        let added = |of: fn(&Metrics) -> i32| of(&after) - of(&before);
+        let probe = added(|metrics| redirects(metrics, "probe"));
+        let client = added(|metrics| redirects(metrics, "code"));
+        assert_eq!(added(|metrics| sum(metrics, "requests_total")), client);
+        match (probe, client) {
+            (1, 0) => true,
+            (0, 1) => false,
+            counted => panic!("{counted:?}"),
+        }
+    };
+    let good = received(&tokens).await;
+    // A forged one first: it must not use up the real one.
+    let end = if good.ends_with('A') { "B" } else { "A" };
+    let forged = format!("{}{end}", &good[..good.len() - 1]);
+    for bad in [&*forged, "", "canary-token", &good[1..], &"A".repeat(75), &"A".repeat(8000)] {
+        assert!(!send(bad).await, "{bad}");
+    }
+    assert!(send(&good).await);
+    assert!(!send(&good).await, "a replay");
+    assert!(send(&received(&tokens).await).await);
+
+    let another = received(&tokens).await;
+    let metrics = edge.metrics().await.0;
+    let log = edge.wait_for("\"outcome\":\"probe\"");
+    for text in [&log, &metrics, &String::from_utf8(report.body).unwrap()] {
+        for token in [&good, &forged, &another, "canary-token"] {
+            assert!(!text.contains(&token[..12]), "{token} in {text}");
+        }
+    }
+    let probes = requests(&log).into_iter().filter(|line| line["outcome"] == "probe");
+    assert!(probes.into_iter().all(|line| line["level"] == "DEBUG"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_with_one_key_recognise_the_probes_of_each_other() {
+    let nango = plain(behaviour(nango)).await;
+    let (callback, tokens) = recording(&nango.to_string()).await;
+    let start = |key: Option<&str>, more: &str| {
+        let dir = TempDir::new().unwrap();
+        std::fs::write(dir.path().join("key"), key.unwrap_or_default()).unwrap();
+        let file = key.map_or("", |_| "self_check.probe_key_file = '{dir}/key'");
+        let own = settings::plain(&format!(
+            "{file}\n{more}\nnango.url = 'http://{nango}'\n[[route]]\npath = '/oauth/callback'"
+        ));
+        Edge::start_in(dir, &own, |_| {})
+    };
+    let key = "canary-0123456789abcdef0123456789abcdef";
+    let mut sender =
+        start(Some(key), &format!("public_url = '{callback}'\nself_check.every = '1s'"));
+    let (same, other, alone) = (
+        start(Some(&format!("{key}\n")), ""),
+        start(Some("another-0123456789abcdef0123456789"), ""),
+        start(None, ""),
+    );
+    let token = received(&tokens).await;
+    for (edge, recognised) in [(&alone, 0), (&other, 0), (&same, 1), (&same, 1)] {
+        let field = format!("X-Callback-Edge-Probe: {token}\r\n");
+        let mut client = connect(edge.http[0]).await;
+        client.request("GET", "/oauth/callback?code=1", &field, b"").await.unwrap();
+        assert_eq!(redirects(&edge.metrics().await, "probe"), recognised);
+    }
+    // A reload reads the key again.
+    std::fs::write(other.dir().join("key"), key).unwrap();
+    other.signal(Signal::HUP);
+    until("reloaded", async || edge_reloads(&other).await == 1).await;
+    let field = format!("X-Callback-Edge-Probe: {token}\r\n");
+    connect(other.http[0]).await.request("GET", "/oauth/callback", &field, b"").await.unwrap();
+    assert_eq!(redirects(&other.metrics().await, "probe"), 1);
+    assert!(!sender.wait_for("self_check").contains("canary"));
+}
+
+async fn edge_reloads(edge: &Edge) -> i32 {
+    edge.metrics().await.get("reloads_total{result=\"success\"}") as i32
+}
+
+/// The self-check events of a log.
+fn results(log: &str) -> Vec<Value> {
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line["event"] == "self_check").collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_and_its_end_are_logged_once() {
+    let nango = plain(behaviour(nango)).await;
+    let is_broken = Arc::new(AtomicBool::new(false));
+    let (broken, origin) = (Arc::clone(&is_broken), format!("http://{nango}"));
+    let callback = plain(behaviour(move |request| {
+        let mut request = request.clone();
+        if broken.load(Relaxed) {
+            // A rule that drops the query.
+            request.query = None;
+        }
+        Act::Reply(correct(&origin, &request))
+    }))
+    .await;
+    let own = format!(
+        "log.level = 'debug'\npublic_url = 'http://{callback}'\nnango.url = 'http://{nango}'\n\
+         self_check.every = '1s'\nself_check.cache = '0s'\n[[route]]\npath = '/oauth/callback'"
+    );
+    let edge = Edge::plain(&own);
+    let level = |log: &str, level: &str| {
+        results(log).into_iter().filter(|line| line["level"] == level).collect::<Vec<_>>()
+    };
+    let unchanged = async |more: usize| {
+        let before = level(&edge.stderr(), "DEBUG").len();
+        until("further runs", async || level(&edge.stderr(), "DEBUG").len() >= before + more).await;
+    };
+    unchanged(2).await;
+    assert_eq!(level(&edge.stderr(), "INFO").len(), 1, "{}", edge.stderr());
+    is_broken.store(true, Relaxed);
+    until("it fails", async || !level(&edge.stderr(), "WARN").is_empty()).await;
+    unchanged(2).await;
+    let failed = edge.metrics().await;
+    let verdict = |verdict: &str| {
+        failed
+            .find(&format!("self_check_verdict{{route=\"/oauth/callback\",verdict=\"{verdict}\"}}"))
+    };
+    assert_eq!((verdict("fail"), verdict("pass"), verdict("warn")), (Some(1.0), None, None));
+    is_broken.store(false, Relaxed);
+    until("it recovers", async || level(&edge.stderr(), "INFO").len() == 2).await;
+    unchanged(1).await;
+    let log = edge.finish();
+    let (warnings, infos) = (level(&log, "WARN"), level(&log, "INFO"));
+    assert_eq!((warnings.len(), infos.len()), (1, 2), "{log}");
+    let warning = &warnings[0];
+    let first = warning["failed"].as_str().unwrap().split(' ').next().unwrap();
+    assert!(first.starts_with("redirect."), "{warning}");
+    let query = format!("self_check_failed{{route=\"/oauth/callback\",check=\"{first}\"}}");
+    assert_eq!(failed.find(&query), Some(1.0), "{}", failed.0);
+    let hint = warning["hint"].as_str().unwrap();
+    assert!(hint.contains("`callback-edge explain redirect."), "{warning}");
+    assert!(warning["cause"].is_string() && warning["verdict"] == "fail", "{warning}");
+    assert_eq!(infos[0]["failed_for_s"], Value::Null);
+    assert!(infos[1]["failed_for_s"].as_u64().unwrap() >= 1, "{}", infos[1]);
+}
+
+/// As in a pod without IPv6: connect(2) to the address in the AAAA record returns ENETUNREACH, as it does
+/// to a multicast address on every machine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_without_a_route_is_unknown_and_not_a_failure() {
+    let nango = plain(behaviour(nango)).await;
+    let origin = format!("http://{nango}");
+    let callback = plain(behaviour(move |request| Act::Reply(correct(&origin, request)))).await;
+    let own = format!(
+        "public_url = 'http://edge.localhost'\nnango.url = 'http://{nango}'\nself_check.every = '1s'\n\
+         self_check.connect_to = ['edge.localhost:80:[ff0e::1]:80', 'edge.localhost:80:{callback}']\n\
+         [[route]]\npath = '/oauth/callback'"
+    );
+    let mut edge = Edge::plain(&own);
+    let log = edge.wait_for("\"event\":\"self_check\"");
+    let metrics = edge.metrics().await;
+    let verdict = |verdict: &str| {
+        metrics
+            .find(&format!("self_check_verdict{{route=\"/oauth/callback\",verdict=\"{verdict}\"}}"))
+    };
+    let reach = get(&edge, "/self-check", "").await;
+    let reach = check(&report(&reach), "dns.reach").clone();
+    assert_eq!(reach["status"], "unknown", "{reach:#}");
+    assert!(reach["detail"].as_str().unwrap().contains("[ff0e::1]:80: no route"), "{reach:#}");
+    assert_eq!((verdict("unknown"), verdict("fail")), (Some(1.0), None), "{log}\n{}", metrics.0);
+    assert!(
+        !metrics.0.lines().any(|line| line.contains("self_check_failed{") && line.ends_with(" 1"))
+    );
+}
+
+#[tokio::test]
+async fn a_probe_key_must_be_long_and_readable() {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("key"), "canary-key-too-short\n").unwrap();
+    for (file, expected) in [("key", "has fewer than 32 bytes"), ("gone", "No such file")] {
+        let settings = format!("self_check.probe_key_file = '{file}'{OFFLINE}");
+        std::fs::write(dir.path().join("config.toml"), settings).unwrap();
+        let output = crate::support::command(dir.path()).arg("serve").output().unwrap();
+        assert_eq!(output.status.code(), Some(64));
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains(expected) && !stderr.contains("canary"), "{stderr}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,13 +1,14 @@
 //! Start and shutdown, and the reports of failed starts.
 
 use crate::support::{
-    Authority, Edge, Lines, PATIENCE, command, connect, connect_tls, expired, requests, settings,
-    terminal,
+    Authority, Edge, Http2, Lines, PATIENCE, command, connect, connect_tls, expired, requests,
+    settings, terminal, until,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 use std::fs;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -35,32 +36,64 @@ async fn the_greeting_has_callbacks_targets_and_bound_ports() {
 }
 
 #[tokio::test]
-async fn the_log_has_the_reason_why_a_request_is_not_redirected() {
+async fn the_log_has_the_route_and_the_reason_why_a_request_is_not_redirected() {
     let edge = Edge::start(
-        "listen.http = '127.0.0.1:0'\nlimits.query_bytes = 64\n\
+        "listen.http = '127.0.0.1:0'\nlimits.query_bytes = 64\nlimits.form_bytes = 64\n\
+         limits.header_fields = 20\nlimits.request_timeout = '1s'\n\
          [[route]]\nhost = 'auth.example.com'\npath = '/cb'",
     );
     let over_limit = format!("/cb?{}", "a".repeat(65));
+    let fields = (0..30).map(|number| format!("X-{number}: 1\r\n")).collect::<String>();
+    let form = |length: usize, body: &str| {
+        let kind = "Content-Type: application/x-www-form-urlencoded";
+        format!("{kind}\r\nContent-Length: {length}\r\n\r\n{body}")
+    };
+    let route = json!("auth.example.com/cb");
     #[rustfmt::skip]
     let table = [
-        ("GET", "/cb", "auth.example.com", "", Value::Null),
-        ("GET", "/canary", "auth.example.com", "", json!("unknown_path")),
-        ("GET", "/cb", "canary.example", "", json!("unknown_host")),
-        ("PUT", "/cb", "auth.example.com", "", json!("method")),
-        ("GET", "/cb", "auth.example.com", "Sec-Purpose: prefetch\r\n", json!("prefetch")),
-        ("GET", &over_limit, "auth.example.com", "", json!("query_too_long")),
-        ("GET", "/cb", "a b", "", json!("malformed")),
+        ("GET", "/cb", "auth.example.com", "\r\n", Value::Null, &route),
+        ("GET", "/canary", "auth.example.com", "\r\n", json!("unknown_path"), &Value::Null),
+        ("GET", "/cb", "canary.example", "\r\n", json!("unknown_host"), &Value::Null),
+        ("PUT", "/cb", "auth.example.com", "\r\n", json!("method"), &route),
+        ("GET", "/cb", "auth.example.com", "Sec-Purpose: prefetch\r\n\r\n", json!("prefetch"), &route),
+        ("GET", &over_limit, "auth.example.com", "\r\n", json!("query_too_long"), &route),
+        ("GET", "/cb", "a b", "\r\n", json!("malformed"), &Value::Null),
+        ("OPTIONS", "/cb", "auth.example.com", "\r\n", Value::Null, &route),
+        ("POST", "/cb", "auth.example.com", &form(65, &"a".repeat(65)), json!("form_too_large"), &route),
+        ("POST", "/cb", "auth.example.com", &form(8, "canary #"), json!("form_malformed"), &route),
+        ("POST", "/cb", "auth.example.com", &form(8, "canary"), json!("form_timeout"), &route),
+        ("POST", "/cb", "auth.example.com", &form(6, "canary"), Value::Null, &route),
     ];
-    for (method, target, host, field, _) in &table {
-        let request = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{field}\r\n");
+    for (method, target, host, rest, ..) in &table {
+        let request = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{rest}");
         let mut client = connect(edge.http[0]).await;
         client.send(request.as_bytes()).await;
         assert!(client.reply().await.is_some(), "{request}");
     }
+    let mut client = connect(edge.http[0]).await;
+    let reply = client.request("GET", "/cb", &fields, b"").await.unwrap();
+    assert_eq!(reply.status, 431);
     let (_, log) = edge.stop();
-    let reasons: Vec<_> = requests(&log).iter().map(|line| line["reason"].clone()).collect();
-    assert_eq!(reasons, table.map(|(.., reason)| reason), "{log}");
+    let requests = requests(&log);
+    let logged: Vec<_> =
+        requests.iter().map(|line| (line["reason"].clone(), line["route"].clone())).collect();
+    let expected = table.map(|(.., reason, route)| (reason, route.clone()));
+    assert_eq!(logged, expected, "{log}");
     assert!(!log.contains("canary"), "{log}");
+}
+
+/// HTTP/2 counts the fields after they were read.
+#[tokio::test]
+async fn too_many_header_fields_have_a_reason_in_the_log() {
+    let (edge, authority) = Edge::over_tls("limits.header_fields = 20");
+    let mut client = Http2::connect(&authority, edge.https[0], "localhost").await;
+    let mut request = http::Request::get("https://localhost/oauth/callback?code=canary");
+    for number in 0..30 {
+        request = request.header(format!("x-{number}"), "1");
+    }
+    assert_eq!(client.request(request.body(()).unwrap(), b"").await.unwrap().status, 431);
+    let (_, log) = edge.stop();
+    assert_eq!(requests(&log)[0]["reason"], "header_fields", "{log}");
 }
 
 #[tokio::test]
@@ -200,11 +233,14 @@ fn everything_that_prevents_the_start_is_reported_at_once() {
     );
     let output_text =
         refusal(dir.path(), &[], &listeners, 1).replace(&address.to_string(), "{taken}");
+    let name = fs::read_to_string("/proc/self/comm").unwrap();
+    let owner = format!("`{}` (process {})", name.trim_end(), std::process::id());
+    let output_text = output_text.replace(&owner, "`{name}` (process {pid})");
     assert_eq!(
         output_text,
         "error: cannot listen on `{taken}` (`listen.http`)
   caused by: Address already in use (os error 98)
-hint: another process listens there, perhaps another callback-edge: stop it, or choose another port
+hint: `{name}` (process {pid}) listens there: stop it, or choose another port
 
 error: cannot listen on `192.0.2.1:8080` (`listen.http`)
   caused by: Cannot assign requested address (os error 99)
@@ -221,6 +257,94 @@ fn an_address_in_use_is_exit_code_1() {
     let dir = TempDir::new().unwrap();
     let output_text = refusal(dir.path(), &["serve"], &settings, 1);
     assert!(output_text.starts_with("error: cannot listen on `127.0.0.1:"), "{output_text}");
+}
+
+/// A socket that is bound and does not listen: no process is found.
+#[test]
+fn an_unknown_owner_of_a_port_is_not_guessed() {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let dir = TempDir::new().unwrap();
+    let output_text = refusal(dir.path(), &["serve"], &format!("listen.http = '{address}'"), 1);
+    assert!(output_text.contains("hint: another process listens there"), "{output_text}");
+}
+
+/// Another server, by its own name.
+#[tokio::test]
+async fn the_server_that_has_the_port_is_named() {
+    let edge = Edge::start("listen.http = '127.0.0.1:0'");
+    let dir = TempDir::new().unwrap();
+    let settings = format!("listen.http = '0.0.0.0:{}'", edge.http[0].port());
+    let output_text = refusal(dir.path(), &["serve"], &settings, 1);
+    let owner = format!("`callback-edge` (process {}) listens there", edge.id());
+    assert!(output_text.contains(&owner), "{output_text}");
+}
+
+/// Settings for one that reloads.
+const TERMINAL: &str =
+    "listen.http = '127.0.0.1:0'\nlisten.admin = '127.0.0.1:0'\nshutdown.grace = '5s'";
+
+/// Starts it in a session of its own, on a terminal that the session controls. The shell script ends with
+/// `"$0" "$@"`.
+fn in_a_terminal(script: &str) -> (Edge, fs::File) {
+    let (controller, user) = terminal(100);
+    let edge = Edge::start_from_shell(TempDir::new().unwrap(), TERMINAL, script, |command| {
+        command.stdin(user);
+    });
+    (edge, controller)
+}
+
+/// As with `docker run -t`, the server is the first process of its session.
+#[tokio::test]
+async fn sighup_reloads_while_the_terminal_is_open_and_ends_the_server_when_it_is_closed() {
+    let (mut edge, controller) = in_a_terminal("exec setsid --ctty \"$0\" \"$@\"");
+    edge.signal(Signal::HUP);
+    edge.wait_for("\"reloaded\"");
+    assert_eq!(connect(edge.http[0]).await.get("/oauth/callback").await.unwrap().status, 308);
+    drop(controller);
+    let (status, log) = edge.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("\"event\":\"draining\",\"signal\":\"SIGHUP\""), "{log}");
+    assert!(log.contains("\"result\":\"drained\""), "{log}");
+}
+
+/// The shell is the first process of the session, and the server runs in the foreground.
+#[tokio::test]
+async fn the_server_ends_with_the_terminal_of_its_shell() {
+    let script = "exec setsid --ctty /bin/sh -c '\"$0\" \"$@\"; true' \"$0\" \"$@\"";
+    let (edge, controller) = in_a_terminal(script);
+    drop(controller);
+    // The shell is killed, and is not waited for.
+    until("it ends", async || edge.stderr().contains("\"result\":\"drained\"")).await;
+    let log = edge.stderr();
+    assert!(log.contains("\"event\":\"draining\",\"signal\":\"SIGHUP\""), "{log}");
+}
+
+/// nohup(1) ignores SIGHUP, so that the program survives its terminal.
+#[tokio::test]
+async fn with_nohup_the_server_outlives_its_terminal() {
+    let script = "trap '' HUP; exec setsid --ctty \"$0\" \"$@\"";
+    let (mut edge, controller) = in_a_terminal(script);
+    drop(controller);
+    edge.wait_for("\"reloaded\"");
+    assert_eq!(connect(edge.http[0]).await.get("/oauth/callback").await.unwrap().status, 308);
+    let log = edge.finish();
+    assert!(log.contains("\"signal\":\"SIGTERM\""), "{log}");
+}
+
+/// As a service, which never had a terminal.
+#[tokio::test]
+async fn without_a_terminal_sighup_reloads() {
+    let script = "exec setsid \"$0\" \"$@\" < /dev/null";
+    let mut edge = Edge::start_from_shell(TempDir::new().unwrap(), TERMINAL, script, |_| {});
+    for number in 1..=2 {
+        edge.signal(Signal::HUP);
+        let reloads = "reloads_total{result=\"success\"}";
+        until("reloaded", async || edge.metrics().await.get(reloads) as i32 == number).await;
+    }
+    let log = edge.wait_for("\"reloaded\"");
+    assert!(!log.contains("draining"), "{log}");
 }
 
 /// Every line is JSON with the name of its event.

@@ -20,7 +20,11 @@ mod check;
 mod clock;
 mod conformance;
 mod deploy;
+#[path = "../edge/fakes.rs"]
+#[expect(dead_code, reason = "the suites share the fakes; each uses a part of them")]
+mod fakes;
 mod foreign;
+mod game_day;
 mod instructions;
 mod login;
 mod machine;

@@ -17,6 +17,9 @@ const PAGE_BYTES: usize = 64 << 10;
 /// are shorter.
 const TOKEN_BYTES: usize = 4 << 10;
 
+/// The minimum size of the key of the probes: as long as the HMAC (RFC 2104 §3).
+const PROBE_KEY_BYTES: usize = 32;
+
 /// The maximum size of a list of CA certificates.
 const ROOT_CA_BYTES: usize = 1 << 20;
 
@@ -61,6 +64,21 @@ pub(super) fn token(file: &Located<PathBuf>) -> Result<SecretString, Problem> {
         return Err(invalid("has characters that are not valid in a bearer token", hint));
     }
     Ok(String::from_utf8_lossy(token).into_owned().into())
+}
+
+/// The key that replicas share to recognise each other's probes.
+pub(super) fn probe_key(file: &Located<PathBuf>) -> Result<SecretSlice<u8>, Problem> {
+    let name = format!("the key file `{}`", file.value.display());
+    let key = read_file(&file.value, TOKEN_BYTES)
+        .map_err(|why| unreadable(&name, file, &why, "probe-key"))?;
+    // Without the line end, which an editor adds to the copy of one replica.
+    let key = key.trim_ascii();
+    if key.len() < PROBE_KEY_BYTES {
+        return Err(Problem::error(format!("{name} has fewer than {PROBE_KEY_BYTES} bytes"))
+            .at(&file.location)
+            .hint("write a random key into it, for example from `openssl rand -hex 32`"));
+    }
+    Ok(key.to_vec().into())
 }
 
 /// The public CAs and those in the file.

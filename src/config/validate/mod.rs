@@ -388,6 +388,10 @@ fn self_check(
         cache: read.cache,
         // An empty token grants no access.
         token: token.map(|token| or_report(token, unusable).unwrap_or_default()),
+        probe_key: read
+            .probe_key_file
+            .as_ref()
+            .and_then(|file| or_report(files::probe_key(file), unusable)),
         roots: roots(read.root_ca.as_ref(), problems),
         connect_to: read.connect_to.clone(),
         follow: read.follow,

@@ -179,14 +179,16 @@ async fn acquire_lock(context: &Arc<Context>) {
                 failures += 1;
                 let failure = failure::Failure::state(&error);
                 context.metrics.acme_failures.count(failure.reason);
+                let pause = schedule::backoff(failures, false, 0.0);
                 tracing::error!(
                     event = "acme_failed",
                     state_dir = %context.state_dir.path().display(),
                     reason = failure.reason.value(),
                     cause = failure.cause,
                     hint = failure.log_hint("", context.settings.challenge),
+                    retry_at = %clock::timestamp(clock::now() + pause),
                 );
-                Duration::from_secs(schedule::backoff(failures, false, 0.0))
+                Duration::from_secs(pause)
             }
         };
         tokio::time::sleep(pause).await;

@@ -156,9 +156,13 @@ impl Renewer {
     async fn attempt(&mut self) {
         let directories = self.context.settings.directories.clone();
         let mut costly = false;
+        let mut last: Option<(&str, Failure)> = None;
         for directory in &directories {
             if self.journal.retry_after(directory) > now() {
                 continue;
+            }
+            if let Some((failed, failure)) = last.take() {
+                self.report_failure(failed, failure, now());
             }
             // On the heap: the future is too large to be moved on a worker's stack.
             let ordered =
@@ -181,16 +185,21 @@ impl Renewer {
             }
             costly |= failure.costly;
             let is_server_specific = failure.is_server_specific();
-            self.report_failure(directory, failure);
+            last = Some((directory, failure));
             if !is_server_specific {
                 break;
             }
         }
         self.journal.failed(now(), costly, random_share());
+        if let Some((directory, failure)) = last {
+            self.report_failure(directory, failure, self.due(now()));
+        }
         let _ = self.save().await;
     }
 
-    fn report_failure(&mut self, directory: &str, failure: Failure) {
+    /// `retry_at` is the time of the next attempt, which may be one at another ACME server.
+    fn report_failure(&mut self, directory: &str, failure: Failure, retry_at: u64) {
+        let retry_at = timestamp(retry_at);
         let context = &self.context;
         context.metrics.acme_failures.count(failure.reason);
         let valid =
@@ -205,10 +214,11 @@ impl Renewer {
                 reason,
                 cause,
                 hint,
+                %retry_at,
                 certificate = "the previous certificate stays in use",
             );
         } else {
-            tracing::error!(event = "acme_failed", domain, directory, reason, cause, hint);
+            tracing::error!(event = "acme_failed", domain, directory, reason, cause, hint, %retry_at);
         }
         self.last_failure = Some(failure);
     }
@@ -256,7 +266,7 @@ impl Renewer {
         if let Err(failure) = self.save().await {
             // The certificate is in use, and is written as soon as possible. Until then the journal on
             // disk contains the order with its key, from which a restart obtains it again.
-            self.report_failure(directory, failure);
+            self.report_failure(directory, failure, now() + MAX_SLEEP);
         }
         Ok(())
     }

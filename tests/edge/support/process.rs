@@ -12,8 +12,13 @@ use tempfile::TempDir;
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_callback-edge");
 
-/// Its output when it is ready, as text and as JSON.
-const READY: [&str; 2] = ["\nready; press Ctrl-C to stop\n", "\"event\":\"ready\""];
+/// Its output when it has started, as text and as JSON.
+const STARTED: [&str; 4] = [
+    "\nready; press Ctrl-C to stop\n",
+    "\nnot ready: ",
+    "\"event\":\"ready\"",
+    "\"event\":\"not_ready\"",
+];
 
 /// A running server with its own directory. Dropping it kills the process.
 pub(crate) struct Edge {
@@ -72,7 +77,7 @@ impl Lines {
 
 impl Edge {
     /// Starts it in a new directory with these settings, in which `{dir}` is replaced by the path.
-    /// Returns once it is ready.
+    /// Returns once it has started.
     pub(crate) fn start(settings: &str) -> Self {
         Self::start_in(TempDir::new().unwrap(), settings, |_| {})
     }
@@ -118,7 +123,7 @@ impl Edge {
         Self::run(dir, command)
     }
 
-    /// As [`Edge::start`], but its output is not read once it is ready.
+    /// As [`Edge::start`], but its output is not read once it has started.
     pub(crate) fn start_unread(settings: &str) -> Self {
         let dir = TempDir::new().unwrap();
         write_settings(dir.path(), settings);
@@ -131,7 +136,7 @@ impl Edge {
         // Byte by byte, so that the output after it stays in the pipe.
         let mut text = Vec::new();
         let mut byte = [0];
-        while !READY.iter().any(|ready| text.ends_with(ready.as_bytes())) {
+        while !STARTED.iter().any(|started| text.ends_with(started.as_bytes())) {
             unread.read_exact(&mut byte).unwrap();
             text.extend(byte);
         }
@@ -146,7 +151,7 @@ impl Edge {
         drop(command);
         let stderr = Lines::of(child.stderr.take().unwrap());
         let mut edge = Self::of(child, stderr, None, dir);
-        let text = edge.stderr.wait_for(&mut edge.child, &READY);
+        let text = edge.stderr.wait_for(&mut edge.child, &STARTED);
         edge.note_addresses(&text);
         edge
     }

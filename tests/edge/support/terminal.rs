@@ -25,7 +25,9 @@ pub(crate) fn on_a_terminal(mut command: Command, columns: u16) -> (ExitStatus, 
 
 /// A pseudoterminal with this many columns: the controller's end and the program's.
 pub(crate) fn terminal(columns: u16) -> (File, File) {
-    let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    // No child inherits it: it would keep the terminal open.
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let controller = openpt(flags).unwrap();
     grantpt(&controller).unwrap();
     unlockpt(&controller).unwrap();
     let name = ptsname(&controller, Vec::new()).unwrap();

@@ -5,6 +5,7 @@ use crate::peer::program;
 use crate::support::{Edge, certified, command, files_below};
 use serde_json::Value;
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
@@ -14,16 +15,111 @@ const KUBERNETES: [&str; 3] = ["1.35", "1.36", "1.37"];
 /// Kinds of other projects, which have their own schemas.
 const CUSTOM_KINDS: [&str; 4] = ["ServiceMonitor", "PrometheusRule", "HTTPRoute", "Certificate"];
 
+/// The resources of the base, and how many each overlay adds: a `ConfigMap`, and one of a custom kind.
+const BASE: usize = 7;
+
 #[test]
-fn kubernetes_accepts_the_rendered_overlays() {
-    for (overlay, kinds) in [
-        ("overlays/gateway", (8, 3)),
-        ("overlays/own-tls", (8, 3)),
-        ("preflight", (1, 0)),
-        ("preflight-now", (1, 0)),
-    ] {
-        assert_eq!(validate(rendered(overlay)), kinds, "{overlay}");
+fn kubernetes_accepts_every_combination_of_base_overlays_and_components() {
+    // The base has no kind that a cluster without operators lacks.
+    assert_eq!(validate(rendered("base")), (BASE, 0));
+    for job in ["preflight", "preflight-now"] {
+        assert_eq!(validate(rendered(job)), (1, 0), "{job}");
     }
+    for overlay in ["overlays/gateway", "overlays/own-tls"] {
+        assert_eq!(validate(rendered(overlay)), (BASE + 1, 1), "{overlay}");
+        let monitored = monitored(overlay);
+        let rules = monitored.iter().find(|document| document["kind"] == "PrometheusRule").unwrap();
+        assert_eq!(rules["spec"], yaml("prometheus/alerts.yml")[0]);
+        let all = monitored.iter().filter(|document| document["kind"] != "Namespace");
+        let elsewhere = all.filter(|document| document["metadata"]["namespace"] != "callback-edge");
+        assert_eq!(elsewhere.count(), 0, "{overlay}");
+        assert_eq!(validate(monitored), (BASE + 1, 3), "{overlay} with monitoring");
+    }
+}
+
+/// An overlay with the component that its comment describes.
+fn monitored(overlay: &str) -> Vec<Value> {
+    let dir = TempDir::new().unwrap();
+    for file in files_below(&deploy_path("kubernetes")) {
+        let to = dir.path().join(file.strip_prefix(deploy_path("kubernetes")).unwrap());
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(file, to).unwrap();
+    }
+    let file = dir.path().join(overlay).join("kustomization.yaml");
+    let lines =
+        [("#components:", "components:"), ("#  - ../../components", "  - ../../components")];
+    let text = substitute(&fs::read_to_string(&file).unwrap(), &lines);
+    fs::write(&file, text).unwrap();
+    kustomize(&dir.path().join(overlay))
+}
+
+#[test]
+fn prometheus_scrapes_the_admin_port_and_nothing_else_reaches_it() {
+    for overlay in ["overlays/gateway", "overlays/own-tls"] {
+        let admin = |documents: &[Value]| -> Vec<Value> {
+            let policy = documents.iter().find(|one| one["kind"] == "NetworkPolicy").unwrap();
+            let rules = policy["spec"]["ingress"].as_array().unwrap().iter();
+            let of_admin = rules.filter(|rule| rule["ports"].to_string().contains("admin"));
+            of_admin.cloned().collect()
+        };
+        assert_eq!(admin(&rendered(overlay)), [] as [Value; 0], "{overlay}");
+        let monitored = monitored(overlay);
+        let [rule] = &admin(&monitored)[..] else { panic!("{overlay}") };
+        assert!(rule["from"][0]["namespaceSelector"].is_object(), "{rule}");
+        let of = |kind: &str, name: &str| {
+            let mut all = monitored.iter().filter(|document| document["kind"] == kind);
+            all.find(|document| document["metadata"]["name"] == name).unwrap()
+        };
+        let monitor = &of("ServiceMonitor", "callback-edge")["spec"];
+        let service = of("Service", "callback-edge-admin");
+        for (label, value) in monitor["selector"]["matchLabels"].as_object().unwrap() {
+            assert_eq!(service["metadata"]["labels"][label], *value, "{label}");
+        }
+        assert_eq!(monitor["endpoints"][0]["port"], service["spec"]["ports"][0]["name"]);
+        // The job in the rules.
+        let job = &service["metadata"]["labels"][monitor["jobLabel"].as_str().unwrap()];
+        assert_eq!(job, "callback-edge");
+        assert!(of("Service", "callback-edge")["spec"]["ports"].to_string().contains("http"));
+        assert!(!of("Service", "callback-edge")["spec"]["ports"].to_string().contains("admin"));
+    }
+}
+
+/// The most that a connection of an attacker held (`memory::` in the plain suite prints it for 256), and the server
+/// without connections, in KiB.
+const PER_CONNECTION: u64 = 184;
+const WITHOUT_CONNECTIONS: u64 = 11 * 1024;
+
+#[test]
+fn the_memory_limit_fits_the_connections_and_the_tag_is_that_of_the_release() {
+    let version = env!("CARGO_PKG_VERSION");
+    for overlay in ["overlays/gateway", "overlays/own-tls"] {
+        let documents = rendered(overlay);
+        let of = |kind: &str| documents.iter().find(|document| document["kind"] == kind).unwrap();
+        let dir = TempDir::new().unwrap();
+        let settings = of("ConfigMap")["data"]["config.toml"].as_str().unwrap();
+        fs::write(dir.path().join("key"), "0".repeat(64)).unwrap();
+        let key = dir.path().join("key").display().to_string();
+        let settings = settings.replace("/probe/key", &key);
+        fs::write(dir.path().join("config.toml"), settings).unwrap();
+        let shown = run(command(dir.path()).args(["config", "show"]));
+        let needed = connections(&shown) * PER_CONNECTION + WITHOUT_CONNECTIONS;
+        let container = &of("Deployment")["spec"]["template"]["spec"]["containers"][0];
+        let limit = container["resources"]["limits"]["memory"].as_str().unwrap();
+        let limit = limit.strip_suffix("Mi").unwrap().parse::<u64>().unwrap() * 1024;
+        assert!(limit > needed && limit < 2 * needed, "{needed} KiB of {limit}");
+        assert_eq!(container["image"], format!("callback-edge:{version}"));
+    }
+    for job in ["preflight", "preflight-now"] {
+        let image = format!("callback-edge:{version}");
+        assert!(rendered(job)[0].to_string().contains(&image), "{job}");
+    }
+    let service = yaml("docker/compose.yaml")[0]["services"]["callback-edge"].take();
+    let defaults = run(command(TempDir::new().unwrap().path()).args(["config", "show"]));
+    let needed = connections(&defaults) * PER_CONNECTION + WITHOUT_CONNECTIONS;
+    assert!(needed < 2 * 1024 * 1024 && service["mem_limit"] == "2g", "{needed} KiB");
+    assert_eq!(service["image"], format!("callback-edge:{version}"));
+    let dockerfile = fs::read_to_string(deploy_path("docker/Dockerfile")).unwrap();
+    assert!(dockerfile.contains(&format!("\nARG VERSION={version}\n")));
 }
 
 /// Asserts that the schemas accept every document; returns how many are of built-in and of custom kinds.
@@ -67,6 +163,10 @@ async fn pods_start_with_the_configuration_of_their_overlay() {
             local = substitute(&local, &[(&port, "\"127.0.0.1:0\"")]);
         }
         let (_, dir) = certified(&["localhost"]);
+        fs::write(dir.path().join("probe-key"), "0".repeat(64)).unwrap();
+        local = substitute(&local, &[("/probe/key", "{dir}/probe-key")]);
+        let key = pod["volumes"].as_array().unwrap().iter().find(|one| one["name"] == "probe");
+        assert_eq!(key.unwrap()["secret"]["secretName"], "callback-edge-probe");
         for (ending, file) in [("crt", "edge.pem"), ("key", "edge.key")] {
             local = local.replace(&format!("/tls/tls.{ending}"), &format!("{{dir}}/{file}"));
         }
@@ -88,8 +188,13 @@ async fn pods_start_with_the_configuration_of_their_overlay() {
         assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
         assert_eq!(container["securityContext"]["allowPrivilegeEscalation"], false);
         assert_eq!(container["securityContext"]["capabilities"]["drop"][0], "ALL");
-        assert_eq!(of("PrometheusRule")["spec"], yaml("prometheus/alerts.yml")[0]);
     }
+}
+
+/// The value in the output of `config show`.
+fn connections(shown: &str) -> u64 {
+    let mut words = shown.split_whitespace().skip_while(|word| *word != "limits.connections");
+    words.nth(1).unwrap().parse().unwrap()
 }
 
 /// Nango refuses connections, so the preflight cannot pass; it accepts the arguments and reads the
@@ -131,6 +236,9 @@ fn the_jobs_pass_arguments_that_preflight_accepts() {
 }
 
 fn rendered(overlay: &str) -> Vec<Value> {
-    let overlay = deploy_path("kubernetes").join(overlay);
-    documents(&run(Command::new(program("kubectl")).arg("kustomize").arg(overlay)))
+    kustomize(&deploy_path("kubernetes").join(overlay))
+}
+
+fn kustomize(directory: &Path) -> Vec<Value> {
+    documents(&run(Command::new(program("kubectl")).arg("kustomize").arg(directory)))
 }

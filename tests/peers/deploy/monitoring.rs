@@ -2,7 +2,8 @@
 
 use super::{deploy_path, run, text, yaml};
 use crate::peer::program;
-use crate::support::Edge;
+use crate::support::{Edge, connect};
+use callback_edge::explain;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,10 +17,53 @@ fn prometheus_accepts_the_alerts_and_they_fire_when_they_should() {
     run(Command::new(&promtool)
         .args(["test", "rules"])
         .arg(deploy_path("prometheus/alerts_test.yml")));
-    let tested = text("prometheus/alerts_test.yml");
-    for rule in alerts().iter().map(|rule| rule["alert"].as_str().unwrap()) {
-        // One test in which it does not fire, one in which it does.
-        assert_eq!(tested.matches(&format!("alertname: {rule}")).count(), 2, "{rule}");
+    let tests = yaml("prometheus/alerts_test.yml")[0]["tests"].take();
+    let tests: Vec<&Value> = tests.as_array().unwrap().iter().collect();
+    let fires = |rule: &Value| {
+        let cases = tests.iter().filter_map(|test| test["alert_rule_test"].as_array()).flatten();
+        cases.filter(|case| case["alertname"] == *rule).any(|case| !case["exp_alerts"].is_null())
+    };
+    // A test of silence is about all rules.
+    let silent = tests.iter().filter_map(|test| test["promql_expr_test"].as_array()).flatten();
+    assert!(silent.filter(|case| case["exp_samples"] == serde_json::json!([])).count() > 3);
+    for rule in alerts() {
+        let name = rule["alert"].as_str().unwrap();
+        assert!(fires(&rule["alert"]), "no test in which {name} fires");
+        assert!(matches!(rule["labels"]["severity"].as_str().unwrap(), "page" | "ticket"));
+        let notes = &rule["annotations"];
+        assert!(notes["summary"].is_string() && notes["description"].is_string(), "{name}");
+        assert_eq!(notes["runbook"], format!("callback-edge explain alert.{name}"));
+        let section = explain::find(&format!("alert.{name}")).unwrap();
+        assert_eq!(notes["docs"], section.link());
+    }
+}
+
+#[test]
+fn prometheus_accepts_the_configuration_of_the_compose_profile() {
+    let config = deploy_path("prometheus/prometheus.yml");
+    run(Command::new(program("promtool")).args(["check", "config"]).arg(config));
+    let config = &yaml("prometheus/prometheus.yml")[0];
+    let scrape = &config["scrape_configs"][0];
+    assert_eq!(scrape["job_name"], "callback-edge");
+    let target = scrape["static_configs"][0]["targets"][0].as_str().unwrap();
+    let (host, port) = target.split_once(':').unwrap();
+    let services = &yaml("docker/compose.yaml")[0]["services"];
+    let admin = &services[host]["environment"]["CALLBACK_EDGE_LISTEN__ADMIN"];
+    assert_eq!(*admin, format!("0.0.0.0:{port}"));
+    let profile = &services["prometheus"];
+    assert_eq!(profile["profiles"], serde_json::json!(["monitoring"]));
+    let volume = profile["volumes"][0].as_str().unwrap();
+    let (from, _) = volume.split_once(':').unwrap();
+    assert!(deploy_path("docker").join(from).join("alerts.yml").exists());
+    // Neither the admin listener nor Prometheus is public.
+    for port in
+        services.as_object().unwrap().values().flat_map(|it| it["ports"].as_array().unwrap())
+    {
+        let port = port.as_str().unwrap();
+        assert!(
+            ["80:8080", "443:8443"].contains(&port) || port.starts_with("127.0.0.1:"),
+            "{port}"
+        );
     }
 }
 
@@ -64,6 +108,8 @@ fn alerts() -> Vec<Value> {
 /// The names of all metrics that a server with a certificate exports.
 async fn exported() -> BTreeSet<String> {
     let (edge, _) = Edge::over_tls("");
+    // The first self-check registers some of the metrics.
+    connect(edge.admin[0]).await.get("/self-check").await.unwrap();
     let text = edge.metrics().await.0;
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines.map(|line| line.split(['{', ' ']).next().unwrap().to_owned()).collect()

@@ -32,11 +32,15 @@ async fn the_server_on_cloud_run_passes_its_probes() {
     let service = &yaml("proxies/cloud-run.yaml")[0];
     let container = &service["spec"]["template"]["spec"]["containers"][0];
     let port = container["ports"][0]["containerPort"].to_string();
-    let edge = platform(variables(&container["env"], "name"), &port, None);
+    let admin = container["startupProbe"]["httpGet"]["port"].to_string();
+    let edge = platform(variables(&container["env"], "name"), &port, Some(&admin));
     for probe in ["startupProbe", "livenessProbe"] {
-        assert_eq!(container[probe]["httpGet"]["port"].to_string(), port);
-        assert_healthy(edge.http[0], container[probe]["httpGet"]["path"].as_str().unwrap()).await;
+        assert_eq!(container[probe]["httpGet"]["port"].to_string(), admin);
+        assert_healthy(edge.admin[0], container[probe]["httpGet"]["path"].as_str().unwrap()).await;
     }
+    // Only this port is public.
+    assert_eq!(container["ports"].as_array().unwrap().len(), 1);
+    assert_ne!(port, admin);
 }
 
 #[tokio::test]
@@ -44,8 +48,10 @@ async fn the_server_on_render_passes_its_probes() {
     let service = &yaml("proxies/render.yaml")[0]["services"][0];
     let mut variables = variables(&service["envVars"], "key");
     let port = variables.remove("PORT").unwrap();
-    let edge = platform(variables, &port, None);
-    assert_healthy(edge.http[0], service["healthCheckPath"].as_str().unwrap()).await;
+    let edge = platform(variables, &port, Some("9464"));
+    let path = service["healthCheckPath"].as_str().unwrap();
+    assert_eq!(connect(edge.http[0]).await.get(path).await.unwrap().status, 308);
+    assert_healthy(edge.admin[0], "/metrics").await;
     assert!(Path::new(PROJECT).join(service["dockerfilePath"].as_str().unwrap()).exists());
 }
 
@@ -64,6 +70,16 @@ async fn load_balancers_probe_existing_endpoints() {
         let health = of["HealthCheckPort"].as_str().unwrap();
         assert!(settings.contains(&format!("admin = \"127.0.0.1:{health}\"")), "{targets}");
         assert_healthy(edge.admin[0], of["HealthCheckPath"].as_str().unwrap()).await;
+        // The load balancer reaches both ports; other addresses reach neither.
+        let rules = aws["ServerGroup"]["Properties"]["SecurityGroupIngress"].as_array().unwrap();
+        for port in [of["Port"].to_string(), health.to_owned()] {
+            let mut admitted = rules.iter().filter(|rule| rule["FromPort"].to_string() == port);
+            assert!(
+                admitted.any(|rule| rule["SourceSecurityGroupId"] == "BalancerGroup"),
+                "{port}"
+            );
+        }
+        assert!(rules.iter().all(|rule| rule["CidrIp"].is_null()), "{rules:?}");
     }
     let traefik = &yaml("proxies/traefik.yaml")[0]["http"];
     let balancer = &traefik["services"]["callback-edge"]["loadBalancer"];

@@ -71,7 +71,7 @@ async fn behind_haproxy_that_forwards_tcp() {
     assert_unchanged_over_tls(&authority, haproxy.address("tls"), &tls).await;
     assert_unchanged(haproxy.address("plain"), &plain).await;
     // HAProxy requests the readiness and receives it.
-    let successful = r#"requests_total{status="200"}"#;
+    let successful = r#"internal_requests_total{kind="health"}"#;
     until("a health check", async || tls.metrics().await.get(successful) > 0.0).await;
     assert!(!haproxy.log().contains("DOWN"), "{}", haproxy.log());
 }

@@ -500,7 +500,7 @@ impl<'a> Run<'a> {
             )
         };
         let is_back = |it: &switch::EnvironmentReport| {
-            it.phase == Some(Phase::Restored) && it.value.as_deref() == Some(&it.before)
+            it.phase == Some(Phase::Restored) && it.value == it.before
         };
         let may_go_back = !environments.iter().all(is_back);
         let report = self.report(Command::Status, summary, &[], State::NotBegun);

@@ -226,7 +226,7 @@ fn again(phase: Phase, nango: &Nango, crashes: u8, depth: u8, count: &mut Count)
     }
 }
 
-/// What the journal says is so, unless another person saved another callback, or a cache was stale.
+/// What the journal contains is true, unless another person saved another callback, or a cache was stale.
 #[track_caller]
 fn journal_is_true(phase: Phase, nango: &Nango) {
     if nango.value == Value::Other || nango.was_stale {
@@ -389,7 +389,7 @@ fn a_switch_reads_saves_reads_back_observes_and_verifies() {
 }
 
 #[test]
-fn the_outcome_says_what_is_changed() {
+fn the_outcome_shows_what_is_changed() {
     use End::{
         Back, BackUnconfirmed, Broken, ChangedByOthers, Declined, NotRestored, NotSaved, Refused,
         Restored, Switched, SwitchedUnconfirmed, Unreadable,

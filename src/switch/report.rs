@@ -61,10 +61,10 @@ pub struct EnvironmentReport {
     pub uuid: String,
     /// Whether Nango treats it as production.
     pub is_production: bool,
-    /// The previous callback; `None` when nothing was switched.
-    pub before: Option<String>,
-    /// The new callback; `None` when nothing was switched.
-    pub after: Option<String>,
+    /// The previous callback.
+    pub before: String,
+    /// The new callback.
+    pub after: String,
     /// The callback that was read last.
     pub value: Option<String>,
     /// The phase in the journal.
@@ -187,11 +187,10 @@ impl SwitchReport {
             let mark = mark(environment.result.status());
             writeln!(out, "{}", wrap(&mark, environment.result.text(), columns))?;
             for (what, url) in [
-                ("previous callback", environment.before.as_deref()),
-                ("new callback", environment.after.as_deref()),
-                ("in Nango now", environment.value.as_deref().or(Some("unknown"))),
+                ("previous callback", environment.before.as_str()),
+                ("new callback", environment.after.as_str()),
+                ("in Nango now", environment.value.as_deref().unwrap_or("unknown")),
             ] {
-                let Some(url) = url else { continue };
                 let line = format!("{what}: {url}");
                 writeln!(out, "{}", wrap(INDENT, &line, columns))?;
             }

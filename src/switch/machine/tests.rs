@@ -357,6 +357,19 @@ fn what_an_interrupted_run_saved_and_fails_is_restored() {
     }
 }
 
+#[test]
+fn a_killed_run_continues_where_it_ended() {
+    for phase in [Phase::Saving, Phase::Saved, Phase::Restoring] {
+        let mut machine = Machine::begin(Goal::Switch, phase);
+        machine.next(Event::Read(Value::After));
+        assert_eq!((machine.action(), machine.phase()), (Action::ObserveNew, Phase::Saved));
+        // A request of the killed run may still arrive: the previous callback is saved once more.
+        let mut machine = Machine::begin(Goal::Back, phase);
+        machine.next(Event::Read(Value::Before));
+        assert_eq!((machine.action(), machine.phase()), (Action::Restore, Phase::Restoring));
+    }
+}
+
 /// The shortest path, so that a change of the order is noticed.
 #[test]
 fn a_switch_reads_saves_reads_back_observes_and_verifies() {

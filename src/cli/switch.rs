@@ -483,12 +483,7 @@ impl<'a> Run<'a> {
         let account = self.account()?;
         let file = JournalFile::unlocked(&self.args.journal);
         let names = &self.args.options.environment;
-        let Some(journal) = self.journal(&file)? else {
-            let environments = switch::values(&self.context, account, names).await?;
-            let summary = format!("there is no journal `{}`", self.args.journal.display());
-            let report = self.report(Command::Status, &summary, &[], State::NotBegun);
-            return Ok(self.print(Exit::Done, SwitchReport { environments, ..report }));
-        };
+        let Some(journal) = self.journal(&file)? else { return Err(self.no_journal().into()) };
         let environments = switch::status(&self.context, account, &journal, names).await?;
         let is_expected = environments.iter().all(|it| it.result == State::AsExpected);
         let (exit, summary) = if is_expected {

@@ -241,6 +241,7 @@ pub fn outcome(ends: &[End]) -> Outcome {
 }
 
 /// The state of one environment.
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate fact")]
 #[derive(Clone, Debug)]
 pub struct Machine {
     goal: Goal,

@@ -26,7 +26,7 @@ pub use manual::{instructions, watch};
 pub use plan::plan;
 pub use read::{Environment, Selected, read};
 pub use report::{Command, EnvironmentReport, State, SwitchReport, list};
-pub use status::{offline, status, values};
+pub use status::{offline, status};
 pub use survey::{Tolerance, safety, survey};
 
 use crate::outbound::Outbound;

@@ -137,7 +137,7 @@ impl State {
     fn text(self) -> &'static str {
         match self {
             Self::Planned => "planned",
-            Self::Unsafe => "not safe to switch",
+            Self::Unsafe => "not safe to change",
             Self::NotBegun => "not begun",
             Self::NotSeen => "not seen: no flow sends the new callback",
             Self::AlreadySwitched => "was switched before, and confirmed again",
@@ -186,14 +186,11 @@ impl SwitchReport {
             title(&format!("{prefix}{}", environment.name), out)?;
             let mark = mark(environment.result.status());
             writeln!(out, "{}", wrap(&mark, environment.result.text(), columns))?;
-            let value = environment.value.as_deref().unwrap_or("unknown");
-            let (before, after) = (&environment.before, &environment.after);
-            let lines = [
-                ("previous callback", &**before),
-                ("new callback", after),
-                ("in Nango now", value),
-            ];
-            for (what, url) in lines.into_iter().filter(|(_, url)| !url.is_empty()) {
+            for (what, url) in [
+                ("previous callback", environment.before.as_str()),
+                ("new callback", environment.after.as_str()),
+                ("in Nango now", environment.value.as_deref().unwrap_or("unknown")),
+            ] {
                 let line = format!("{what}: {url}");
                 writeln!(out, "{}", wrap(INDENT, &line, columns))?;
             }

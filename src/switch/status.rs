@@ -3,7 +3,7 @@
 use super::journal::{Entry, Journal};
 use super::report::{EnvironmentReport, State};
 use super::{Context, Stop};
-use crate::preflight::{Account, NoEnvironments, is_same_url};
+use crate::preflight::{Account, is_same_url};
 use crate::report::printable;
 
 /// Reads the callback of each environment of the journal, or of those with these names, and compares
@@ -56,41 +56,4 @@ pub fn offline(entry: &Entry) -> EnvironmentReport {
         preflight: None,
         verification: None,
     }
-}
-
-/// The callbacks of the environments with these names, or of all, when there is no journal.
-pub async fn values(
-    context: &Context,
-    account: &Account,
-    names: &[String],
-) -> Result<Vec<EnvironmentReport>, Stop> {
-    let list = match account.environments().await {
-        Ok(list) => list,
-        Err(NoEnvironments::Failed(error)) => return Err(error.into()),
-        Err(NoEnvironments::NoApi) => {
-            return Err(Stop::could_not_run(
-                "this Nango has no Environments API",
-                "the preflight shows the callback that flows send",
-            ));
-        }
-    };
-    let mut reports = Vec::new();
-    for environment in list.iter().filter(|it| names.is_empty() || names.contains(&it.name)) {
-        let value = account.callback(&environment.uuid).await?;
-        reports.push(EnvironmentReport {
-            name: printable(&environment.name),
-            uuid: printable(&environment.uuid),
-            is_production: environment.is_production,
-            before: String::new(),
-            after: String::new(),
-            value: Some(printable(&value.unwrap_or_else(|| context.default_callback.clone()))),
-            phase: None,
-            result: State::NotBegun,
-            reason: None,
-            evidence: Vec::new(),
-            preflight: None,
-            verification: None,
-        });
-    }
-    Ok(reports)
 }

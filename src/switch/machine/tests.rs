@@ -226,7 +226,7 @@ fn again(phase: Phase, nango: &Nango, crashes: u8, depth: u8, count: &mut Count)
     }
 }
 
-/// What the journal says is so, unless another person saved another callback, or a cache was stale.
+/// What the journal contains is true, unless another person saved another callback, or a cache was stale.
 #[track_caller]
 fn journal_is_true(phase: Phase, nango: &Nango) {
     if nango.value == Value::Other || nango.was_stale {
@@ -357,6 +357,19 @@ fn what_an_interrupted_run_saved_and_fails_is_restored() {
     }
 }
 
+#[test]
+fn a_killed_run_continues_where_it_ended() {
+    for phase in [Phase::Saving, Phase::Saved, Phase::Restoring] {
+        let mut machine = Machine::begin(Goal::Switch, phase);
+        machine.next(Event::Read(Value::After));
+        assert_eq!((machine.action(), machine.phase()), (Action::ObserveNew, Phase::Saved));
+        // A request of the killed run may still arrive: the previous callback is saved once more.
+        let mut machine = Machine::begin(Goal::Back, phase);
+        machine.next(Event::Read(Value::Before));
+        assert_eq!((machine.action(), machine.phase()), (Action::Restore, Phase::Restoring));
+    }
+}
+
 /// The shortest path, so that a change of the order is noticed.
 #[test]
 fn a_switch_reads_saves_reads_back_observes_and_verifies() {
@@ -389,7 +402,7 @@ fn a_switch_reads_saves_reads_back_observes_and_verifies() {
 }
 
 #[test]
-fn the_outcome_says_what_is_changed() {
+fn the_outcome_shows_what_is_changed() {
     use End::{
         Back, BackUnconfirmed, Broken, ChangedByOthers, Declined, NotRestored, NotSaved, Refused,
         Restored, Switched, SwitchedUnconfirmed, Unreadable,

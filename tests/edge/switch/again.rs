@@ -4,6 +4,7 @@ use super::World;
 use crate::fakes::Reply;
 use crate::nango::{Fault, Kind, Rule, error};
 use std::process::Stdio;
+use std::sync::Arc;
 
 impl World {
     /// Switches these environments to this callback.
@@ -14,7 +15,7 @@ impl World {
 
     /// Another correct callback, registered everywhere.
     async fn third(&self) -> String {
-        let third = crate::fakes::plain(super::callback(self.origin.clone(), Default::default()));
+        let third = crate::fakes::plain(super::callback(self.origin.clone(), Arc::default()));
         let third = format!("http://{}/oauth/callback", third.await);
         for name in self.nango().saved().into_keys() {
             self.register(&format!("{name}-app"), &[&self.old, &self.new, &third]);

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use jiff::tz::Offset;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The environments, how to read them, and how to probe their providers.
@@ -322,6 +322,10 @@ fn api_key(options: &EnvironmentOptions, selected: Selected<'_>) -> Result<Secre
             Problem::error(format!("there is no API key for the environment `{name}`"))
                 .hint(format!("set `key_file` in `[environment.{name}]` of the project file"))
         }
+        None if options.project.is_some() || Path::new("nango.toml").exists() => Problem::error(
+            format!("there is no API key: `{KEY}` is not set, and no environment is selected"),
+        )
+        .hint("select one of the project file with --environment, or all with --all-environments"),
         _ => Problem::error(format!("there is no API key: `{KEY}` is not set")).hint(
             "set it or pass --key-file; Nango shows the key in the settings of the environment",
         ),

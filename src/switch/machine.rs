@@ -171,8 +171,11 @@ pub enum End {
     NotSaved,
     /// There was no response to the request that saves it, and nothing shows the callback.
     Unknown,
-    /// Another person saved another callback meanwhile. It is not overwritten.
+    /// Another person saved another callback before this run did. It is not overwritten.
     ChangedByOthers,
+    /// Another person saved another callback after this run did. It is not overwritten.
+    #[serde(rename = "changed_by_others")]
+    Overwritten,
     /// The person who runs it did not confirm a step. Nothing changed.
     Declined,
 }
@@ -210,7 +213,8 @@ impl End {
             | Self::Back
             | Self::BackUnconfirmed
             | Self::NotRestored
-            | Self::Unknown => true,
+            | Self::Unknown
+            | Self::Overwritten => true,
             Self::Restored
             | Self::Refused
             | Self::Unreadable
@@ -237,6 +241,7 @@ pub fn outcome(ends: &[End]) -> Outcome {
 }
 
 /// The state of one environment.
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate fact")]
 #[derive(Clone, Debug)]
 pub struct Machine {
     goal: Goal,
@@ -246,6 +251,8 @@ pub struct Machine {
     lost: u8,
     /// Whether the last one was acknowledged.
     acknowledged: bool,
+    /// Whether this run may have saved the new callback.
+    has_saved: bool,
     /// Whether the saved callback could be read.
     was_read: bool,
     /// Whether a flow showed the new callback.
@@ -264,6 +271,7 @@ impl Machine {
             action: Action::Read,
             lost: 0,
             acknowledged: false,
+            has_saved: false,
             was_read: true,
             was_seen: false,
         }
@@ -319,6 +327,7 @@ impl Machine {
             }
             (Goal::Switch, Value::Altered) if self.phase.is_interrupted() => self.fail(),
             // Another run, or a person, was faster.
+            (Goal::Undo, Value::Other) if self.has_saved => Action::Stop(End::Overwritten),
             (_, Value::Other)
             | (Goal::Switch, Value::After | Value::Altered)
             | (Goal::Verify, Value::Before | Value::Altered) => Action::Stop(End::ChangedByOthers),
@@ -341,12 +350,12 @@ impl Machine {
     const fn saved(&mut self, reply: Reply) -> Action {
         match reply {
             Reply::Acknowledged => {
-                self.acknowledged = true;
+                (self.acknowledged, self.has_saved) = (true, true);
                 Action::AwaitNew { acknowledged: true }
             }
             Reply::Lost => {
                 self.lost += 1;
-                self.acknowledged = false;
+                (self.acknowledged, self.has_saved) = (false, true);
                 Action::AwaitNew { acknowledged: false }
             }
             // An earlier request may still arrive.
@@ -373,7 +382,7 @@ impl Machine {
             Value::Before if self.lost < MAX_SENT => Action::Save,
             Value::Before => Action::Stop(End::NotSaved),
             Value::Altered => self.fail(),
-            Value::Other => Action::Stop(End::ChangedByOthers),
+            Value::Other => Action::Stop(End::Overwritten),
         }
     }
 
@@ -443,7 +452,7 @@ impl Machine {
                 Action::Restore
             }
             Value::After | Value::Altered | Value::Unreadable => Action::Stop(End::NotRestored),
-            Value::Other => Action::Stop(End::ChangedByOthers),
+            Value::Other => Action::Stop(End::Overwritten),
         }
     }
 }

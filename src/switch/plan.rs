@@ -44,7 +44,10 @@ pub fn plan(environments: &[Environment], back: &str) -> Vec<String> {
                 "{name}: after it, delete and create in Nango {to_recreate}; their users connect again"
             ));
         }
-        for caution in switch.iter().filter(|_| may_change).flat_map(|it| &it.cautions) {
+        // That about flows in progress is below, once for all.
+        let is_own = |it: &&String| !it.starts_with("flows in progress keep the callback");
+        let cautions = switch.iter().filter(|_| may_change).flat_map(|it| &it.cautions);
+        for caution in cautions.filter(is_own) {
             lines.push(format!("{name}: {caution}"));
         }
     }

@@ -314,7 +314,7 @@ fn identify<'l>(
     })
 }
 
-/// The error for a key that opens another environment than its name says.
+/// The error for a key that opens another environment than that of its name.
 fn other_environment(list: &[NangoEnvironment], name: &str, uuid: &str) -> Stop {
     match list.iter().find(|it| it.uuid == uuid) {
         Some(other) => Stop::usage(

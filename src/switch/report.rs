@@ -128,6 +128,7 @@ impl State {
                 | End::NotSaved
                 | End::Unknown
                 | End::ChangedByOthers
+                | End::Overwritten
                 | End::Declined,
             ) => Status::Fail,
         }
@@ -136,7 +137,7 @@ impl State {
     fn text(self) -> &'static str {
         match self {
             Self::Planned => "planned",
-            Self::Unsafe => "not safe to switch",
+            Self::Unsafe => "not safe to change",
             Self::NotBegun => "not begun",
             Self::NotSeen => "not seen: no flow sends the new callback",
             Self::AlreadySwitched => "was switched before, and confirmed again",
@@ -154,7 +155,9 @@ impl State {
                 End::Unreadable => "not switched: the callback could not be read",
                 End::Unknown => "unknown: there was no response, and nothing shows the callback",
                 End::NotSaved => "not switched: there was no response",
-                End::ChangedByOthers => "stopped: another person saved another callback",
+                End::ChangedByOthers | End::Overwritten => {
+                    "stopped: another person saved another callback"
+                }
                 End::Declined => "not switched: not confirmed",
             },
         }
@@ -183,14 +186,11 @@ impl SwitchReport {
             title(&format!("{prefix}{}", environment.name), out)?;
             let mark = mark(environment.result.status());
             writeln!(out, "{}", wrap(&mark, environment.result.text(), columns))?;
-            let value = environment.value.as_deref().unwrap_or("unknown");
-            let (before, after) = (&environment.before, &environment.after);
-            let lines = [
-                ("previous callback", &**before),
-                ("new callback", after),
-                ("in Nango now", value),
-            ];
-            for (what, url) in lines.into_iter().filter(|(_, url)| !url.is_empty()) {
+            for (what, url) in [
+                ("previous callback", environment.before.as_str()),
+                ("new callback", environment.after.as_str()),
+                ("in Nango now", environment.value.as_deref().unwrap_or("unknown")),
+            ] {
                 let line = format!("{what}: {url}");
                 writeln!(out, "{}", wrap(INDENT, &line, columns))?;
             }

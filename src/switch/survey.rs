@@ -1,5 +1,6 @@
 //! The preflight of all environments, before anything is changed.
 
+use super::machine::Goal;
 use super::read::Environment;
 use super::{Context, Stop, StopKind};
 use crate::check;
@@ -83,15 +84,23 @@ pub fn safety(environments: &[Environment], tolerance: Tolerance) -> Result<(), 
     };
     let (fail, error, unconfirmed) =
         (with(Verdict::Fail), with(Verdict::Error), with(Verdict::Unconfirmed));
+    let is_back = environments.iter().any(|it| it.goal == Goal::Back);
+    let (action, hint) = if is_back {
+        (
+            "go back in",
+            "add the previous callback at the provider again, or pass --accept-risk KEY=REASON",
+        )
+    } else {
+        ("switch", "fix what the report lists")
+    };
     let (kind, why, hint) = if !fail.is_empty() {
-        let hint = "fix what the report lists";
-        (StopKind::Unsafe, format!("it is not safe to switch {}", fail.join(", ")), hint)
+        (StopKind::Unsafe, format!("it is not safe to {action} {}", fail.join(", ")), hint)
     } else if !error.is_empty() {
         let why = format!("the preflight of {} could not run", error.join(", "));
         (StopKind::CouldNotRun, why, "see its report")
     } else if !unconfirmed.is_empty() {
-        let why =
-            format!("it is not confirmed that it is safe to switch {}", unconfirmed.join(", "));
+        let names = unconfirmed.join(", ");
+        let why = format!("it is not confirmed that it is safe to {action} {names}");
         (StopKind::Unsafe, why, "confirm by hand what the report lists, then pass --ack")
     } else {
         return Ok(());

@@ -389,7 +389,7 @@ async fn each_environment_of_a_project_has_a_report() {
     for (arguments, expected) in [
         (&["--environment", "prd"][..], "the project file has no environment `prd`"),
         (&["--all-environments", "--ack", "custom"], "--ack: no environment for `custom`"),
-        (&["--all-environments", "--every", "10s"], "serve one environment"),
+        (&["--all-environments", "--every", "10s"], "serves one environment"),
         (&["--project", "missing.toml"], "cannot read `missing.toml`"),
         (&["--accept-risk", "custom"], "needs a reason"),
     ] {

@@ -1,6 +1,7 @@
 //! `switch`: it saves the callback only when that is safe, restores it when it is not, and always ends in
 //! a known state.
 
+mod again;
 mod back;
 mod confirmation;
 mod interrupted;
@@ -18,6 +19,7 @@ use crate::nango::{
     Environment, Fault, Kind, Nango, Registry, Rule, Shared, provider, registry, serve,
 };
 use crate::support::{PATIENCE, command, files_below};
+use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -25,7 +27,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use tempfile::TempDir;
 
 const ACCOUNT_KEY: &str = "canary-account-key";
@@ -43,6 +45,8 @@ struct World {
     new: String,
     /// Nango's own callback, which all environments have.
     old: String,
+    /// Another one.
+    third: OnceLock<String>,
     dir: TempDir,
 }
 
@@ -112,6 +116,7 @@ impl World {
             probes,
             new,
             old,
+            third: OnceLock::new(),
             dir: TempDir::new().unwrap(),
         };
         let mut project = "account_key_file = 'account.key'\n".to_owned();
@@ -206,13 +211,7 @@ impl World {
 
     /// The arguments of a switch of every environment of the project, and more.
     fn arguments<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
-        let mut all = vec!["--callback", &self.new, "--all-environments"];
-        all.extend(["--json", "--pause=1ms"]);
-        if !more.iter().any(|it| it.starts_with("--wait")) {
-            all.push("--wait=2s");
-        }
-        all.extend(more);
-        all
+        with_defaults(&["--callback", &self.new, "--all-environments"], more)
     }
 
     /// Switches every environment, confirmed with `--yes`.
@@ -221,7 +220,7 @@ impl World {
     }
 
     async fn back(&self, more: &[&str]) -> Run {
-        self.run(&[&["--back", "--yes", "--json", "--wait=2s", "--pause=1ms"], more].concat()).await
+        self.run(&with_defaults(&["--back", "--yes"], more)).await
     }
 
     async fn status(&self) -> Run {
@@ -298,7 +297,8 @@ impl World {
         let mut nango = self.nango();
         for patch in nango.patches.clone() {
             let first = nango.environment(&patch.environment).first();
-            let allowed = [&self.new, &first].map(|it| json!({ "callback_url": it }).to_string());
+            let allowed = [Some(&self.new), Some(&first), self.third.get()];
+            let allowed = allowed.map(|it| json!({ "callback_url": it }).to_string());
             assert!(allowed.contains(&patch.body), "{patch:?}: {}", run.text());
         }
     }
@@ -322,6 +322,10 @@ impl World {
                 assert!(is_slow || value == saved[name], "{name} has {}: {report:#}", saved[name]);
             }
         }
+        for it in all.iter().filter(|_| report["command"] == "back" && run.code == Some(0)) {
+            let now = &saved[it["name"].as_str().unwrap()];
+            assert!(it["before"].is_null() || it["before"] == **now, "has {now}: {report:#}");
+        }
         if report["command"] == "switch" {
             let names = all.iter().map(|it| it["name"].as_str().unwrap());
             for (name, it) in names.zip(all) {
@@ -341,6 +345,18 @@ impl World {
             }
         }
     }
+}
+
+/// Arguments with the JSON report and without long pauses.
+fn with_defaults<'a>(first: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    let has_wait = more.iter().any(|it| it.starts_with("--wait"));
+    let wait: &[&str] = if has_wait { &[] } else { &["--wait=2s"] };
+    [first, &["--json", "--pause=1ms"], wait, more].concat()
+}
+
+/// Runs the cases, four at a time.
+async fn concurrently<T>(cases: impl IntoIterator<Item = T>, case: impl AsyncFn(T)) {
+    stream::iter(cases).for_each_concurrent(4, |one| case(one)).await;
 }
 
 /// A callback that redirects to Nango, correctly unless it is broken.

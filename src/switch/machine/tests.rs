@@ -226,7 +226,7 @@ fn again(phase: Phase, nango: &Nango, crashes: u8, depth: u8, count: &mut Count)
     }
 }
 
-/// What the journal says is so, unless another person saved another callback, or a cache was stale.
+/// What the journal contains is true, unless another person saved another callback, or a cache was stale.
 #[track_caller]
 fn journal_is_true(phase: Phase, nango: &Nango) {
     if nango.value == Value::Other || nango.was_stale {
@@ -284,12 +284,16 @@ fn check_end(goal: Goal, end: End, phase: Phase, nango: &Nango) {
             assert!(is_other || is_foreign, "{nango:?}");
         }
         End::Unknown => assert_eq!(phase, Phase::Saving),
+        End::Overwritten => assert!(is_other, "{nango:?}"),
         End::Declined => panic!("the machine asks no person"),
     }
     // A failure is restored, unless that is impossible, or another person was faster.
     if nango.has_failed && goal == Goal::Switch {
         assert!(
-            matches!(end, End::Restored | End::NotRestored | End::ChangedByOthers),
+            matches!(
+                end,
+                End::Restored | End::NotRestored | End::ChangedByOthers | End::Overwritten
+            ),
             "{end:?}: {nango:?}"
         );
         assert!(!end.may_continue());
@@ -321,6 +325,7 @@ fn every_interleaving_ends_in_a_known_state() {
         End::NotSaved,
         End::Unknown,
         End::ChangedByOthers,
+        End::Overwritten,
     ] {
         // `Broken` needs a run of its own, below.
         let is_reached = count.ends.iter().any(|(known, _)| *known == end);
@@ -349,6 +354,19 @@ fn what_an_interrupted_run_saved_and_fails_is_restored() {
         let nango = Nango { value: Value::After, was_stale: true, ..Nango::new() };
         explore(Goal::Undo, &Machine::begin(Goal::Undo, phase), &nango, 1, 0, &mut count);
         assert!(count.ends.iter().any(|(end, _)| *end == End::Restored), "{:?}", count.ends);
+    }
+}
+
+#[test]
+fn a_killed_run_continues_where_it_ended() {
+    for phase in [Phase::Saving, Phase::Saved, Phase::Restoring] {
+        let mut machine = Machine::begin(Goal::Switch, phase);
+        machine.next(Event::Read(Value::After));
+        assert_eq!((machine.action(), machine.phase()), (Action::ObserveNew, Phase::Saved));
+        // A request of the killed run may still arrive: the previous callback is saved once more.
+        let mut machine = Machine::begin(Goal::Back, phase);
+        machine.next(Event::Read(Value::Before));
+        assert_eq!((machine.action(), machine.phase()), (Action::Restore, Phase::Restoring));
     }
 }
 
@@ -384,7 +402,7 @@ fn a_switch_reads_saves_reads_back_observes_and_verifies() {
 }
 
 #[test]
-fn the_outcome_says_what_is_changed() {
+fn the_outcome_shows_what_is_changed() {
     use End::{
         Back, BackUnconfirmed, Broken, ChangedByOthers, Declined, NotRestored, NotSaved, Refused,
         Restored, Switched, SwitchedUnconfirmed, Unreadable,
@@ -408,6 +426,7 @@ fn the_outcome_says_what_is_changed() {
         (&[NotRestored], Outcome::Partial),
         (&[Broken], Outcome::Partial),
         (&[End::Unknown], Outcome::Partial),
+        (&[End::Overwritten], Outcome::Partial),
         (&[Back, Unreadable], Outcome::Partial),
     ] {
         assert_eq!(outcome(ends), expected, "{ends:?}");

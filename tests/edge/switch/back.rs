@@ -87,6 +87,7 @@ async fn arguments_that_contradict_each_other_are_usage_errors() {
         &["--back", "--callback", &world.new],
         &["--status", "--callback", &world.new],
         &["--status", "--yes"],
+        &["--callback", &world.new, "--only=crm", "--yes"],
         &["--callback", &world.new, "--wait=0s", "--yes"],
         &["--callback", &world.new, "--wait=soon", "--yes"],
     ] {

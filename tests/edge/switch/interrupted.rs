@@ -1,10 +1,9 @@
 //! A run that ends at any point: afterwards each command ends in a known state.
 
-use super::World;
+use super::{World, concurrently};
 use crate::nango::{Fault, Kind, Rule};
 use rustix::process::{Pid, Signal, kill_process};
 use std::sync::Arc;
-use tokio::task::JoinSet;
 
 /// Where a run is killed.
 type Point = (&'static str, fn() -> Rule);
@@ -60,7 +59,8 @@ async fn killed(point: Point, next: Next, is_saved: bool) {
                 assert_eq!(run.code, Some(0), "{name}: {}", run.text());
             }
             world.all_have(&world.old);
-            world.status().await.exits(0);
+            let run = world.status().await;
+            assert_eq!(run.code == Some(0), has_journal, "{name}: {}", run.text());
         }
         Next::Again => {
             let run = world.switch(&[]).await;
@@ -77,15 +77,8 @@ async fn killed(point: Point, next: Next, is_saved: bool) {
 }
 
 async fn killed_everywhere(next: Next) {
-    let mut cases = JoinSet::new();
-    for (points, is_saved) in [(BEFORE_THE_SAVE, false), (AFTER_THE_SAVE, true)] {
-        for point in points {
-            cases.spawn(killed(*point, next, is_saved));
-        }
-    }
-    while let Some(case) = cases.join_next().await {
-        case.unwrap();
-    }
+    concurrently(BEFORE_THE_SAVE, async |point| killed(*point, next, false).await).await;
+    concurrently(AFTER_THE_SAVE, async |point| killed(*point, next, true).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,9 @@
 //! Random faults at random requests, against a small model of what must hold.
 
-use super::World;
+use super::{World, concurrently};
 use crate::fakes::Reply;
 use crate::nango::{Fault, Kind, Rule, error};
 use std::collections::BTreeSet;
-use tokio::task::JoinSet;
 
 /// A small generator of random numbers (xorshift64): the same for the same seed.
 struct Random(u64);
@@ -121,14 +120,5 @@ async fn random_faults(seed: u64) {
 async fn random_faults_never_leave_an_unknown_state() {
     let seeds = std::env::var("SWITCH_SEEDS").ok().and_then(|it| it.parse().ok()).unwrap_or(16);
     let from = std::env::var("SWITCH_FROM").ok().and_then(|it| it.parse().ok()).unwrap_or(1);
-    let mut cases = JoinSet::new();
-    for seed in from..from + seeds {
-        if cases.len() >= 4 {
-            cases.join_next().await.unwrap().unwrap();
-        }
-        cases.spawn(random_faults(seed));
-    }
-    while let Some(case) = cases.join_next().await {
-        case.unwrap();
-    }
+    concurrently(from..from + seeds, random_faults).await;
 }

@@ -1,6 +1,6 @@
 //! Nothing is sent to Nango's settings while anything is unsafe.
 
-use super::{World, integration};
+use super::{World, concurrently, integration};
 use serde_json::{Value, json};
 
 /// Changes a world; it is then no longer safe to switch.
@@ -35,7 +35,7 @@ const CASES: [(&str, Change); 8] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_saved_while_anything_is_unsafe() {
-    for (name, change) in CASES {
+    let case = async |(name, change): (&str, Change)| {
         let world = World::one().await;
         change(&world);
         let run = world.switch(&[]).await;
@@ -48,7 +48,8 @@ async fn nothing_is_saved_while_anything_is_unsafe() {
         let run = world.run(&world.arguments(&["--plan"])).await;
         assert_eq!(run.code, Some(1), "{name}: {}", run.text());
         world.no_patch();
-    }
+    };
+    concurrently(CASES, case).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,8 @@ const FILE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Run the server (default)
 #[derive(Debug, Default, clap::Args)]
 #[command(after_help = "\
-Signals: SIGTERM and SIGINT start a graceful shutdown, a second one stops at once; SIGHUP reloads
+Signals: SIGTERM and SIGINT start a graceful shutdown, a second one stops at once; SIGHUP reloads, and
+shuts down when the terminal was closed
 Exit codes: 0 stopped gracefully, 1 forced, crashed or could not listen, 64 configuration error
 
 Example:

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// The state of a listening socket in proc_net_tcp(5).
+/// The state of a listening socket in `proc_net_tcp(5)`.
 const LISTENING: &str = "0A";
 
 /// A process that listens on a port.

@@ -472,9 +472,10 @@ impl Connection {
                 )
             };
         }
-        match exchange.purpose {
-            Purpose::Client => log!(info),
-            _ => log!(debug),
+        if exchange.purpose == Purpose::Client {
+            log!(info);
+        } else {
+            log!(debug);
         }
     }
 }
@@ -523,13 +524,12 @@ fn redirect_form(snapshot: &Snapshot, form: Form, body: &[u8]) -> (Response, Mat
         Outcome::Other => Outcome::of(std::str::from_utf8(body).unwrap_or_default()),
         known => known,
     };
-    match form.redirect(&snapshot.settings.routes, body) {
-        Ok(redirect) => (response::redirect(redirect), Matched::redirected(position, outcome)),
-        Err(_) => {
-            let response = response::text(StatusCode::BAD_REQUEST, "malformed form");
-            let matched = Matched { position: Some(position), outcome: None };
-            (rejected("form_malformed", response), matched)
-        }
+    if let Ok(redirect) = form.redirect(&snapshot.settings.routes, body) {
+        (response::redirect(redirect), Matched::redirected(position, outcome))
+    } else {
+        let response = response::text(StatusCode::BAD_REQUEST, "malformed form");
+        let matched = Matched { position: Some(position), outcome: None };
+        (rejected("form_malformed", response), matched)
     }
 }
 

@@ -38,7 +38,7 @@ fn is_absent() -> bool {
     })
 }
 
-/// Whether the parent ignores SIGHUP, as nohup(1) does; a handler replaces that (proc_pid_status(5)).
+/// Whether the parent ignores SIGHUP, as nohup(1) does; a handler replaces that (`proc_pid_status(5)`).
 fn is_sighup_ignored() -> bool {
     const SIGHUP: u64 = 1;
     std::fs::read_to_string("/proc/self/status").is_ok_and(|status| {

@@ -79,6 +79,9 @@ mod tests {
     use super::*;
     use crate::report::{Check, Extent};
 
+    /// Second, coverage, the statuses of the checks, the change.
+    type Row<'r> = (u64, Coverage, &'r [(&'static str, Status)], Change);
+
     fn report(checks: &[(&'static str, Status)]) -> Report {
         let check = |(id, status): &(&'static str, Status)| {
             let check = Check::new(*id, "works");
@@ -113,7 +116,7 @@ mod tests {
         use Status::{Fail, Pass, Skip, Unknown, Warn};
         let start = Instant::now();
         let mut verdicts = Verdicts::default();
-        let rows: &[(u64, Coverage, &[(&'static str, Status)], Change)] = &[
+        let rows: &[Row<'_>] = &[
             (0, Small, &[("a", Pass)], Change::Verdict),
             (1, Small, &[("a", Pass)], Change::None),
             (2, Small, &[("a", Warn)], Change::Verdict),

@@ -6,10 +6,12 @@ use crate::support::{
 };
 use rustix::process::Signal;
 use serde_json::Value;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Without requests to Nango: these tests need no network.
@@ -344,6 +346,59 @@ async fn a_token_is_recognised_once_and_reaches_only_the_callback() {
     }
     let probes = requests(&log).into_iter().filter(|line| line["outcome"] == "probe");
     assert!(probes.into_iter().all(|line| line["level"] == "DEBUG"), "{log}");
+}
+
+/// A proxy in front of the server that renames the field of the token.
+async fn without_tokens() -> (SocketAddr, Arc<OnceLock<SocketAddr>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server: Arc<OnceLock<SocketAddr>> = Arc::default();
+    let to = Arc::clone(&server);
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut upstream = TcpStream::connect(to.get().unwrap()).await.unwrap();
+            tokio::spawn(async move {
+                let (mut from, mut back) = client.split();
+                let (mut replies, mut onwards) = upstream.split();
+                let forward = async {
+                    let mut buffer = vec![0; 64 << 10];
+                    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+                        let text = String::from_utf8(buffer[..read].to_vec()).unwrap();
+                        let text = text.replace("x-callback-edge-probe", "x-callback-edge-other");
+                        onwards.write_all(text.as_bytes()).await.unwrap();
+                    }
+                };
+                let replies = tokio::io::copy(&mut replies, &mut back);
+                tokio::select! {
+                    () = forward => {}
+                    _ = replies => {}
+                }
+            });
+        }
+    });
+    (address, server)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_that_removes_the_tokens_changes_only_how_probes_are_counted() {
+    let nango = plain(behaviour(nango)).await;
+    let (proxy, server) = without_tokens().await;
+    let own = format!("nango.url = 'http://{nango}'\n[[route]]\npath = '/oauth/callback'");
+    let direct = Edge::plain(&own);
+    let behind = Edge::plain(&format!("public_url = 'http://{proxy}'\n{own}"));
+    server.set(behind.http[0]).unwrap();
+    let result = async |edge: &Edge| {
+        let reply = get(edge, "/self-check", "").await;
+        let report = report(&reply);
+        let checks = report["checks"].as_array().unwrap().clone();
+        let of = |check: &Value| format!("{} {}", check["id"], check["status"]);
+        (reply.status, checks.iter().map(of).collect::<Vec<_>>())
+    };
+    assert_eq!(result(&behind).await, result(&direct).await);
+    let (direct, behind) = (direct.metrics().await, behind.metrics().await);
+    assert!(redirects(&direct, "probe") > 50 && redirects(&direct, "code") == 0);
+    assert!(redirects(&behind, "probe") == 0 && redirects(&behind, "code") > 20, "{}", behind.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

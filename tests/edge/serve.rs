@@ -43,7 +43,7 @@ async fn the_log_has_the_route_and_the_reason_why_a_request_is_not_redirected() 
          [[route]]\nhost = 'auth.example.com'\npath = '/cb'",
     );
     let over_limit = format!("/cb?{}", "a".repeat(65));
-    let fields = (0..30).map(|number| format!("X-{number}: 1\r\n")).collect::<String>();
+    let fields = (0..30).map(|number| format!("X-{number}: 1\r\n")).collect::<Vec<_>>().concat();
     let form = |length: usize, body: &str| {
         let kind = "Content-Type: application/x-www-form-urlencoded";
         format!("{kind}\r\nContent-Length: {length}\r\n\r\n{body}")

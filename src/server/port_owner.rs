@@ -60,6 +60,9 @@ fn listener(line: &str, wanted: SocketAddr) -> Option<String> {
 fn parse(text: &str) -> Option<SocketAddr> {
     let (address, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
+    if !matches!(address.len(), 8 | 32) {
+        return None;
+    }
     let mut bytes = Vec::new();
     for word in address.as_bytes().chunks(8) {
         let word = u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?;

@@ -14,9 +14,9 @@ use crate::tls::acme::{self, AcmeStatus, Running};
 use crate::tls::{Acceptor, CertificateChanges, Certificates, Store};
 use arc_swap::ArcSwap;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime};
@@ -72,8 +72,8 @@ pub(super) struct Process {
     is_ready: Option<bool>,
     /// When the first of the last reloads, which all failed, did.
     reload_failed_at: Option<Instant>,
-    /// Since when the files of a certificate cannot be used.
-    unusable: HashMap<PathBuf, Instant>,
+    /// The certificates that were logged as unusable or not valid, and since when.
+    unusable: HashMap<String, Instant>,
 }
 
 impl Process {
@@ -106,7 +106,7 @@ impl Process {
             acme_status,
             draining: AtomicBool::new(false),
         });
-        use_certificates(&shared, &certificates);
+        let invalid = use_certificates(&shared, &certificates);
         let snapshot = shared.snapshot.load_full();
         shared.metrics.set_limits(snapshot.settings.limits.connections, snapshot.self_check_every);
         let acme = apply_acme(&shared, &snapshot.settings, None);
@@ -134,7 +134,7 @@ impl Process {
             acme,
             is_ready: None,
             reload_failed_at: None,
-            unusable: HashMap::new(),
+            unusable: invalid.into_iter().map(|name| (name, Instant::now())).collect(),
         })
     }
 
@@ -148,9 +148,6 @@ impl Process {
                     event = "reloaded",
                     failed_for_s = failed_for.map(|it| it.as_secs())
                 );
-                for (certificate, since) in std::mem::take(&mut self.unusable) {
-                    log_loaded(&certificate, Some(since));
-                }
             }
             Err(problems) => {
                 self.shared.metrics.record_reload(ReloadResult::Failure);
@@ -177,7 +174,10 @@ impl Process {
         let (certificates, bound) = prepare(&settings, &self.listeners)?;
         // From here on only the runtime itself can fail.
         self.acme = apply_acme(shared, &settings, self.acme.take());
-        use_certificates(shared, &certificates);
+        let invalid = use_certificates(shared, &certificates);
+        for (certificate, since) in replace_unusable(&mut self.unusable, invalid) {
+            log_loaded(&certificate, Some(since));
+        }
         let limits = &settings.limits;
         shared.slots.set_limits(limits.connections, limits.connections_per_address);
         raise_file_limit(limits.connections);
@@ -204,10 +204,10 @@ impl Process {
     /// Uses certificates that changed on disk. Where one is not usable, the previous one stays in use.
     pub(super) fn apply_certificate_changes(&mut self, changes: CertificateChanges) {
         // Before the log event: its readers find the certificates in use.
-        use_certificates(&self.shared, &changes.certificates);
+        let invalid = use_certificates(&self.shared, &changes.certificates);
         for problem in changes.rejected {
-            let path = problem.files.certificate.clone();
-            self.unusable.entry(path).or_insert_with(Instant::now);
+            let name = problem.files.certificate.display().to_string();
+            self.unusable.entry(name).or_insert_with(Instant::now);
             tracing::error!(
                 event = "certificate_kept",
                 certificate = %problem.files.certificate.display(),
@@ -216,8 +216,12 @@ impl Process {
             );
         }
         for certificate in changes.replaced {
-            let since = self.unusable.remove(&certificate);
-            log_loaded(&certificate, since);
+            let name = certificate.display().to_string();
+            let since = if invalid.contains(&name) { None } else { self.unusable.remove(&name) };
+            log_loaded(&name, since);
+        }
+        for name in invalid {
+            self.unusable.entry(name).or_insert_with(Instant::now);
         }
     }
 
@@ -240,12 +244,25 @@ impl Process {
     }
 }
 
-/// A certificate is in use, whose files could not be used since this time.
-fn log_loaded(certificate: &Path, unusable_since: Option<Instant>) {
+/// Keeps those that are not valid, and returns the others.
+fn replace_unusable(
+    unusable: &mut HashMap<String, Instant>,
+    invalid: HashSet<String>,
+) -> HashMap<String, Instant> {
+    let mut usable = std::mem::take(unusable);
+    for name in invalid {
+        let since = usable.remove(&name).unwrap_or_else(Instant::now);
+        unusable.insert(name, since);
+    }
+    usable
+}
+
+/// A certificate is in use that was unusable since this time.
+fn log_loaded(certificate: &str, unusable_since: Option<Instant>) {
     let failed_for = unusable_since.map(|since| since.elapsed());
     tracing::info!(
         event = "certificate_loaded",
-        certificate = %certificate.display(),
+        certificate,
         failed_for_s = failed_for.map(|it| it.as_secs()),
     );
 }
@@ -268,8 +285,9 @@ fn prepare(
     }
 }
 
-/// Uses certificates, and logs an error for each that browsers refuse.
-fn use_certificates(shared: &Shared, certificates: &Certificates) {
+/// Uses certificates, and logs an error for each that browsers refuse; returns their names.
+fn use_certificates(shared: &Shared, certificates: &Certificates) -> HashSet<String> {
+    let mut invalid = HashSet::new();
     for (origin, certificate, cause) in certificates.invalid(SystemTime::now()) {
         tracing::error!(
             event = "certificate_invalid",
@@ -278,9 +296,11 @@ fn use_certificates(shared: &Shared, certificates: &Certificates) {
             cause,
             hint = "replace it with a valid certificate; it is loaded without a restart",
         );
+        invalid.insert(origin.to_string());
     }
     shared.store.replace(certificates);
     shared.store.update_metrics(&shared.metrics);
+    invalid
 }
 
 /// Starts, keeps or stops ACME as the settings require. A renewal with the same settings continues.

@@ -125,6 +125,18 @@ async fn an_expired_certificate_is_served_and_logged() {
     assert!(log.contains("has expired"), "{log}");
     let refused = connect_tls(&authority, edge.https[0], "localhost", &[]).await;
     assert!(refused.unwrap_err().to_string().contains("expired"));
+    // Replaced by another one that has expired, and then by a valid one.
+    let loaded = |log: &str| {
+        let lines = log.lines().filter(|line| line.contains("certificate_loaded"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    authority.write_with(edge.dir(), "edge", &["localhost"], expired);
+    until("it is read", async || loaded(&edge.stderr()).len() == 1).await;
+    authority.write(edge.dir(), "edge", &["localhost"]);
+    until("it is read", async || loaded(&edge.stderr()).len() == 2).await;
+    let loaded = loaded(&edge.stderr());
+    assert!(!loaded[0].contains("failed_for_s"), "{loaded:?}");
+    assert!(loaded[1].contains("\"failed_for_s\":"), "{loaded:?}");
 }
 
 #[tokio::test]

@@ -73,7 +73,8 @@ async fn load_balancers_probe_existing_endpoints() {
         // The load balancer reaches both ports; other addresses reach neither.
         let rules = aws["ServerGroup"]["Properties"]["SecurityGroupIngress"].as_array().unwrap();
         for port in [of["Port"].to_string(), health.to_owned()] {
-            let mut admitted = rules.iter().filter(|rule| rule["FromPort"].to_string() == port);
+            let mut admitted =
+                rules.iter().filter(|rule| rule["FromPort"] == port.parse::<u64>().unwrap());
             assert!(
                 admitted.any(|rule| rule["SourceSecurityGroupId"] == "BalancerGroup"),
                 "{port}"

@@ -1,7 +1,7 @@
 //! `callback-edge preflight --callback URL`: is it safe to save this callback in Nango's settings?
 
 use super::connect::{ConnectOptions, duration};
-use super::format::{Format, Verbosity};
+use super::format::{Format, JunitFile, Verbosity};
 use super::hmac;
 use super::secret::secret;
 use super::watch::{WatchOptions, until_stopped};
@@ -133,6 +133,9 @@ pub(super) struct Args {
     markdown: bool,
 
     #[command(flatten)]
+    junit_file: JunitFile,
+
+    #[command(flatten)]
     verbosity: Verbosity,
 
     #[command(flatten)]
@@ -187,8 +190,9 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
         }
         reports
     };
-    let print =
-        |reports: &[Report]| exit_after_print(format.print(reports), Verdict::of(reports).into());
+    let print = |reports: &[Report]| {
+        exit_after_print(args.junit_file.print(format, reports), Verdict::of(reports).into())
+    };
     let exit = block_on(async {
         let Some(every) = args.watch.every else { return print(&once().await) };
         let (metrics, exported) = PreflightMetrics::new();

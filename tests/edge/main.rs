@@ -37,6 +37,7 @@ mod pictures;
 mod preflight;
 mod privacy;
 mod proxies;
+mod publishing;
 mod readme;
 mod recipe;
 mod redirect;

@@ -7,6 +7,7 @@ mod image;
 mod kubernetes;
 mod monitoring;
 mod names;
+mod packages;
 mod platforms;
 mod proxies;
 mod service;

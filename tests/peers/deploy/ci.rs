@@ -8,7 +8,8 @@ use std::fs;
 use std::process::Command;
 use tempfile::TempDir;
 
-const WORKFLOWS: [&str; 2] = [".github/workflows/release.yml", "deploy/ci/callback.yml"];
+const WORKFLOWS: [&str; 3] =
+    [".github/workflows/ci.yml", ".github/workflows/release.yml", "deploy/ci/callback.yml"];
 
 #[test]
 fn actionlint_accepts_the_workflows() {
@@ -24,7 +25,8 @@ fn actionlint_accepts_the_workflows() {
 fn zizmor_accepts_the_workflows() {
     let mut zizmor = Command::new(program("zizmor"));
     zizmor.args(["--offline", "--no-progress", "--persona", "pedantic"]);
-    run(zizmor.current_dir(PROJECT).args(WORKFLOWS));
+    zizmor.current_dir(PROJECT).args(WORKFLOWS);
+    run(zizmor.args(["action.yml", ".github/dependabot.yml"]));
 }
 
 #[test]

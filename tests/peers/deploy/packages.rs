@@ -22,27 +22,34 @@ const TARGETS: [&str; 4] = [
     "aarch64-apple-darwin",
 ];
 
-/// The files of a release, packed once.
-static RELEASE: LazyLock<TempDir> = LazyLock::new(|| {
-    let out = TempDir::new().unwrap();
+/// The files of a release, made once.
+static RELEASE: LazyLock<PathBuf> = LazyLock::new(|| {
+    // Not a temporary directory: nothing would remove that at exit.
+    let out = Path::new(PROJECT).join("target/packages");
+    if out.exists() {
+        fs::remove_dir_all(&out).unwrap();
+    }
     for target in TARGETS {
         let contents = TempDir::new().unwrap();
         let file = contents.path().join("callback-edge");
+        fs::create_dir_all(&out).unwrap();
         if target == format!("{}-unknown-linux-gnu", std::env::consts::ARCH) {
-            fs::copy(static_program(), &file).unwrap();
+            run(Command::new("strip").arg("-o").arg(&file).arg(static_program()));
         } else {
             fs::write(&file, format!("a placeholder for {target}\n")).unwrap();
         }
-        let archive = out.path().join(format!("callback-edge-{target}.tar.gz"));
+        let archive = out.join(format!("callback-edge-{target}.tar.gz"));
         let mut tar = Command::new("tar");
         run(tar.arg("-czf").arg(archive).arg("-C").arg(contents.path()).arg("callback-edge"));
     }
     let mut build = Command::new("/usr/bin/python3");
-    run(build.arg("-B").arg(deploy_path("packages/build")).arg(out.path()));
-    for directory in fs::read_dir(out.path().join("npm")).unwrap() {
-        let directory = directory.unwrap().path();
-        run(foreign(out.path(), "npm").args(["pack", "--silent"]).arg(directory));
+    run(build.arg("-B").arg(deploy_path("packages/build")).arg(&out));
+    let mut pack = foreign(&out, "npm");
+    pack.args(["pack", "--silent"]);
+    for directory in fs::read_dir(out.join("npm")).unwrap() {
+        pack.arg(directory.unwrap().path());
     }
+    run(&mut pack);
     out
 });
 
@@ -85,7 +92,7 @@ fn npm_and_pip_install_the_files_without_a_registry() {
     let mut pip = Command::new(venv.join("bin/pip"));
     run(pip
         .args(["install", "--quiet", "--disable-pip-version-check", "--no-index", "--find-links"])
-        .arg(RELEASE.path())
+        .arg(&*RELEASE)
         .arg("callback-edge"));
     for installed in ["node_modules/.bin/callback-edge", "venv/bin/callback-edge"] {
         for (url, code) in urls.iter().zip([0, 1]) {
@@ -136,7 +143,7 @@ fn the_launcher_of_npm_reports_a_platform_without_a_program() {
 #[test]
 fn packages_of_every_platform_contain_their_program() {
     let version = env!("CARGO_PKG_VERSION");
-    let npm = RELEASE.path().join("npm");
+    let npm = RELEASE.join("npm");
     let main: Value = read(&npm.join("main/package.json"));
     let optional = main["optionalDependencies"].as_object().unwrap();
     assert_eq!(optional.len(), TARGETS.len());
@@ -148,14 +155,14 @@ fn packages_of_every_platform_contain_their_program() {
         assert_eq!(&manifest["name"], name);
         let (os, cpu) = platform.split_once('-').unwrap();
         assert_eq!((&manifest["os"][0], &manifest["cpu"][0]), (&os.into(), &cpu.into()));
-        let mut pack = foreign(RELEASE.path(), "npm");
+        let mut pack = foreign(&RELEASE, "npm");
         pack.args(["pack", "--dry-run", "--json"]).arg(npm.join(platform));
         let packed: Value = serde_json::from_slice(&pack.output().unwrap().stdout).unwrap();
         let files = packed[0]["files"].as_array().unwrap().clone();
         let files: Vec<_> = files.iter().map(|file| file["path"].as_str().unwrap()).collect();
         assert_eq!(files, ["LICENSE", "callback-edge", "package.json"], "{platform}");
     }
-    let wheels = files_below(RELEASE.path());
+    let wheels = files_below(&RELEASE);
     let wheels = wheels.iter().filter(|file| file.extension().is_some_and(|kind| kind == "whl"));
     let check = "import sys, zipfile; print(zipfile.ZipFile(sys.argv[1]).testzip())";
     let mut count = 0;
@@ -169,12 +176,12 @@ fn packages_of_every_platform_contain_their_program() {
 
 #[test]
 fn the_formula_has_the_checksum_of_every_archive() {
-    let formula = RELEASE.path().join("callback-edge.rb");
+    let formula = RELEASE.join("callback-edge.rb");
     run(Command::new(program("ruby")).args(["-c", "-W"]).arg(&formula));
     let formula = fs::read_to_string(formula).unwrap();
     for target in TARGETS {
         let name = format!("callback-edge-{target}.tar.gz");
-        let sum = run(Command::new("sha256sum").arg(RELEASE.path().join(&name)));
+        let sum = run(Command::new("sha256sum").arg(RELEASE.join(&name)));
         let sum = sum.split(' ').next().unwrap();
         let (_, after) =
             formula.split_once(&format!("/v{}/{name}\"\n", env!("CARGO_PKG_VERSION"))).unwrap();
@@ -309,7 +316,7 @@ fn assert_checked(output: &Output, code: i32) {
 }
 
 fn registry() -> (Peer, String) {
-    let mut registry = Peer::node("registry.mjs", &[RELEASE.path().to_str().unwrap()]);
+    let mut registry = Peer::node("registry.mjs", &[RELEASE.to_str().unwrap()]);
     let origin = format!("http://127.0.0.1:{}", registry.receive()["port"]);
     (registry, origin)
 }
@@ -322,7 +329,7 @@ fn file(start: &str, end: &str) -> PathBuf {
     } else {
         start.to_owned()
     };
-    let entries = fs::read_dir(RELEASE.path()).unwrap().map(|entry| entry.unwrap().path());
+    let entries = fs::read_dir(&*RELEASE).unwrap().map(|entry| entry.unwrap().path());
     let mut found = entries.filter(|path| {
         let name = path.file_name().unwrap().to_string_lossy();
         name.starts_with(&wanted) && name.ends_with(end)

@@ -4,6 +4,13 @@ use std::fs;
 use std::path::Path;
 use toml_edit::{DocumentMut, Item};
 
+const README: &str = "README.md";
+const DEPLOY: &str = "deploy/README.md";
+const DOCKERFILE: &str = "deploy/docker/Dockerfile";
+const ACTION: &str = "action.yml";
+const EXAMPLE: &str = "deploy/ci/callback.yml";
+const RELEASE: &str = ".github/workflows/release.yml";
+
 fn page(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
@@ -51,7 +58,12 @@ fn the_addresses_are_below_the_repository() {
     }
     // The workflow derives the name of the image from that of the repository.
     assert_eq!(names.name("image"), names.repository);
-    let release = page(".github/workflows/release.yml");
+    // After the first release no file has the placeholder.
+    let is_placeholder = repository.contains("/OWNER/");
+    for file in [README, DEPLOY, DOCKERFILE, ACTION, EXAMPLE] {
+        assert_eq!(page(file).contains("OWNER"), is_placeholder, "{file}");
+    }
+    let release = page(RELEASE);
     for image in after(&release, "IMAGE: ") {
         assert_eq!(image, "${{ vars.REGISTRY }}/${{ github.repository }}");
     }
@@ -60,7 +72,7 @@ fn the_addresses_are_below_the_repository() {
 #[test]
 fn the_readme_marks_each_channel_as_published_or_not() {
     let names = Names::read();
-    let readme = page("README.md");
+    let readme = page(README);
     let published = names.package["metadata"]["names"]["published"].as_array().unwrap();
     let published: Vec<_> = published.iter().map(|name| name.as_str().unwrap()).collect();
     let tag = format!("callback-edge_{}-1_", names.version);
@@ -86,7 +98,7 @@ fn the_readme_marks_each_channel_as_published_or_not() {
 #[test]
 fn images_and_manifests_have_the_same_tag() {
     let Names { version, .. } = Names::read();
-    let docker = page("deploy/docker/Dockerfile");
+    let docker = page(DOCKERFILE);
     assert_eq!(after(&docker, "ARG VERSION="), [&version]);
     assert_eq!(after(&page("deploy/docker/compose.yaml"), "image: callback-edge:"), [&version]);
     for directory in ["base", "preflight", "preflight-now"] {
@@ -94,7 +106,7 @@ fn images_and_manifests_have_the_same_tag() {
         assert_eq!(after(&manifest, "newTag: "), [&version], "{directory}");
     }
     // A tag of git is `v` and the version; that of an image is the version.
-    let release = page(".github/workflows/release.yml");
+    let release = page(RELEASE);
     for tag in after(&release, "$IMAGE:") {
         assert!(tag.starts_with("${TAG#v}"), "{tag}");
     }
@@ -105,7 +117,7 @@ fn images_and_manifests_have_the_same_tag() {
 #[test]
 fn labels_are_those_of_the_manifest() {
     let names = Names::read();
-    let docker = page("deploy/docker/Dockerfile");
+    let docker = page(DOCKERFILE);
     for (label, key) in [
         ("source", "repository"),
         ("url", "homepage"),
@@ -122,13 +134,13 @@ fn labels_are_those_of_the_manifest() {
 #[test]
 fn the_action_and_its_example_have_the_names_and_the_version() {
     let names = Names::read();
-    let (action, version) = (page("action.yml"), &names.version);
+    let (action, version) = (page(ACTION), &names.version);
     let uses = format!("{}@v{version}`", names.repository);
     assert!(after(&action, "`uses: ")[0].starts_with(&uses));
     assert_eq!(after(&action, "callback-edge on npm\n    default: "), [version]);
     let installed = format!("\"{}@$VERSION\"", names.name("npm"));
     assert!(action.contains(&installed), "no {installed}");
-    let example = page("deploy/ci/callback.yml");
+    let example = page(EXAMPLE);
     let uses = after(&example, &format!("uses: {}@", names.repository))[0];
     assert!(uses.ends_with(&format!(" # v{version}")), "{uses}");
 }
@@ -138,7 +150,7 @@ fn the_action_and_its_example_have_the_names_and_the_version() {
 fn everything_shipped_or_measured_has_the_profile_dist() {
     let manifest: DocumentMut = page("Cargo.toml").parse().unwrap();
     assert_eq!(manifest["profile"]["bench"]["inherits"].as_str(), Some("dist"));
-    for file in ["deploy/docker/Dockerfile", ".github/workflows/release.yml", "deploy/README.md"] {
+    for file in [DOCKERFILE, RELEASE, DEPLOY] {
         let page = page(file);
         for arguments in after(&page, "cargo build ") {
             assert!(arguments.contains("--profile dist"), "{file}: {arguments}");

@@ -2,7 +2,7 @@
 
 use super::connect::{ConnectOptions, duration};
 use super::explain::similar;
-use super::format::{Format, Verbosity};
+use super::format::{Format, JunitFile, Verbosity};
 use super::watch::{WatchOptions, stop_signal, until_stopped};
 use super::{
     Exit, block_on, cannot_run, ephemeral_port_error, eprint_line, exit_after_print, print_line,
@@ -49,6 +49,13 @@ pub(super) struct Args {
     /// Print the report as JUnit XML, for CI systems
     #[arg(long, conflicts_with_all = ["json", "quiet"])]
     junit: bool,
+
+    /// Print the report as Markdown, for a ticket
+    #[arg(long, conflicts_with_all = ["json", "junit", "verbose", "quiet"])]
+    markdown: bool,
+
+    #[command(flatten)]
+    junit_file: JunitFile,
 
     #[command(flatten)]
     verbosity: Verbosity,
@@ -140,7 +147,7 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
         let reports = until_passed(&plans, &outbound, args.wait, &interrupt).await;
         let verdict = Verdict::of(&reports).into();
         let exit = if interrupt.is_cancelled() { Exit::Interrupted } else { verdict };
-        exit_after_print(format.print(&reports), exit)
+        exit_after_print(args.junit_file.print(format, &reports), exit)
     });
     exit.unwrap_or_else(|error| cannot_run(&error))
 }
@@ -288,11 +295,12 @@ async fn once(plans: &[Plan], outbound: &Outbound) -> Vec<Report> {
 }
 
 fn format(args: &Args) -> Format {
-    match (args.json, args.junit) {
+    match (args.json, args.junit, args.markdown) {
         // The form depends only on the command line, so that a program can rely on it.
-        (true, _) if args.urls.len() == 1 => Format::Json,
-        (true, _) => Format::JsonList,
-        (_, true) => Format::Junit,
+        (true, _, _) if args.urls.len() == 1 => Format::Json,
+        (true, _, _) => Format::JsonList,
+        (_, true, _) => Format::Junit,
+        (_, _, true) => Format::Markdown,
         _ => Format::Text(args.verbosity.detail()),
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::report::{self, Detail, Report};
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use terminal_size::terminal_size_of;
 
 /// An output format.
@@ -41,6 +42,25 @@ fn text(reports: &[Report], detail: Detail) -> io::Result<()> {
     let mut stdout = anstream::stdout().lock();
     stdout.write_all(report::text(reports, columns, detail).as_bytes())?;
     stdout.flush()
+}
+
+/// A file for a CI system, which would otherwise need a second run next to what is printed.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct JunitFile {
+    /// Write the report as JUnit XML to this file too
+    #[arg(long = "junit-file", value_name = "FILE", conflicts_with_all = ["junit", "every"])]
+    path: Option<PathBuf>,
+}
+
+impl JunitFile {
+    /// Writes the file, if there is one, and prints.
+    pub(super) fn print(&self, format: Format, reports: &[Report]) -> io::Result<()> {
+        if let Some(path) = &self.path {
+            std::fs::write(path, report::junit(reports))
+                .map_err(|error| io::Error::other(format!("`{}`: {error}", path.display())))?;
+        }
+        format.print(reports)
+    }
 }
 
 /// How much of a text report is printed.

@@ -3,7 +3,7 @@
 use super::environments::{
     EnvironmentOptions, Prepared, decisions, default_callback, nango_base, prepare, selected,
 };
-use super::format::{Format, Verbosity};
+use super::format::{Format, JunitFile, Verbosity};
 use super::watch::{WatchOptions, until_stopped};
 use super::{Exit, block_on, cannot_run, eprint_line, exit_after_print, progress, usage};
 use crate::config::{self, Problem, Project, Settings};
@@ -54,6 +54,9 @@ pub(super) struct Args {
     markdown: bool,
 
     #[command(flatten)]
+    junit_file: JunitFile,
+
+    #[command(flatten)]
     verbosity: Verbosity,
 
     #[command(flatten)]
@@ -95,8 +98,9 @@ pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
         }
         reports
     };
-    let print =
-        |reports: &[Report]| exit_after_print(format.print(reports), Verdict::of(reports).into());
+    let print = |reports: &[Report]| {
+        exit_after_print(args.junit_file.print(format, reports), Verdict::of(reports).into())
+    };
     let exit = block_on(async {
         let Some(every) = args.watch.every else { return print(&once().await) };
         let (metrics, exported) = PreflightMetrics::new();

@@ -25,7 +25,9 @@ const BACKLOG: i32 = 4096;
 /// Open connections on an admin listener. The public limits do not include them, so that the listener
 /// responds when those are reached.
 const ADMIN_CONNECTIONS: usize = 64;
-/// Unacknowledged data ends a connection after this, whatever its state.
+/// Unacknowledged data ends a connection after this, whatever its state. macOS does not have the
+/// option: the time-outs of each state apply.
+#[cfg(target_os = "linux")]
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait before a listener tries again after an error that may last.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
@@ -143,6 +145,7 @@ impl Listeners {
         };
         // Accepted sockets inherit these.
         socket.set_tcp_nodelay(true)?;
+        #[cfg(target_os = "linux")]
         socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
         socket.set_nonblocking(true)?;
         let socket = StdListener::from(socket);
@@ -378,6 +381,11 @@ enum AcceptError {
 impl AcceptError {
     fn of(error: &io::Error) -> Self {
         let Some(errno) = Errno::from_io_error(error) else { return Self::Other };
+        // macOS does not have this one.
+        #[cfg(target_os = "linux")]
+        if errno == Errno::NONET {
+            return Self::Connection;
+        }
         match errno {
             Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => Self::OutOfFiles,
             // accept(2), "Error handling": network errors of the new socket; EPERM comes from a
@@ -392,7 +400,6 @@ impl AcceptError {
             | Errno::NETUNREACH
             | Errno::HOSTDOWN
             | Errno::HOSTUNREACH
-            | Errno::NONET
             | Errno::OPNOTSUPP
             | Errno::TIMEDOUT => Self::Connection,
             _ => Self::Other,
@@ -443,6 +450,8 @@ mod tests {
     fn an_unknown_accept_error_is_not_a_connection_error() {
         let of = |errno: Errno| AcceptError::of(&errno.into());
         assert_eq!(of(Errno::CONNABORTED), AcceptError::Connection);
+        #[cfg(target_os = "linux")]
+        assert_eq!(of(Errno::NONET), AcceptError::Connection);
         assert_eq!(of(Errno::MFILE), AcceptError::OutOfFiles);
         assert_eq!(of(Errno::INVAL), AcceptError::Other);
         assert_eq!(AcceptError::of(&io::Error::other("unknown")), AcceptError::Other);

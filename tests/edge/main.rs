@@ -39,6 +39,7 @@ mod pictures;
 mod preflight;
 mod privacy;
 mod proxies;
+mod publishing;
 mod readme;
 mod recipe;
 mod redirect;

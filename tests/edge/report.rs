@@ -7,11 +7,13 @@ use crate::fakes::{
 use crate::support::golden::updates;
 use crate::support::{Lines, Metrics, golden, on_a_terminal};
 use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
 use std::net::SocketAddr;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// Encodes the query twice, as some servers do.
 fn rebuilt(_: &Received, correct: Reply) -> Act {
@@ -79,6 +81,26 @@ async fn quiet_prints_one_line_and_keeps_the_exit_code() {
 }
 
 #[tokio::test]
+async fn one_run_writes_a_report_for_people_and_one_for_a_ci_system() {
+    let stage = Stage::new(|_, correct| Act::Reply(correct)).await;
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("check.xml");
+    let name = file.to_str().unwrap();
+    let other = format!("{}/nothing", stage.callback());
+    let run = stage.check(&["--markdown", "--junit-file", name, &other]).await;
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    assert!(run.stdout.starts_with("## the callback works: "), "{}", run.stdout);
+    assert!(run.stdout.contains("\n## the callback is not ready: "), "{}", run.stdout);
+    let xml = fs::read_to_string(&file).unwrap();
+    assert_eq!(xml.matches("<testsuite ").count(), 2, "{xml}");
+    assert!(xml.contains("<failure "), "{xml}");
+
+    let run = stage.check(&["--junit-file", "/nowhere/check.xml"]).await;
+    assert_eq!((run.code, run.stdout.as_str()), (3, ""));
+    assert!(run.stderr.contains("cannot write: `/nowhere/check.xml`: "), "{}", run.stderr);
+}
+
+#[tokio::test]
 async fn several_urls_give_a_report_each_and_one_summary() {
     let stage = Stage::new(|_, correct| Act::Reply(correct)).await;
     let other = format!("{}/nothing", stage.callback());
@@ -99,7 +121,7 @@ async fn a_part_of_the_checks_does_not_confirm_the_callback() {
 #[tokio::test]
 async fn arguments_that_are_almost_urls_are_corrected_in_the_error() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("edge.toml"), "").unwrap();
+    fs::write(dir.path().join("edge.toml"), "").unwrap();
     let correct = "callback-edge check https://auth.example.com/oauth/callback";
     for (given, error, hint) in [
         (
@@ -376,7 +398,7 @@ async fn a_check_sends_the_documented_number_of_requests() {
     });
     let dir = tempfile::tempdir().unwrap();
     let ca = dir.path().join("ca.pem");
-    std::fs::write(&ca, &authority.pem).unwrap();
+    fs::write(&ca, &authority.pem).unwrap();
     let (callback, to_https) = (tls(config(HOST), callback).await, plain(to_https).await);
     let target = tls(config(nango_host), target).await;
     let run = callback_edge(&[
@@ -399,7 +421,7 @@ async fn a_check_sends_the_documented_number_of_requests() {
         at_nango.load(Ordering::SeqCst)
     );
     let file = "docs/checks.md";
-    let page = std::fs::read_to_string(file).unwrap();
+    let page = fs::read_to_string(file).unwrap();
     if page.contains(&sentence) {
         return;
     }
@@ -409,7 +431,7 @@ async fn a_check_sends_the_documented_number_of_requests() {
     );
     let (before, rest) = page.split_once("`callback-edge check URL` sends ").unwrap();
     let (_, after) = rest.split_once(" to Nango.").unwrap();
-    std::fs::write(file, [before, &sentence, after].concat()).unwrap();
+    fs::write(file, [before, &sentence, after].concat()).unwrap();
 }
 
 #[tokio::test]

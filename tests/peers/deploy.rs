@@ -1,12 +1,14 @@
 //! Each file of `deploy/` works as documented: it is run, or validated by a program for its format.
 //! Only names and ports that need a real machine are replaced.
 
+mod builder;
 mod ci;
 mod debian;
 mod image;
 mod kubernetes;
 mod monitoring;
 mod names;
+mod packages;
 mod platforms;
 mod proxies;
 mod service;

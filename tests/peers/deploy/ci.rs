@@ -11,8 +11,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use tempfile::TempDir;
 
-const WORKFLOWS: [&str; 3] =
-    [".github/workflows/release.yml", "deploy/ci/callback.yml", "deploy/ci/switch.yml"];
+const WORKFLOWS: [&str; 4] = [
+    ".github/workflows/ci.yml",
+    ".github/workflows/release.yml",
+    "deploy/ci/callback.yml",
+    "deploy/ci/switch.yml",
+];
 
 #[test]
 fn actionlint_accepts_the_workflows() {
@@ -28,7 +32,8 @@ fn actionlint_accepts_the_workflows() {
 fn zizmor_accepts_the_workflows() {
     let mut zizmor = Command::new(program("zizmor"));
     zizmor.args(["--offline", "--no-progress", "--persona", "pedantic"]);
-    run(zizmor.current_dir(PROJECT).args(WORKFLOWS));
+    zizmor.current_dir(PROJECT).args(WORKFLOWS);
+    run(zizmor.args(["action.yml", ".github/dependabot.yml"]));
 }
 
 #[test]

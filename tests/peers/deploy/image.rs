@@ -223,7 +223,7 @@ pub(super) fn static_program() -> PathBuf {
         fs::remove_file(file).unwrap();
     }
     let (_, build) = stage.split_once("cargo build ").unwrap();
-    let build = build.split_once("&&").unwrap().0.replace("--release", "");
+    let build = build.split_once("&&").unwrap().0.replace("--profile dist", "");
     let (_, flags) = stage.split_once("RUSTFLAGS='").unwrap();
     let flags = flags.split_once('\'').unwrap().0;
     let host = run(Command::new("rustc").args(["--print", "host-tuple"]));

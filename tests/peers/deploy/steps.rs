@@ -75,7 +75,7 @@ impl Fresh {
     }
 }
 
-const STATIC: &str = "target/x86_64-unknown-linux-gnu/release/callback-edge";
+const STATIC: &str = "target/x86_64-unknown-linux-gnu/dist/callback-edge";
 
 fn section(title: &str) -> String {
     let readme = text("README.md");

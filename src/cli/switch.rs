@@ -14,8 +14,8 @@ use crate::preflight::Account;
 use crate::redirect::Target;
 use crate::report::{Detail, Report, Verdict};
 use crate::switch::{
-    self, Command, Context, End, Environment, Goal, Invocation, Journal, JournalFile, Operator,
-    Outcome, Phase, State, Stop, StopKind, SwitchReport, Tolerance, outcome,
+    self, Command, Context, End, Entry, Environment, Goal, Invocation, Journal, JournalFile,
+    Operator, Outcome, Phase, State, Stop, StopKind, SwitchReport, Tolerance, outcome,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
@@ -250,7 +250,8 @@ impl<'a> Run<'a> {
     ) -> Result<switch::Selected, Problem> {
         let Prepared { plan, nango, .. } =
             prepare(&self.args.options, self.settings, selected, decisions, callbacks, &self.base)?;
-        Ok(switch::Selected { name: selected.name.map(str::to_owned), plan, nango })
+        let name = selected.name.map(str::to_owned);
+        Ok(switch::Selected { name, uuid: None, plan, nango })
     }
 
     async fn switch(&self) -> Result<Exit, Failure> {
@@ -371,7 +372,9 @@ impl<'a> Run<'a> {
             it.phase.is_some_and(Phase::is_interrupted)
                 && it.preflight.as_ref().is_some_and(|it| it.verdict() == Verdict::Fail)
         };
-        if !self.args.plan && environments.iter().any(is_broken) {
+        // The preflight of `--back` is about the previous callback.
+        let may_restore = !self.args.plan && !self.args.back;
+        if may_restore && environments.iter().any(is_broken) {
             environments.retain(is_broken);
             for environment in &mut environments {
                 environment.goal = Goal::Undo;
@@ -433,13 +436,8 @@ impl<'a> Run<'a> {
         self.account()?;
         let file = JournalFile::lock(&self.args.journal)?;
         let Some(journal) = self.journal(&file)? else { return Err(self.no_journal().into()) };
-        let wanted = &self.args.options.environment;
-        let entries: Vec<_> = journal
-            .environments
-            .iter()
-            .filter(|it| it.phase != Phase::Planned)
-            .filter(|it| wanted.is_empty() || wanted.contains(&it.name))
-            .collect();
+        let mut entries = self.wanted(&journal)?;
+        entries.retain(|it| it.phase != Phase::Planned);
         if entries.is_empty() {
             let summary = "there is nothing to go back: no environment was switched";
             let report = self.report(Command::Back, summary, &[], State::NotBegun);
@@ -448,11 +446,13 @@ impl<'a> Run<'a> {
         let is_only = entries.len() == 1;
         let mut chosen = Vec::new();
         for entry in entries {
-            let found = self.project.environments.get(entry.name.as_str());
+            let mut known = self.project.environments.iter();
+            let found = known.find(|(name, _)| is_named(entry, name)).map(|(_, it)| it);
             let one = Selected { name: Some(&entry.name), environment: found, is_only };
             let decided = decisions(&self.args.options, self.project, &[one], &entry.before)?.pop();
             let callbacks = [entry.before.as_str(), entry.after.as_str()];
-            chosen.push(self.prepare(one, decided.unwrap_or_default(), callbacks)?);
+            let prepared = self.prepare(one, decided.unwrap_or_default(), callbacks)?;
+            chosen.push(switch::Selected { uuid: Some(entry.uuid.clone()), ..prepared });
         }
         let mut environments = switch::read(&self.context, chosen, None, Some(&journal)).await?;
         switch::survey(&self.context, &mut environments).await;
@@ -471,6 +471,19 @@ impl<'a> Run<'a> {
         self.execute(Command::Back, environments, plan, &file, Some(journal)).await
     }
 
+    /// The entries that were selected; without a selection, all.
+    fn wanted<'j>(&self, journal: &'j Journal) -> Result<Vec<&'j Entry>, Problem> {
+        let (all, names) = (&journal.environments, &self.args.options.environment);
+        if let Some(name) = names.iter().find(|name| !all.iter().any(|it| is_named(it, name))) {
+            let known: Vec<_> = all.iter().map(|it| format!("`{}`", it.name)).collect();
+            return Err(Problem::error(format!("the journal has no environment `{name}`"))
+                .hint(format!("it has {}", known.join(", "))));
+        }
+        let is_wanted =
+            |it: &&Entry| names.is_empty() || names.iter().any(|name| is_named(it, name));
+        Ok(all.iter().filter(is_wanted).collect())
+    }
+
     fn no_journal(&self) -> Problem {
         Problem::error(format!("there is no journal `{}`", self.args.journal.display()))
             .hint(
@@ -482,12 +495,14 @@ impl<'a> Run<'a> {
     async fn status(&self) -> Result<Exit, Failure> {
         let account = self.account()?;
         let file = JournalFile::unlocked(&self.args.journal);
-        let names = &self.args.options.environment;
         let Some(journal) = self.journal(&file)? else { return Err(self.no_journal().into()) };
-        let environments = switch::status(&self.context, account, &journal, names).await?;
+        let entries = self.wanted(&journal)?;
+        let environments = switch::status(&self.context, account, &entries).await;
         let is_expected = environments.iter().all(|it| it.result == State::AsExpected);
         let (exit, summary) = if is_expected {
             (Exit::Done, "every callback is as the journal expects")
+        } else if environments.iter().any(|it| it.result == State::NotRead) {
+            (Exit::CouldNotRun, "a callback could not be read")
         } else {
             (
                 Exit::Unconfirmed,
@@ -665,13 +680,18 @@ impl Operator for Run<'_> {
     }
 }
 
+/// The journal contains names without control characters.
+fn is_named(entry: &Entry, name: &str) -> bool {
+    entry.name == crate::report::printable(name)
+}
+
 fn question(action: &str, count: usize) -> String {
     let noun = if count == 1 { "environment" } else { "environments" };
     format!("{action} {count} {noun}?")
 }
 
 /// An entry of the journal whose switch to another callback was interrupted.
-fn unfinished<'j>(journal: &'j Journal, callback: &str) -> Option<&'j switch::Entry> {
+fn unfinished<'j>(journal: &'j Journal, callback: &str) -> Option<&'j Entry> {
     journal
         .environments
         .iter()

@@ -191,7 +191,7 @@ impl<O: Operator> Run<'_, O> {
             {
                 // Without it, a run that is killed could not go back.
                 self.reason = Some(error.to_string());
-                self.environment.phase = Some(phase);
+                self.set_phase(phase);
                 return End::Refused;
             }
             let event = match action {
@@ -201,9 +201,7 @@ impl<O: Operator> Run<'_, O> {
                     Event::Replied(self.save(&self.environment.after.clone()).await)
                 }
                 Action::AwaitNew { acknowledged } => {
-                    let wait = self.context.wait;
-                    let wait = if acknowledged { wait } else { wait.min(LOST_WAIT) };
-                    Event::Read(self.await_value(Value::After, wait).await)
+                    Event::Read(self.await_value(Value::After, acknowledged).await)
                 }
                 Action::ObserveNew => Event::Observed(self.await_flow(true).await),
                 Action::Verify => Event::Verified(self.verify().await),
@@ -211,8 +209,8 @@ impl<O: Operator> Run<'_, O> {
                     self.announce_restore(machine.goal());
                     Event::Replied(self.save(&self.environment.before.clone()).await)
                 }
-                Action::AwaitOld => {
-                    Event::Read(self.await_value(Value::Before, self.context.wait).await)
+                Action::AwaitOld { acknowledged } => {
+                    Event::Read(self.await_value(Value::Before, acknowledged).await)
                 }
                 Action::ObserveOld => Event::Observed(self.await_flow(false).await),
                 Action::Stop(end) => return end,
@@ -226,17 +224,21 @@ impl<O: Operator> Run<'_, O> {
         if self.environment.phase.is_none_or(|known| known == phase) {
             return Ok(());
         }
+        self.set_phase(phase);
+        let written = self.file.write(self.journal);
+        if let Err(error) = &written {
+            self.operator.note(&format!("{}: {error}", self.environment.name));
+        }
+        written
+    }
+
+    fn set_phase(&mut self, phase: Phase) {
         self.environment.phase = Some(phase);
         let uuid = &self.environment.uuid;
         if let Some(entry) = self.journal.environments.iter_mut().find(|it| it.uuid == *uuid) {
             entry.phase = phase;
             entry.changed_at = now();
         }
-        let written = self.file.write(self.journal);
-        if let Err(error) = &written {
-            self.operator.note(&format!("{}: {error}", self.environment.name));
-        }
-        written
     }
 
     fn announce_save(&self) {
@@ -263,6 +265,10 @@ impl<O: Operator> Run<'_, O> {
             Saved::Refused(error) => {
                 self.add_reason(&error.to_string());
                 Reply::Refused
+            }
+            Saved::NotSent(error) => {
+                self.add_reason(&error.to_string());
+                Reply::NotSent
             }
             Saved::Lost(why) => {
                 self.operator.note(&format!(
@@ -337,7 +343,9 @@ impl<O: Operator> Run<'_, O> {
     }
 
     /// Reads until the value is there, another one is, or the wait is over.
-    async fn await_value(&mut self, wanted: Value, wait: Duration) -> Value {
+    async fn await_value(&mut self, wanted: Value, acknowledged: bool) -> Value {
+        let wait = self.context.wait;
+        let wait = if acknowledged { wait } else { wait.min(LOST_WAIT) };
         let began = Instant::now();
         let transient = match wanted {
             Value::After => Value::Before,
@@ -437,11 +445,13 @@ impl<O: Operator> Run<'_, O> {
         }
     }
 
-    /// The environment that begins later and whose flows have the new callback already.
+    /// The environment that begins later and whose flows have the new callback already, although no
+    /// run saved it there.
     async fn seen_elsewhere(&mut self) -> Option<String> {
         let after = self.environment.after.clone();
-        for other in self.others.iter_mut().filter(|it| it.goal == Goal::Switch && it.starts_flows)
-        {
+        let is_untouched =
+            |it: &&mut Environment| it.phase == Some(Phase::Planned) && it.starts_flows;
+        for other in self.others.iter_mut().filter(is_untouched) {
             if let FlowObservation::Sent { callback, .. } =
                 other.flows.observe(&[&after, &other.before]).await
                 && is_same_url(&callback, &after)

@@ -120,6 +120,10 @@ impl Journal {
 impl JournalFile {
     /// Opens the file for a run that writes it, and locks it.
     pub fn lock(path: &Path) -> Result<Self, JournalError> {
+        if fs::symlink_metadata(path).is_ok_and(|it| it.is_symlink()) {
+            // A write would replace the link, and leave the journal that it points to as it was.
+            return Err(JournalError::Io(path.to_owned(), "it is a symbolic link".into()));
+        }
         let lock = beside(path, ".lock");
         let cannot = |error: &io::Error| JournalError::Io(lock.clone(), error.to_string());
         let file = OpenOptions::new()

@@ -76,8 +76,10 @@ pub enum Value {
 pub enum Reply {
     /// Nango acknowledged it.
     Acknowledged,
-    /// Nango refused it, or it was not sent.
+    /// Nango refused it.
     Refused,
+    /// It was not sent: there was no connection.
+    NotSent,
     /// It may or may not have arrived.
     Lost,
 }
@@ -125,7 +127,10 @@ pub enum Action {
     /// Save the previous callback.
     Restore,
     /// Read until the previous callback is there, or the wait is over.
-    AwaitOld,
+    AwaitOld {
+        /// Whether Nango acknowledged that it saved it.
+        acknowledged: bool,
+    },
     /// Start flows until one has the previous callback, or the wait is over.
     ObserveOld,
     /// Nothing.
@@ -303,7 +308,9 @@ impl Machine {
             (Action::ObserveNew, Event::Observed(flow)) => self.observed(flow),
             (Action::Verify, Event::Verified(verification)) => self.verified(verification),
             (Action::Restore, Event::Replied(reply)) => self.restored(reply),
-            (Action::AwaitOld, Event::Read(value)) => self.read_restored(value),
+            (Action::AwaitOld { acknowledged }, Event::Read(value)) => {
+                self.read_restored(value, acknowledged)
+            }
             (Action::ObserveOld, Event::Observed(flow)) => Action::Stop(match flow {
                 Flow::Old => End::Back,
                 Flow::New | Flow::Other | Flow::None => End::BackUnconfirmed,
@@ -359,8 +366,8 @@ impl Machine {
                 Action::AwaitNew { acknowledged: false }
             }
             // An earlier request may still arrive.
-            Reply::Refused if self.lost > 0 => Action::Stop(End::NotSaved),
-            Reply::Refused => {
+            Reply::Refused | Reply::NotSent if self.lost > 0 => Action::Stop(End::NotSaved),
+            Reply::Refused | Reply::NotSent => {
                 self.phase = Phase::Planned;
                 Action::Stop(End::Refused)
             }
@@ -426,20 +433,17 @@ impl Machine {
 
     const fn restored(&mut self, reply: Reply) -> Action {
         match reply {
-            Reply::Acknowledged => {
-                self.acknowledged = true;
-                Action::AwaitOld
-            }
-            Reply::Lost => {
+            Reply::Acknowledged => Action::AwaitOld { acknowledged: true },
+            // A short failure of the network must not leave the callback that failed.
+            Reply::Lost | Reply::NotSent => {
                 self.lost += 1;
-                self.acknowledged = false;
-                Action::AwaitOld
+                Action::AwaitOld { acknowledged: false }
             }
             Reply::Refused => Action::Stop(End::NotRestored),
         }
     }
 
-    const fn read_restored(&mut self, value: Value) -> Action {
+    const fn read_restored(&mut self, value: Value, acknowledged: bool) -> Action {
         match value {
             Value::Before => {
                 self.phase = Phase::Restored;
@@ -448,7 +452,7 @@ impl Machine {
                     Goal::Switch | Goal::Verify | Goal::Undo => Action::Stop(End::Restored),
                 }
             }
-            Value::After | Value::Altered if !self.acknowledged && self.lost < MAX_SENT => {
+            Value::After | Value::Altered if !acknowledged && self.lost < MAX_SENT => {
                 Action::Restore
             }
             Value::After | Value::Altered | Value::Unreadable => Action::Stop(End::NotRestored),

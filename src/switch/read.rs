@@ -7,11 +7,15 @@ use crate::preflight::{
     Account, FlowObservation, Flows, Nango, NangoEnvironment, NoEnvironments, Plan, is_same_url,
 };
 use crate::report::{Report, printable};
+use std::time::Instant;
+use tokio::time::sleep;
 
 /// An environment that was selected, with the plan of its preflight.
 pub struct Selected {
     /// Its name in Nango; `None` for that of the key.
     pub name: Option<String>,
+    /// Its id in the journal, to go back: its name may be another one now.
+    pub uuid: Option<String>,
     /// The preflight. Its previous callback is replaced by the one that is read.
     pub plan: Plan,
     /// Nango with the API key of the environment.
@@ -105,17 +109,17 @@ async fn read_one(
     callback: Option<&str>,
     journal: Option<&Journal>,
 ) -> Result<Environment, Stop> {
-    let Selected { name, mut plan, nango } = selected;
-    let by_name = match &name {
-        Some(name) => Some(find(list, name)?),
+    let Selected { name, uuid, mut plan, nango } = selected;
+    let named = match &name {
+        Some(name) => Some(find(list, name, uuid.as_deref())?),
         None => None,
     };
     let mut known_value = None;
-    if let Some(found) = by_name {
+    if let Some(found) = named {
         known_value = Some(account.callback(&found.uuid).await?);
     }
     let mut flows = Flows::read(&plan, &nango).await?;
-    let found = match by_name {
+    let found = match named {
         Some(found) => found,
         None => identify(list, flows.environment())?,
     };
@@ -131,32 +135,21 @@ async fn read_one(
             FlowObservation::None(_) => context.default_callback.clone(),
         },
     };
-    let value = value.unwrap_or_else(|| default.clone());
-    let mut evidence = Vec::new();
     let name = printable(&found.name);
-    let starts_flows = match flows.observe(&[&value]).await {
-        FlowObservation::Sent { integration, callback } if is_same_url(&callback, &value) => {
-            let integration = printable(&integration);
-            evidence.push(format!("a flow of `{integration}` sends the callback in the settings"));
-            true
+    let entry = journal.and_then(|it| it.entry(&found.uuid));
+    if let Some(other) = flows.environment().filter(|it| *it != found.uuid) {
+        return Err(other_environment(list, &name, other));
+    }
+    let value = value.unwrap_or_else(|| default.clone());
+    let settings = Settings { account, uuid: &found.uuid, default: &default, name: &name, entry };
+    let (value, seen) = settings.agree(context, &mut flows, value).await?;
+    let starts_flows = seen.is_ok();
+    let mut evidence = vec![match seen {
+        Ok(integration) => {
+            format!("a flow of `{}` sends the callback in the settings", printable(&integration))
         }
-        FlowObservation::Sent { callback, .. } => {
-            return Err(Stop::usage(
-                format!(
-                    "the settings of `{name}` have the callback {}, but flows that start with its key \
-                     send {}",
-                    printable(&value),
-                    printable(&callback)
-                ),
-                "check that the API key belongs to this environment, and that `authorization_params` set no \
-                 callback",
-            ));
-        }
-        FlowObservation::None(why) => {
-            evidence.push(format!("no flow can be started: {}", printable(&why)));
-            false
-        }
-    };
+        Err(why) => format!("no flow can be started: {}", printable(&why)),
+    }];
     let is_proven = match flows.environment() {
         Some(uuid) if uuid == found.uuid => {
             evidence.push("its id is in the URLs of its integrations".into());
@@ -169,7 +162,6 @@ async fn read_one(
         }
         None => false,
     };
-    let entry = journal.and_then(|it| it.entry(&found.uuid));
     let begin = match callback {
         Some(callback) => Begin::switch(&value, callback, entry, &plan.previous),
         None => Begin::back(entry).ok_or_else(|| {
@@ -198,6 +190,68 @@ async fn read_one(
         nango,
         flows,
     })
+}
+
+/// The settings of an environment, compared with what its flows send.
+struct Settings<'r> {
+    account: &'r Account,
+    uuid: &'r str,
+    default: &'r str,
+    name: &'r str,
+    entry: Option<&'r Entry>,
+}
+
+impl Settings<'_> {
+    /// The callback in the settings, and the integration whose flow sends it, or why none starts. A
+    /// cache of Nango may be slow after a run that was killed: that is waited for.
+    async fn agree(
+        &self,
+        context: &Context,
+        flows: &mut Flows,
+        mut value: String,
+    ) -> Result<(String, Result<String, String>), Stop> {
+        let began = Instant::now();
+        loop {
+            let sent = match flows.observe(&[&value]).await {
+                FlowObservation::None(why) => return Ok((value, Err(why))),
+                FlowObservation::Sent { integration, callback } => {
+                    if is_same_url(&callback, &value) {
+                        return Ok((value, Ok(integration)));
+                    }
+                    callback
+                }
+            };
+            let is_known = |url: &str| {
+                self.entry
+                    .is_some_and(|it| is_same_url(url, &it.before) || is_same_url(url, &it.after))
+            };
+            let may_agree = is_known(&value) && is_known(&sent);
+            if !may_agree || began.elapsed() >= context.wait {
+                return Err(self.disagreement(&value, &sent, may_agree));
+            }
+            sleep(context.pause()).await;
+            let read = self.account.callback(self.uuid).await?;
+            value = read.unwrap_or_else(|| self.default.to_owned());
+        }
+    }
+
+    fn disagreement(&self, value: &str, sent: &str, may_agree: bool) -> Stop {
+        let why = format!(
+            "the settings of `{}` have the callback {}, but flows that start with its key send {}",
+            self.name,
+            printable(value),
+            printable(sent)
+        );
+        if may_agree {
+            // Both are of the journal, so nothing shows that the key is wrong.
+            return Stop::could_not_run(why, "run it again later, or with a longer --wait");
+        }
+        Stop::usage(
+            why,
+            "check that the API key belongs to this environment, and that `authorization_params` set no \
+             callback",
+        )
+    }
 }
 
 /// Where the run of an environment begins.
@@ -242,7 +296,7 @@ async fn read_without_api(
     selected: Selected,
     callback: &str,
 ) -> Result<Environment, Stop> {
-    let Selected { name, mut plan, nango } = selected;
+    let Selected { name, mut plan, nango, .. } = selected;
     let mut flows = Flows::read(&plan, &nango).await?;
     if context.account.is_none() && !nango.has_no_environments_api().await? {
         return Err(Stop::usage(
@@ -286,8 +340,13 @@ async fn read_without_api(
     })
 }
 
-fn find<'l>(list: &'l [NangoEnvironment], name: &str) -> Result<&'l NangoEnvironment, Stop> {
-    list.iter().find(|it| it.name == name).ok_or_else(|| {
+fn find<'l>(
+    list: &'l [NangoEnvironment],
+    name: &str,
+    uuid: Option<&str>,
+) -> Result<&'l NangoEnvironment, Stop> {
+    let is_found = |it: &&NangoEnvironment| uuid.map_or(it.name == name, |uuid| it.uuid == uuid);
+    list.iter().find(is_found).ok_or_else(|| {
         Stop::usage(
             format!("Nango has no environment `{}`", printable(name)),
             format!("the account has {}", names(list)),

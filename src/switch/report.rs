@@ -102,6 +102,8 @@ pub enum State {
     AsExpected,
     /// Only read: it is not as the journal expects, or a run was interrupted.
     Unexpected,
+    /// Its callback was not read.
+    NotRead,
     /// The run ended so.
     #[serde(untagged)]
     Ended(End),
@@ -114,9 +116,9 @@ impl State {
                 Status::Pass
             }
             Self::Planned | Self::NotBegun => Status::Skip,
-            Self::Unexpected | Self::Ended(End::SwitchedUnconfirmed | End::BackUnconfirmed) => {
-                Status::Unknown
-            }
+            Self::Unexpected
+            | Self::NotRead
+            | Self::Ended(End::SwitchedUnconfirmed | End::BackUnconfirmed) => Status::Unknown,
             Self::Ended(End::Restored) => Status::Warn,
             Self::Unsafe
             | Self::NotSeen
@@ -143,6 +145,7 @@ impl State {
             Self::AlreadySwitched => "was switched before, and confirmed again",
             Self::AsExpected => "as the journal expects",
             Self::Unexpected => "not as the journal expects",
+            Self::NotRead => "not read: this is what the journal contains",
             Self::Ended(end) => match end {
                 End::Switched => "switched and confirmed",
                 End::SwitchedUnconfirmed => "switched, but not fully confirmed",

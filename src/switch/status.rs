@@ -1,23 +1,28 @@
 //! The state of the environments in a journal.
 
-use super::journal::{Entry, Journal};
+use super::Context;
+use super::journal::Entry;
 use super::report::{EnvironmentReport, State};
-use super::{Context, Stop};
 use crate::preflight::{Account, is_same_url};
 use crate::report::printable;
 
-/// Reads the callback of each environment of the journal, or of those with these names, and compares
-/// it with the journal.
+/// Reads the callback of each of these environments, and compares it with the journal.
 pub async fn status(
     context: &Context,
     account: &Account,
-    journal: &Journal,
-    names: &[String],
-) -> Result<Vec<EnvironmentReport>, Stop> {
+    entries: &[&Entry],
+) -> Vec<EnvironmentReport> {
     let mut reports = Vec::new();
-    let wanted = |it: &&Entry| names.is_empty() || names.contains(&it.name);
-    for entry in journal.environments.iter().filter(wanted) {
-        let value = account.callback(&entry.uuid).await?;
+    for entry in entries {
+        let value = match account.callback(&entry.uuid).await {
+            Ok(value) => value,
+            // One that was deleted must not hide the others.
+            Err(error) => {
+                let reason = Some(printable(&error.to_string()));
+                reports.push(EnvironmentReport { reason, ..offline(entry) });
+                continue;
+            }
+        };
         let value = value.unwrap_or_else(|| context.default_callback.clone());
         let is_new = is_same_url(&value, &entry.after);
         let is_old = is_same_url(&value, &entry.before);
@@ -37,7 +42,7 @@ pub async fn status(
         };
         reports.push(report);
     }
-    Ok(reports)
+    reports
 }
 
 /// The state in the journal alone.
@@ -50,7 +55,7 @@ pub fn offline(entry: &Entry) -> EnvironmentReport {
         after: printable(&entry.after),
         value: None,
         phase: Some(entry.phase),
-        result: State::Unexpected,
+        result: State::NotRead,
         reason: None,
         evidence: Vec::new(),
         preflight: None,

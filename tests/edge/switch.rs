@@ -8,6 +8,7 @@ mod interrupted;
 mod journal;
 mod keys;
 mod kinds;
+mod mishaps;
 mod old_servers;
 mod random;
 mod requests;

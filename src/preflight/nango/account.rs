@@ -38,8 +38,10 @@ pub enum NoEnvironments {
 pub enum Saved {
     /// Nango acknowledged it.
     Acknowledged,
-    /// Nango refused it, or it was not sent.
+    /// Nango refused it.
     Refused(NangoError),
+    /// It was not sent: there was no connection.
+    NotSent(NangoError),
     /// It was sent, and there is no valid response: it may or may not be saved.
     Lost(String),
 }
@@ -96,7 +98,7 @@ impl Account {
                 Ok(response) => response,
                 Err(fault) if was_sent(&fault) => return Saved::Lost(fault.to_string()),
                 Err(fault) => {
-                    return Saved::Refused(NangoError::unreachable(self.base(), &fault));
+                    return Saved::NotSent(NangoError::unreachable(self.base(), &fault));
                 }
             };
             self.0.budget.record(Bucket::Api, &response);

@@ -74,7 +74,7 @@ fn outcomes(action: Action, before: &Nango) -> Vec<(Nango, Event)> {
         all.push((nango, event));
     };
     match action {
-        Action::Read | Action::AwaitNew { .. } | Action::AwaitOld => {
+        Action::Read | Action::AwaitNew { .. } | Action::AwaitOld { .. } => {
             let value = before.value;
             add(&|it| it.last_read = Some(value), Event::Read(value));
             add(&|_| {}, Event::Read(Value::Unreadable));
@@ -108,6 +108,7 @@ fn outcomes(action: Action, before: &Nango) -> Vec<(Nango, Event)> {
             let failed = |it: &mut Nango| it.restore_failed |= action == Action::Restore;
             add(&applied, Event::Replied(Reply::Acknowledged));
             add(&failed, Event::Replied(Reply::Refused));
+            add(&failed, Event::Replied(Reply::NotSent));
             add(
                 &|it| {
                     applied(it);

@@ -100,24 +100,6 @@ async fn a_slow_cache_does_not_prevent_going_back() {
     world.all_have(&world.old);
 }
 
-/// A read may still show the previous callback after a PATCH that the killed run sent.
-#[tokio::test(flavor = "multi_thread")]
-async fn going_back_after_a_killed_run_does_not_trust_a_slow_cache() {
-    let world = World::one().await;
-    world.nango().environments[0].cache.reads = 2;
-    world.rule(Rule::at(Kind::Patch, Fault::HangAfter));
-    world.kill(&world.arguments(&["--yes"])).await;
-    assert_eq!(world.saved("prod"), world.new);
-    // It may stop, because reads and flows disagree, but it does not report that all is back.
-    let mut runs = 0;
-    while world.back(&["--wait=8s"]).await.code != Some(0) {
-        assert_eq!(world.saved("prod"), world.new);
-        runs += 1;
-        assert!(runs < 3, "the cache is up to date");
-    }
-    world.all_have(&world.old);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_revoked_during_the_run_leaves_the_switch_unconfirmed() {
     let world = World::one().await;

@@ -7,6 +7,7 @@ use crate::support::PATIENCE;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::sync::Arc;
 
 /// Exit 0 would mean that every value is as expected.
 #[tokio::test(flavor = "multi_thread")]
@@ -162,4 +163,19 @@ async fn the_status_without_nango_shows_the_journal() {
     let run = world.run(&["--status", "--json"]).await.exits(3);
     assert_eq!(run.environment("prod")["before"], *world.old, "{}", run.text());
     assert!(run.environment("prod")["value"].is_null(), "{}", run.text());
+}
+
+/// A request that is lost once, for example.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_after_the_save_that_does_not_repeat_restores_nothing() {
+    let world = World::one().await;
+    let (broken, works) = (Arc::clone(&world.is_broken), Arc::clone(&world.is_broken));
+    world.when_saved("prod", move |nango| {
+        *broken.lock().unwrap() = true;
+        let repaired = Fault::Do(Box::new(move |_| *works.lock().unwrap() = false));
+        nango.rules.push(Rule::at(Kind::Integrations, repaired));
+    });
+    let run = world.switch(&[]).await.exits(0);
+    assert_eq!(world.nango().patches.len(), 1, "{}", run.text());
+    world.all_have(&world.new);
 }

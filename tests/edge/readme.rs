@@ -10,7 +10,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 const README: &str = "README.md";
-const OPERATIONS: &str = "docs/operations.md";
+const REFERENCE: &str = "docs/reference.md";
 const SWITCH: &str = "docs/switch.md";
 
 fn root() -> &'static Path {
@@ -58,7 +58,7 @@ async fn the_transcripts_of_the_readme_are_correct() {
     let fields = |line: &str| -> BTreeSet<String> {
         serde_json::from_str::<BTreeMap<String, Value>>(line).unwrap().into_keys().collect()
     };
-    let logs = section(OPERATIONS, "Logs");
+    let logs = section(REFERENCE, "Logs");
     let (_, line) = logs.split_once("```json\n").unwrap();
     let log = edge.wait_for("\"outcome\":\"code\"");
     let logged = log.lines().find(|line| line.contains("\"event\":\"request\"")).unwrap();
@@ -77,7 +77,7 @@ fn configuration_errors_are_reported_as_shown() {
     fs::write(dir.path().join("config.toml"), settings).unwrap();
     let output = command(dir.path()).args(["config", "check"]).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_shows(OPERATIONS, "callback-edge config check", &stderr);
+    assert_shows(REFERENCE, "callback-edge config check", &stderr);
 }
 
 #[test]
@@ -113,7 +113,7 @@ async fn the_table_of_metrics_is_complete() {
     // The first self-check registers some of the metrics.
     connect(edge.admin[0]).await.get("/self-check").await.unwrap();
     let text = edge.metrics().await.0;
-    assert_eq!(documented(&section(OPERATIONS, "Metrics")), exported(&text));
+    assert_eq!(documented(&section(REFERENCE, "Metrics")), exported(&text));
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn the_tables_of_metrics_of_repeated_commands_are_complete() {
         [("Metrics of a repeated preflight", preflight), ("Metrics of a repeated check", check)]
     {
         let text = all.text().unwrap();
-        assert_eq!(documented(&section(OPERATIONS, title)), exported(&text), "{text}");
+        assert_eq!(documented(&section(REFERENCE, title)), exported(&text), "{text}");
     }
 }
 

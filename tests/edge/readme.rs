@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 const README: &str = "README.md";
 const REFERENCE: &str = "docs/reference.md";
-const SWITCH: &str = "docs/switch.md";
+const PREFLIGHT: &str = "docs/preflight.md";
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -86,7 +86,7 @@ fn the_signature_is_computed_as_shown() {
     let mut hmac = command(dir.path());
     let output = hmac.args(["hmac", "github", "user-1"]).env("NANGO_HMAC_KEY", "secret").output();
     let stdout = String::from_utf8(output.unwrap().stdout).unwrap();
-    assert_shows(SWITCH, "NANGO_HMAC_KEY=secret callback-edge hmac github user-1", &stdout);
+    assert_shows(PREFLIGHT, "NANGO_HMAC_KEY=secret callback-edge hmac github user-1", &stdout);
 }
 
 #[test]

@@ -35,6 +35,7 @@ mod shared;
 mod slots;
 mod snapshot;
 mod state;
+mod turns;
 
 pub use announce::report;
 pub use lifecycle::{ShutdownResult, serve};

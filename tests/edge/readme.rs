@@ -165,6 +165,8 @@ fn every_warning_and_error_in_the_log_has_a_hint() {
     let mut seen = 0;
     for file in files_below(&root().join("src")) {
         let text = fs::read_to_string(&file).unwrap();
+        // The tests of a module log anything.
+        let text = text.split("#[cfg(test)]\nmod ").next().unwrap();
         let macros = ["tracing::warn!(", "tracing::error!("];
         for rest in macros.iter().flat_map(|call| text.split(call).skip(1)) {
             let fields = rest.split(");\n").next().unwrap();

@@ -123,6 +123,10 @@ async fn an_expired_certificate_is_served_and_logged() {
     let mut edge = Edge::start_in(dir, &settings::tls(""), |_| {});
     let log = edge.wait_for("certificate_invalid");
     assert!(log.contains("has expired"), "{log}");
+    // A reload does not repeat it.
+    edge.signal(Signal::HUP);
+    let log = edge.wait_for("\"reloaded\"");
+    assert_eq!(log.matches("has expired").count(), 1, "{log}");
     let refused = connect_tls(&authority, edge.https[0], "localhost", &[]).await;
     assert!(refused.unwrap_err().to_string().contains("expired"));
     // Replaced by another one that has expired, and then by a valid one.

@@ -73,11 +73,17 @@ async fn the_log_has_the_route_and_the_reason_why_a_request_is_not_redirected() 
     let mut client = connect(edge.http[0]).await;
     let reply = client.request("GET", "/cb", &fields, b"").await.unwrap();
     assert_eq!(reply.status, 431);
+    // The library rejects these two.
+    let mut client = connect(edge.http[0]).await;
+    client.send(b"GET /cb HTTP/1.1\r\nHost: auth.example.com\r\ncanary\x00: 1\r\n\r\n").await;
+    assert_eq!(client.reply().await.unwrap().status, 400);
     let (_, log) = edge.stop();
     let requests = requests(&log);
     let logged: Vec<_> =
         requests.iter().map(|line| (line["reason"].clone(), line["route"].clone())).collect();
     let expected = table.map(|(.., reason, route)| (reason, route.clone()));
+    let rejected = ["header_bytes", "malformed"].map(|reason| (json!(reason), Value::Null));
+    let expected: Vec<_> = expected.into_iter().chain(rejected).collect();
     assert_eq!(logged, expected, "{log}");
     assert!(!log.contains("canary"), "{log}");
 }

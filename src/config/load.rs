@@ -239,7 +239,8 @@ mod tests {
         assert_eq!((it.limits.connections, it.limits.connections_per_address), (10_000, 256));
         assert_eq!(it.limits.handshake_timeout, Duration::from_secs(10));
         assert_eq!(it.limits.request_timeout, Duration::from_secs(15));
-        assert_eq!(it.limits.idle_timeout, Duration::from_secs(30));
+        assert_eq!(it.limits.idle_timeout, Duration::from_secs(8));
+        assert_eq!(it.limits.proxy_idle_timeout, Duration::from_secs(620));
         assert_eq!(it.limits.connection_age, Duration::from_mins(10));
         assert_eq!(it.listen.client_address, ClientAddress::XForwardedFor);
         assert_eq!(it.limits.header_fields, 100);

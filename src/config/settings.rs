@@ -279,6 +279,8 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// How long a connection may wait for its next request.
     pub idle_timeout: Duration,
+    /// The same for a connection of a proxy.
+    pub proxy_idle_timeout: Duration,
     /// How long a connection may live.
     pub connection_age: Duration,
     /// Request head: request line and header fields, in bytes.

@@ -2,6 +2,7 @@
 
 use super::context::Context as Connection;
 use super::state::{Action, Event};
+use super::turns::Place;
 use crate::observe::{
     ConnectionError, Deadline, InternalRequest, Label, Limit, ListenerKind, Status,
 };
@@ -9,7 +10,7 @@ use std::error::Error as _;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::time::{Sleep, timeout};
 
@@ -31,6 +32,11 @@ pub(super) struct ConnectionDriver<P> {
     context: Arc<Connection>,
     protocol: P,
     draining: bool,
+    /// Whether it has to wait for its turn.
+    takes_turns: bool,
+    place: Place,
+    /// Requests before the current turn.
+    requests: u32,
 }
 
 /// Why the driver has to act.
@@ -44,7 +50,14 @@ enum Wakeup {
 
 impl<P: Protocol> ConnectionDriver<P> {
     pub(super) fn new(context: Arc<Connection>, protocol: P) -> Self {
-        Self { context, protocol, draining: false }
+        Self {
+            context,
+            protocol,
+            draining: false,
+            takes_turns: false,
+            place: Place::default(),
+            requests: 0,
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -73,11 +86,12 @@ impl<P: Protocol> ConnectionDriver<P> {
                     return Poll::Ready(Wakeup::Drain);
                 }
                 registered = true;
-                if let Poll::Ready(ended) = Pin::new(&mut self.protocol).poll(cx) {
+                let (ended, deadline) = ready!(self.take_turn(cx));
+                if let Poll::Ready(ended) = ended {
                     return Poll::Ready(Wakeup::Ended(ended));
                 }
                 // A later deadline is noticed when the earlier one has passed.
-                let deadline = self.deadline().into();
+                let deadline = deadline.into();
                 if deadline < timer.deadline() {
                     timer.as_mut().reset(deadline);
                     if timer.as_mut().poll(cx).is_ready() {
@@ -116,6 +130,24 @@ impl<P: Protocol> ConnectionDriver<P> {
             }
             rearm(timer.as_mut(), self.deadline());
         }
+    }
+
+    /// Polls the protocol, if it is the connection's turn. Returns also the deadline after that.
+    fn take_turn(&mut self, cx: &mut Context<'_>) -> Poll<(Poll<hyper::Result<()>>, Instant)> {
+        let turns = &self.context.shared.turns;
+        let turn = if self.takes_turns {
+            Some(ready!(turns.poll_begin(&mut self.place, cx)))
+        } else {
+            None
+        };
+        let ended = Pin::new(&mut self.protocol).poll(cx);
+        let after = self.context.handle.usage(&self.context.snapshot().settings.limits);
+        if let Some(turn) = turn {
+            turns.end(turn, after.requests.wrapping_sub(self.requests));
+        }
+        self.requests = after.requests;
+        self.takes_turns = after.takes_turns;
+        Poll::Ready((ended, after.deadline))
     }
 
     /// Reads what arrived in time while the process was stopped or the machine was busy. Timers may fire

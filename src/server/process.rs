@@ -8,7 +8,8 @@ use super::self_check::SelfCheck;
 use super::shared::Shared;
 use super::slots::Slots;
 use super::snapshot::Snapshot;
-use crate::config::{Loaded, Problem, Problems, Settings};
+use super::turns::Turns;
+use crate::config::{Limits, Loaded, Problem, Problems, Settings};
 use crate::observe::{Format, Log, Metrics, ReloadResult};
 use crate::tls::acme::{self, AcmeStatus, Running};
 use crate::tls::{Acceptor, CertificateChanges, Certificates, Store};
@@ -23,7 +24,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Files that the process needs next to the connections within `limits.connections`: evicted ones that
-/// are still closing, those of the admin listener, and its own.
+/// are still closing, those of the admin listener, and its own. Where only few may be open, a quarter.
 const OTHER_FILES: u64 = 256;
 
 /// Reads the settings again, for a reload.
@@ -85,7 +86,7 @@ impl Process {
     /// Reads the certificates, listens, and reports it.
     pub(super) fn start(startup: Startup) -> Result<Self, StartError> {
         let Startup { settings, file, source, log, inherited } = startup;
-        raise_file_limit(settings.limits.connections);
+        let connections = connections(&settings.limits);
         let metrics = Arc::new(Metrics::new());
         let store = Arc::new(Store::default());
         let acme_status = Arc::new(AcmeStatus::default());
@@ -94,9 +95,8 @@ impl Process {
         let mut listeners = Listeners::new(inherited);
         let (certificates, bound) = prepare(&settings, &listeners)?;
         let addresses = listeners.addresses(&settings.listen, &bound);
-        let limits = &settings.limits;
-        let slots =
-            Slots::new(limits.connections, limits.connections_per_address, Arc::clone(&metrics));
+        let per_address = settings.limits.connections_per_address;
+        let slots = Slots::new(connections, per_address, Arc::clone(&metrics));
         let probes = Arc::new(Probes::new());
         let self_check =
             SelfCheck::new(Arc::clone(&acme_status), Arc::clone(&metrics), Arc::clone(&probes));
@@ -107,13 +107,14 @@ impl Process {
             log,
             metrics,
             slots,
+            turns: Turns::new(tokio::runtime::Handle::current().metrics().num_workers()),
             store,
             acme_status,
             draining: AtomicBool::new(false),
         });
         use_certificates(&shared, &certificates);
         let snapshot = shared.snapshot.load_full();
-        shared.metrics.set_limits(snapshot.settings.limits.connections, snapshot.self_check_every);
+        shared.metrics.set_limits(connections, snapshot.self_check_every);
         let acme = apply_acme(&shared, &snapshot.settings, None);
         listeners
             .apply(&snapshot.settings.listen, bound, &shared, &acceptor)
@@ -191,12 +192,12 @@ impl Process {
             log_loaded(&certificate, Some(since));
         }
         let limits = &settings.limits;
-        shared.slots.set_limits(limits.connections, limits.connections_per_address);
-        raise_file_limit(limits.connections);
+        let connections = connections(limits);
+        shared.slots.set_limits(connections, limits.connections_per_address);
         shared.log.set_level(settings.log.level);
         let addresses = self.listeners.addresses(&settings.listen, &bound);
         let new = Arc::new(Snapshot::new(settings, addresses, &shared.metrics));
-        shared.metrics.set_limits(new.settings.limits.connections, new.self_check_every);
+        shared.metrics.set_limits(connections, new.self_check_every);
         let old = shared.snapshot.swap(Arc::clone(&new));
         shared.slots.wake_all();
         if old.settings.log.format != new.settings.log.format {
@@ -404,25 +405,35 @@ fn apply_acme(shared: &Shared, settings: &Settings, running: Option<Running>) ->
     same.or_else(|| Some(acme::start(acme, overrides, acme_status, store, metrics)))
 }
 
-/// Raises the limit of open files, since every connection is one. The soft limit is a default for
-/// programs that use `select`; this one does not.
-fn raise_file_limit(connections: usize) {
-    let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= needed) {
-        return;
-    }
-    limit.current = Some(limit.maximum.map_or(needed, |maximum| maximum.min(needed)));
-    let raised = setrlimit(Resource::Nofile, limit).is_ok();
-    let current = getrlimit(Resource::Nofile).current;
-    if !raised || current.is_some_and(|current| current < needed) {
+/// How many connections may be open: as many as in the settings, if so many files may be. Without a file,
+/// no connection can be accepted, and no other evicted in time.
+fn connections(limits: &Limits) -> usize {
+    let wanted = limits.connections;
+    let Some(files) = raise_file_limit(wanted) else { return wanted };
+    let others = OTHER_FILES.min(files / 4);
+    let connections = usize::try_from(files - others).unwrap_or(usize::MAX).clamp(1, wanted);
+    if connections < wanted {
         tracing::warn!(
             event = "file_limit",
-            files = current,
-            needed,
+            files,
+            connections,
             hint = "raise the limit of open files (LimitNOFILE, ulimit -n) or lower `limits.connections`",
         );
     }
+    connections
+}
+
+/// Raises the limit of open files to what so many connections need, since every connection is one. The
+/// soft limit is a default for programs that use `select`; this one does not. Returns the limit.
+fn raise_file_limit(connections: usize) -> Option<u64> {
+    let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < needed) {
+        limit.current = Some(limit.maximum.map_or(needed, |maximum| maximum.min(needed)));
+        // Where that is refused, the limit that is read below is the lower one.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+    getrlimit(Resource::Nofile).current
 }
 
 pub(super) fn cannot_start(error: &dyn std::error::Error) -> StartError {

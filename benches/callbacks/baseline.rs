@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-/// Prints its addresses, and serves until it is killed.
-pub(crate) fn run(certificate: &str, key: &str) {
+/// TLS with this ALPN, and without tickets.
+pub(crate) fn acceptor(certificate: &str, key: &str, alpn: &[&str]) -> TlsAcceptor {
     let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -23,11 +23,15 @@ pub(crate) fn run(certificate: &str, key: &str) {
             PrivateKeyDer::from_pem_file(key).unwrap(),
         )
         .unwrap();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    TlsAcceptor::from(Arc::new(config))
+}
 
+/// Prints its addresses, and serves until it is killed.
+pub(crate) fn run(certificate: &str, key: &str) {
+    let acceptor = acceptor(certificate, key, &["http/1.1"]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let plain = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -53,7 +57,7 @@ pub(crate) fn run(certificate: &str, key: &str) {
     });
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+pub(crate) async fn accept(listener: &TcpListener) -> TcpStream {
     let (stream, _) = listener.accept().await.unwrap();
     stream.set_nodelay(true).unwrap();
     stream

@@ -29,7 +29,9 @@ const ATTEMPTS: usize = 3;
 
 /// Counts and prints; panics if the server exceeds a limit.
 pub(crate) async fn run(identity: &Identity) -> Value {
-    println!("\nInstructions per request           edge    recorded    baseline  edge/baseline");
+    println!(
+        "\nInstructions per request           edge    recorded    baseline  edge/baseline   libraries  edge/libraries"
+    );
     let mut figures = Map::new();
     let mut grown = Vec::new();
     for (work, recorded, more) in RECORDED {
@@ -40,19 +42,30 @@ pub(crate) async fn run(identity: &Identity) -> Value {
                 edge = edge.min(count(Kind::Edge, work, more, identity).await);
             }
         }
-        let baseline = if work.is_supported_by(Kind::Baseline) {
-            Some(count(Kind::Baseline, work, more, identity).await)
-        } else {
-            None
+        let lower = async |kind| {
+            if work.is_supported_by(kind) {
+                Some(count(kind, work, more, identity).await)
+            } else {
+                None
+            }
         };
+        let baseline = lower(Kind::Baseline).await;
+        let libraries = lower(Kind::Libraries).await;
         let ratio = baseline.map(|baseline| edge / baseline);
+        let over_libraries = libraries.map(|libraries| edge / libraries);
         let shown = |figure: Option<f64>, digits| {
             figure.map_or("–".to_owned(), |figure| format!("{figure:.digits$}"))
         };
         let name = work.name();
         let (baseline, relative) = (shown(baseline, 0), shown(ratio, 3));
-        println!("{name:<31}{edge:>9.0}{recorded:>12.0}{baseline:>12}{relative:>15}");
-        figures.insert(name.to_owned(), json!({"edge": edge, "baseline_ratio": ratio}));
+        let (libraries, more) = (shown(libraries, 0), shown(over_libraries, 3));
+        println!(
+            "{name:<31}{edge:>9.0}{recorded:>12.0}{baseline:>12}{relative:>15}{libraries:>12}{more:>16}"
+        );
+        figures.insert(
+            name.to_owned(),
+            json!({"edge": edge, "baseline_ratio": ratio, "libraries_ratio": over_libraries}),
+        );
         if edge > recorded * GROWTH {
             grown.push(format!("{name} takes {edge:.0}, the recorded number is {recorded:.0}"));
         }

@@ -13,6 +13,7 @@
 mod baseline;
 mod growth;
 mod instructions;
+mod libraries;
 mod load;
 #[path = "../../tests/edge/support/port.rs"]
 mod port;
@@ -54,6 +55,7 @@ fn main() {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         ["baseline", certificate, key] => baseline::run(certificate, key),
+        ["libraries", certificate, key] => libraries::run(certificate, key),
         ["pinned", ref words @ ..] => {
             let options = Options::read(words);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -183,10 +185,13 @@ impl Work {
         }
     }
 
-    /// The baseline has neither HTTP/2 nor a log.
+    /// The baseline has neither HTTP/2 nor a log, and the libraries have no log.
     fn is_supported_by(self, kind: Kind) -> bool {
-        kind != Kind::Baseline
-            || !matches!(self, Self::H2 | Self::H2Concurrent | Self::KeepAliveLogged)
+        match self {
+            Self::H2 | Self::H2Concurrent => kind != Kind::Baseline,
+            Self::KeepAliveLogged => !matches!(kind, Kind::Baseline | Kind::Libraries),
+            _ => true,
+        }
     }
 
     /// Generates the load; returns how many sessions were resumed.
@@ -218,7 +223,7 @@ async fn cpu(options: &Options, identity: &Identity) -> Value {
     let mut servers = Vec::new();
     for role in [Role::Tls, Role::Plain, Role::Logged] {
         for kind in Kind::ALL {
-            if role != Role::Logged || kind != Kind::Baseline {
+            if role != Role::Logged || Work::KeepAliveLogged.is_supported_by(kind) {
                 servers.push((role, Server::start(kind, role, identity).await));
             }
         }
@@ -315,7 +320,7 @@ async fn latency(rounds: usize, identity: &Identity) -> Value {
     for _ in 0..rounds.min(LATENCY_ROUNDS) {
         for reloading in [false, true] {
             for server in &servers {
-                if reloading && server.kind == Kind::Baseline {
+                if reloading && matches!(server.kind, Kind::Baseline | Kind::Libraries) {
                     continue;
                 }
                 let seen = seen.entry((reloading, server.kind)).or_default();

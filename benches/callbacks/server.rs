@@ -22,6 +22,8 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Baseline,
+    /// The smallest program on the libraries of the server.
+    Libraries,
     Edge,
     Nginx,
     Haproxy,
@@ -29,12 +31,13 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Baseline, Self::Edge, Self::Nginx, Self::Haproxy, Self::Caddy];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Baseline, Self::Libraries, Self::Edge, Self::Nginx, Self::Haproxy, Self::Caddy];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Baseline => "baseline",
+            Self::Libraries => "libraries",
             Self::Edge => "edge",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
@@ -45,7 +48,7 @@ impl Kind {
     /// Its version, and the size of its binary.
     pub(crate) fn version(self) -> (String, u64) {
         let (program, flag) = match self {
-            Self::Baseline => return ("part of the benchmark".to_owned(), 0),
+            Self::Baseline | Self::Libraries => return ("part of the benchmark".to_owned(), 0),
             Self::Edge => (edge(), "--version"),
             Self::Nginx | Self::Haproxy => (program(self.name()), "-v"),
             Self::Caddy => (program(self.name()), "version"),
@@ -154,13 +157,13 @@ impl Server {
     fn spawn(under: Under<'_>, kind: Kind, role: Role, identity: &Identity, more: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let reserved: BTreeMap<_, _> = match kind {
-            Kind::Baseline | Kind::Edge => BTreeMap::new(),
+            Kind::Baseline | Kind::Libraries | Kind::Edge => BTreeMap::new(),
             _ => ["http", "https", "admin"].map(|name| (name, free())).into(),
         };
         let logged = role == Role::Logged;
         let access_log = dir.path().join("access.log").display().to_string();
         let (name, text, log) = match kind {
-            Kind::Baseline => ("none", "", String::new()),
+            Kind::Baseline | Kind::Libraries => ("none", "", String::new()),
             Kind::Edge => ("edge.toml", include_str!("edge.toml"), logged.to_string()),
             Kind::Nginx => (
                 "nginx.conf",
@@ -206,8 +209,8 @@ impl Server {
         let mut command = under.command();
         command.current_dir(dir.path()).env_clear().env("HOME", dir.path());
         match kind {
-            Kind::Baseline => {
-                command.arg(std::env::current_exe().unwrap()).arg("baseline");
+            Kind::Baseline | Kind::Libraries => {
+                command.arg(std::env::current_exe().unwrap()).arg(kind.name());
                 command.args([identity.path("certificate.pem"), identity.path("key.pem")]);
             }
             Kind::Edge => {
@@ -285,7 +288,7 @@ impl Server {
     /// Reloads its configuration.
     pub(crate) async fn reload(&self) {
         let signal = match self.kind {
-            Kind::Baseline => return,
+            Kind::Baseline | Kind::Libraries => return,
             Kind::Edge | Kind::Nginx => Signal::HUP,
             Kind::Haproxy => Signal::USR2,
             Kind::Caddy => return self.reload_caddy().await,

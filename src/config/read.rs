@@ -6,7 +6,7 @@ use super::location::Location;
 use super::problem::Problem;
 use super::reader::{Located, Section};
 use super::settings::{
-    CertificateFiles, Challenge, ClientAddress, IntegrationSettings, Interval, Limits, Log,
+    CertificateFiles, Challenge, ClientAddress, IntegrationSettings, Interval, Limits, Listen, Log,
     Networks, Origin, Preflight, Shutdown,
 };
 use crate::outbound::Override;
@@ -79,6 +79,20 @@ pub(super) struct ParsedListen {
     pub(super) no_listener: Option<Location>,
     /// Whether `https` is off. An invalid `https` is not.
     pub(super) no_https: bool,
+}
+
+impl From<ParsedListen> for Listen {
+    fn from(read: ParsedListen) -> Self {
+        Self {
+            http: read.http.into_iter().map(|at| at.value).collect(),
+            https: read.https.into_iter().map(|at| at.value).collect(),
+            admin: read.admin.into_iter().map(|at| at.value).collect(),
+            admin_hosts: read.admin_hosts.into_iter().map(|at| at.value).collect(),
+            proxy_protocol: read.proxy_protocol,
+            trusted_proxies: read.trusted_proxies,
+            client_address: read.client_address,
+        }
+    }
 }
 
 pub(super) struct ParsedTls {
@@ -287,6 +301,26 @@ fn listen(table: &mut Section<'_, '_>) -> ParsedListen {
     }
 }
 
+/// As [`listen`], where other settings may be invalid. `None` when the address that a health check asks
+/// is not certain: it is invalid itself, or in a part of the file that cannot be read (`!is_complete`).
+pub(super) fn listen_for_health(
+    table: &mut Section<'_, '_>,
+    is_complete: bool,
+) -> Option<ParsedListen> {
+    for key in Listen::HEALTH {
+        let before = table.problem_count();
+        let is_off = sockets(table, key).is_empty();
+        if table.problem_count() > before || table.is_gap(key) {
+            return None;
+        }
+        if !is_off {
+            let is_written = !matches!(table.location_of(key), Location::Default);
+            return (is_complete || is_written).then(|| listen(table));
+        }
+    }
+    None
+}
+
 fn sockets(table: &mut Section<'_, '_>, key: &str) -> Vec<Located<SocketAddr>> {
     let sockets = table.list(key, address::socket);
     if sockets.is_empty() {
@@ -374,12 +408,21 @@ fn acme(table: &mut Section<'_, '_>) -> Option<ParsedAcme> {
     given.then_some(read)
 }
 
+/// A visitor of a callback does not return: an idle HTTP/2 connection costs 31 kB for so long.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Longer than proxies keep a connection without a request: nginx and AWS 60 s, Google 600 s. One that
+/// sends a request while the connection closes responds with 502.
+const PROXY_IDLE_TIMEOUT: Duration = Duration::from_secs(620);
+
 fn limits(table: &mut Section<'_, '_>) -> ParsedLimits {
     let connections = count(table, "connections", 1_000_000);
     let connections_per_address = count(table, "connections_per_address", 1_000_000);
     let handshake_timeout = time(table, "handshake_timeout", MILLISECOND, HOUR);
     let request_timeout = time(table, "request_timeout", MILLISECOND, HOUR);
-    let idle_timeout = time(table, "idle_timeout", MILLISECOND, DAY);
+    let idle_timeout = table.value("idle_timeout", text(leaf::duration(MILLISECOND..=DAY)));
+    table.derived("idle_timeout", "8s, of proxies 620s");
+    let idle_timeout = idle_timeout.map(|found| found.value);
     let connection_age = time(table, "connection_age", MILLISECOND, YEAR);
     let header_bytes = table.value("header_bytes", leaf::size(MIN_HEADER_BYTES..=1 << 20));
     let header_fields = table.value("header_fields", leaf::count(HEADER_FIELDS));
@@ -390,7 +433,8 @@ fn limits(table: &mut Section<'_, '_>) -> ParsedLimits {
         connections_per_address,
         handshake_timeout,
         request_timeout,
-        idle_timeout,
+        idle_timeout: idle_timeout.unwrap_or(IDLE_TIMEOUT),
+        proxy_idle_timeout: idle_timeout.unwrap_or(PROXY_IDLE_TIMEOUT),
         connection_age,
         header_bytes: value(header_bytes.clone()),
         header_fields: value(header_fields),

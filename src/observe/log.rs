@@ -1,3 +1,4 @@
+use super::json::Json;
 use anstream::AutoStream;
 use std::fmt;
 use std::io::{BufWriter, IsTerminal, Write as _};
@@ -59,12 +60,7 @@ impl Log {
         let lines = layer::layer().with_writer(writer).with_target(false);
         let lines = match format {
             Format::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
-            Format::Json => lines
-                .json()
-                .flatten_event(true)
-                .with_current_span(false)
-                .with_span_list(false)
-                .boxed(),
+            Format::Json => lines.event_format(Json).boxed(),
         };
         tracing_subscriber::registry()
             .with(lines.with_filter(filter))

@@ -1,6 +1,7 @@
 //! Log lines and metrics. No function here accepts a query, a header or a body, so that none can leak.
 
 mod gauges;
+mod json;
 mod label;
 mod log;
 mod metrics;

@@ -12,6 +12,7 @@ use super::shared::Shared;
 use super::slots::Slot;
 use super::state::{Event, LINGER_TIMEOUT, drain_window};
 use crate::observe::{Deadline, HandshakeFailure, Label, ListenerKind, Refusal};
+use crate::outbound::Range;
 use crate::tls::Acceptor;
 use crate::tls::acme::ACME_TLS;
 use std::io;
@@ -139,9 +140,18 @@ impl Context {
 
     /// From here on requests are accepted.
     fn serve(self, multiplexed: bool) -> (Arc<Self>, CallbackService) {
+        if self.may_be_proxy() {
+            self.handle.on(Event::FromProxy);
+        }
         self.handle.on(Event::Ready { multiplexed });
         let context = Arc::new(self);
         (Arc::clone(&context), CallbackService::new(context))
+    }
+
+    /// Whether the client may be a proxy: it is in the settings, or not on the Internet.
+    fn may_be_proxy(&self) -> bool {
+        Range::of(self.client).is_some()
+            || self.snapshot().settings.listen.trusted_proxies.contain(self.client)
     }
 
     /// How much of the time for PROXY header and handshake is left.

@@ -2,12 +2,15 @@
 
 use super::context::Context as Connection;
 use super::state::{Action, Event};
-use crate::observe::{ConnectionError, Deadline, Label, Limit, Status};
+use super::turns::Place;
+use crate::observe::{
+    ConnectionError, Deadline, InternalRequest, Label, Limit, ListenerKind, Status,
+};
 use std::error::Error as _;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::time::{Sleep, timeout};
 
@@ -29,6 +32,11 @@ pub(super) struct ConnectionDriver<P> {
     context: Arc<Connection>,
     protocol: P,
     draining: bool,
+    /// Whether it has to wait for its turn.
+    takes_turns: bool,
+    place: Place,
+    /// Requests before the current turn.
+    requests: u32,
 }
 
 /// Why the driver has to act.
@@ -42,7 +50,14 @@ enum Wakeup {
 
 impl<P: Protocol> ConnectionDriver<P> {
     pub(super) fn new(context: Arc<Connection>, protocol: P) -> Self {
-        Self { context, protocol, draining: false }
+        Self {
+            context,
+            protocol,
+            draining: false,
+            takes_turns: false,
+            place: Place::default(),
+            requests: 0,
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -71,11 +86,12 @@ impl<P: Protocol> ConnectionDriver<P> {
                     return Poll::Ready(Wakeup::Drain);
                 }
                 registered = true;
-                if let Poll::Ready(ended) = Pin::new(&mut self.protocol).poll(cx) {
+                let (ended, deadline) = ready!(self.take_turn(cx));
+                if let Poll::Ready(ended) = ended {
                     return Poll::Ready(Wakeup::Ended(ended));
                 }
                 // A later deadline is noticed when the earlier one has passed.
-                let deadline = self.deadline().into();
+                let deadline = deadline.into();
                 if deadline < timer.deadline() {
                     timer.as_mut().reset(deadline);
                     if timer.as_mut().poll(cx).is_ready() {
@@ -114,6 +130,24 @@ impl<P: Protocol> ConnectionDriver<P> {
             }
             rearm(timer.as_mut(), self.deadline());
         }
+    }
+
+    /// Polls the protocol, if it is the connection's turn. Returns also the deadline after that.
+    fn take_turn(&mut self, cx: &mut Context<'_>) -> Poll<(Poll<hyper::Result<()>>, Instant)> {
+        let turns = &self.context.shared.turns;
+        let turn = if self.takes_turns {
+            Some(ready!(turns.poll_begin(&mut self.place, cx)))
+        } else {
+            None
+        };
+        let ended = Pin::new(&mut self.protocol).poll(cx);
+        let after = self.context.handle.usage(&self.context.snapshot().settings.limits);
+        if let Some(turn) = turn {
+            turns.end(turn, after.requests.wrapping_sub(self.requests));
+        }
+        self.requests = after.requests;
+        self.takes_turns = after.takes_turns;
+        Poll::Ready((ended, after.deadline))
     }
 
     /// Reads what arrived in time while the process was stopped or the machine was busy. Timers may fire
@@ -157,15 +191,15 @@ impl<P: Protocol> ConnectionDriver<P> {
         tracing::debug!(event = "deadline", stage = stage.value(), client = %self.context.client);
     }
 
-    /// Counts the responses that hyper sends without the service.
+    /// Counts and logs the responses that hyper sends without the service.
     fn ended(&self, ended: hyper::Result<()>) {
         let Err(error) = ended else { return };
         let metrics = &self.context.shared.metrics;
         if error.is_parse_too_large() {
             metrics.limits.count(Limit::HeaderBytes);
-            metrics.requests.count(Status::HeaderFieldsTooLarge);
+            self.rejected(Status::HeaderFieldsTooLarge, "header_bytes");
         } else if error.is_parse() {
-            metrics.requests.count(Status::BadRequest);
+            self.rejected(Status::BadRequest, "malformed");
         }
         let reason = reason(&error);
         metrics.connection_errors.count(reason);
@@ -174,6 +208,24 @@ impl<P: Protocol> ConnectionDriver<P> {
             reason = reason.value(),
             client = %self.context.client,
         );
+    }
+
+    /// A head that hyper rejects. It is known only that the limit of bytes or that of fields is reached.
+    fn rejected(&self, status: Status, reason: &'static str) {
+        let Connection { shared, kind, client, .. } = &*self.context;
+        if *kind == ListenerKind::Admin {
+            return shared.metrics.internal_requests.count(InternalRequest::Admin);
+        }
+        shared.metrics.requests.count(status);
+        if self.context.snapshot().logs_requests() {
+            tracing::info!(
+                event = "request",
+                listener = kind.value(),
+                %client,
+                reason,
+                status = status.value(),
+            );
+        }
     }
 }
 

@@ -19,6 +19,14 @@ pub(super) struct Handle {
     wake: Notify,
 }
 
+/// What the driver needs to know after it has polled the protocol.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Usage {
+    pub(super) requests: u32,
+    pub(super) takes_turns: bool,
+    pub(super) deadline: Instant,
+}
+
 impl Handle {
     /// A connection that is accepted now.
     pub(super) fn new() -> Self {
@@ -48,6 +56,16 @@ impl Handle {
     /// When something is due next.
     pub(super) fn deadline(&self, limits: &Limits) -> Instant {
         self.lock().deadline(limits)
+    }
+
+    /// What the connection has used, and when something is due next.
+    pub(super) fn usage(&self, limits: &Limits) -> Usage {
+        let lifecycle = self.lock();
+        Usage {
+            requests: lifecycle.requests(),
+            takes_turns: lifecycle.takes_turns(),
+            deadline: lifecycle.deadline(limits),
+        }
     }
 
     /// Reports that a response was handed over. Returns whether it has to announce that it is the

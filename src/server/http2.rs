@@ -91,7 +91,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Future for Http2<S> {
     type Output = hyper::Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        loop {
+        // The second time to write the responses.
+        for _ in 0..2 {
             if let Poll::Ready(ended) = self.connection.as_mut().poll(cx) {
                 return Poll::Ready(ended);
             }
@@ -99,6 +100,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Future for Http2<S> {
                 return Poll::Pending;
             }
         }
+        // More has arrived meanwhile: other connections are served first.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

@@ -42,6 +42,17 @@ enum Shutdown {
     Complete,
 }
 
+/// What bytes are that were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arrived {
+    /// The protocol reads them: requests or parts of them, or the end.
+    Request,
+    /// Empty lines between requests.
+    Nothing,
+    /// They follow the last request.
+    TooLate,
+}
+
 impl<S> ConnectionIo<S> {
     pub(super) fn http1(stream: S, handle: Arc<Handle>) -> Self {
         Self::new(stream, handle, Scanner::Http1(HeadScanner::default()))
@@ -56,16 +67,20 @@ impl<S> ConnectionIo<S> {
         Self { stream, handle, scanner, resumed_with: None, stalled: false, shutdown }
     }
 
-    /// Reports bytes that were read. Returns whether the protocol may have them.
-    fn arrived(&mut self, bytes: &mut [u8]) -> io::Result<bool> {
+    /// Reports bytes that were read.
+    fn arrived(&mut self, bytes: &mut [u8]) -> io::Result<Arrived> {
         match &mut self.scanner {
+            Scanner::Http1(scanner) if scanner.is_blank(bytes) => Ok(Arrived::Nothing),
             Scanner::Http1(scanner) => {
                 let (heads, partial) = scanner.scan(bytes);
-                Ok(self.handle.on(Event::Read { heads, partial }) != Action::Discard)
+                Ok(match self.handle.on(Event::Read { heads, partial }) {
+                    Action::Discard => Arrived::TooLate,
+                    _ => Arrived::Request,
+                })
             }
             Scanner::Http2(scanner) => {
                 if scanner.scan(bytes) {
-                    Ok(true)
+                    Ok(Arrived::Request)
                 } else {
                     Err(io::ErrorKind::QuotaExceeded.into())
                 }
@@ -90,16 +105,20 @@ impl<S> ConnectionIo<S> {
 impl<S: AsyncRead + Unpin> ConnectionIo<S> {
     /// Resolves when there is something to read, including the end.
     pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.resumed_with.is_none() {
+        while self.resumed_with.is_none() {
             let mut bytes = [0; RESUME_READ];
             let mut buffer = ReadBuf::new(&mut bytes);
             let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
             let bytes = buffer.filled_mut();
-            let read = read.and_then(|()| {
-                let wanted = bytes.is_empty() || self.arrived(bytes)?;
-                Ok(if wanted { bytes.to_vec() } else { Vec::new() })
+            let arrived = read.and_then(|()| {
+                if bytes.is_empty() { Ok(Arrived::Request) } else { self.arrived(bytes) }
             });
-            self.resumed_with = Some(read);
+            self.resumed_with = match arrived {
+                Ok(Arrived::Request) => Some(Ok(bytes.to_vec())),
+                Ok(Arrived::Nothing) => None,
+                Ok(Arrived::TooLate) => Some(Ok(Vec::new())),
+                Err(error) => Some(Err(error)),
+            };
         }
         Poll::Ready(())
     }
@@ -125,12 +144,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for ConnectionIo<S> {
         loop {
             ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
             let bytes = buffer.filled_mut().get_mut(before..).unwrap_or_default();
-            let accepted = if bytes.is_empty() { Ok(true) } else { this.arrived(bytes) };
-            if let Ok(true) = accepted {
+            let arrived = if bytes.is_empty() { Ok(Arrived::Request) } else { this.arrived(bytes) };
+            if let Ok(Arrived::Request) = arrived {
                 return Poll::Ready(Ok(()));
             }
             buffer.set_filled(before);
-            accepted?;
+            arrived?;
         }
     }
 }
@@ -249,6 +268,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn empty_lines_before_a_request_are_not_its_start() {
+        const WAIT: Duration = Duration::from_millis(20);
+        for hibernating in [false, true] {
+            let idle = [READY, Event::Request, Event::Responded { last: false }];
+            let (mut client, mut io) = http1(&idle).await;
+            for _ in 0..3 {
+                client.write_all(b"\r\n\n").await.unwrap();
+                let early = if hibernating {
+                    tokio::time::timeout(WAIT, poll_fn(|cx| io.poll_readable(cx))).await.is_ok()
+                } else {
+                    tokio::time::timeout(WAIT, io.read(&mut [0; 64])).await.is_ok()
+                };
+                assert!(!early);
+                assert_eq!(stage(&io), Stage::Idle);
+            }
+            client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut read = Vec::new();
+            io.read_to_end(&mut read).await.unwrap();
+            assert_eq!(read, b"GET / HTTP/1.1\r\n\r\n");
+            assert_eq!(stage(&io), Stage::ReadingHead);
+        }
+    }
+
+    #[tokio::test]
     async fn the_end_of_a_connection_is_no_request() {
         let (client, mut io) = http1(&[READY]).await;
         drop(client);
@@ -306,6 +350,7 @@ mod tests {
             handshake_timeout: long,
             request_timeout: Duration::from_secs(15),
             idle_timeout: long,
+            proxy_idle_timeout: long,
             connection_age: long,
             header_bytes: 65_536,
             header_fields: 100,

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -33,6 +33,8 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
 /// After this many errors in a row, the listener waits before it retries, whatever the error.
 const SPIN_LIMIT: u32 = 64;
+/// How often a listener reports that the process is out of files.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Cannot listen on an address.
 #[derive(Debug)]
@@ -250,7 +252,7 @@ impl Listener {
     /// Accepts until the listener is closed. No error ends it, and none makes it spin.
     async fn run(self, socket: TcpListener) {
         let admin = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
-        let mut errors = 0;
+        let mut errors = Errors::default();
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
@@ -258,15 +260,14 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    errors = 0;
+                    errors.in_a_row = 0;
                     // Not before: no connection is evicted for one that may never come. While it waits
                     // for a slot, the others stay in the kernel's queue.
                     let admission = self.admission(&admin).await;
                     self.spawn(stream, peer, admission);
                 }
                 Err(error) => {
-                    self.handle_error(&error, errors).await;
-                    errors += 1;
+                    self.handle_error(&error, &mut errors).await;
                 }
             }
         }
@@ -278,14 +279,13 @@ impl Listener {
     /// Serves what the kernel has accepted already; closing the socket would reset it.
     async fn drain_queue(&self, socket: TcpListener, admin: &Arc<Semaphore>) {
         let Ok(socket) = socket.into_std() else { return };
-        let mut errors = 0;
+        let mut errors = Errors::default();
         loop {
             let (stream, peer) = match socket.accept() {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if errors < SPIN_LIMIT => {
-                    self.handle_error(&error, errors).await;
-                    errors += 1;
+                Err(error) if errors.in_a_row < SPIN_LIMIT => {
+                    self.handle_error(&error, &mut errors).await;
                     continue;
                 }
                 Err(_) => return,
@@ -333,23 +333,26 @@ impl Listener {
         });
     }
 
-    /// Waits as long as an error of accept(2) requires; `in_a_row` counts errors since the last
-    /// connection.
-    async fn handle_error(&self, error: &io::Error, in_a_row: u32) {
+    /// Waits as long as an error of accept(2) requires.
+    async fn handle_error(&self, error: &io::Error, errors: &mut Errors) {
+        let in_a_row = errors.in_a_row;
+        errors.in_a_row += 1;
         match AcceptError::of(error) {
             // The connection to accept is gone; the next may be in the queue.
             AcceptError::Connection if in_a_row < SPIN_LIMIT => {}
             AcceptError::OutOfFiles => {
                 self.shared.metrics.limits.count(Limit::OpenFiles);
-                self.shared.slots.evict();
-                tracing::error!(
-                    event = "out_of_files",
-                    listener = self.kind.value(),
-                    address = %self.local,
-                    cause = %error,
-                    hint = "raise the limit of open files (LimitNOFILE, ulimit -n) or lower `limits.connections`",
-                );
-                tokio::time::sleep(ACCEPT_BACKOFF).await;
+                if errors.reported.is_none_or(|last| last.elapsed() >= REPORT_INTERVAL) {
+                    errors.reported = Some(Instant::now());
+                    tracing::error!(
+                        event = "out_of_files",
+                        listener = self.kind.value(),
+                        address = %self.local,
+                        cause = %error,
+                        hint = "raise the limit of open files (LimitNOFILE, ulimit -n) or lower `limits.connections`",
+                    );
+                }
+                self.shared.slots.evict_and_wait(ACCEPT_BACKOFF).await;
             }
             AcceptError::Connection | AcceptError::Other => {
                 if in_a_row.is_multiple_of(SPIN_LIMIT) {
@@ -365,6 +368,15 @@ impl Listener {
             }
         }
     }
+}
+
+/// The errors of a listener.
+#[derive(Debug, Default)]
+struct Errors {
+    /// Since the last connection.
+    in_a_row: u32,
+    /// When it last reported that the process is out of files.
+    reported: Option<Instant>,
 }
 
 /// What an error of accept(2) affects.

@@ -38,6 +38,7 @@ mod slots;
 mod snapshot;
 mod state;
 mod terminal;
+mod turns;
 mod verdicts;
 
 pub use announce::report;

@@ -8,21 +8,23 @@ use super::self_check::SelfCheck;
 use super::shared::Shared;
 use super::slots::Slots;
 use super::snapshot::Snapshot;
-use crate::config::{Loaded, Problem, Problems, Settings};
+use super::turns::Turns;
+use crate::config::{Limits, Loaded, Problem, Problems, Settings};
 use crate::observe::{Format, Log, Metrics, ReloadResult};
 use crate::tls::acme::{self, AcmeStatus, Running};
 use crate::tls::{Acceptor, CertificateChanges, Certificates, Store};
 use arc_swap::ArcSwap;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Files that the process needs next to the connections within `limits.connections`: evicted ones that
-/// are still closing, those of the admin listener, and its own.
+/// are still closing, those of the admin listener, and its own. Where only few may be open, a quarter.
 const OTHER_FILES: u64 = 256;
 
 /// Reads the settings again, for a reload.
@@ -74,13 +76,17 @@ pub(super) struct Process {
     reload_failed_at: Option<Instant>,
     /// The certificates that were logged as unusable or not valid, and since when.
     unusable: HashMap<String, Instant>,
+    /// The certificates that were logged as not valid: the end of their validity, and the cause.
+    invalid: HashMap<String, (i64, &'static str)>,
+    /// The last status that the service manager received.
+    status: String,
 }
 
 impl Process {
     /// Reads the certificates, listens, and reports it.
     pub(super) fn start(startup: Startup) -> Result<Self, StartError> {
         let Startup { settings, file, source, log, inherited } = startup;
-        raise_file_limit(settings.limits.connections);
+        let connections = connections(&settings.limits);
         let metrics = Arc::new(Metrics::new());
         let store = Arc::new(Store::default());
         let acme_status = Arc::new(AcmeStatus::default());
@@ -89,9 +95,8 @@ impl Process {
         let mut listeners = Listeners::new(inherited);
         let (certificates, bound) = prepare(&settings, &listeners)?;
         let addresses = listeners.addresses(&settings.listen, &bound);
-        let limits = &settings.limits;
-        let slots =
-            Slots::new(limits.connections, limits.connections_per_address, Arc::clone(&metrics));
+        let per_address = settings.limits.connections_per_address;
+        let slots = Slots::new(connections, per_address, Arc::clone(&metrics));
         let probes = Arc::new(Probes::new());
         let self_check =
             SelfCheck::new(Arc::clone(&acme_status), Arc::clone(&metrics), Arc::clone(&probes));
@@ -102,13 +107,14 @@ impl Process {
             log,
             metrics,
             slots,
+            turns: Turns::new(tokio::runtime::Handle::current().metrics().num_workers()),
             store,
             acme_status,
             draining: AtomicBool::new(false),
         });
-        let invalid = use_certificates(&shared, &certificates);
+        use_certificates(&shared, &certificates);
         let snapshot = shared.snapshot.load_full();
-        shared.metrics.set_limits(snapshot.settings.limits.connections, snapshot.self_check_every);
+        shared.metrics.set_limits(connections, snapshot.self_check_every);
         let acme = apply_acme(&shared, &snapshot.settings, None);
         listeners
             .apply(&snapshot.settings.listen, bound, &shared, &acceptor)
@@ -125,7 +131,7 @@ impl Process {
                 hint = "the service manager passes this socket: add its address to `[listen]`, or remove it from the unit",
             );
         }
-        Ok(Self {
+        let mut process = Self {
             shared,
             listeners,
             acceptor,
@@ -134,8 +140,12 @@ impl Process {
             acme,
             is_ready: None,
             reload_failed_at: None,
-            unusable: invalid.into_iter().map(|name| (name, Instant::now())).collect(),
-        })
+            unusable: HashMap::new(),
+            invalid: HashMap::new(),
+            status: String::new(),
+        };
+        process.check_validity();
+        Ok(process)
     }
 
     /// Reads the settings again and applies them, or reports why it keeps the old ones.
@@ -169,22 +179,25 @@ impl Process {
 
     fn try_reload(&mut self) -> Result<(), Problems> {
         let Loaded { settings, warnings, .. } = (self.source)()?;
-        let shared = &self.shared;
+        self.check_validity();
+        let shared = Arc::clone(&self.shared);
+        let shared = &shared;
         announce::report(&shared.log, &warnings);
         let (certificates, bound) = prepare(&settings, &self.listeners)?;
         // From here on only the runtime itself can fail.
         self.acme = apply_acme(shared, &settings, self.acme.take());
-        let invalid = use_certificates(shared, &certificates);
+        use_certificates(shared, &certificates);
+        let invalid = self.log_invalid();
         for (certificate, since) in replace_unusable(&mut self.unusable, invalid) {
             log_loaded(&certificate, Some(since));
         }
         let limits = &settings.limits;
-        shared.slots.set_limits(limits.connections, limits.connections_per_address);
-        raise_file_limit(limits.connections);
+        let connections = connections(limits);
+        shared.slots.set_limits(connections, limits.connections_per_address);
         shared.log.set_level(settings.log.level);
         let addresses = self.listeners.addresses(&settings.listen, &bound);
         let new = Arc::new(Snapshot::new(settings, addresses, &shared.metrics));
-        shared.metrics.set_limits(new.settings.limits.connections, new.self_check_every);
+        shared.metrics.set_limits(connections, new.self_check_every);
         let old = shared.snapshot.swap(Arc::clone(&new));
         shared.slots.wake_all();
         if old.settings.log.format != new.settings.log.format {
@@ -203,8 +216,10 @@ impl Process {
 
     /// Uses certificates that changed on disk. Where one is not usable, the previous one stays in use.
     pub(super) fn apply_certificate_changes(&mut self, changes: CertificateChanges) {
-        // Before the log event: its readers find the certificates in use.
-        let invalid = use_certificates(&self.shared, &changes.certificates);
+        self.check_validity();
+        // Before the log events: their readers find the certificates in use.
+        use_certificates(&self.shared, &changes.certificates);
+        let invalid = self.log_invalid();
         for problem in changes.rejected {
             let name = problem.files.certificate.display().to_string();
             self.unusable.entry(name).or_insert_with(Instant::now);
@@ -223,6 +238,90 @@ impl Process {
         for name in invalid {
             self.unusable.entry(name).or_insert_with(Instant::now);
         }
+    }
+
+    /// Logs the certificates that have begun or ceased to be valid: time has passed, the clock was set, or
+    /// ACME has replaced them.
+    pub(super) fn check_validity(&mut self) {
+        let before = std::mem::take(&mut self.invalid);
+        let invalid = self.log_invalid_except(&before);
+        for name in before.into_keys().filter(|name| !invalid.contains(name)) {
+            let current = self.shared.store.current();
+            let found = current.all().find(|(origin, ..)| origin.to_string() == name);
+            // It was kept, since its files cannot be used: that is not repaired.
+            if found.as_ref().is_some_and(|(.., is_current)| !is_current) {
+                continue;
+            }
+            let since = self.unusable.remove(&name);
+            // It may be one of ACME that the settings name no longer.
+            if found.is_some() {
+                let failed_for = since.map(|since| since.elapsed());
+                tracing::info!(
+                    event = "certificate_valid",
+                    certificate = name,
+                    failed_for_s = failed_for.map(|it| it.as_secs()),
+                );
+            }
+        }
+        for name in invalid {
+            self.unusable.entry(name).or_insert_with(Instant::now);
+        }
+    }
+
+    /// How long until [`check_validity`](Self::check_validity) may find a change. At most a minute, since
+    /// the clock may be set.
+    pub(super) fn until_validity_changes(&self) -> Duration {
+        const LONGEST: Duration = Duration::from_mins(1);
+        let now = jiff::Timestamp::now().as_second();
+        let next = self.shared.store.current().next_validity_change(now);
+        let seconds = next.and_then(|next| u64::try_from(next - now).ok());
+        seconds.map_or(LONGEST, Duration::from_secs).min(LONGEST)
+    }
+
+    /// Logs an error for each certificate that browsers refuse, once; returns their names.
+    fn log_invalid(&mut self) -> HashSet<String> {
+        let before = std::mem::take(&mut self.invalid);
+        self.log_invalid_except(&before)
+    }
+
+    fn log_invalid_except(
+        &mut self,
+        logged: &HashMap<String, (i64, &'static str)>,
+    ) -> HashSet<String> {
+        for (origin, certificate, cause) in self.shared.store.current().invalid(SystemTime::now()) {
+            let (name, why) = (origin.to_string(), (certificate.not_after, cause));
+            if logged.get(&name) != Some(&why) {
+                tracing::error!(
+                    event = "certificate_invalid",
+                    certificate = name,
+                    not_after = %jiff::Timestamp::from_second(certificate.not_after).unwrap_or_default(),
+                    cause,
+                    hint = "replace it with a valid certificate; it is loaded without a restart",
+                );
+            }
+            self.invalid.insert(name, why);
+        }
+        self.invalid.keys().cloned().collect()
+    }
+
+    /// What the service manager shows, when it has changed.
+    pub(super) fn changed_status(&mut self) -> Option<&str> {
+        let mut status = match self.shared.not_ready() {
+            None => "ready".to_owned(),
+            Some(reason) => format!("not ready: {reason}"),
+        };
+        if status.ends_with("no certificate") {
+            for (domain, certificate) in self.shared.acme_status.certificates() {
+                let _ = write!(status, "; {domain}: {}", certificate.summary());
+            }
+        }
+        if self.reload_failed_at.is_some() {
+            status.push_str("; the reload failed, the previous configuration is in use");
+        }
+        (self.status != status).then(|| {
+            self.status = status;
+            &*self.status
+        })
     }
 
     /// Logs when `/readyz` changes. Returns whether it responds 200.
@@ -285,22 +384,10 @@ fn prepare(
     }
 }
 
-/// Uses certificates, and logs an error for each that browsers refuse; returns their names.
-fn use_certificates(shared: &Shared, certificates: &Certificates) -> HashSet<String> {
-    let mut invalid = HashSet::new();
-    for (origin, certificate, cause) in certificates.invalid(SystemTime::now()) {
-        tracing::error!(
-            event = "certificate_invalid",
-            certificate = %origin,
-            not_after = %jiff::Timestamp::from_second(certificate.not_after).unwrap_or_default(),
-            cause,
-            hint = "replace it with a valid certificate; it is loaded without a restart",
-        );
-        invalid.insert(origin.to_string());
-    }
+/// Uses certificates, and shows them in the metrics.
+fn use_certificates(shared: &Shared, certificates: &Certificates) {
     shared.store.replace(certificates);
     shared.store.update_metrics(&shared.metrics);
-    invalid
 }
 
 /// Starts, keeps or stops ACME as the settings require. A renewal with the same settings continues.
@@ -318,25 +405,35 @@ fn apply_acme(shared: &Shared, settings: &Settings, running: Option<Running>) ->
     same.or_else(|| Some(acme::start(acme, overrides, acme_status, store, metrics)))
 }
 
-/// Raises the limit of open files, since every connection is one. The soft limit is a default for
-/// programs that use `select`; this one does not.
-fn raise_file_limit(connections: usize) {
-    let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= needed) {
-        return;
-    }
-    limit.current = Some(limit.maximum.map_or(needed, |maximum| maximum.min(needed)));
-    let raised = setrlimit(Resource::Nofile, limit).is_ok();
-    let current = getrlimit(Resource::Nofile).current;
-    if !raised || current.is_some_and(|current| current < needed) {
+/// How many connections may be open: as many as in the settings, if so many files may be. Without a file,
+/// no connection can be accepted, and no other evicted in time.
+fn connections(limits: &Limits) -> usize {
+    let wanted = limits.connections;
+    let Some(files) = raise_file_limit(wanted) else { return wanted };
+    let others = OTHER_FILES.min(files / 4);
+    let connections = usize::try_from(files - others).unwrap_or(usize::MAX).clamp(1, wanted);
+    if connections < wanted {
         tracing::warn!(
             event = "file_limit",
-            files = current,
-            needed,
+            files,
+            connections,
             hint = "raise the limit of open files (LimitNOFILE, ulimit -n) or lower `limits.connections`",
         );
     }
+    connections
+}
+
+/// Raises the limit of open files to what so many connections need, since every connection is one. The
+/// soft limit is a default for programs that use `select`; this one does not. Returns the limit.
+fn raise_file_limit(connections: usize) -> Option<u64> {
+    let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < needed) {
+        limit.current = Some(limit.maximum.map_or(needed, |maximum| maximum.min(needed)));
+        // Where that is refused, the limit that is read below is the lower one.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+    getrlimit(Resource::Nofile).current
 }
 
 pub(super) fn cannot_start(error: &dyn std::error::Error) -> StartError {

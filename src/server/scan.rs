@@ -29,6 +29,16 @@ enum Position {
 }
 
 impl HeadScanner {
+    /// Whether these bytes are empty lines before a request, which mean nothing: some clients send one
+    /// after a form. A CR without its LF is none of them: httparse refuses it.
+    pub(super) fn is_blank(&self, bytes: &[u8]) -> bool {
+        let mut rest = bytes;
+        while let Some(after) = rest.strip_prefix(b"\r\n").or_else(|| rest.strip_prefix(b"\n")) {
+            rest = after;
+        }
+        self.partial == 0 && self.position == Position::Between && rest.is_empty()
+    }
+
     /// Follows bytes. Returns how many heads ended in them, and how many bytes are there of the
     /// next.
     pub(super) fn scan(&mut self, bytes: &mut [u8]) -> (u32, usize) {
@@ -211,6 +221,25 @@ mod tests {
         for (bytes, expected) in table {
             let mut scanner = HeadScanner::default();
             assert_eq!(scanner.scan(&mut bytes.as_bytes().to_vec()), expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn only_whole_empty_lines_between_requests_are_blank() {
+        for (before, bytes, expected) in [
+            ("", "\r\n", true),
+            ("", "\n\r\n\n", true),
+            ("GET / HTTP/1.1\r\n\r\n", "\r\n", true),
+            ("", "\r", false),
+            ("", "\r\n\r", false),
+            ("", "\r\nGET /", false),
+            ("\r", "\n", false),
+            ("GET / HTTP/1.1\r\n", "\r\n", false),
+            ("GET / HTTP/1.1\r\nHost: h", "\r\n", false),
+        ] {
+            let mut scanner = HeadScanner::default();
+            scanner.scan(&mut before.as_bytes().to_vec());
+            assert_eq!(scanner.is_blank(bytes.as_bytes()), expected, "{before:?} {bytes:?}");
         }
     }
 

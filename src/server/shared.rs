@@ -2,6 +2,7 @@ use super::probes::Probes;
 use super::self_check::SelfCheck;
 use super::slots::Slots;
 use super::snapshot::Snapshot;
+use super::turns::Turns;
 use crate::observe::{Log, Metrics};
 use crate::tls::Store;
 use crate::tls::acme::AcmeStatus;
@@ -15,6 +16,7 @@ pub(super) struct Shared {
     pub(super) snapshot: ArcSwap<Snapshot>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) slots: Arc<Slots>,
+    pub(super) turns: Turns,
     pub(super) store: Arc<Store>,
     pub(super) acme_status: Arc<AcmeStatus>,
     pub(super) self_check: Arc<SelfCheck>,

@@ -150,9 +150,14 @@ impl Slots {
         }
     }
 
-    /// Evicts one connection, if one may be: when the process is out of files.
-    pub(super) fn evict(&self) -> bool {
-        self.evict_from(&mut self.lock())
+    /// Evicts one connection, if one may be, and waits for the next one to close, but no longer than
+    /// this: when the process is out of files.
+    pub(super) async fn evict_and_wait(&self, at_most: Duration) {
+        let freed = self.freed.notified();
+        tokio::pin!(freed);
+        freed.as_mut().enable();
+        self.evict_from(&mut self.lock());
+        let _ = tokio::time::timeout(at_most, freed).await;
     }
 
     fn evict_from(&self, table: &mut Table) -> bool {

@@ -57,6 +57,15 @@ const MINIMUM_RATE: u32 = 500;
 /// 4 KiB.
 const PENDING_FORM_BYTES: usize = 96 * 1024;
 
+/// After so many requests, a connection ends like an old one. No browser sends so many, and proxies open
+/// another connection.
+const REQUESTS: u32 = 10_000;
+
+/// How often a connection may send a request without [taking turns](super::turns), and how many requests
+/// it may send at once. Browsers have one or two for a callback.
+const FREE_INTERVAL: Duration = Duration::from_millis(20);
+const FREE_AT_ONCE: u32 = 8;
+
 /// Self-checks that one connection may await at the same time.
 const PENDING_SELF_CHECKS: u32 = 2;
 
@@ -97,6 +106,8 @@ pub(super) enum Event {
     /// HTTP/1: bytes arrived. `heads` request heads became complete with them, and `partial` bytes
     /// of a further one are there.
     Read { heads: u32, partial: usize },
+    /// The client may be a proxy, which keeps connections for others.
+    FromProxy,
     /// A request head was parsed.
     Request,
     /// Its response needs work that has a deadline of its own.
@@ -160,8 +171,16 @@ pub(super) struct Lifecycle {
     since: Instant,
     /// HTTP/2.
     multiplexed: bool,
-    /// Whether no request has arrived yet.
-    fresh: bool,
+    /// Whether `limits.proxy_idle_timeout` applies.
+    from_proxy: bool,
+    /// Requests so far.
+    requests: u32,
+    /// Requests since `counted_since`, at most [`FREE_AT_ONCE`].
+    counted: u32,
+    counted_since: Instant,
+    /// Whether the last [`FREE_AT_ONCE`] requests that were counted came faster than one in each
+    /// [`FREE_INTERVAL`].
+    takes_turns: bool,
     /// Requests without a complete response.
     in_flight: u32,
     forms: u32,
@@ -196,6 +215,8 @@ struct Drain {
 enum Due {
     Expired(Deadline),
     Hibernate,
+    /// It has sent as many requests as it may.
+    Requests,
     DrainWindow,
     CloseTimeout,
 }
@@ -208,7 +229,11 @@ impl Lifecycle {
             stage: Stage::Handshake,
             since: now,
             multiplexed: false,
-            fresh: true,
+            from_proxy: false,
+            requests: 0,
+            counted: 0,
+            counted_since: now,
+            takes_turns: false,
             in_flight: 0,
             forms: 0,
             form_bytes: 0,
@@ -228,6 +253,7 @@ impl Lifecycle {
                 self.multiplexed = multiplexed;
                 self.enter(Stage::AwaitingRequest, now);
             }
+            Event::FromProxy => self.from_proxy = true,
             Event::Read { heads, partial } => return self.read(heads, partial, now),
             Event::Request => return self.request(now),
             Event::Pending(pending) => return self.pending(pending),
@@ -290,6 +316,7 @@ impl Lifecycle {
                 self.enter(Stage::Closed, now);
                 (Action::Drop, Some(deadline))
             }
+            Due::Requests => (self.start_drain(limits.request_timeout, now), None),
             Due::DrainWindow => {
                 self.enter(Stage::Closing, now);
                 (Action::Shutdown, None)
@@ -333,6 +360,16 @@ impl Lifecycle {
         (self.stage, self.since)
     }
 
+    /// How many requests it has sent.
+    pub(super) fn requests(&self) -> u32 {
+        self.requests
+    }
+
+    /// Whether it sends so many requests that it has to take turns with others of this kind.
+    pub(super) fn takes_turns(&self) -> bool {
+        self.takes_turns
+    }
+
     /// How long ago the connection was accepted.
     pub(super) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.opened)
@@ -364,7 +401,13 @@ impl Lifecycle {
         if self.stage >= Stage::Lingering || (self.stage == Stage::Closing && !self.multiplexed) {
             return Action::Refuse;
         }
-        self.fresh = false;
+        self.requests += 1;
+        if self.counted == FREE_AT_ONCE {
+            self.takes_turns = now < self.counted_since + FREE_INTERVAL * FREE_AT_ONCE;
+            self.counted_since = now;
+            self.counted = 0;
+        }
+        self.counted += 1;
         self.unparsed.heads = self.unparsed.heads.saturating_sub(1);
         // Further requests are no progress of those whose responses are not taken.
         if self.in_flight == 0 {
@@ -438,7 +481,7 @@ impl Lifecycle {
             Stage::ReadingHead => Some(expired(
                 self.since,
                 arrival_timeout(self.unparsed.partial, limits),
-                if self.fresh { Deadline::FirstRequest } else { Deadline::Request },
+                if self.requests == 0 { Deadline::FirstRequest } else { Deadline::Request },
             )),
             // What is pending has a deadline of its own; the age of the connection bounds it.
             Stage::Responding if self.in_flight <= self.forms + self.self_checks => None,
@@ -449,7 +492,7 @@ impl Lifecycle {
                 Some((self.since + HIBERNATE_AFTER, Due::Hibernate))
             }
             Stage::Idle | Stage::Hibernating => {
-                Some(expired(self.since, limits.idle_timeout, Deadline::Idle))
+                Some(expired(self.since, self.idle_timeout(limits), Deadline::Idle))
             }
             Stage::Closing => return (self.close_timeout(limits), Due::CloseTimeout),
             Stage::Lingering => return (self.since + self.linger(), Due::CloseTimeout),
@@ -458,6 +501,7 @@ impl Lifecycle {
         let stalled =
             self.stalled.map(|since| expired(since, limits.request_timeout, Deadline::Response));
         let end = match self.drain {
+            None if self.requests >= REQUESTS => (self.opened, Due::Requests),
             None => expired(self.opened, limits.connection_age, Deadline::Age),
             Some(drain) if self.is_busy() => (drain.ends, Due::CloseTimeout),
             Some(drain) => (drain.window_ends, Due::DrainWindow),
@@ -480,7 +524,11 @@ impl Lifecycle {
         !self.multiplexed
             && self.stalled.is_none()
             && self.drain.is_none()
-            && HIBERNATE_AFTER < limits.idle_timeout
+            && HIBERNATE_AFTER < self.idle_timeout(limits)
+    }
+
+    fn idle_timeout(&self, limits: &Limits) -> Duration {
+        if self.from_proxy { limits.proxy_idle_timeout } else { limits.idle_timeout }
     }
 
     fn linger(&self) -> Duration {

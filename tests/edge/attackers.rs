@@ -2,6 +2,7 @@
 //! are served meanwhile.
 
 mod connections;
+mod fairness;
 mod http1;
 mod http2;
 mod slots;

@@ -6,7 +6,7 @@ use crate::support::{
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -304,6 +304,52 @@ async fn out_of_files_the_server_neither_spins_nor_stops() {
     let reply = client.get("/oauth/callback?a").await.expect("no longer served");
     assert_eq!(reply.status, 308);
     edge.finish();
+}
+
+/// The limit of files is one of connections too: idle ones are evicted before the files are used up.
+#[tokio::test]
+async fn fewer_files_than_connections_are_no_reason_to_wait() {
+    const FILES: usize = 400;
+    let _machine = MACHINE.write().await;
+    let (_, dir) = certified(&["localhost"]);
+    let settings = settings::tls(
+        "limits.request_timeout = '60s'\nlimits.connections_per_address = 10000\nlog.requests = false",
+    );
+    let script = format!(r#"ulimit -n {FILES}; exec "$0" "$@""#);
+    let mut edge = Edge::start_from_shell(dir, &settings, &script, |_| {});
+    edge.wait_for("file_limit");
+    let address = edge.http[0];
+    // Opened again all the time, as they are closed.
+    let crowd = tokio::spawn(async move {
+        let mut open = silent(address, FILES).await;
+        loop {
+            open.drain(..50);
+            open.extend(silent(address, 50).await);
+        }
+    });
+    let evicted = "connections_evicted_total";
+    until("connections are evicted", async || edge.metrics().await.get(evicted) > 100.0).await;
+    let mut took = Vec::new();
+    for _ in 0..100 {
+        let sent = Instant::now();
+        // From another network than the crowd, which evicts its own.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.9.1:0".parse().unwrap()).unwrap();
+        let mut client = Http1::new(with_timeout(socket.connect(address)).await.unwrap());
+        assert!(is_open(&mut client).await);
+        took.push(sent.elapsed());
+    }
+    took.sort_unstable();
+    let (median, longest) = (took[50], took[99]);
+    eprintln!("100 requests took {median:?} in the median, and at most {longest:?}");
+    let metrics = edge.metrics().await;
+    assert_eq!(metrics.get("limits_total{limit=\"open_files\"}") as i64, 0);
+    #[expect(clippy::cast_precision_loss, reason = "some hundreds")]
+    let most = FILES as f64;
+    assert!(metrics.get("process_open_fds") < most);
+    crowd.abort();
+    let log = edge.finish();
+    assert!(!log.contains("out_of_files"), "{log}");
 }
 
 #[tokio::test]

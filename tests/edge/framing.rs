@@ -426,6 +426,27 @@ async fn a_partial_request_after_another_times_out_as_a_request() {
     }
 }
 
+/// Some clients send an empty line after a form (RFC 9112 §2.2).
+#[tokio::test]
+async fn empty_lines_after_a_request_do_not_start_another() {
+    let _machine = MACHINE.read().await;
+    for (edge, authority) in servers(
+        "
+        limits.request_timeout = '400ms'
+        limits.idle_timeout = '60s'
+        ",
+    ) {
+        let mut client = open(&edge, authority.as_ref()).await;
+        for _ in 0..2 {
+            client.send(b"GET /oauth/callback?code=1 HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+            assert_eq!(client.reply().await.expect("timed out as a request").status, 308);
+            client.send(b"\r\n").await;
+            sleep(Duration::from_millis(900)).await;
+        }
+        edge.finish();
+    }
+}
+
 #[tokio::test]
 async fn a_partial_request_after_another_is_not_idle() {
     let _machine = MACHINE.read().await;

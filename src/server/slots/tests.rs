@@ -237,11 +237,23 @@ fn waiting_connections_are_evicted_before_busy_ones() {
 fn evicted_connections_that_do_not_close_bound_what_is_accepted() {
     let slots = slots(100, 1000);
     let held: Vec<Slot> = (0..100).map(|_| admitted(&slots, "192.0.2.1").unwrap()).collect();
-    let evicted = (0..100).filter(|_| slots.evict()).count();
+    let evicted = (0..100).filter(|_| slots.evict_from(&mut slots.lock())).count();
     assert_eq!(evicted, CLOSING);
     assert!(slots.lock().is_available());
     drop(held);
     assert_eq!(slots.lock().closing, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_files_the_next_connection_that_closes_ends_the_wait() {
+    let slots = slots(100, 100);
+    let held = admitted(&slots, "192.0.2.1").unwrap();
+    let started = tokio::time::Instant::now();
+    slots.evict_and_wait(RETRY).await;
+    assert_eq!(started.elapsed(), RETRY);
+    let started = tokio::time::Instant::now();
+    tokio::join!(slots.evict_and_wait(RETRY), async { drop(held) });
+    assert_eq!(started.elapsed(), Duration::ZERO);
 }
 
 #[derive(Clone, Debug)]
@@ -323,5 +335,38 @@ proptest! {
         let table = slots.lock();
         prop_assert!(table.networks.sites.is_empty() && table.networks.by_slots.is_empty());
         prop_assert!(table.networks.customers.is_empty());
+    }
+}
+
+proptest! {
+    /// Listeners that accept as [`Slots::available`] allows, and connections that close late or never:
+    /// what the process keeps free of its files is enough.
+    #[test]
+    fn open_connections_exceed_the_limit_by_no_more_than_those_that_close(
+        limit in 0_usize..200,
+        steps in prop::collection::vec((0_u8..3, 0_usize..400), 0..600),
+    ) {
+        const LISTENERS: usize = 2;
+        let slots = slots(limit, 1000);
+        let mut open: Vec<Slot> = Vec::new();
+        let mut waiting = 0;
+        for (kind, at) in steps {
+            if kind < 2 {
+                // Each listener has one that it has accepted and that has no slot yet.
+                waiting = (waiting + 1).min(LISTENERS);
+                let mut table = slots.lock();
+                while !table.is_available() && slots.evict_from(&mut table) {}
+                let accepts = if table.is_available() { waiting } else { 0 };
+                drop(table);
+                for _ in 0..accepts {
+                    waiting -= 1;
+                    open.push(slots.take(IpAddr::from([10, 0, 0, 1]), &Arc::new(Handle::new())));
+                }
+            } else if !open.is_empty() {
+                open.swap_remove(at % open.len());
+            }
+            let files = open.len() + waiting;
+            prop_assert!(files <= limit + CLOSING + 2 * LISTENERS, "{} files, {}", files, limit);
+        }
     }
 }

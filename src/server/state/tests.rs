@@ -17,6 +17,7 @@ fn limits() -> Limits {
         handshake_timeout: Duration::from_secs(10),
         request_timeout: Duration::from_secs(15),
         idle_timeout: Duration::from_secs(30),
+        proxy_idle_timeout: Duration::from_mins(2),
         connection_age: Duration::from_mins(10),
         header_bytes: 65_536,
         header_fields: 100,
@@ -584,4 +585,66 @@ fn one_form_may_be_of_any_size_and_several_share_a_budget() {
         assert_eq!(life.on(form(PENDING_FORM_BYTES / 64), now), Action::Continue);
     }
     assert_eq!(life.on(form(PENDING_FORM_BYTES / 64), now), Action::Refuse);
+}
+
+/// A connection that sends requests at these times in milliseconds, each with its response.
+fn after_requests(multiplexed: bool, times: impl Iterator<Item = u64>) -> (Lifecycle, Instant) {
+    let opened = Instant::now();
+    let mut life = Lifecycle::new(opened);
+    let mut now = opened;
+    life.on(Event::Ready { multiplexed }, now);
+    for time in times {
+        now = opened + Duration::from_millis(time);
+        life.on(Event::Request, now);
+        life.responded(false, now);
+    }
+    (life, now)
+}
+
+#[test]
+fn only_a_connection_with_many_requests_takes_turns() {
+    let takes_turns =
+        |times: &mut dyn Iterator<Item = u64>| after_requests(false, times).0.takes_turns();
+    let interval = u64::try_from(FREE_INTERVAL.as_millis()).unwrap();
+    let many = u64::from(FREE_AT_ONCE);
+    assert!(!takes_turns(&mut std::iter::empty()));
+    assert!(!takes_turns(&mut (0..many).map(|_| 0)));
+    assert!(takes_turns(&mut (0..=many).map(|_| 0)));
+    assert!(!takes_turns(&mut (0..1000).map(|number| number * interval)));
+    assert!(takes_turns(&mut (0..1000).map(|number| number * interval / 2)));
+    // Fewer requests end it.
+    let fewer = (1000..=1000 + many).map(|number| number * interval);
+    assert!(!takes_turns(&mut (0..1000).map(|_| 0).chain(fewer)));
+}
+
+#[test]
+fn after_its_last_request_a_connection_announces_its_end() {
+    for multiplexed in [false, true] {
+        let requests = |count: u32| after_requests(multiplexed, (0..u64::from(count)).map(|_| 0));
+        let (mut life, now) = requests(REQUESTS - 1);
+        assert!(life.deadline(&limits()) > now && !life.is_draining());
+        life.on(Event::Request, now);
+        assert!(life.deadline(&limits()) <= now);
+        assert_eq!(life.on_timer(now, &limits()), (Action::AnnounceLast, None));
+        // Once.
+        assert!(life.deadline(&limits()) > now);
+        assert_eq!(life.responded(false, now), !multiplexed);
+    }
+}
+
+#[test]
+fn a_proxy_may_be_idle_for_longer() {
+    for multiplexed in [false, true] {
+        let limits = limits();
+        let idle_until = |first: &[Event]| {
+            let (mut life, now) = after_requests(multiplexed, 0..1);
+            for event in first {
+                life.on(*event, now);
+            }
+            life.on_timer(now + HIBERNATE_AFTER, &limits);
+            life.deadline(&limits) - now
+        };
+        assert_eq!(idle_until(&[]), limits.idle_timeout);
+        assert_eq!(idle_until(&[Event::FromProxy]), limits.proxy_idle_timeout);
+    }
 }

@@ -133,7 +133,8 @@ async fn read_one(
     };
     let value = value.unwrap_or_else(|| default.clone());
     let mut evidence = Vec::new();
-    let name = printable(&found.name);
+    // In one line: no name can look like a step of the plan.
+    let name = printable(&found.name).replace('\n', " ");
     let starts_flows = match flows.observe(&[&value]).await {
         FlowObservation::Sent { integration, callback } if is_same_url(&callback, &value) => {
             let integration = printable(&integration);

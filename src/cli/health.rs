@@ -1,5 +1,5 @@
 use super::{Exit, block_on, ephemeral_port_error, eprint_line};
-use crate::config::{Listen, Problem, Problems, load};
+use crate::config::{Listen, Problem, Problems, listen_for_health, load};
 use crate::outbound::config_without_verification;
 use rustls::pki_types::ServerName;
 use std::io::{self, Write as _};
@@ -21,7 +21,7 @@ const RESPONSE_BYTES: u64 = 4096;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Uses the same configuration as `serve`, and connects to the first address of `listen.admin`, else of
-`listen.http`, else of `listen.https`.
+`listen.http`, else of `listen.https`. Other settings may be invalid, as after a reload that failed.
 Exit codes: 0 healthy, 1 unhealthy, 3 no response, 64 configuration error
 
 Example:
@@ -32,13 +32,22 @@ pub(super) struct Health {
     ready: bool,
 }
 
-/// Exit: 0 healthy, 1 unhealthy, 3 no response, 64 configuration error.
+/// Exit: 0 healthy, 1 unhealthy, 3 no response, 64 the address is not known.
 pub(super) fn run(health: &Health, file: Option<&Path>) -> Exit {
-    let settings = match load(file, std::env::vars_os()) {
-        Ok(loaded) => loaded.settings,
-        Err(problems) => return fail(Exit::Usage, &problems),
+    let listen = match load(file, std::env::vars_os()) {
+        Ok(loaded) => loaded.settings.listen,
+        Err(problems) => {
+            let Some(listen) = listen_for_health(file, std::env::vars_os()) else {
+                return fail(Exit::Usage, &problems);
+            };
+            // After a reload that failed, the server runs with the previous configuration.
+            let warning = Problem::warning("the configuration is invalid; only `[listen]` is used");
+            let warning = warning.hint("run `callback-edge config check` to print the errors");
+            eprint_line(&Problems::from(warning).coloured());
+            listen
+        }
     };
-    let probe = match Probe::new(&settings.listen, health.ready) {
+    let probe = match Probe::new(&listen, health.ready) {
         Ok(probe) => probe,
         Err(problem) => return fail(Exit::Usage, &problem.into()),
     };
@@ -76,12 +85,9 @@ struct Probe {
 
 impl Probe {
     fn new(listen: &Listen, ready: bool) -> Result<Self, Problem> {
-        let [admin, http, https] =
-            [("admin", &listen.admin), ("http", &listen.http), ("https", &listen.https)]
-                .map(|(key, addresses)| addresses.first().map(|address| (key, *address)));
         // Valid settings have at least one listener.
         let (key, address) =
-            admin.or(http).or(https).ok_or_else(|| Problem::error("there is no listener"))?;
+            listen.for_health().ok_or_else(|| Problem::error("there is no listener"))?;
         if address.port() == 0 {
             return Err(ephemeral_port_error(key));
         }

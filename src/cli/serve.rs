@@ -32,7 +32,7 @@ pub(super) fn run(_: &Serve, file: Option<&Path>) -> Exit {
     let file: Option<PathBuf> = file.map(Into::into);
     let source = {
         let file = file.clone();
-        move || tls::load_settings(file.as_deref(), std::env::vars_os())
+        move || tls::load_settings_to_serve(file.as_deref(), std::env::vars_os())
     };
     let loaded = source();
     let (format, level) = match &loaded {

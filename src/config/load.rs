@@ -2,9 +2,9 @@ use super::file::{Unreadable, read_file};
 use super::layers::Layers;
 use super::location::Location;
 use super::problem::{Problem, Problems};
-use super::read::{log as read_log, read};
+use super::read::{listen_for_health as read_listen_for_health, log as read_log, read};
 use super::reader::{EffectiveSetting, Reader};
-use super::settings::{CertificateFiles, LogFormat, Settings};
+use super::settings::{CertificateFiles, Listen, LogFormat, Settings};
 use super::source::{Document, FILE_VARIABLE, Variable, not_text};
 use super::validate::validate;
 use std::ffi::OsString;
@@ -105,14 +105,43 @@ pub fn log_format(
     explicit: Option<&Path>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Option<LogFormat> {
+    read_invalid(explicit, environment, |reader, _| {
+        read_log(&mut reader.root().section("log")).format
+    })
+}
+
+/// `[listen]`, although other settings are invalid: after a reload that failed, the server runs with the
+/// previous ones. `None` when the address that a health check asks is not certain.
+pub fn listen_for_health(
+    explicit: Option<&Path>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Option<Listen> {
+    read_invalid(explicit, environment, |reader, is_complete| {
+        let read = read_listen_for_health(&mut reader.root().section("listen"), is_complete);
+        read.map(Listen::from)
+    })
+}
+
+/// Reads one setting, although others are invalid. The second argument of `read`: whether the syntax is
+/// correct, so that no setting is missing.
+fn read_invalid<T>(
+    explicit: Option<&Path>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    read: impl FnOnce(&mut Reader<'_>, bool) -> Option<T>,
+) -> Option<T> {
     let environment: Vec<_> = environment.into_iter().collect();
-    let file = find(explicit, &environment).ok().flatten();
-    let document = file.and_then(|(file, text)| Document::recover(&file, &text).0);
+    let (document, is_complete) = match find(explicit, &environment) {
+        Ok(None) => (None, true),
+        Ok(Some((file, text))) => {
+            let (document, problems) = Document::recover(&file, &text);
+            (document, problems.is_empty())
+        }
+        Err(_) => (None, false),
+    };
     let (variables, _) = Variable::all(environment);
     let defaults = Document::parse(None, DEFAULTS).ok()?;
     let layers = Layers::new(&defaults, document.as_ref(), &variables).ok()?;
-    let mut reader = Reader::new(&layers);
-    read_log(&mut reader.root().section("log")).format
+    read(&mut Reader::new(&layers), is_complete)
 }
 
 /// The configuration file and its text.

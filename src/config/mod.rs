@@ -24,7 +24,9 @@ mod unknown;
 mod validate;
 
 pub use file::{Unreadable, read_file};
-pub use load::{InspectCertificates, Loaded, load, load_for_serving, log_format};
+pub use load::{
+    InspectCertificates, Loaded, listen_for_health, load, load_for_serving, log_format,
+};
 pub use location::{Location, Position, Quote};
 pub use problem::{Problem, Problems};
 pub use project::{Acknowledgement, Environment, KeyFile, Project, load_project};

@@ -6,7 +6,7 @@ use super::location::Location;
 use super::problem::Problem;
 use super::reader::{Located, Section};
 use super::settings::{
-    CertificateFiles, Challenge, ClientAddress, IntegrationSettings, Interval, Limits, Log,
+    CertificateFiles, Challenge, ClientAddress, IntegrationSettings, Interval, Limits, Listen, Log,
     Networks, Origin, Preflight, Shutdown,
 };
 use crate::outbound::Override;
@@ -79,6 +79,20 @@ pub(super) struct ParsedListen {
     pub(super) no_listener: Option<Location>,
     /// Whether `https` is off. An invalid `https` is not.
     pub(super) no_https: bool,
+}
+
+impl From<ParsedListen> for Listen {
+    fn from(read: ParsedListen) -> Self {
+        Self {
+            http: read.http.into_iter().map(|at| at.value).collect(),
+            https: read.https.into_iter().map(|at| at.value).collect(),
+            admin: read.admin.into_iter().map(|at| at.value).collect(),
+            admin_hosts: read.admin_hosts.into_iter().map(|at| at.value).collect(),
+            proxy_protocol: read.proxy_protocol,
+            trusted_proxies: read.trusted_proxies,
+            client_address: read.client_address,
+        }
+    }
 }
 
 pub(super) struct ParsedTls {
@@ -285,6 +299,26 @@ fn listen(table: &mut Section<'_, '_>) -> ParsedListen {
         trusted_proxies: networks(table, "trusted_proxies"),
         client_address: value(table.value("client_address", text(leaf::client_address))),
     }
+}
+
+/// As [`listen`], where other settings may be invalid. `None` when the address that a health check asks
+/// is not certain: it is invalid itself, or in a part of the file that cannot be read (`!is_complete`).
+pub(super) fn listen_for_health(
+    table: &mut Section<'_, '_>,
+    is_complete: bool,
+) -> Option<ParsedListen> {
+    for key in Listen::HEALTH {
+        let before = table.problem_count();
+        let is_off = sockets(table, key).is_empty();
+        if table.problem_count() > before || table.is_gap(key) {
+            return None;
+        }
+        if !is_off {
+            let is_written = !matches!(table.location_of(key), Location::Default);
+            return (is_complete || is_written).then(|| listen(table));
+        }
+    }
+    None
 }
 
 fn sockets(table: &mut Section<'_, '_>, key: &str) -> Vec<Located<SocketAddr>> {

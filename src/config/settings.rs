@@ -141,6 +141,18 @@ pub struct Listen {
     pub client_address: ClientAddress,
 }
 
+impl Listen {
+    /// The settings whose first address a health check asks: the first of them that has one.
+    pub(super) const HEALTH: [&str; 3] = ["admin", "http", "https"];
+
+    /// The address that a health check asks, and its setting.
+    pub fn for_health(&self) -> Option<(&'static str, SocketAddr)> {
+        let addresses = [&self.admin, &self.http, &self.https];
+        let mut found = Self::HEALTH.into_iter().zip(addresses);
+        found.find_map(|(key, addresses)| Some((key, *addresses.first()?)))
+    }
+}
+
 /// The header field with the client address. Only one is read: a proxy overwrites or appends to the
 /// field that it supports, and forwards the other as the client wrote it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,9 @@
 use super::context::Context as Connection;
 use super::state::{Action, Event};
 use super::turns::Place;
-use crate::observe::{ConnectionError, Deadline, Label, Limit, Status};
+use crate::observe::{
+    ConnectionError, Deadline, InternalRequest, Label, Limit, ListenerKind, Status,
+};
 use std::error::Error as _;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -189,15 +191,15 @@ impl<P: Protocol> ConnectionDriver<P> {
         tracing::debug!(event = "deadline", stage = stage.value(), client = %self.context.client);
     }
 
-    /// Counts the responses that hyper sends without the service.
+    /// Counts and logs the responses that hyper sends without the service.
     fn ended(&self, ended: hyper::Result<()>) {
         let Err(error) = ended else { return };
         let metrics = &self.context.shared.metrics;
         if error.is_parse_too_large() {
             metrics.limits.count(Limit::HeaderBytes);
-            metrics.requests.count(Status::HeaderFieldsTooLarge);
+            self.rejected(Status::HeaderFieldsTooLarge, "header_bytes");
         } else if error.is_parse() {
-            metrics.requests.count(Status::BadRequest);
+            self.rejected(Status::BadRequest, "malformed");
         }
         let reason = reason(&error);
         metrics.connection_errors.count(reason);
@@ -206,6 +208,24 @@ impl<P: Protocol> ConnectionDriver<P> {
             reason = reason.value(),
             client = %self.context.client,
         );
+    }
+
+    /// A head that hyper rejects. It is known only that the limit of bytes or that of fields is reached.
+    fn rejected(&self, status: Status, reason: &'static str) {
+        let Connection { shared, kind, client, .. } = &*self.context;
+        if *kind == ListenerKind::Admin {
+            return shared.metrics.internal_requests.count(InternalRequest::Admin);
+        }
+        shared.metrics.requests.count(status);
+        if self.context.snapshot().logs_requests() {
+            tracing::info!(
+                event = "request",
+                listener = kind.value(),
+                %client,
+                reason,
+                status = status.value(),
+            );
+        }
     }
 }
 

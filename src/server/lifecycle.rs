@@ -44,8 +44,10 @@ pub async fn serve(startup: Startup) -> Result<ShutdownResult, StartError> {
     // Before the first response, so that no signal is missed after it.
     let mut signals = Signals::new().map_err(|error| cannot_start(&error))?;
     let mut process = Process::start(startup)?;
-    // Also without a certificate: it responds to challenges, and a service manager does not wait longer.
-    notify(&[NotifyState::Ready]);
+    // Also without a certificate: it responds to challenges, and the start of a machine must not wait for
+    // a CA. The status shows what is missing.
+    let status = process.changed_status().unwrap_or_default();
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
     let lifecycle = async {
         let signal = run(&mut process, &mut signals).await;
         shut_down(&mut process, &mut signals, signal).await
@@ -62,7 +64,11 @@ async fn run(process: &mut Process, signals: &mut Signals) -> &'static str {
     let mut files = CertificatePoll::new();
     let mut check = PeriodicSelfCheck::default();
     loop {
+        process.check_validity();
         let is_ready = process.report_readiness();
+        if let Some(status) = process.changed_status() {
+            notify(&[NotifyState::Status(status)]);
+        }
         if is_ready {
             check.start_timer(&process.shared);
         }
@@ -80,6 +86,8 @@ async fn run(process: &mut Process, signals: &mut Signals) -> &'static str {
                 }
             },
             () = tokio::time::sleep(READINESS_POLL_INTERVAL), if !is_ready => {}
+            // The loop starts with the check.
+            () = tokio::time::sleep(process.until_validity_changes()) => {}
             () = check.due(), if is_ready => check.run(&process.shared),
             changes = files.changed(&process.shared) => process.apply_certificate_changes(changes),
         }
@@ -199,7 +207,7 @@ async fn shut_down(
     shared.draining.store(true, Relaxed);
     // Its requests would wait longer than `grace` allows.
     shared.self_check.stop();
-    notify(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
     tracing::info!(
         event = "draining",
         signal,

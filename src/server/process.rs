@@ -16,11 +16,12 @@ use crate::tls::{Acceptor, CertificateChanges, Certificates, Store};
 use arc_swap::ArcSwap;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Files that the process needs next to the connections within `limits.connections`: evicted ones that
 /// are still closing, those of the admin listener, and its own. Where only few may be open, a quarter.
@@ -75,6 +76,10 @@ pub(super) struct Process {
     reload_failed_at: Option<Instant>,
     /// The certificates that were logged as unusable or not valid, and since when.
     unusable: HashMap<String, Instant>,
+    /// The certificates that were logged as not valid: the end of their validity, and the cause.
+    invalid: HashMap<String, (i64, &'static str)>,
+    /// The last status that the service manager received.
+    status: String,
 }
 
 impl Process {
@@ -107,7 +112,7 @@ impl Process {
             acme_status,
             draining: AtomicBool::new(false),
         });
-        let invalid = use_certificates(&shared, &certificates);
+        use_certificates(&shared, &certificates);
         let snapshot = shared.snapshot.load_full();
         shared.metrics.set_limits(connections, snapshot.self_check_every);
         let acme = apply_acme(&shared, &snapshot.settings, None);
@@ -126,7 +131,7 @@ impl Process {
                 hint = "the service manager passes this socket: add its address to `[listen]`, or remove it from the unit",
             );
         }
-        Ok(Self {
+        let mut process = Self {
             shared,
             listeners,
             acceptor,
@@ -135,8 +140,12 @@ impl Process {
             acme,
             is_ready: None,
             reload_failed_at: None,
-            unusable: invalid.into_iter().map(|name| (name, Instant::now())).collect(),
-        })
+            unusable: HashMap::new(),
+            invalid: HashMap::new(),
+            status: String::new(),
+        };
+        process.check_validity();
+        Ok(process)
     }
 
     /// Reads the settings again and applies them, or reports why it keeps the old ones.
@@ -170,12 +179,15 @@ impl Process {
 
     fn try_reload(&mut self) -> Result<(), Problems> {
         let Loaded { settings, warnings, .. } = (self.source)()?;
-        let shared = &self.shared;
+        self.check_validity();
+        let shared = Arc::clone(&self.shared);
+        let shared = &shared;
         announce::report(&shared.log, &warnings);
         let (certificates, bound) = prepare(&settings, &self.listeners)?;
         // From here on only the runtime itself can fail.
         self.acme = apply_acme(shared, &settings, self.acme.take());
-        let invalid = use_certificates(shared, &certificates);
+        use_certificates(shared, &certificates);
+        let invalid = self.log_invalid();
         for (certificate, since) in replace_unusable(&mut self.unusable, invalid) {
             log_loaded(&certificate, Some(since));
         }
@@ -204,8 +216,10 @@ impl Process {
 
     /// Uses certificates that changed on disk. Where one is not usable, the previous one stays in use.
     pub(super) fn apply_certificate_changes(&mut self, changes: CertificateChanges) {
-        // Before the log event: its readers find the certificates in use.
-        let invalid = use_certificates(&self.shared, &changes.certificates);
+        self.check_validity();
+        // Before the log events: their readers find the certificates in use.
+        use_certificates(&self.shared, &changes.certificates);
+        let invalid = self.log_invalid();
         for problem in changes.rejected {
             let name = problem.files.certificate.display().to_string();
             self.unusable.entry(name).or_insert_with(Instant::now);
@@ -224,6 +238,90 @@ impl Process {
         for name in invalid {
             self.unusable.entry(name).or_insert_with(Instant::now);
         }
+    }
+
+    /// Logs the certificates that have begun or ceased to be valid: time has passed, the clock was set, or
+    /// ACME has replaced them.
+    pub(super) fn check_validity(&mut self) {
+        let before = std::mem::take(&mut self.invalid);
+        let invalid = self.log_invalid_except(&before);
+        for name in before.into_keys().filter(|name| !invalid.contains(name)) {
+            let current = self.shared.store.current();
+            let found = current.all().find(|(origin, ..)| origin.to_string() == name);
+            // It was kept, since its files cannot be used: that is not repaired.
+            if found.as_ref().is_some_and(|(.., is_current)| !is_current) {
+                continue;
+            }
+            let since = self.unusable.remove(&name);
+            // It may be one of ACME that the settings name no longer.
+            if found.is_some() {
+                let failed_for = since.map(|since| since.elapsed());
+                tracing::info!(
+                    event = "certificate_valid",
+                    certificate = name,
+                    failed_for_s = failed_for.map(|it| it.as_secs()),
+                );
+            }
+        }
+        for name in invalid {
+            self.unusable.entry(name).or_insert_with(Instant::now);
+        }
+    }
+
+    /// How long until [`check_validity`](Self::check_validity) may find a change. At most a minute, since
+    /// the clock may be set.
+    pub(super) fn until_validity_changes(&self) -> Duration {
+        const LONGEST: Duration = Duration::from_mins(1);
+        let now = jiff::Timestamp::now().as_second();
+        let next = self.shared.store.current().next_validity_change(now);
+        let seconds = next.and_then(|next| u64::try_from(next - now).ok());
+        seconds.map_or(LONGEST, Duration::from_secs).min(LONGEST)
+    }
+
+    /// Logs an error for each certificate that browsers refuse, once; returns their names.
+    fn log_invalid(&mut self) -> HashSet<String> {
+        let before = std::mem::take(&mut self.invalid);
+        self.log_invalid_except(&before)
+    }
+
+    fn log_invalid_except(
+        &mut self,
+        logged: &HashMap<String, (i64, &'static str)>,
+    ) -> HashSet<String> {
+        for (origin, certificate, cause) in self.shared.store.current().invalid(SystemTime::now()) {
+            let (name, why) = (origin.to_string(), (certificate.not_after, cause));
+            if logged.get(&name) != Some(&why) {
+                tracing::error!(
+                    event = "certificate_invalid",
+                    certificate = name,
+                    not_after = %jiff::Timestamp::from_second(certificate.not_after).unwrap_or_default(),
+                    cause,
+                    hint = "replace it with a valid certificate; it is loaded without a restart",
+                );
+            }
+            self.invalid.insert(name, why);
+        }
+        self.invalid.keys().cloned().collect()
+    }
+
+    /// What the service manager shows, when it has changed.
+    pub(super) fn changed_status(&mut self) -> Option<&str> {
+        let mut status = match self.shared.not_ready() {
+            None => "ready".to_owned(),
+            Some(reason) => format!("not ready: {reason}"),
+        };
+        if status.ends_with("no certificate") {
+            for (domain, certificate) in self.shared.acme_status.certificates() {
+                let _ = write!(status, "; {domain}: {}", certificate.summary());
+            }
+        }
+        if self.reload_failed_at.is_some() {
+            status.push_str("; the reload failed, the previous configuration is in use");
+        }
+        (self.status != status).then(|| {
+            self.status = status;
+            &*self.status
+        })
     }
 
     /// Logs when `/readyz` changes. Returns whether it responds 200.
@@ -286,22 +384,10 @@ fn prepare(
     }
 }
 
-/// Uses certificates, and logs an error for each that browsers refuse; returns their names.
-fn use_certificates(shared: &Shared, certificates: &Certificates) -> HashSet<String> {
-    let mut invalid = HashSet::new();
-    for (origin, certificate, cause) in certificates.invalid(SystemTime::now()) {
-        tracing::error!(
-            event = "certificate_invalid",
-            certificate = %origin,
-            not_after = %jiff::Timestamp::from_second(certificate.not_after).unwrap_or_default(),
-            cause,
-            hint = "replace it with a valid certificate; it is loaded without a restart",
-        );
-        invalid.insert(origin.to_string());
-    }
+/// Uses certificates, and shows them in the metrics.
+fn use_certificates(shared: &Shared, certificates: &Certificates) {
     shared.store.replace(certificates);
     shared.store.update_metrics(&shared.metrics);
-    invalid
 }
 
 /// Starts, keeps or stops ACME as the settings require. A renewal with the same settings continues.

@@ -13,16 +13,30 @@ pub fn load_settings(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Loaded, Problems> {
-    config::load_for_serving(file, environment, inspect)
+    config::load_for_serving(file, environment, |pairs, hosts| inspect(pairs, hosts, true))
+}
+
+/// As [`load_settings`], without warnings of certificates that are not valid at this time: a running
+/// server logs when that changes.
+pub fn load_settings_to_serve(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Loaded, Problems> {
+    config::load_for_serving(file, environment, |pairs, hosts| inspect(pairs, hosts, false))
 }
 
 /// The problems of all files. Each host should be a name in one of the certificates.
-fn inspect(pairs: &[CertificateFiles], hosts: &[(Box<str>, Location)]) -> Vec<Problem> {
+fn inspect(
+    pairs: &[CertificateFiles],
+    hosts: &[(Box<str>, Location)],
+    with_validity: bool,
+) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut loaded = Vec::new();
     for files in pairs {
         match super::load(files) {
             Ok(certificate) => {
+                problems.extend(with_validity.then(|| validity(files, &certificate)).flatten());
                 problems.extend(warnings(files, &certificate));
                 loaded.push(certificate);
             }
@@ -64,18 +78,19 @@ const PUBLIC_CA: &str = "obtain a certificate from a public CA, for example with
 const FULL_CHAIN: &str =
     "use the file with the leaf first, then each intermediate certificate (`fullchain.pem`)";
 
+fn validity(files: &CertificateFiles, certificate: &Certificate) -> Option<Problem> {
+    let why = certificate.invalid_at(SystemTime::now())?;
+    let what = format!("the certificate `{}` {why}", files.certificate.display());
+    let hint = "replace it with a valid certificate; a running server loads it automatically";
+    Some(Problem::warning(what).at(&files.certificate_location).hint(hint))
+}
+
 fn warnings(files: &CertificateFiles, certificate: &Certificate) -> Vec<Problem> {
     let name = files.certificate.display();
     let warn = |what: String, hint: &str| {
         Problem::warning(what).at(&files.certificate_location).hint(hint)
     };
     let mut warnings = Vec::new();
-    if let Some(why) = certificate.invalid_at(SystemTime::now()) {
-        warnings.push(warn(
-            format!("the certificate `{name}` {why}"),
-            "replace it with a valid certificate; a running server loads it automatically",
-        ));
-    }
     let ders = &certificate.key.cert;
     let chain: Vec<_> = ders.iter().filter_map(Content::read).collect();
     let Some((leaf, above)) = chain.split_first() else { return warnings };

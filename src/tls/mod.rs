@@ -7,5 +7,5 @@ mod pem;
 mod store;
 
 pub use files::{Certificate, CertificateError, load};
-pub use inspect::load_settings;
+pub use inspect::{load_settings, load_settings_to_serve};
 pub use store::{Acceptor, CertificateChanges, Certificates, Origin, Store};

@@ -197,6 +197,12 @@ impl Certificates {
         })
     }
 
+    /// When the next certificate begins or ceases to be valid, Unix time in seconds.
+    pub fn next_validity_change(&self, now: i64) -> Option<i64> {
+        let times = self.all().flat_map(|(_, it, _)| [it.not_before, it.not_after + 1]);
+        times.filter(|time| *time > now).min()
+    }
+
     /// Whether there is no certificate.
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty() && self.acme.is_empty()

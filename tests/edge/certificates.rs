@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
 /// The files are in a directory of their own.
@@ -54,6 +54,36 @@ async fn changed_files_are_used_without_a_signal() {
     assert_eq!(metric(&edge, "certificate_not_after_seconds").await as i64, 1_927_843_200);
     assert_eq!(metric(&edge, "certificate_current").await as i64, 1);
     assert!(!edge.stop().1.contains("certificate_kept"));
+}
+
+/// Its validity begins and ends while the server runs.
+#[tokio::test]
+async fn a_change_of_validity_is_logged_once() {
+    let authority = Authority::new();
+    let dir = TempDir::new().unwrap();
+    std::fs::create_dir(dir.path().join("live")).unwrap();
+    let at = |seconds: u64| {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(since_1970.as_secs() + seconds)
+    };
+    authority.write_with(&dir.path().join("live"), "edge", &["one.example"], |params| {
+        (params.not_before, params.not_after) = (at(5), at(8));
+    });
+    let mut edge = Edge::start_in(dir, &settings::tls(LIVE), |_| {});
+    assert!(edge.wait_for("certificate_invalid").contains("is not valid yet"));
+    let log = edge.wait_for("certificate_valid");
+    assert!(log.contains("\"failed_for_s\":"), "{log}");
+    edge.wait_for("has expired");
+    // As before: the clock of this machine may be wrong.
+    let ready = crate::support::connect(edge.admin[0]).await.get("/readyz").await.unwrap();
+    assert_eq!(ready.status, 200);
+    authority.write(&edge.dir().join("live"), "edge", &["one.example"]);
+    let log = edge.wait_for("certificate_loaded");
+    assert!(log.lines().last().unwrap().contains("\"failed_for_s\":"), "{log}");
+    let (_, log) = edge.stop();
+    let count = |event: &str| log.matches(&format!("\"event\":\"{event}\"")).count();
+    let counts = ["certificate_invalid", "certificate_valid", "certificate_loaded"].map(count);
+    assert_eq!(counts, [2, 1, 1], "{log}");
 }
 
 /// Kubernetes: files are links to `..data/…`, and `..data` is a link that is replaced by a rename.

@@ -13,6 +13,9 @@ use tempfile::TempDir;
 pub(crate) const PASS_SOCKET: &str =
     r#"LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; exec "$0" "$@" 3<&0 0</dev/null"#;
 
+const READY: &str = "READY=1\nSTATUS=ready\n";
+const STOPPING: &str = "STOPPING=1\nSTATUS=draining\n";
+
 /// The notification socket of a service manager.
 struct Manager {
     socket: UnixDatagram,
@@ -52,7 +55,7 @@ impl Manager {
 async fn start_reload_and_stop_are_notified() {
     let manager = Manager::new();
     let edge = manager.start("", &[]);
-    assert_eq!(manager.message(), "READY=1\n");
+    assert_eq!(manager.message(), READY);
     edge.signal(Signal::HUP);
     let message = manager.message();
     let began = message.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect(&message);
@@ -63,23 +66,57 @@ async fn start_reload_and_stop_are_notified() {
     edge.signal(Signal::HUP);
     assert!(manager.message().starts_with("RELOADING=1\n"));
     assert_eq!(manager.message(), "READY=1\n");
+    let kept = "STATUS=ready; the reload failed, the previous configuration is in use\n";
+    assert_eq!(manager.message(), kept);
+    edge.rewrite(&settings::plain(""));
+    edge.signal(Signal::HUP);
+    assert!(manager.message().starts_with("RELOADING=1\n"));
+    assert_eq!(manager.message(), "READY=1\n");
+    assert_eq!(manager.message(), "STATUS=ready\n");
     edge.signal(Signal::TERM);
-    assert_eq!(manager.message(), "STOPPING=1\n");
+    assert_eq!(manager.message(), STOPPING);
     assert_eq!(edge.wait().0.code(), Some(0));
+}
+
+/// The start of a machine does not wait for a CA, but the status does not hide it.
+#[tokio::test]
+async fn without_a_certificate_the_status_is_not_ready() {
+    let manager = Manager::new();
+    let edge = manager.start(
+        "
+        listen.https = '127.0.0.1:0'
+        public_url = 'https://auth.example.com'
+        [tls.acme]
+        agree_to_terms = true
+        directory = 'https://127.0.0.1:1/directory'
+        state_dir = '{dir}/acme'
+        ",
+        &[],
+    );
+    let first = manager.message();
+    let waiting = "STATUS=not ready: no certificate";
+    assert!(first.starts_with(&format!("READY=1\n{waiting}")), "{first}");
+    let failed = "; auth.example.com: none yet, next order at ";
+    let mut status = first;
+    while !status.starts_with(&format!("{waiting}{failed}")) {
+        status = manager.message();
+        assert!(status.starts_with(waiting), "{status}");
+    }
+    edge.finish();
 }
 
 #[tokio::test]
 async fn the_watchdog_is_notified_until_the_end() {
     let manager = Manager::new();
     let edge = manager.start("shutdown.delay = '600ms'", &[("WATCHDOG_USEC", "200000")]);
-    assert_eq!(manager.message(), "READY=1\n");
+    assert_eq!(manager.message(), READY);
     let started = Instant::now();
     for _ in 0..4 {
         assert_eq!(manager.message(), "WATCHDOG=1\n");
     }
     assert!(started.elapsed() >= Duration::from_millis(250), "{:?}", started.elapsed());
     edge.signal(Signal::TERM);
-    while manager.message() != "STOPPING=1\n" {}
+    while manager.message() != STOPPING {}
     // The watchdog is active while the service stops.
     for _ in 0..3 {
         assert_eq!(manager.message(), "WATCHDOG=1\n");
@@ -91,7 +128,7 @@ async fn the_watchdog_is_notified_until_the_end() {
 async fn a_watchdog_interval_of_zero_is_ignored() {
     let manager = Manager::new();
     let edge = manager.start("", &[("WATCHDOG_USEC", "0")]);
-    assert_eq!(manager.message(), "READY=1\n");
+    assert_eq!(manager.message(), READY);
     assert_eq!(connect(edge.http[0]).await.get("/oauth/callback").await.unwrap().status, 308);
     edge.finish();
 }

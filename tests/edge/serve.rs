@@ -73,11 +73,17 @@ async fn the_log_has_the_route_and_the_reason_why_a_request_is_not_redirected() 
     let mut client = connect(edge.http[0]).await;
     let reply = client.request("GET", "/cb", &fields, b"").await.unwrap();
     assert_eq!(reply.status, 431);
+    // The library rejects these two.
+    let mut client = connect(edge.http[0]).await;
+    client.send(b"GET /cb HTTP/1.1\r\nHost: auth.example.com\r\ncanary\x00: 1\r\n\r\n").await;
+    assert_eq!(client.reply().await.unwrap().status, 400);
     let (_, log) = edge.stop();
     let requests = requests(&log);
     let logged: Vec<_> =
         requests.iter().map(|line| (line["reason"].clone(), line["route"].clone())).collect();
     let expected = table.map(|(.., reason, route)| (reason, route.clone()));
+    let rejected = ["header_bytes", "malformed"].map(|reason| (json!(reason), Value::Null));
+    let expected: Vec<_> = expected.into_iter().chain(rejected).collect();
     assert_eq!(logged, expected, "{log}");
     assert!(!log.contains("canary"), "{log}");
 }
@@ -123,6 +129,10 @@ async fn an_expired_certificate_is_served_and_logged() {
     let mut edge = Edge::start_in(dir, &settings::tls(""), |_| {});
     let log = edge.wait_for("certificate_invalid");
     assert!(log.contains("has expired"), "{log}");
+    // A reload does not repeat it.
+    edge.signal(Signal::HUP);
+    let log = edge.wait_for("\"reloaded\"");
+    assert_eq!(log.matches("has expired").count(), 1, "{log}");
     let refused = connect_tls(&authority, edge.https[0], "localhost", &[]).await;
     assert!(refused.unwrap_err().to_string().contains("expired"));
     // Replaced by another one that has expired, and then by a valid one.

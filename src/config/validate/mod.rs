@@ -9,7 +9,7 @@ use super::loops::{Callbacks, is_plain_allowed};
 use super::problem::Problem;
 use super::read::{PageBody, ParsedRoute, ParsedSelfCheck, ParsedSettings, below, path_at_nango};
 use super::reader::Located;
-use super::settings::{Listen, Origin, Page, SelfCheck, Settings};
+use super::settings::{Origin, Page, SelfCheck, Settings};
 use crate::outbound::Roots;
 use crate::redirect::{Host, Mounted as _, Path, Route, RouteTable, Target};
 use std::collections::{HashMap, HashSet};
@@ -49,15 +49,7 @@ pub(super) fn validate(
         nango_url: read.nango?.value.as_str().trim_end_matches('/').into(),
         routes: RouteTable::new(routes).ok()?,
         pages: RouteTable::new(pages).ok()?,
-        listen: Listen {
-            http: read.listen.http.into_iter().map(|at| at.value).collect(),
-            https: read.listen.https.into_iter().map(|at| at.value).collect(),
-            admin: read.listen.admin.into_iter().map(|at| at.value).collect(),
-            admin_hosts: read.listen.admin_hosts.into_iter().map(|at| at.value).collect(),
-            proxy_protocol: read.listen.proxy_protocol,
-            trusted_proxies: read.listen.trusted_proxies,
-            client_address: read.listen.client_address,
-        },
+        listen: read.listen.into(),
         tls,
         limits: read.limits.limits,
         shutdown: read.shutdown,

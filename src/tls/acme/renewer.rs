@@ -12,7 +12,7 @@ use super::status::CertificateStatus;
 use crate::observe::{AcmeFailure as Reason, AcmeStep as Step, Label};
 use crate::tls::files::Certificate;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The longest sleep, in seconds, because the wall clock may be set meanwhile.
 const MAX_SLEEP: u64 = 60;
@@ -39,6 +39,8 @@ pub(super) struct Renewer {
     unsaved: Option<Vec<u8>>,
     /// The last failure, until an order succeeds.
     last_failure: Option<Failure>,
+    /// When the first of the last failures happened, which no success followed.
+    failing_since: Option<Instant>,
 }
 
 impl Renewer {
@@ -77,6 +79,7 @@ impl Renewer {
             unreachable: 0,
             unsaved: None,
             last_failure: None,
+            failing_since: None,
         };
         renewer.reconcile();
         renewer
@@ -174,6 +177,7 @@ impl Renewer {
             });
             let Err(failure) = outcome else {
                 self.last_failure = None;
+                self.failing_since = None;
                 return;
             };
             if let Some(seconds) = failure.retry_after {
@@ -221,6 +225,7 @@ impl Renewer {
             tracing::error!(event = "acme_failed", domain, directory, reason, cause, hint, %retry_at);
         }
         self.last_failure = Some(failure);
+        self.failing_since.get_or_insert_with(Instant::now);
     }
 
     /// Warns that a trial was inconclusive.
@@ -254,10 +259,12 @@ impl Renewer {
         let certificate =
             self.context.parse(&self.name, pem.clone()).map_err(|cause| unusable(&cause))?;
         self.journal.issued(now(), lifetime(&certificate), directory);
+        let failed_for = self.failing_since.take().map(|since| since.elapsed());
         tracing::info!(
             event = "acme_certificate",
             domain = &*self.name,
             directory,
+            failed_for_s = failed_for.map(|it| it.as_secs()),
             not_after = %timestamp(validity(&certificate).1),
         );
         self.context.serve(&self.name, &certificate);

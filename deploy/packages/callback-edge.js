@@ -2,7 +2,8 @@
 // Runs the program in the package for this platform, which npm installs as an optional dependency.
 "use strict";
 
-const { spawn } = require("node:child_process");
+// Without `node:`, which old versions of Node do not know.
+const { spawn } = require("child_process");
 const { optionalDependencies } = require("./package.json");
 
 // The exit code of a command that could not run.

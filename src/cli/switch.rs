@@ -273,7 +273,7 @@ impl<'a> Run<'a> {
         if let Some(entry) = journal.as_ref().and_then(|it| unfinished(it, callback)) {
             let what = format!(
                 "the switch of `{}` to {} is not finished",
-                entry.name,
+                crate::report::printable(&entry.name),
                 crate::report::printable(&entry.after)
             );
             let hint = format!(

@@ -23,6 +23,19 @@ impl Location {
             position.quote = None;
         }
     }
+
+    /// Omits what follows the position in its line, for example the value of an unknown key: it may be a
+    /// secret.
+    pub(super) fn hide_rest(&mut self) {
+        if let Self::File(position) = self
+            && let Some(quote) = &mut position.quote
+        {
+            let end = quote.before + quote.width;
+            if quote.text.chars().skip(end).any(|it| it == '=') {
+                quote.text = quote.text.chars().take(end).chain([' ', '…']).collect();
+            }
+        }
+    }
 }
 
 impl fmt::Display for Location {

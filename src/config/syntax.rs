@@ -3,6 +3,7 @@
 use super::leaf::shown;
 use super::location::{Lines, Location};
 use super::problem::Problem;
+use std::net::SocketAddr;
 use std::path::Path;
 use toml_edit::TomlError;
 
@@ -58,6 +59,19 @@ pub(super) fn problem(
     lines: &Lines,
     error: &TomlError,
 ) -> Problem {
+    // Its errors would quote lines of the key.
+    if text.contains("PRIVATE KEY-----") {
+        let problem = Problem::error("not valid TOML: it contains a private key")
+            .hint("keep the key in a file of its own, and write the path of that file");
+        return match (file, error.span()) {
+            (Some(file), Some(span)) => {
+                let mut at = Location::File(Box::new(lines.position(file, text, span)));
+                at.hide();
+                problem.at(&at)
+            }
+            _ => problem,
+        };
+    }
     let message = error.message().replace('\n', ", ");
     let position = file.zip(error.span()).map(|(file, span)| lines.position(file, text, span));
     let number = position.as_ref().map_or(0, |position| position.line);
@@ -101,9 +115,8 @@ fn explain(text: &str, number: usize, message: &str) -> (String, String) {
     let value = value.split(" #").next().unwrap_or_default().trim();
     let is_quoted = value.starts_with(['"', '\'']);
     let value = value.trim_matches(['"', '\'', '“', '”', '‘', '’', '„']);
-    // A log has the hint, but not the line.
-    let is_plain = |it: char| it.is_ascii_alphanumeric() || "._:/+-[]".contains(it);
-    let value = if value.len() < 60 && value.chars().all(is_plain) { value } else { "value" };
+    // A log has the hint, but not the line: the value may be a secret.
+    let value = if value.is_empty() || is_public(value) { value } else { "value" };
     let is_colon = line.get(key.len()..).is_some_and(|rest| rest.trim_start().starts_with(':'));
     let flag = value.to_ascii_lowercase();
     let number = value.trim_start_matches('0');
@@ -123,6 +136,15 @@ fn explain(text: &str, number: usize, message: &str) -> (String, String) {
     } else {
         ("the text is not in quotes".to_owned(), format!("write `{key} = \"{value}\"`"))
     }
+}
+
+/// Whether it is an address, the URL of a server, a short word or a short number.
+fn is_public(value: &str) -> bool {
+    let is_plain = |it: char| it.is_ascii_alphanumeric() || ".:/-[]".contains(it);
+    let origin = value.strip_prefix("https://").or_else(|| value.strip_prefix("http://"));
+    value.parse::<SocketAddr>().is_ok()
+        || origin.is_some_and(|it| it.len() < 60 && it.chars().all(is_plain))
+        || value.len() <= 8 && value.chars().all(|it| it.is_ascii_alphanumeric())
 }
 
 fn is_key(text: &str) -> bool {

@@ -11,11 +11,12 @@ impl Reader<'_> {
     /// Reports every key of the file and every variable that was never looked up.
     pub(super) fn note_unknown(&mut self, variables: &[Variable]) {
         let mut unknown = Vec::new();
-        for (path, location) in self.layers.document.map(Document::keys).unwrap_or_default() {
+        for (path, mut location) in self.layers.document.map(Document::keys).unwrap_or_default() {
             let Some((Segment::Key(key), parent)) = path.split_last() else { continue };
             // Not below a key that is unknown itself or is not a table: one error is enough.
             let below_table = parent.is_empty() || self.kind(parent) == Some(Kind::Section);
             if below_table && self.kind(&path).is_none() {
+                location.hide_rest();
                 let problem = Problem::error(format!("unknown key `{key}`")).at(&location);
                 let problem = problem.with_note(self.expected(parent));
                 let other = || "remove it, or write one of the expected keys".to_owned();

@@ -3,12 +3,14 @@
 use super::machine::Phase;
 use crate::config::read_file;
 use jiff::Timestamp;
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The environments of a Nango server that were switched.
@@ -59,6 +61,8 @@ pub enum JournalError {
     Io(PathBuf, String),
     /// It is not a journal.
     Invalid(PathBuf),
+    /// Another user may have put it there.
+    Foreign(PathBuf),
 }
 
 impl JournalError {
@@ -71,6 +75,10 @@ impl JournalError {
                 "use another file with --journal; this one is kept, because it may contain the previous \
                  callbacks"
             }
+            Self::Foreign(_) => {
+                "use another file with --journal, in a directory that others cannot write: the callbacks in the \
+                 journal decide where codes are sent"
+            }
         }
     }
 }
@@ -81,6 +89,9 @@ impl fmt::Display for JournalError {
             Self::Locked(path) => write!(f, "another run uses the journal `{}`", path.display()),
             Self::Io(path, why) => write!(f, "cannot use the journal `{}`: {why}", path.display()),
             Self::Invalid(path) => write!(f, "`{}` is not a journal of a switch", path.display()),
+            Self::Foreign(path) => {
+                write!(f, "the journal `{}` belongs to another user", path.display())
+            }
         }
     }
 }
@@ -126,11 +137,14 @@ impl JournalFile {
         }
         let lock = beside(path, ".lock");
         let cannot = |error: &io::Error| JournalError::Io(lock.clone(), error.to_string());
+        // In a directory that others can write, the name may be a link to any file, or a pipe.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .mode(0o600)
+            .custom_flags(flags.bits().cast_signed())
             .open(&lock)
             .map_err(|error| cannot(&error))?;
         match file.try_lock() {
@@ -152,6 +166,9 @@ impl JournalFile {
 
     /// Reads it; `None` when it does not exist. A temporary file of a run that was killed is ignored.
     pub fn read(&self) -> Result<Option<Journal>, JournalError> {
+        if is_foreign(&self.path).unwrap_or_default() {
+            return Err(JournalError::Foreign(self.path.clone()));
+        }
         let bytes = match read_file(&self.path, MAX_BYTES) {
             Ok(bytes) => bytes,
             Err(why) if why.is_missing() => return Ok(None),
@@ -183,8 +200,7 @@ impl JournalFile {
         file.write_all(b"\n")?;
         file.sync_all()?;
         fs::rename(&temporary, &self.path)?;
-        let directory = self.path.parent().filter(|it| !it.as_os_str().is_empty());
-        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+        File::open(directory(&self.path))?.sync_all()
     }
 }
 
@@ -195,6 +211,16 @@ impl Drop for JournalFile {
             let _ = lock.unlock();
         }
     }
+}
+
+/// Whether a file, or a link to one, is in a directory such as `/tmp`, and another user put it there.
+fn is_foreign(path: &Path) -> io::Result<bool> {
+    let is_shared = fs::metadata(directory(path))?.mode() & 0o002 != 0;
+    Ok(is_shared && fs::symlink_metadata(path)?.uid() != geteuid().as_raw())
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The path with this suffix.
@@ -302,5 +328,45 @@ mod tests {
         assert!(JournalFile::lock(&path).is_ok());
         let missing = dir.path().join("no/directory/j.json");
         assert!(matches!(JournalFile::lock(&missing), Err(JournalError::Io(..))));
+    }
+
+    #[test]
+    fn a_lock_that_is_a_link_or_a_pipe_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("j.json");
+        let target = dir.path().join("created by the link");
+        symlink(&target, beside(&path, ".lock")).unwrap();
+        assert!(matches!(JournalFile::lock(&path), Err(JournalError::Io(..))));
+        assert!(!target.exists());
+        fs::remove_file(beside(&path, ".lock")).unwrap();
+        let mut pipe = std::process::Command::new("mkfifo");
+        assert!(pipe.arg(beside(&path, ".lock")).status().unwrap().success());
+        assert!(matches!(JournalFile::lock(&path), Err(JournalError::Io(..))));
+    }
+
+    #[test]
+    fn a_journal_of_another_user_in_a_shared_directory_is_refused() {
+        if !geteuid().is_root() {
+            // Only root can give a file to another user.
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("j.json");
+        let file = JournalFile::lock(&path).unwrap();
+        let share =
+            |mode| fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+        share(0o1777);
+        assert_eq!(file.read().unwrap(), None);
+        file.write(&journal(Phase::Saved)).unwrap();
+        assert!(file.read().unwrap().is_some());
+        let other = dir.path().join("other");
+        symlink(&path, &other).unwrap();
+        std::os::unix::fs::lchown(&other, Some(65_534), None).unwrap();
+        assert!(matches!(JournalFile::unlocked(&other).read(), Err(JournalError::Foreign(_))));
+        std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+        assert!(matches!(file.read(), Err(JournalError::Foreign(_))));
+        // As in a container with the directory of a person.
+        share(0o755);
+        assert!(file.read().unwrap().is_some());
     }
 }

@@ -135,7 +135,8 @@ async fn read_one(
             FlowObservation::None(_) => context.default_callback.clone(),
         },
     };
-    let name = printable(&found.name);
+    // In one line: no name can look like a step of the plan.
+    let name = printable(&found.name).replace('\n', " ");
     let entry = journal.and_then(|it| it.entry(&found.uuid));
     if let Some(other) = flows.environment().filter(|it| *it != found.uuid) {
         return Err(other_environment(list, &name, other));

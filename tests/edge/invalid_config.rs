@@ -58,6 +58,8 @@ const CASES: &[Case] = &[
     ("ACME without the rest", &[], "[tls.acme]\ndomains = \"*.example.com\"\n"),
     ("an invalid URL, and what depends on it", &[], "public_url = \"https//auth.example.com\"\n[listen]\nhttps = \"0.0.0.0:https\"\n[tls.acme]\nagree_to_terms = true\n"),
     ("the content of a key instead of its path", &[], "[tls]\ncertificate = \"a.pem\"\nprivate_key = \"-----BEGIN PRIVATE KEY-----MC4CAQAw-----END PRIVATE KEY-----\"\n"),
+    ("a key in the file", &[], "[tls]\nprivate_key = \"-----BEGIN PRIVATE KEY-----\nCANARYMC4CAQAw\nCANARYlast==\n-----END PRIVATE KEY-----\"\n"),
+    ("secrets without quotes, and of settings that do not exist", &[], "[nango]\nurl = PLANTED-77aa-4bbb\nsecret_key = \"CANARY-77aa-4bbb\"\n"),
     ("paths of the shell", &[], "[self_check]\ntoken_file = \"~/token\"\nroot_ca = \"$HOME/ca.pem\"\n"),
     ("settings of one level", &[], "nango_url = \"https://api.nango.dev\"\nlog_level = \"debug\"\nlisten_http = \"0.0.0.0:80\"\n"),
     ("commas, leading zeros, capitals, backslashes", &[], "public_url = \"https://auth.example.com\",\n[limits]\nconnections = 010\n[log]\nrequests = True\n[tls]\ncertificate = \"C:\\certs\\a.pem\"\nprivate_key = 'a.key\"\n"),
@@ -85,7 +87,10 @@ fn every_error_has_a_location_and_a_hint() {
         }
         let problems = output.matches("error: ").count() + output.matches("warning: ").count();
         assert_eq!(output.matches("\nhint: ").count(), problems, "{name}: {output}");
-        assert!(!output.contains("MC4CAQAw"), "{name}: {output}");
+        assert!(!output.contains("MC4CAQAw") && !output.contains("CANARY"), "{name}: {output}");
+        // Logs have the hints, but no lines of the file.
+        let mut hints = output.lines().filter(|line| line.starts_with("hint: "));
+        assert!(hints.all(|hint| !hint.contains("PLANTED")), "{name}: {output}");
         writeln!(printed, "======== {name}").unwrap();
         for (variable, value) in *variables {
             writeln!(printed, "{variable}={value}").unwrap();

@@ -43,6 +43,9 @@ fn the_ci_script_writes_reports_and_returns_the_worst_exit_code() {
     let bad = format!("http://{}/nothing/oauth/callback", edge.http[0]);
     let run_script = |url: &str, key: Option<&str>| {
         let dir = TempDir::new().unwrap();
+        // A file of the repository is not a report of this run.
+        fs::create_dir(dir.path().join("reports")).unwrap();
+        fs::write(dir.path().join("reports/preflight.xml"), "from the repository").unwrap();
         let mut script = Command::new(deploy_path("ci/preflight"));
         script.current_dir(dir.path()).env_clear().env("PATH", "/usr/bin:/bin");
         script.env("CALLBACK_EDGE", PROGRAM).env("CHECK_OPTIONS", "--no-follow");

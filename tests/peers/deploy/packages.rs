@@ -221,6 +221,14 @@ fn the_action_checks_a_callback_of_a_foreign_repository() {
     let all = format!("{done:?}");
     assert!(!all.contains("canary"), "{all}");
 
+    // An input is one argument, and no input is an option.
+    let project = "no such/nango.toml --help";
+    let done = inside(&[("callback", &good), key, ("project", project)]);
+    assert_eq!(done.code, 64, "{}", done.output);
+    assert!(done.output.contains(&format!("`{project}`")), "{}", done.output);
+    let done = inside(&[("callback", "--help")]);
+    assert_eq!(done.code, 64, "{}", done.output);
+
     let done = inside(&[("callback", &good), ("version", "9.9.9")]);
     assert!(done.code != 0 && done.output.contains("9.9.9"), "{}", done.output);
     drop((registry, edge));

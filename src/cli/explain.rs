@@ -14,10 +14,10 @@ Exit codes: 0 printed, 64 unknown id
 
 Example:
   callback-edge explain redirect.query
-  callback-edge explain state.not_registered")]
+  callback-edge explain CallbackEdgeSelfCheckFailed")]
 pub(super) struct Args {
     /// An id from a report, log or alert: a check id, or a name with the prefix `state.`, `acme.`,
-    /// `alert.` or `event.` [default: list all ids]
+    /// `alert.` or `event.`, which may be omitted if the name is unique [default: list all ids]
     id: Option<String>,
 }
 
@@ -85,7 +85,8 @@ pub(super) fn similar<'i>(given: &str, ids: impl Iterator<Item = &'i str>) -> Ve
     let similarity = |id: &str| {
         let id = id.to_lowercase();
         let name = id.split_once('.').map_or(&*id, |(_, name)| name);
-        strsim::jaro_winkler(&id, &given).max(strsim::jaro_winkler(name, &given))
+        let names = [&id, name, name.strip_prefix("callbackedge").unwrap_or(name)];
+        names.map(|name| strsim::jaro_winkler(name, &given)).into_iter().fold(0.0, f64::max)
     };
     let scored = ids.map(|id| (similarity(id), id));
     let mut scored: Vec<_> = scored.filter(|(score, _)| *score >= SIMILAR).collect();

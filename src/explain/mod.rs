@@ -1,6 +1,6 @@
 //! The reference sections of the documents, by id.
 //!
-//! `docs/checks.md` and `docs/operations.md` are compiled in. Each section below a heading
+//! `docs/checks.md`, `operations.md` and `reference.md` are compiled in. Each section below a heading
 //! `### prefix.name` explains one id: a check, a provider state (`state.`), an ACME failure reason
 //! (`acme.`), an alert (`alert.`) or a log event (`event.`). The first paragraph of a section is its
 //! title.
@@ -12,9 +12,10 @@ use std::sync::LazyLock;
 
 pub use terminal::wrap;
 
-const DOCUMENTS: [(&str, &str); 2] = [
+const DOCUMENTS: [(&str, &str); 3] = [
     ("docs/checks.md", include_str!("../../docs/checks.md")),
     ("docs/operations.md", include_str!("../../docs/operations.md")),
+    ("docs/reference.md", include_str!("../../docs/reference.md")),
 ];
 
 /// The section of every integration: their keys are not known in advance.
@@ -42,14 +43,26 @@ pub fn all() -> &'static [Explanation] {
     &ALL
 }
 
-/// The section of an id. `integration` and `integration.<any key>` share one.
+/// The section of an id, or of a name without its prefix that no other id has, as alerts and log
+/// lines contain it. `integration` and `integration.<any key>` share one.
 pub fn find(id: &str) -> Option<&'static Explanation> {
     let is_integration = id.split('.').next() == Some("integration");
     let id = if is_integration { INTEGRATION } else { id };
-    ALL.iter().find(|explanation| explanation.id.eq_ignore_ascii_case(id))
+    let is_id = |it: &&Explanation| it.id.eq_ignore_ascii_case(id);
+    ALL.iter().find(is_id).or_else(|| {
+        let mut named =
+            ALL.iter().filter(|it| it.names().any(|name| name.eq_ignore_ascii_case(id)));
+        named.next().filter(|_| named.next().is_none())
+    })
 }
 
 impl Explanation {
+    /// The id without its prefix, and that of an alert also without the name of the program.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        let name = self.id.split_once('.').map_or(self.id, |(_, name)| name);
+        std::iter::once(name).chain(name.strip_prefix("CallbackEdge"))
+    }
+
     /// The file and the anchor of the section, as GitHub derives it from the heading.
     pub fn link(&self) -> String {
         format!("{}#{}", self.document, self.id.replace('.', "").to_lowercase())

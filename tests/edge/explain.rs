@@ -16,7 +16,7 @@ fn every_id_has_a_section_and_every_section_an_id() {
         explain::all().iter().map(|explanation| explanation.id.to_owned()).collect();
     let ids = ids();
     let missing: Vec<_> = ids.difference(&sections).collect();
-    assert!(missing.is_empty(), "docs/checks.md or docs/operations.md has no {missing:?}");
+    assert!(missing.is_empty(), "the documents have no {missing:?}");
     let unused: Vec<_> = sections.difference(&ids).collect();
     assert!(unused.is_empty(), "sections of ids that do not exist: {unused:?}");
 }
@@ -93,7 +93,8 @@ fn without_an_id_every_id_is_listed_in_groups() {
 fn an_unknown_id_gets_suggestions() {
     for (id, hint) in [
         ("redirect.qurey", "hint: did you mean `redirect.query`"),
-        ("not_registered", "hint: did you mean `state.not_registered`"),
+        ("not_registerd", "hint: did you mean `state.not_registered`"),
+        ("SelfCheckFaild", "hint: did you mean `alert.CallbackEdgeSelfCheckFailed`"),
         ("x", "hint: `callback-edge explain` lists all ids"),
     ] {
         let Output { status, stdout, stderr } = explain(&[id]);
@@ -103,6 +104,40 @@ fn an_unknown_id_gets_suggestions() {
         assert!(text.starts_with(&format!("error: unknown id `{id}`\n")), "{text}");
         assert!(text.contains(hint), "{text}");
     }
+}
+
+/// An alert and a log line contain the name without the prefix.
+#[test]
+fn a_name_that_only_one_id_has_needs_no_prefix() {
+    for (name, id) in [
+        ("CallbackEdgeSelfCheckFailed", "alert.CallbackEdgeSelfCheckFailed"),
+        ("selfcheckfailed", "alert.CallbackEdgeSelfCheckFailed"),
+        ("acme_failed", "event.acme_failed"),
+        ("not_registered", "state.not_registered"),
+    ] {
+        let Output { status, stdout, .. } = explain(&[name]);
+        assert!(status.success(), "{name}");
+        assert_eq!(String::from_utf8(stdout).unwrap().lines().next(), Some(id));
+    }
+    // `url.query` and `redirect.query`.
+    assert_eq!(explain(&["query"]).status.code(), Some(64));
+}
+
+/// A person who is on call needs a command to run, and the remedy.
+#[test]
+fn every_alert_has_a_severity_a_command_and_a_remedy() {
+    let alerts = explain::all().iter().filter(|it| it.id.starts_with("alert."));
+    let mut seen = 0;
+    for alert in alerts {
+        let text = String::from_utf8(explain(&[alert.id]).stdout).unwrap();
+        let severity = alert.title.split(": ").next().unwrap();
+        assert!(["Page", "Ticket"].contains(&severity), "{text}");
+        for part in ["\n\nRun: `", "\n\nFix: "] {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+        seen += 1;
+    }
+    assert!(seen > 5, "nothing was checked");
 }
 
 fn explain(ids: &[&str]) -> Output {

@@ -212,7 +212,8 @@ impl Peer {
     fn wait_until_listening(&mut self) {
         let started = Instant::now();
         while !self.ports.values().all(|port| port.is_listened_on_by(self.child.id())) {
-            assert!(self.child.try_wait().unwrap().is_none(), "{} exited", self.name);
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none(), "{} ended: {ended:?}\n{}", self.name, self.stderr.text());
             // A program may be compiled first.
             assert!(started.elapsed() < PATIENCE * 3, "{} does not listen", self.name);
             std::thread::sleep(Duration::from_millis(5));

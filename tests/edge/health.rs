@@ -340,3 +340,26 @@ async fn health_checks_and_scrapes_are_logged_at_debug_with_their_path_and_no_re
         }
     }
 }
+
+#[tokio::test]
+async fn a_malformed_request_to_the_admin_listener_is_not_one_of_a_client() {
+    let edge = Edge::start(&settings::plain(""));
+    let malformed = b"GET / HTTP/1.1\r\nHost: a\r\ncanary\x00: 1\r\n\r\n";
+    for (address, counted) in [(edge.admin[0], 0.0), (edge.http[0], 1.0)] {
+        let before = edge.metrics().await.get("connection_errors_total{reason=\"malformed\"}");
+        let mut client = connect(address).await;
+        client.send(malformed).await;
+        assert_eq!(client.reply().await.unwrap().status, 400);
+        drop(client);
+        let mut metrics = edge.metrics().await;
+        until("it is counted", async || {
+            metrics = edge.metrics().await;
+            metrics.get("connection_errors_total{reason=\"malformed\"}") > before
+        })
+        .await;
+        let requests = metrics.get("requests_total{status=\"400\"}");
+        assert!((requests - counted).abs() < 0.5, "{requests} at {address}");
+    }
+    let log = edge.finish();
+    assert_eq!(log.matches("\"event\":\"request\"").count(), 1, "{log}");
+}

@@ -37,7 +37,7 @@ async fn the_greeting_has_callbacks_targets_and_bound_ports() {
 
 #[tokio::test]
 async fn the_log_has_the_route_and_the_reason_why_a_request_is_not_redirected() {
-    let edge = Edge::start(
+    let mut edge = Edge::start(
         "listen.http = '127.0.0.1:0'\nlimits.query_bytes = 64\nlimits.form_bytes = 64\n\
          limits.header_fields = 20\nlimits.request_timeout = '1s'\n\
          [[route]]\nhost = 'auth.example.com'\npath = '/cb'",
@@ -73,10 +73,13 @@ async fn the_log_has_the_route_and_the_reason_why_a_request_is_not_redirected() 
     let mut client = connect(edge.http[0]).await;
     let reply = client.request("GET", "/cb", &fields, b"").await.unwrap();
     assert_eq!(reply.status, 431);
-    // The library rejects these two.
+    // The library rejects these two; they are logged when the connection has ended.
+    drop(client);
+    edge.wait_for("\"header_bytes\"");
     let mut client = connect(edge.http[0]).await;
     client.send(b"GET /cb HTTP/1.1\r\nHost: auth.example.com\r\ncanary\x00: 1\r\n\r\n").await;
     assert_eq!(client.reply().await.unwrap().status, 400);
+    drop(client);
     let (_, log) = edge.stop();
     let requests = requests(&log);
     let logged: Vec<_> =

@@ -6,7 +6,6 @@ use crate::support::{Edge, Http1, connect};
 use rustix::process::Signal;
 use std::process::Command;
 use std::time::Duration;
-use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 /// An attacker that holds connections, each after one request.

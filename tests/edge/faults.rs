@@ -23,9 +23,10 @@ async fn an_unread_log_loses_lines_and_blocks_nothing() {
     let settings = settings::plain("");
     let edge = Edge::start_unread(&settings);
     let dropped = "log_lines_dropped_total";
-    let mut client = connect(edge.http[0]).await;
     let batch = REQUEST.repeat(100);
     until("lines are dropped", async || {
+        // Another one each time: a connection has a limit of requests.
+        let mut client = connect(edge.http[0]).await;
         for _ in 0..20 {
             client.send(batch.as_bytes()).await;
             for _ in 0..100 {

@@ -130,7 +130,9 @@ async fn a_connection_ends_after_ten_thousand_requests() {
     };
     let (responses, ()) = with_timeout(async { tokio::join!(read, write) }).await;
     let count = responses.matches("HTTP/1.1 308").count();
-    assert!((REQUESTS..REQUESTS + 100).contains(&count), "{count} responses");
+    // What was read with the last request gets responses too: at most a buffer of `limits.header_bytes`.
+    let read_together = 64 * 1024 * 100 / batch.len();
+    assert!((REQUESTS..=REQUESTS + read_together).contains(&count), "{count} responses");
     let (_, last) = responses.trim_end().rsplit_once("\r\n\r\n").unwrap();
     assert!(last.contains("connection: close"), "{last}");
     assert_eq!(responses.matches("connection: close").count(), 1);

@@ -4,6 +4,7 @@ use super::watch::Watch;
 use super::{assert_runbook, last_event};
 use crate::support::{Edge, Http1, connect};
 use rustix::process::Signal;
+use std::collections::VecDeque;
 use std::process::Command;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -73,13 +74,18 @@ async fn a_server_without_file_descriptors_pages_and_recovers_with_a_lower_limit
         .status();
     assert!(lowered.unwrap().success());
     let address = edge.http[0];
-    let held: Vec<TcpStream> = {
-        let mut held = Vec::new();
-        for _ in 0..150 {
-            held.push(TcpStream::connect(address).await.unwrap());
+    // It opens connections faster than they end, and the server closes others for them.
+    let attacker = tokio::spawn(async move {
+        let mut held = VecDeque::new();
+        let mut next = tokio::time::interval(Duration::from_millis(5));
+        loop {
+            next.tick().await;
+            held.extend(TcpStream::connect(address).await);
+            if held.len() > 150 {
+                held.pop_front();
+            }
         }
-        held
-    };
+    });
     let alert = watch.fires("CallbackEdgeOutOfFiles").await;
     assert_eq!(alert["labels"]["severity"], "page");
     assert_runbook(&alert, "Lower `limits.connections` below the limit of open files and reload");
@@ -88,9 +94,10 @@ async fn a_server_without_file_descriptors_pages_and_recovers_with_a_lower_limit
     edge.signal(Signal::HUP);
     edge.wait_for("\"reloaded\"");
     watch.observes("sum(callback_edge_connections) <= 30").await;
+    watch.observes("increase(callback_edge_limits_total{limit='open_files'}[3s]) == 0").await;
     let reply = connect(address).await.get("/oauth/callback?code=1").await.unwrap();
     assert_eq!(reply.status, 308);
-    drop(held);
+    attacker.abort();
     watch.is_silent().await;
 }
 

@@ -12,7 +12,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio_rustls::TlsAcceptor;
 
 /// The certificates of the process. Readers never wait; writers replace all of them.
@@ -104,6 +104,9 @@ impl fmt::Display for Origin<'_> {
     }
 }
 
+/// How long files that cannot be used must stay the same before they are rejected.
+const SETTLING_TIME: Duration = Duration::from_millis(500);
+
 /// The certificates whose files have changed.
 #[derive(Debug)]
 pub struct CertificateChanges {
@@ -134,7 +137,7 @@ impl Certificates {
     }
 
     /// Reads the files again. `None`: nothing has changed. When files cannot be used, the previous
-    /// certificate stays in use, and the error is returned once for each content.
+    /// certificate stays in use, and the error is returned once for each content that stays.
     pub fn reread(&self) -> Option<CertificateChanges> {
         let mut pairs = self.pairs.clone();
         let mut known = self.rejected.clone();
@@ -159,7 +162,6 @@ impl Certificates {
             if known.get(&position) == Some(&hash) {
                 continue;
             }
-            changed = true;
             match read.parse(files) {
                 Ok(new) => {
                     known.remove(&position);
@@ -167,10 +169,16 @@ impl Certificates {
                     replaced.push(files.certificate.clone());
                 }
                 Err(errors) => {
+                    // The program that replaces the two files may be between them.
+                    std::thread::sleep(SETTLING_TIME);
+                    if PemPair::read(files).hash() != hash {
+                        continue;
+                    }
                     known.insert(position, hash);
                     rejected.extend(errors);
                 }
             }
+            changed = true;
         }
         changed.then(|| CertificateChanges {
             certificates: Self::index(pairs, known, self.acme.clone()),

@@ -34,11 +34,7 @@ pub(crate) fn run(certificate: &str, key: &str) {
     let acceptor = acceptor(certificate, key, &["http/1.1"]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let plain = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let tls = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        for (name, listener) in [("http", &plain), ("https", &tls)] {
-            println!("listening {name} {}", listener.local_addr().unwrap());
-        }
+        let [plain, tls] = listen().await;
         tokio::spawn(async move {
             loop {
                 let stream = accept(&plain).await;
@@ -55,6 +51,16 @@ pub(crate) fn run(certificate: &str, key: &str) {
             });
         }
     });
+}
+
+/// Listens for plain HTTP and for TLS, and prints the addresses.
+pub(crate) async fn listen() -> [TcpListener; 2] {
+    let plain = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let tls = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    for (name, listener) in [("http", &plain), ("https", &tls)] {
+        println!("listening {name} {}", listener.local_addr().unwrap());
+    }
+    [plain, tls]
 }
 
 pub(crate) async fn accept(listener: &TcpListener) -> TcpStream {

@@ -1,7 +1,7 @@
 //! The smallest program on the libraries of the server: tokio, rustls, hyper and h2 with a constant response. It has
 //! no time-out, limit or metric. What it costs cannot be avoided with these libraries.
 
-use crate::baseline::{accept, acceptor};
+use crate::baseline::{accept, acceptor, listen};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, LOCATION};
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -11,9 +11,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::convert::Infallible;
-use std::net::Ipv4Addr;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
 
 /// Prints its addresses, and serves until it is killed.
 pub(crate) fn run(certificate: &str, key: &str) {
@@ -21,11 +19,7 @@ pub(crate) fn run(certificate: &str, key: &str) {
     // As the server has on one CPU.
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.worker_threads(1).enable_all().build().unwrap().block_on(async {
-        let plain = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let tls = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        for (name, listener) in [("http", &plain), ("https", &tls)] {
-            println!("listening {name} {}", listener.local_addr().unwrap());
-        }
+        let [plain, tls] = listen().await;
         tokio::spawn(async move {
             loop {
                 let stream = accept(&plain).await;

@@ -5,7 +5,7 @@ use super::connect::{ConnectOptions, duration};
 use super::secret::secret;
 use super::{eprint_line, hmac, progress};
 use crate::check;
-use crate::config::{self, Environment, Problem, Project, Settings};
+use crate::config::{self, Environment, Problem, Problems, Project, Settings};
 use crate::explain;
 use crate::outbound::{Outbound, Server};
 use crate::preflight::differential::ProbePolicy;
@@ -114,6 +114,16 @@ pub(super) struct Selected<'p> {
     pub(super) environment: Option<&'p Environment>,
     /// Whether it is the only one, so that variables and `--key-file` belong to it.
     pub(super) is_only: bool,
+}
+
+/// Reads the settings and the project file; both have defaults.
+pub(super) fn load(
+    options: &EnvironmentOptions,
+    file: Option<&Path>,
+) -> Result<(Settings, Project), Problems> {
+    let settings = config::load(file, std::env::vars_os())?.settings;
+    let project = config::load_project(options.project.as_deref())?.unwrap_or_default();
+    Ok((settings, project))
 }
 
 /// The selected environments; one without a name when there is no project.

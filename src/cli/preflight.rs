@@ -1,12 +1,12 @@
 //! `callback-edge preflight --callback URL`: is it safe to save this callback in Nango's settings?
 
 use super::environments::{
-    EnvironmentOptions, Prepared, decisions, default_callback, nango_base, prepare, selected,
+    EnvironmentOptions, Prepared, decisions, default_callback, load, nango_base, prepare, selected,
 };
 use super::format::{Format, JunitFile, Verbosity};
 use super::watch::{WatchOptions, until_stopped};
 use super::{Exit, block_on, cannot_run, eprint_line, exit_after_print, progress, usage};
-use crate::config::{self, Problem, Project, Settings};
+use crate::config::{Problem, Project, Settings};
 use crate::observe::{PreflightMetrics, PreflightRun};
 use crate::preflight::{self, is_same_url};
 use crate::redirect::Target;
@@ -68,15 +68,8 @@ pub(super) struct Args {
 
 /// Exit: 0 safe, 1 do not switch, 2 unconfirmed, 3 could not run, 64 usage error.
 pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
-    let settings = match config::load(file, std::env::vars_os()) {
-        Ok(loaded) => loaded.settings,
-        Err(problems) => {
-            eprint_line(&problems.coloured());
-            return Exit::Usage;
-        }
-    };
-    let project = match config::load_project(args.options.project.as_deref()) {
-        Ok(project) => project.unwrap_or_default(),
+    let (settings, project) = match load(&args.options, file) {
+        Ok(loaded) => loaded,
         Err(problems) => {
             eprint_line(&problems.coloured());
             return Exit::Usage;

@@ -1,27 +1,29 @@
 //! `callback-edge switch`: saves a callback in Nango's settings, and goes back when it fails.
 
+mod consent;
+mod journaled;
+mod output;
+
 use super::connect::duration;
 use super::environments::{
-    EnvironmentOptions, Prepared, Selected, decisions, default_callback, nango_base, prepare,
+    EnvironmentOptions, Prepared, Selected, decisions, default_callback, load, nango_base, prepare,
     selected,
 };
-use super::format::{Format, Verbosity};
+use super::format::Verbosity;
 use super::secret::secret;
 use super::watch::stop_signal;
-use super::{Exit, block_on, cannot_run, eprint_line, exit_after_print, progress, usage};
-use crate::config::{self, Problem, Project, Settings};
+use super::{Exit, block_on, cannot_run, eprint_line, usage};
+use crate::config::{Problem, Project, Settings};
 use crate::preflight::Account;
 use crate::redirect::Target;
-use crate::report::{Detail, Report, Verdict};
+use crate::report::Verdict;
 use crate::switch::{
     self, Command, Context, End, Entry, Environment, Goal, Invocation, Journal, JournalFile,
     Operator, Outcome, Phase, State, Stop, StopKind, SwitchReport, Tolerance, outcome,
 };
 use secrecy::{ExposeSecret as _, SecretString};
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use terminal_size::terminal_size_of;
 
 /// Save a callback in Nango's settings, only when it is safe; restore it if it fails
 ///
@@ -95,15 +97,8 @@ const WAIT: Duration = Duration::from_mins(10);
 
 /// Exit: see the help text.
 pub(super) fn run(args: &Args, file: Option<&Path>) -> Exit {
-    let settings = match config::load(file, std::env::vars_os()) {
-        Ok(loaded) => loaded.settings,
-        Err(problems) => {
-            eprint_line(&problems.coloured());
-            return Exit::Usage;
-        }
-    };
-    let project = match config::load_project(args.options.project.as_deref()) {
-        Ok(project) => project.unwrap_or_default(),
+    let (settings, project) = match load(&args.options, file) {
+        Ok(loaded) => loaded,
         Err(problems) => {
             eprint_line(&problems.coloured());
             return Exit::Usage;
@@ -309,7 +304,7 @@ impl<'a> Run<'a> {
         }
         if !all_switched {
             let count = environments.iter().filter(|it| it.goal != Goal::Verify).count();
-            self.confirm(&question("save the callback in", count)).await?;
+            self.confirm("save the callback in", count).await?;
         }
         self.execute(Command::Switch, environments, plan, &file, journal).await
     }
@@ -380,7 +375,7 @@ impl<'a> Run<'a> {
                 environment.goal = Goal::Undo;
             }
             let count = environments.len();
-            self.confirm(&question("the switch was interrupted and fails; restore", count)).await?;
+            self.confirm("the switch was interrupted and fails; restore", count).await?;
             return self.execute(Command::Switch, environments, Vec::new(), file, journal).await;
         }
         let exit = if stop.kind == StopKind::Unsafe { Exit::Failed } else { Exit::CouldNotRun };
@@ -432,104 +427,6 @@ impl<'a> Run<'a> {
         Ok(self.print(exit_of(outcome), SwitchReport { environments: shown, plan, ..report }))
     }
 
-    async fn back(&self) -> Result<Exit, Failure> {
-        self.account()?;
-        let file = JournalFile::lock(&self.args.journal)?;
-        let Some(journal) = self.journal(&file)? else { return Err(self.no_journal().into()) };
-        let mut entries = self.wanted(&journal)?;
-        entries.retain(|it| it.phase != Phase::Planned);
-        if entries.is_empty() {
-            let summary = "there is nothing to go back: no environment was switched";
-            let report = self.report(Command::Back, summary, &[], State::NotBegun);
-            return Ok(self.print(Exit::Done, report));
-        }
-        let is_only = entries.len() == 1;
-        let mut chosen = Vec::new();
-        for entry in entries {
-            let mut known = self.project.environments.iter();
-            let found = known.find(|(name, _)| is_named(entry, name)).map(|(_, it)| it);
-            let one = Selected { name: Some(&entry.name), environment: found, is_only };
-            let decided = decisions(&self.args.options, self.project, &[one], &entry.before)?.pop();
-            let callbacks = [entry.before.as_str(), entry.after.as_str()];
-            let prepared = self.prepare(one, decided.unwrap_or_default(), callbacks)?;
-            chosen.push(switch::Selected { uuid: Some(entry.uuid.clone()), ..prepared });
-        }
-        let mut environments = switch::read(&self.context, chosen, None, Some(&journal)).await?;
-        switch::survey(&self.context, &mut environments).await;
-        Self::clear();
-        let tolerance = Tolerance { swaps: Self::may_ask() && !self.args.yes, others: true };
-        if let Err(stop) = switch::safety(&environments, tolerance) {
-            self.show(&environments, &[])?;
-            return self.not_safe(environments, stop, &file, Some(journal)).await;
-        }
-        let plan = switch::plan(&environments, "");
-        self.show(&environments, &plan)?;
-        let count = environments.iter().filter(|it| it.may_change()).count();
-        if count > 0 {
-            self.confirm(&question("restore the previous callback in", count)).await?;
-        }
-        self.execute(Command::Back, environments, plan, &file, Some(journal)).await
-    }
-
-    /// The entries that were selected; without a selection, all.
-    fn wanted<'j>(&self, journal: &'j Journal) -> Result<Vec<&'j Entry>, Problem> {
-        let (all, names) = (&journal.environments, &self.args.options.environment);
-        if let Some(name) = names.iter().find(|name| !all.iter().any(|it| is_named(it, name))) {
-            let known: Vec<_> = all.iter().map(|it| format!("`{}`", it.name)).collect();
-            return Err(Problem::error(format!("the journal has no environment `{name}`"))
-                .hint(format!("it has {}", known.join(", "))));
-        }
-        let is_wanted =
-            |it: &&Entry| names.is_empty() || names.iter().any(|name| is_named(it, name));
-        Ok(all.iter().filter(is_wanted).collect())
-    }
-
-    fn no_journal(&self) -> Problem {
-        Problem::error(format!("there is no journal `{}`", self.args.journal.display()))
-            .hint(
-                "run this in the directory of the switch, or pass its journal with --journal; without one, pass \
-                 the previous callback with --callback",
-            )
-    }
-
-    async fn status(&self) -> Result<Exit, Failure> {
-        let account = self.account()?;
-        let file = JournalFile::unlocked(&self.args.journal);
-        let Some(journal) = self.journal(&file)? else { return Err(self.no_journal().into()) };
-        let entries = self.wanted(&journal)?;
-        let environments = switch::status(&self.context, account, &entries).await;
-        let is_expected = environments.iter().all(|it| it.result == State::AsExpected);
-        let (exit, summary) = if is_expected {
-            (Exit::Done, "every callback is as the journal expects")
-        } else if environments.iter().any(|it| it.result == State::NotRead) {
-            (Exit::CouldNotRun, "a callback could not be read")
-        } else {
-            (
-                Exit::Unconfirmed,
-                "a callback is not as the journal expects, or a switch was interrupted",
-            )
-        };
-        let is_back = |it: &switch::EnvironmentReport| {
-            it.phase == Some(Phase::Restored) && it.value.as_deref() == Some(&it.before)
-        };
-        let may_go_back = !environments.iter().all(is_back);
-        let report = self.report(Command::Status, summary, &[], State::NotBegun);
-        let back = may_go_back.then(|| self.context.invocation.back());
-        Ok(self.print(exit, SwitchReport { environments, back, ..report }))
-    }
-
-    /// Ctrl-C: nothing is restored; the journal shows what a later run can do.
-    fn interrupted(&self) -> Exit {
-        Self::clear();
-        let journal = JournalFile::unlocked(&self.args.journal).read().ok().flatten();
-        let entries = journal.map(|it| it.environments).unwrap_or_default();
-        let is_changed = entries.iter().any(|it| it.phase.expects_new() != Some(false));
-        let report = self.report(self.command(), "interrupted", &[], State::NotBegun);
-        let environments = entries.iter().map(switch::offline).collect();
-        let back = is_changed.then(|| self.context.invocation.back());
-        self.print(Exit::Interrupted, SwitchReport { environments, back, ..report })
-    }
-
     fn failed(&self, failure: Failure) -> Exit {
         Self::clear();
         let stop = match failure {
@@ -558,58 +455,6 @@ impl<'a> Run<'a> {
         self.settings.nango_url.trim_end_matches('/')
     }
 
-    fn report(
-        &self,
-        command: Command,
-        summary: &str,
-        environments: &[Environment],
-        state: State,
-    ) -> SwitchReport {
-        SwitchReport {
-            schema: 1,
-            command,
-            exit: 0,
-            summary: summary.to_owned(),
-            callback: self.args.callback.as_ref().map(|it| it.as_str().to_owned()),
-            journal: self.args.journal.display().to_string(),
-            error: None,
-            hint: None,
-            environments: environments.iter().map(|it| it.report(state)).collect(),
-            plan: Vec::new(),
-            remaining: Vec::new(),
-            back: None,
-        }
-    }
-
-    /// Prints the preflights and the plan: what the person confirms.
-    fn show(&self, environments: &[Environment], plan: &[String]) -> Result<(), Failure> {
-        if self.args.json {
-            if Self::may_ask() && !self.args.yes && !self.args.plan {
-                eprint_line(&switch::list("plan", plan, None));
-            }
-            return Ok(());
-        }
-        let is_planned = !plan.is_empty();
-        let reports = environments.iter().filter_map(|it| it.preflight.clone());
-        let reports: Vec<_> = reports.map(|report| as_part(report, is_planned)).collect();
-        let printed = Format::Text(self.args.verbosity.detail()).print(&reports).and_then(|()| {
-            if self.args.verbosity.detail() == Detail::Verdict {
-                return Ok(());
-            }
-            print(&switch::list("plan", plan, columns()))
-        });
-        if exit_after_print(printed, Exit::Done) == Exit::Done {
-            Ok(())
-        } else {
-            Err(Stop {
-                kind: StopKind::CouldNotRun,
-                why: "cannot print the plan".into(),
-                hint: "check stdout".into(),
-            }
-            .into())
-        }
-    }
-
     fn command(&self) -> Command {
         match (self.args.plan, self.args.back, self.args.status) {
             (true, ..) => Command::Plan,
@@ -618,76 +463,6 @@ impl<'a> Run<'a> {
             _ => Command::Switch,
         }
     }
-
-    fn print(&self, exit: Exit, mut report: SwitchReport) -> Exit {
-        report.exit = exit.code();
-        let printed = if self.args.json {
-            report.json().map_err(io::Error::from).and_then(|text| print(&(text + "\n")))
-        } else {
-            print(&report.text(columns()))
-        };
-        exit_after_print(printed, exit)
-    }
-
-    /// Whether a person can answer.
-    fn may_ask() -> bool {
-        io::stdin().is_terminal() && io::stderr().is_terminal()
-    }
-
-    async fn confirm(&self, question: &str) -> Result<(), Failure> {
-        if self.args.yes {
-            return Ok(());
-        }
-        if !Self::may_ask() {
-            return Err(Problem::error("the change is not confirmed, and nothing is changed")
-                .hint("read the plan, and pass --yes")
-                .into());
-        }
-        if Operator::confirm(self, question).await {
-            return Ok(());
-        }
-        let (why, hint) =
-            ("not confirmed, and nothing is changed".into(), "type yes to confirm".into());
-        Err(Stop { kind: StopKind::Unsafe, why, hint }.into())
-    }
-
-    fn clear() {
-        if io::stderr().is_terminal() {
-            progress::clear();
-        }
-    }
-}
-
-impl Operator for Run<'_> {
-    fn note(&self, text: &str) {
-        Self::clear();
-        eprint_line(text);
-    }
-
-    async fn confirm(&self, question: &str) -> bool {
-        let mut stderr = anstream::stderr();
-        // A terminal that is gone gives no answer.
-        let _ = write!(stderr, "{question} Type yes: ");
-        let _ = stderr.flush();
-        // Its own thread: a runtime waits for its threads when it ends, and Ctrl-C must end it.
-        let (answer, received) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || {
-            let mut line = String::new();
-            let read = io::stdin().lock().read_line(&mut line);
-            let _ = answer.send(read.is_ok() && line.trim().eq_ignore_ascii_case("yes"));
-        });
-        received.await.unwrap_or(false)
-    }
-}
-
-/// The journal contains names without control characters.
-fn is_named(entry: &Entry, name: &str) -> bool {
-    entry.name == crate::report::printable(name)
-}
-
-fn question(action: &str, count: usize) -> String {
-    let noun = if count == 1 { "environment" } else { "environments" };
-    format!("{action} {count} {noun}?")
 }
 
 /// An entry of the journal whose switch to another callback was interrupted.
@@ -719,29 +494,4 @@ fn account_key(args: &Args, project: &Project) -> Result<Option<SecretString>, P
             .hint("copy it again from the account settings in Nango"));
     }
     Ok(key)
-}
-
-/// `None` unless stdout is a terminal.
-fn columns() -> Option<usize> {
-    terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0))
-}
-
-fn print(text: &str) -> io::Result<()> {
-    let mut stdout = anstream::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()
-}
-
-/// The report of a preflight as a part of this report, whose plan has the steps. The target of the
-/// callback would read like the callback after the switch.
-fn as_part(mut report: Report, is_planned: bool) -> Report {
-    report.target.clone_from(&report.callback);
-    if let Some(switch) = &mut report.switch {
-        switch.rollback.clear();
-        switch.steps.clear();
-        if is_planned {
-            switch.cautions.clear();
-        }
-    }
-    report
 }

@@ -559,4 +559,6 @@ pub(super) fn arrival_timeout(bytes: usize, limits: &Limits) -> Duration {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

@@ -139,6 +139,11 @@ impl Certificates {
     /// Reads the files again. `None`: nothing has changed. When files cannot be used, the previous
     /// certificate stays in use, and the error is returned once for each content that stays.
     pub fn reread(&self) -> Option<CertificateChanges> {
+        self.reread_after(|| std::thread::sleep(SETTLING_TIME))
+    }
+
+    /// `settle` runs before files are rejected, which are then read once more.
+    fn reread_after(&self, settle: impl Fn()) -> Option<CertificateChanges> {
         let mut pairs = self.pairs.clone();
         let mut known = self.rejected.clone();
         let mut rejected = Vec::new();
@@ -170,7 +175,7 @@ impl Certificates {
                 }
                 Err(errors) => {
                     // The program that replaces the two files may be between them.
-                    std::thread::sleep(SETTLING_TIME);
+                    settle();
                     if PemPair::read(files).hash() != hash {
                         continue;
                     }
@@ -323,5 +328,55 @@ impl ResolvesServerCert for ChallengeResolver {
             return self.challenges.certificate(hello.server_name());
         }
         self.store.resolve(hello)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Location;
+    use std::fs;
+    use tempfile::TempDir;
+
+    /// The PEM texts of a new self-signed certificate and its key.
+    fn pair() -> [String; 2] {
+        let pair = rcgen::generate_simple_self_signed(["one.example".to_owned()]).unwrap();
+        [pair.cert.pem(), pair.signing_key.serialize_pem()]
+    }
+
+    /// A loaded pair, of which the certificate file was replaced since, by that of the second pair.
+    fn half_replaced(dir: &TempDir) -> (Certificates, CertificateFiles, [String; 2]) {
+        let [certificate, private_key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
+        let files = CertificateFiles {
+            certificate,
+            private_key,
+            certificate_location: Location::Default,
+            private_key_location: Location::Default,
+        };
+        let ([first, first_key], second) = (pair(), pair());
+        fs::write(&files.certificate, first).unwrap();
+        fs::write(&files.private_key, first_key).unwrap();
+        let loaded = Certificates::load(std::slice::from_ref(&files)).unwrap();
+        fs::write(&files.certificate, &second[0]).unwrap();
+        (loaded, files, second)
+    }
+
+    #[test]
+    fn files_that_are_replaced_one_after_the_other_are_not_rejected() {
+        let dir = TempDir::new().unwrap();
+        let (loaded, files, [_, key]) = half_replaced(&dir);
+        let changes = loaded.reread_after(|| fs::write(&files.private_key, &key).unwrap());
+        assert!(changes.is_none(), "{changes:?}");
+        let changes = loaded.reread_after(|| unreachable!("the files are usable")).unwrap();
+        assert_eq!((changes.replaced.len(), changes.rejected.len()), (1, 0));
+    }
+
+    #[test]
+    fn files_that_stay_unusable_are_rejected_once() {
+        let dir = TempDir::new().unwrap();
+        let (loaded, ..) = half_replaced(&dir);
+        let changes = loaded.reread_after(|| {}).unwrap();
+        assert_eq!((changes.replaced.len(), changes.rejected.len()), (0, 1));
+        assert!(changes.certificates.reread_after(|| {}).is_none());
     }
 }

@@ -231,7 +231,8 @@ impl World {
         run
     }
 
-    /// Runs it to its end, and checks what holds for every run.
+    /// Runs the command until it exits. Asserts that no key is in its output or files, that every PATCH
+    /// contains the callback alone, and that its report agrees with the settings.
     async fn run(&self, arguments: &[&str]) -> Run {
         let command = self.command(arguments);
         self.complete(command).await

@@ -4,7 +4,7 @@
 //! one in use, the new one, and unregistered ones as `controls`. RFC 6749 §4.1.2.1 forbids redirects
 //! to unregistered URIs, so the replies must differ somewhere; whether they do before login depends
 //! on the provider. `request` replaces the URI, `body` decompresses replies, `shape` classifies them
-//! by their `phrases`, `rule` decides, `rate_limiter` limits the requests, `provider` lists what is
+//! by their `text` and `phrases`, `rule` decides, `rate_limiter` limits the requests, `provider` lists what is
 //! known in advance.
 //!
 //! Follows no redirect, stores no cookie, signs in nowhere, and sends a `state` that Nango never
@@ -18,6 +18,7 @@ mod rate_limiter;
 mod request;
 mod rule;
 mod shape;
+mod text;
 
 pub use provider::{Callbacks, Provider};
 pub use request::Untestable;
@@ -33,10 +34,11 @@ use http::{Method, StatusCode};
 use rate_limiter::{RateLimiter, Refusal};
 use request::{AuthorizationRequest, Identity};
 use rule::{Decision, Facts, Probe, Rounds, judge};
-use shape::{Sent, Shape, Spellings};
+use shape::{Sent, Shape};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use text::Spellings;
 use tokio::sync::OnceCell;
 
 /// The authorization request of an integration, and the redirect URIs to test.

@@ -5,7 +5,10 @@ use super::unsafe_callbacks::add;
 use super::{World, integration};
 use crate::fakes::Reply;
 use crate::nango::{Fault, Kind, Rule};
+use crate::support::process::Lines;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use std::process::Stdio;
 use std::sync::Arc;
 
 fn mcp(world: &World, name: &str, registration: &str) {
@@ -77,6 +80,18 @@ async fn the_preflight_passes_when_only_the_new_callback_is_registered() {
     world.complete(command).await.exits(0);
     world.switch(&[]).await.exits(0);
     assert_eq!(world.nango().patches.len(), 1);
+    // Also when it is repeated; the exit code is that of the last run.
+    let mut command = crate::support::command(world.dir.path());
+    command.args(["preflight", "--callback", &world.new, "--all-environments", "--pause=1ms"]);
+    command.args(["--every=1h", "--json"]).env("CALLBACK_EDGE_NANGO__URL", &world.origin);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let lines = Lines::of(child.stdout.take().unwrap());
+    let code = tokio::task::block_in_place(|| {
+        lines.wait_for(&mut child, &["\"verdict\""]);
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        child.wait().unwrap().code()
+    });
+    assert_eq!(code, Some(0), "{}", lines.text());
 }
 
 /// Nango may show no value for its own callback. It refuses an empty value, so that the whole URL is saved

@@ -179,3 +179,20 @@ async fn a_failure_after_the_save_that_does_not_repeat_restores_nothing() {
     assert_eq!(world.nango().patches.len(), 1, "{}", run.text());
     world.all_have(&world.new);
 }
+
+/// A failure of the network before the restore must not leave a callback that fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_reads_again_when_nango_does_not_respond() {
+    let world = World::one().await;
+    let (registry, new) = (Arc::clone(&world.registry), world.new.clone());
+    world.when_saved("prod", move |nango| {
+        let mut registry = registry.lock().unwrap();
+        registry.callbacks.get_mut("prod-app").unwrap().remove(&new);
+        let failing = || Fault::Reply(error(500, "server_error", ""));
+        // The first one reads the save back.
+        nango.rules.push(Rule::repeated(Kind::Read, 3, failing).after(1));
+    });
+    let run = world.switch(&[]).await.exits(1);
+    assert_eq!(run.result("prod"), "restored", "{}", run.text());
+    world.all_have(&world.old);
+}

@@ -7,7 +7,8 @@ mod replies;
 
 use super::provider::Provider;
 use super::rule::{Decision, Facts, Probe, Rounds, SCHEDULE, State, judge};
-use super::shape::{Sent, Shape, Spellings};
+use super::shape::{Sent, Shape};
+use super::text::Spellings;
 use super::{Callbacks, Controls};
 use crate::outbound::{Fault, Protocol, Response};
 use bytes::Bytes;

@@ -27,6 +27,7 @@ pub use nango::{
     Account, App, ErrorScope, FlowCredential, Integration, Nango, NangoEnvironment, NangoError,
     NoEnvironments, Saved, Template,
 };
+pub use switch::FLOWS_IN_PROGRESS;
 
 use crate::check;
 use crate::config::IntegrationSettings;

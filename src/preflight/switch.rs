@@ -4,6 +4,10 @@ use super::differential::{Callbacks, Provider};
 use super::kind::Kind;
 use crate::report::{Check, Status, SwitchPlan};
 
+/// A caution that is the same for every environment.
+pub const FLOWS_IN_PROGRESS: &str =
+    "flows in progress keep the callback that they started with: the old one must continue to work";
+
 /// The input of the plan.
 #[expect(clippy::struct_excessive_bools, reason = "each is a separate fact")]
 pub(super) struct Facts<'a> {
@@ -67,6 +71,7 @@ impl Facts<'_> {
             left_behind: self.left_behind(),
             to_replace: self.listed(needs_replacement),
             to_recreate: self.listed(needs_recreation),
+            may_have_mcp: self.may_have_mcp,
         }
     }
 
@@ -219,11 +224,7 @@ impl Facts<'_> {
              it, before and after the switch",
         );
         if !self.switched {
-            cautions.push(
-                "flows in progress keep the callback that they started with: the old one must \
-                 continue to work"
-                    .into(),
-            );
+            cautions.push(FLOWS_IN_PROGRESS.into());
             if !self.reads_credentials {
                 cautions.push(
                     "integrations with an app of Nango fail after the switch: your callback cannot be \

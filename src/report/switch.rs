@@ -22,6 +22,9 @@ pub struct SwitchPlan {
     /// The integrations to create again in Nango after the switch.
     #[serde(skip)]
     pub to_recreate: Vec<String>,
+    /// Whether the environment has MCP integrations, or may have some that this run did not read.
+    #[serde(skip)]
+    pub may_have_mcp: bool,
 }
 
 impl SwitchPlan {

@@ -2,7 +2,7 @@
 
 use super::machine::{Goal, Phase};
 use super::read::Environment;
-use crate::preflight::is_same_url;
+use crate::preflight::{FLOWS_IN_PROGRESS, is_same_url};
 use crate::report::printable;
 
 /// The plan of all environments, one line for each step or effect. `back` is the command to go back.
@@ -45,7 +45,7 @@ pub fn plan(environments: &[Environment], back: &str) -> Vec<String> {
             ));
         }
         // That about flows in progress is below, once for all.
-        let is_own = |it: &&String| !it.starts_with("flows in progress keep the callback");
+        let is_own = |it: &&String| **it != FLOWS_IN_PROGRESS;
         let cautions = switch.iter().filter(|_| may_change).flat_map(|it| &it.cautions);
         for caution in cautions.filter(is_own) {
             lines.push(format!("{name}: {caution}"));
@@ -103,9 +103,7 @@ pub(super) fn remaining(
                 keys.join(", ")
             ));
         }
-        let has_mcp =
-            earlier.is_some_and(|it| it.steps.iter().any(|step| step.contains("five minutes")));
-        if has_mcp {
+        if earlier.is_some_and(|it| it.may_have_mcp) {
             lines.push(format!(
                 "{name}: MCP integrations with a client metadata document follow within five minutes"
             ));

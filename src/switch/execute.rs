@@ -2,6 +2,7 @@
 
 use super::journal::{Entry, Journal, JournalError, JournalFile, now};
 use super::machine::{Action, End, Event, Flow, Goal, Machine, Phase, Reply, Value, Verification};
+use super::plan::{in_backticks, remaining};
 use super::read::Environment;
 use super::report::{EnvironmentReport, State};
 use super::survey::verify;
@@ -81,7 +82,7 @@ pub async fn execute(
         })
         .map(|(environment, (_, _, verification))| (environment, verification.as_ref()))
         .collect();
-    let remaining = super::plan::remaining(&switched);
+    let remaining = remaining(&switched);
     let reports = environments.iter().zip(results).map(|(environment, (state, reason, after))| {
         EnvironmentReport {
             phase: journal.entry(&environment.uuid).map(|it| it.phase),
@@ -166,7 +167,7 @@ impl<O: Operator> Run<'_, O> {
         if keys.is_empty() || !is_save || !confirms_swaps {
             return true;
         }
-        let keys: Vec<_> = keys.iter().map(|it| format!("`{it}`")).collect();
+        let keys = in_backticks(&keys);
         let to = match self.environment.goal {
             Goal::Back => &self.environment.before,
             _ => &self.environment.after,
@@ -175,7 +176,7 @@ impl<O: Operator> Run<'_, O> {
             .confirm(&format!(
                 "{}: replace the callback of {} with {} at the provider now. Is it replaced?",
                 self.environment.name,
-                keys.join(", "),
+                keys,
                 printable(to)
             ))
             .await
@@ -473,11 +474,7 @@ impl<O: Operator> Run<'_, O> {
             self.add_reason(&format!("the preflight after the save: {}", report.sentence()));
         }
         self.verification = Some(report);
-        match verdict {
-            Verdict::Pass => Verification::Pass,
-            Verdict::Fail => Verification::Fail,
-            Verdict::Unconfirmed | Verdict::Error => Verification::Unknown,
-        }
+        verdict.into()
     }
 }
 

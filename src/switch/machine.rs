@@ -5,6 +5,7 @@
 //! It saves a callback only after it read the previous one, restores the previous one when a
 //! confirmation fails, and never overwrites a value that is neither of the two.
 
+use crate::report::Verdict;
 use serde::{Deserialize, Serialize};
 
 /// How far the switch of an environment is. Names in the journal are stable.
@@ -106,6 +107,16 @@ pub enum Verification {
     Fail,
     /// Something is unknown, or the preflight could not run.
     Unknown,
+}
+
+impl From<Verdict> for Verification {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Pass => Self::Pass,
+            Verdict::Fail => Self::Fail,
+            Verdict::Unconfirmed | Verdict::Error => Self::Unknown,
+        }
+    }
 }
 
 /// What to do next.

@@ -1,6 +1,6 @@
 //! Servers without the Environments API: a person saves the callback, and this confirms it.
 
-use super::machine::{Action, End, Event, Flow, Goal, Machine, Phase, Verification};
+use super::machine::{Action, End, Event, Flow, Goal, Machine, Phase};
 use super::read::Environment;
 use super::report::{EnvironmentReport, State};
 use super::survey::verify;
@@ -55,11 +55,7 @@ pub async fn watch(
                             Some(format!("the preflight after the save: {}", report.sentence()));
                     }
                     verification = Some(report);
-                    Event::Verified(match verdict {
-                        Verdict::Pass => Verification::Pass,
-                        Verdict::Fail => Verification::Fail,
-                        Verdict::Unconfirmed | Verdict::Error => Verification::Unknown,
-                    })
+                    Event::Verified(verdict.into())
                 }
                 Action::Stop(end) => break (end, None),
                 // There is nothing to read: only flows show the callback.

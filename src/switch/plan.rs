@@ -12,11 +12,8 @@ pub fn plan(environments: &[Environment], back: &str) -> Vec<String> {
         let name = &environment.name;
         let (before, after) = (printable(&environment.before), printable(&environment.after));
         let switch = environment.preflight.as_ref().and_then(|it| it.switch.as_ref());
-        let listed = |keys: &[String]| {
-            keys.iter().map(|it| format!("`{it}`")).collect::<Vec<_>>().join(", ")
-        };
-        let to_replace = switch.map(|it| listed(&it.to_replace)).unwrap_or_default();
-        let to_recreate = switch.map(|it| listed(&it.to_recreate)).unwrap_or_default();
+        let to_replace = switch.map(|it| in_backticks(&it.to_replace)).unwrap_or_default();
+        let to_recreate = switch.map(|it| in_backticks(&it.to_recreate)).unwrap_or_default();
         let (from, to) = match environment.goal {
             Goal::Switch | Goal::Verify => (&before, &after),
             Goal::Back | Goal::Undo => (&after, &before),
@@ -97,10 +94,9 @@ pub(super) fn remaining(
         let earlier = environment.preflight.as_ref().and_then(|it| it.switch.as_ref());
         let recreate = after.or(earlier).map(|it| it.to_recreate.clone()).unwrap_or_default();
         if !recreate.is_empty() {
-            let keys: Vec<_> = recreate.iter().map(|it| format!("`{it}`")).collect();
             lines.push(format!(
                 "{name}: delete and create in Nango {}; their users connect again",
-                keys.join(", ")
+                in_backticks(&recreate)
             ));
         }
         if earlier.is_some_and(|it| it.may_have_mcp) {
@@ -115,4 +111,9 @@ pub(super) fn remaining(
         ));
     }
     lines
+}
+
+/// Keys of integrations, for a sentence.
+pub(super) fn in_backticks(keys: &[String]) -> String {
+    keys.iter().map(|it| format!("`{it}`")).collect::<Vec<_>>().join(", ")
 }

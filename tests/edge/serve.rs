@@ -310,8 +310,11 @@ async fn the_server_that_has_the_port_is_named() {
 const TERMINAL: &str =
     "listen.http = '127.0.0.1:0'\nlisten.admin = '127.0.0.1:0'\nshutdown.grace = '5s'";
 
-/// Starts it in a session of its own, on a terminal that the session controls. The shell script ends with
-/// `"$0" "$@"`.
+/// Makes the server a session's first process, on a terminal that the session controls. SIGHUP may be ignored
+/// where the tests run, and a child inherits that.
+const IN_A_SESSION: &str = "exec env --default-signal=HUP setsid --ctty";
+
+/// Starts it on a terminal. The shell script ends with `"$0" "$@"`.
 fn in_a_terminal(script: &str) -> (Edge, fs::File) {
     let (controller, user) = terminal(100);
     let edge = Edge::start_from_shell(TempDir::new().unwrap(), TERMINAL, script, |command| {
@@ -323,7 +326,7 @@ fn in_a_terminal(script: &str) -> (Edge, fs::File) {
 /// As with `docker run -t`, the server is the first process of its session.
 #[tokio::test]
 async fn sighup_reloads_while_the_terminal_is_open_and_ends_the_server_when_it_is_closed() {
-    let (mut edge, controller) = in_a_terminal("exec setsid --ctty \"$0\" \"$@\"");
+    let (mut edge, controller) = in_a_terminal(&format!("{IN_A_SESSION} \"$0\" \"$@\""));
     edge.signal(Signal::HUP);
     edge.wait_for("\"reloaded\"");
     assert_eq!(connect(edge.http[0]).await.get("/oauth/callback").await.unwrap().status, 308);
@@ -337,8 +340,8 @@ async fn sighup_reloads_while_the_terminal_is_open_and_ends_the_server_when_it_i
 /// The shell is the first process of the session, and the server runs in the foreground.
 #[tokio::test]
 async fn the_server_ends_with_the_terminal_of_its_shell() {
-    let script = "exec setsid --ctty /bin/sh -c '\"$0\" \"$@\"; true' \"$0\" \"$@\"";
-    let (edge, controller) = in_a_terminal(script);
+    let script = format!("{IN_A_SESSION} /bin/sh -c '\"$0\" \"$@\"; true' \"$0\" \"$@\"");
+    let (edge, controller) = in_a_terminal(&script);
     drop(controller);
     // The shell is killed, and is not waited for.
     until("it ends", async || edge.stderr().contains("\"result\":\"drained\"")).await;

@@ -3,6 +3,7 @@
 
 use super::context::{Context, DrainSignal};
 use super::driver::ConnectionDriver;
+use super::ending::ClientStream;
 use super::handle::Handle;
 use super::http1::Http1;
 use super::http2::Http2;
@@ -11,10 +12,12 @@ use super::service::CallbackService;
 use super::shared::Shared;
 use super::slots::Slot;
 use super::state::{Event, LINGER_TIMEOUT, drain_window};
+use super::turns::Place;
 use crate::observe::{Deadline, HandshakeFailure, Label, ListenerKind, Refusal};
 use crate::outbound::Range;
 use crate::tls::Acceptor;
 use crate::tls::acme::ACME_TLS;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -39,17 +42,18 @@ pub(super) struct Accepted {
 
 /// Serves a connection to its end.
 pub(super) async fn serve(accepted: Accepted) {
-    let Accepted { stream, peer, kind, mut slot, handle, tls, drain, shared } = accepted;
+    let Accepted { stream, peer, kind, slot, handle, tls, drain, shared } = accepted;
+    let stream = ClientStream::new(stream, slot, Arc::clone(&handle), Arc::clone(&shared.endings));
+    let mut stream = Rewind::new(stream);
     let mut context = Context { shared, handle, kind, client: peer.ip(), drain };
     context.shared.metrics.accepted.count(kind);
-    let mut stream = Rewind::new(stream);
     if context.is_behind_a_proxy() {
         match Box::pin(context.proxied_client(&mut stream)).await {
             Some(client) => context.client = client,
             None => return,
         }
     }
-    if !context.admit(slot.as_mut()) {
+    if !context.admit(stream.get_mut().slot()) {
         return;
     }
     let Some(tls) = tls else {
@@ -66,6 +70,9 @@ pub(super) async fn serve(accepted: Accepted) {
     }
 }
 
+/// The time for PROXY header and handshake is over.
+struct TimedOut;
+
 impl Context {
     /// Whether the connection must begin with a PROXY header.
     fn is_behind_a_proxy(&self) -> bool {
@@ -75,10 +82,13 @@ impl Context {
 
     /// The client in the PROXY header, or the proxy when it connects for itself; `None` when the
     /// connection is over.
-    async fn proxied_client(&self, stream: &mut Rewind<TcpStream>) -> Option<IpAddr> {
+    async fn proxied_client<S>(&self, stream: &mut Rewind<S>) -> Option<IpAddr>
+    where
+        S: AsyncRead + Unpin,
+    {
         self.handle.on(Event::ProxyHeaderExpected);
         let metrics = &self.shared.metrics;
-        let header = timeout(self.handshake_left(), proxy::read_header(stream));
+        let header = self.in_handshake_time(proxy::read_header(stream));
         match self.unless_over(header).await? {
             Ok(Ok(client)) => {
                 self.handle.on(Event::ProxyHeaderRead);
@@ -89,7 +99,7 @@ impl Context {
                 tracing::debug!(event = "refused", reason = "proxy_header", peer = %self.client);
                 None
             }
-            Err(_) => {
+            Err(TimedOut) => {
                 metrics.deadlines.count(Deadline::ProxyHeader);
                 None
             }
@@ -117,7 +127,7 @@ impl Context {
         // largest state, also while it only waits.
         let accepting = tls.current().accept(stream);
         let accepting = async { accepting.await.map(Box::new) };
-        match self.unless_over(Box::pin(timeout(self.handshake_left(), accepting))).await? {
+        match self.unless_over(Box::pin(self.in_handshake_time(accepting))).await? {
             // The CA needs no more than the handshake (RFC 8737 §3).
             Ok(Ok(mut stream)) if stream.get_ref().1.alpn_protocol() == Some(ACME_TLS) => {
                 let _ = timeout(LINGER_TIMEOUT, stream.shutdown()).await;
@@ -131,7 +141,7 @@ impl Context {
                 handshake_failed(&self.shared, self.client, &error);
                 None
             }
-            Err(_) => {
+            Err(TimedOut) => {
                 metrics.deadlines.count(Deadline::Handshake);
                 None
             }
@@ -158,6 +168,21 @@ impl Context {
     fn handshake_left(&self) -> Duration {
         let limit = self.snapshot().settings.limits.handshake_timeout;
         limit.saturating_sub(self.handle.age())
+    }
+
+    /// A step within the time for PROXY header and handshake. Connections that were opened together exceed it
+    /// together; other clients do not wait until all of them are closed.
+    async fn in_handshake_time<T>(&self, step: impl Future<Output = T>) -> Result<T, TimedOut> {
+        let over = async {
+            tokio::time::sleep(self.handshake_left()).await;
+            let mut place = Place::default();
+            poll_fn(|cx| self.shared.turns.poll_closing(&mut place, cx)).await;
+        };
+        tokio::select! {
+            biased;
+            done = step => Ok(done),
+            () = over => Err(TimedOut),
+        }
     }
 
     /// A step before the first request, unless the connection was evicted or its listener has been

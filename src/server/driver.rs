@@ -71,9 +71,7 @@ impl<P: Protocol> ConnectionDriver<P> {
             let wakeup = poll_fn(|cx| {
                 // The protocol last: under a flood it would use up the task's budget each time, and
                 // the deadline would never be polled.
-                if timer.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Wakeup::Deadline);
-                }
+                let expired = timer.as_mut().poll(cx).is_ready();
                 if (!registered || context.handle.is_signalled())
                     && woken.as_mut().poll(cx).is_ready()
                 {
@@ -86,6 +84,10 @@ impl<P: Protocol> ConnectionDriver<P> {
                     return Poll::Ready(Wakeup::Drain);
                 }
                 registered = true;
+                if expired {
+                    ready!(self.wait_in_line(cx));
+                    return Poll::Ready(Wakeup::Deadline);
+                }
                 let (ended, deadline) = ready!(self.take_turn(cx));
                 if let Poll::Ready(ended) = ended {
                     return Poll::Ready(Wakeup::Ended(ended));
@@ -95,6 +97,7 @@ impl<P: Protocol> ConnectionDriver<P> {
                 if deadline < timer.deadline() {
                     timer.as_mut().reset(deadline);
                     if timer.as_mut().poll(cx).is_ready() {
+                        ready!(self.wait_in_line(cx));
                         return Poll::Ready(Wakeup::Deadline);
                     }
                 }
@@ -148,6 +151,12 @@ impl<P: Protocol> ConnectionDriver<P> {
         self.requests = after.requests;
         self.takes_turns = after.takes_turns;
         Poll::Ready((ended, after.deadline))
+    }
+
+    /// Deadlines of connections that were opened together expire together. Other clients do not wait until
+    /// all of them are closed.
+    fn wait_in_line(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.context.shared.turns.poll_closing(&mut self.place, cx)
     }
 
     /// Reads what arrived in time while the process was stopped or the machine was busy. Timers may fire

@@ -79,6 +79,11 @@ impl Handle {
         self.lock().age(Instant::now())
     }
 
+    /// Whether a request is arriving or has no complete response.
+    pub(super) fn is_busy(&self) -> bool {
+        self.lock().is_busy()
+    }
+
     /// What `/metrics` shows.
     pub(super) fn state(&self) -> ConnectionState {
         self.lock().state()
@@ -93,6 +98,14 @@ impl Handle {
     pub(super) fn evict(&self) {
         self.evicted.store(true, Relaxed);
         self.wake();
+    }
+
+    /// Ends the connection even if its client does not take what the protocol still writes. A handshake fails by
+    /// itself, and is counted.
+    pub(super) fn close_at_once(&self) {
+        if self.progress().0 >= Stage::AwaitingRequest {
+            self.evict();
+        }
     }
 
     pub(super) fn is_evicted(&self) -> bool {

@@ -1,7 +1,7 @@
 //! An HTTP/1 connection that owns no buffers while it waits.
 //!
 //! hyper allocates 16 KiB for the lifetime of a connection, which mostly waits. A connection that
-//! hibernates drops hyper's state, and gets a new one when bytes arrive.
+//! hibernates has no state of hyper, and gets one when bytes arrive. A new one starts so.
 
 use super::driver::Protocol;
 use super::io::ConnectionIo;
@@ -29,8 +29,9 @@ type Connection<S> = http1::Connection<TokioIo<ConnectionIo<S>>, CallbackService
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
     pub(super) fn new(stream: S, service: CallbackService) -> Self {
+        // Many connections that browsers open are never used.
         let io = ConnectionIo::http1(stream, service.handle());
-        Self::Active(connect(io, service))
+        Self::Hibernating(Box::new((io, service)))
     }
 }
 
@@ -72,10 +73,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Http1<S> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
         if let Self::Hibernating(hibernating) = &mut *self {
-            ready!(hibernating.0.poll_readable(cx));
+            let arrived = ready!(hibernating.0.poll_readable(cx));
             if let Self::Hibernating(hibernating) = std::mem::replace(&mut *self, Self::Vacant) {
                 let (io, service) = *hibernating;
-                *self = Self::Active(connect(io, service));
+                *self = if arrived {
+                    Self::Active(connect(io, service))
+                } else {
+                    Self::Closing(Box::new(io))
+                };
             }
         }
         match &mut *self {

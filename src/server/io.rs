@@ -103,8 +103,8 @@ impl<S> ConnectionIo<S> {
 }
 
 impl<S: AsyncRead + Unpin> ConnectionIo<S> {
-    /// Resolves when there is something to read, including the end.
-    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Resolves when there is something to read, or with `false` at the end.
+    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         while self.resumed_with.is_none() {
             let mut bytes = [0; RESUME_READ];
             let mut buffer = ReadBuf::new(&mut bytes);
@@ -120,7 +120,7 @@ impl<S: AsyncRead + Unpin> ConnectionIo<S> {
                 Err(error) => Some(Err(error)),
             };
         }
-        Poll::Ready(())
+        Poll::Ready(!matches!(&self.resumed_with, Some(Ok(bytes)) if bytes.is_empty()))
     }
 }
 
@@ -255,7 +255,7 @@ mod tests {
         assert!(early.is_err());
         assert_eq!(stage(&io), Stage::AwaitingRequest);
         client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
-        poll_fn(|cx| io.poll_readable(cx)).await;
+        assert!(poll_fn(|cx| io.poll_readable(cx)).await);
         assert_eq!(stage(&io), Stage::ReadingHead);
         client.write_all(b"Host: h\r\n\r\n").await.unwrap();
         client.shutdown().await.unwrap();
@@ -296,7 +296,7 @@ mod tests {
     async fn the_end_of_a_connection_is_no_request() {
         let (client, mut io) = http1(&[READY]).await;
         drop(client);
-        poll_fn(|cx| io.poll_readable(cx)).await;
+        assert!(!poll_fn(|cx| io.poll_readable(cx)).await);
         assert_eq!(io.read(&mut [0; 8]).await.unwrap(), 0);
         assert_eq!(stage(&io), Stage::AwaitingRequest);
     }

@@ -17,6 +17,7 @@ mod client;
 mod connection;
 mod context;
 mod driver;
+mod ending;
 mod endpoints;
 mod handle;
 mod http1;

@@ -6,7 +6,7 @@ use super::listen::{Bound, Key, Listeners};
 use super::probes::Probes;
 use super::self_check::SelfCheck;
 use super::shared::Shared;
-use super::slots::Slots;
+use super::slots::{Slots, closing_limit};
 use super::snapshot::Snapshot;
 use super::turns::Turns;
 use crate::config::{Limits, Loaded, Problem, Problems, Settings};
@@ -23,9 +23,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Files that the process needs next to the connections within `limits.connections`: evicted ones that
-/// are still closing, those of the admin listener, and its own. Where only few may be open, a quarter.
-const OTHER_FILES: u64 = 256;
+/// Files of the process itself, and of connections to the admin listener.
+const OWN_FILES: u64 = 192;
 
 /// Reads the settings again, for a reload.
 pub type Source = Box<dyn Fn() -> Result<Loaded, Problems> + Send>;
@@ -100,6 +99,7 @@ impl Process {
         let probes = Arc::new(Probes::new());
         let self_check =
             SelfCheck::new(Arc::clone(&acme_status), Arc::clone(&metrics), Arc::clone(&probes));
+        let workers = tokio::runtime::Handle::current().metrics().num_workers();
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(Snapshot::new(settings, addresses, &metrics)),
             self_check,
@@ -107,7 +107,8 @@ impl Process {
             log,
             metrics,
             slots,
-            turns: Turns::new(tokio::runtime::Handle::current().metrics().num_workers()),
+            turns: Turns::new(workers),
+            endings: Arc::new(Turns::new(workers)),
             store,
             acme_status,
             draining: AtomicBool::new(false),
@@ -410,7 +411,7 @@ fn apply_acme(shared: &Shared, settings: &Settings, running: Option<Running>) ->
 fn connections(limits: &Limits) -> usize {
     let wanted = limits.connections;
     let Some(files) = raise_file_limit(wanted) else { return wanted };
-    let others = OTHER_FILES.min(files / 4);
+    let others = other_files(wanted).min(files / 4);
     let connections = usize::try_from(files - others).unwrap_or(usize::MAX).clamp(1, wanted);
     if connections < wanted {
         tracing::warn!(
@@ -423,10 +424,17 @@ fn connections(limits: &Limits) -> usize {
     connections
 }
 
+/// Files that the process needs next to so many connections: its own, and those of connections that are still
+/// closing.
+fn other_files(connections: usize) -> u64 {
+    OWN_FILES + u64::try_from(closing_limit(connections)).unwrap_or_default()
+}
+
 /// Raises the limit of open files to what so many connections need, since every connection is one. The
 /// soft limit is a default for programs that use `select`; this one does not. Returns the limit.
 fn raise_file_limit(connections: usize) -> Option<u64> {
-    let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+    let needed =
+        u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(other_files(connections));
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < needed) {
         limit.current = Some(limit.maximum.map_or(needed, |maximum| maximum.min(needed)));

@@ -81,6 +81,10 @@ impl<S> Rewind<S> {
     pub(super) fn new(stream: S) -> Self {
         Self { stream, ahead: Vec::new() }
     }
+
+    pub(super) fn get_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {

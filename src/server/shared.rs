@@ -16,7 +16,11 @@ pub(super) struct Shared {
     pub(super) snapshot: ArcSwap<Snapshot>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) slots: Arc<Slots>,
+    /// Of connections with many requests, and of those that have expired.
     pub(super) turns: Turns,
+    /// Of connections that their clients have closed: they wait for none of the others, because their files are
+    /// needed.
+    pub(super) endings: Arc<Turns>,
     pub(super) store: Arc<Store>,
     pub(super) acme_status: Arc<AcmeStatus>,
     pub(super) self_check: Arc<SelfCheck>,

@@ -33,8 +33,11 @@ const BUSY_SETTLES: Duration = SLOW_START;
 /// A network with so many slots has more than visitors take.
 const MANY: usize = 8;
 
-/// How many evicted connections may still be closing while new ones are accepted.
-const CLOSING: usize = 64;
+/// How many connections may still be closing while new ones are accepted, where there are so many slots: they
+/// are as many further files. Thousands may close together.
+pub(super) fn closing_limit(limit: usize) -> usize {
+    (limit / 16).clamp(64, 512)
+}
 
 /// How often to look for a connection that has settled.
 const RETRY: Duration = Duration::from_millis(250);
@@ -56,7 +59,7 @@ struct Table {
     limit_per_address: usize,
     entries: Slab<Entry>,
     networks: Networks,
-    /// Evicted connections that have not closed yet.
+    /// Connections that have a slot no longer, and have not closed yet.
     closing: usize,
     /// Changes which connections are inspected.
     turn: usize,
@@ -68,7 +71,8 @@ struct Entry {
     client: IpAddr,
     /// Whether the address is a client's: known, and not that of a proxy.
     is_client: bool,
-    evicted: bool,
+    /// It was evicted, or its client has closed it.
+    closing: bool,
 }
 
 impl Slots {
@@ -128,6 +132,11 @@ impl Slots {
     /// Nothing is taken yet, so that a listener without connections keeps no slot from another: each
     /// further listener can exceed the limit by one.
     pub(super) async fn available(&self) {
+        if self.lock().is_available() {
+            return;
+        }
+        // Connections that their clients have closed may be among those that run next.
+        tokio::task::yield_now().await;
         let mut counted = false;
         loop {
             let freed = self.freed.notified();
@@ -161,7 +170,11 @@ impl Slots {
     }
 
     fn evict_from(&self, table: &mut Table) -> bool {
-        let victim = if table.closing < CLOSING { table.victim(Instant::now()) } else { None };
+        let victim = if table.closing < closing_limit(table.limit) {
+            table.victim(Instant::now())
+        } else {
+            None
+        };
         if let Some(id) = victim {
             table.evict(id);
             self.metrics.evicted.inc();
@@ -213,6 +226,19 @@ impl Slot {
     }
 }
 
+impl Slot {
+    /// Another connection may have the slot: the client has closed this one. Returns whether it may wait for its
+    /// turn: if too many do, no connection can be accepted.
+    pub(super) fn closes(&mut self) -> bool {
+        let mut table = self.slots.lock();
+        table.closes(self.id);
+        let may_wait = table.closing <= closing_limit(table.limit) / 2;
+        drop(table);
+        self.slots.freed.notify_waiters();
+        may_wait
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         self.slots.lock().remove(self.id);
@@ -222,18 +248,18 @@ impl Drop for Slot {
 
 impl Table {
     fn is_available(&self) -> bool {
-        self.entries.len() - self.closing < self.limit && self.closing <= CLOSING
+        self.entries.len() - self.closing < self.limit && self.closing <= closing_limit(self.limit)
     }
 
     fn insert(&mut self, client: IpAddr, handle: Arc<Handle>) -> usize {
-        let id = self.entries.insert(Entry { handle, client, is_client: false, evicted: false });
+        let id = self.entries.insert(Entry { handle, client, is_client: false, closing: false });
         self.networks.insert(client, id);
         id
     }
 
     fn identify(&mut self, id: usize, client: IpAddr, is_client: bool) {
         let Some(entry) = self.entries.get_mut(id) else { return };
-        if entry.client != client && !entry.evicted {
+        if entry.client != client && !entry.closing {
             self.networks.remove(entry.client, id);
             self.networks.insert(client, id);
         }
@@ -243,7 +269,7 @@ impl Table {
 
     fn remove(&mut self, id: usize) {
         if let Some(entry) = self.entries.try_remove(id) {
-            if entry.evicted {
+            if entry.closing {
                 self.closing -= 1;
             } else {
                 self.networks.remove(entry.client, id);
@@ -251,15 +277,18 @@ impl Table {
         }
     }
 
-    /// From here on the connection counts for no network.
     fn evict(&mut self, id: usize) {
-        let Some(entry) = self.entries.get_mut(id) else { return };
-        if !entry.evicted {
-            entry.evicted = true;
-            entry.handle.evict();
-            self.networks.remove(entry.client, id);
-            self.closing += 1;
-        }
+        let Some(entry) = self.entries.get(id).filter(|entry| !entry.closing) else { return };
+        entry.handle.evict();
+        self.closes(id);
+    }
+
+    /// From here on the connection counts for no network.
+    fn closes(&mut self, id: usize) {
+        let Some(entry) = self.entries.get_mut(id).filter(|entry| !entry.closing) else { return };
+        entry.closing = true;
+        self.networks.remove(entry.client, id);
+        self.closing += 1;
     }
 
     /// The connection to evict for another, if any.
@@ -293,7 +322,7 @@ impl Table {
     ) -> Option<usize> {
         candidates
             .filter_map(|id| {
-                let entry = self.entries.get(id).filter(|entry| !entry.evicted)?;
+                let entry = self.entries.get(id).filter(|entry| !entry.closing)?;
                 let (stage, since) = entry.handle.progress();
                 let need = need(stage);
                 let settles = if need < BUSY { WAITING_SETTLES } else { BUSY_SETTLES };

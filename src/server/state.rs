@@ -516,7 +516,7 @@ impl Lifecycle {
     }
 
     /// Whether a request is arriving or has no complete response.
-    fn is_busy(&self) -> bool {
+    pub(super) fn is_busy(&self) -> bool {
         matches!(self.stage, Stage::ReadingHead | Stage::Responding) || self.in_flight > 0
     }
 

@@ -10,12 +10,15 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How many requests the connections in line may send to a worker before other tasks run: half a
 /// millisecond of work. A hundredth of that is the cost of letting them run.
 const REQUESTS_PER_PASS: u32 = 64;
+
+/// What it costs to close a connection, in requests: most of it in the kernel.
+const CLOSING: u32 = 2;
 
 /// The line.
 #[derive(Debug)]
@@ -61,6 +64,19 @@ impl Turns {
                 Poll::Pending
             }
         }
+    }
+
+    /// Waits for a turn to close a connection, and counts that as served.
+    pub(super) fn poll_closing(&self, place: &mut Place, cx: &mut Context<'_>) -> Poll<()> {
+        let turn = ready!(self.poll_begin(place, cx));
+        self.end(turn, CLOSING);
+        Poll::Ready(())
+    }
+
+    /// The turn of a worker, until it is dropped.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> Turn {
+        Arc::clone(&self.line).try_acquire_owned().ok()
     }
 
     /// Ends a turn in which so many requests were served.
@@ -206,6 +222,18 @@ mod tests {
         let turn = turn(&turns).await;
         turns.end(turn, REQUESTS_PER_PASS);
         assert_eq!(turns.line.available_permits(), 0);
+        assert!(is_free(&turns).await);
+    }
+
+    #[tokio::test]
+    async fn after_so_many_closings_others_run() {
+        let turns = Turns::new(1);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut closed = 0;
+        while turns.poll_closing(&mut Place::default(), &mut cx).is_ready() {
+            closed += 1;
+        }
+        assert_eq!(closed, REQUESTS_PER_PASS / CLOSING);
         assert!(is_free(&turns).await);
     }
 }

@@ -238,10 +238,36 @@ fn evicted_connections_that_do_not_close_bound_what_is_accepted() {
     let slots = slots(100, 1000);
     let held: Vec<Slot> = (0..100).map(|_| admitted(&slots, "192.0.2.1").unwrap()).collect();
     let evicted = (0..100).filter(|_| slots.evict_from(&mut slots.lock())).count();
-    assert_eq!(evicted, CLOSING);
+    assert_eq!(evicted, closing_limit(100));
     assert!(slots.lock().is_available());
     drop(held);
     assert_eq!(slots.lock().closing, 0);
+}
+
+#[test]
+fn a_connection_that_its_client_has_closed_leaves_its_slot_to_another() {
+    let slots = slots(1, 1);
+    let mut closed = admitted(&slots, "192.0.2.1").unwrap();
+    assert!(!slots.lock().is_available());
+    for _ in 0..2 {
+        assert!(closed.closes());
+        assert!(slots.lock().is_available());
+        assert_eq!(slots.lock().closing, 1);
+    }
+    let other = admitted(&slots, "192.0.2.1").unwrap();
+    assert!(!other.slots.lock().entries[closed.id].handle.is_evicted());
+    drop(closed);
+    assert_eq!(slots.lock().closing, 0);
+    assert!(!slots.lock().is_available());
+}
+
+#[test]
+fn half_of_those_that_may_be_closing_wait_for_their_turn() {
+    let slots = slots(100, 100);
+    let mut held: Vec<Slot> = (0..100).map(|_| admitted(&slots, "192.0.2.1").unwrap()).collect();
+    let waiting = held.iter_mut().map(Slot::closes).take_while(|waits| *waits).count();
+    assert_eq!(waiting, closing_limit(100) / 2);
+    drop(held);
 }
 
 #[tokio::test(start_paused = true)]
@@ -344,7 +370,7 @@ proptest! {
     #[test]
     fn open_connections_exceed_the_limit_by_no_more_than_those_that_close(
         limit in 0_usize..200,
-        steps in prop::collection::vec((0_u8..3, 0_usize..400), 0..600),
+        steps in prop::collection::vec((0_u8..4, 0_usize..400), 0..600),
     ) {
         const LISTENERS: usize = 2;
         let slots = slots(limit, 1000);
@@ -363,10 +389,15 @@ proptest! {
                     open.push(slots.take(IpAddr::from([10, 0, 0, 1]), &Arc::new(Handle::new())));
                 }
             } else if !open.is_empty() {
-                open.swap_remove(at % open.len());
+                let at = at % open.len();
+                if kind == 2 {
+                    open[at].closes();
+                } else {
+                    open.swap_remove(at);
+                }
             }
             let files = open.len() + waiting;
-            prop_assert!(files <= limit + CLOSING + 2 * LISTENERS, "{} files, {}", files, limit);
+            prop_assert!(files <= limit + closing_limit(limit) + 2 * LISTENERS, "{} files, {}", files, limit);
         }
     }
 }

@@ -176,6 +176,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn where_too_many_wait_the_end_is_read_at_once() {
+        let mut it = accepted(&[READY]).await;
+        let others = it.turns.hold();
+        let mut closing = Vec::new();
+        loop {
+            let handle = Arc::new(Handle::new());
+            closing.push(it.slots.take(Ipv4Addr::LOCALHOST.into(), &handle));
+            if !closing.last_mut().unwrap().closes() {
+                break;
+            }
+        }
+        drop(it.client);
+        assert_eq!(it.stream.read(&mut [0]).await.unwrap(), 0);
+        drop(others);
+    }
+
+    #[tokio::test]
     async fn a_busy_connection_keeps_its_slot_when_the_client_closes_its_side() {
         let mut it = accepted(&[READY, Event::Request]).await;
         it.client.shutdown().await.unwrap();

@@ -9,6 +9,7 @@ const DEPLOY: &str = "deploy/README.md";
 const DOCKERFILE: &str = "deploy/docker/Dockerfile";
 const ACTION: &str = "action.yml";
 const EXAMPLE: &str = "deploy/ci/callback.yml";
+const SWITCH: &str = "deploy/ci/switch.yml";
 const RELEASE: &str = ".github/workflows/release.yml";
 
 fn page(name: &str) -> String {
@@ -140,6 +141,9 @@ fn the_action_and_its_example_have_the_names_and_the_version() {
     assert_eq!(after(&action, "callback-edge on npm\n    default: "), [version]);
     let installed = format!("\"{}@$VERSION\"", names.name("npm"));
     assert!(action.contains(&installed), "no {installed}");
+    let switch = page(SWITCH);
+    assert_eq!(after(&switch, "callback-edge on npm.\n  VERSION: "), [version]);
+    assert_eq!(switch.matches(&installed).count(), 2, "a job without {installed}");
     let example = page(EXAMPLE);
     let uses = after(&example, &format!("uses: {}@", names.repository))[0];
     assert!(uses.ends_with(&format!(" # v{version}")), "{uses}");

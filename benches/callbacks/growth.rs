@@ -1,8 +1,8 @@
 //! How the cost of the server grows with its load and configuration.
 
 use crate::load::{self, Hello, QUERY_BYTES, client, client_for};
-use crate::server::{Identity, Kind, Role, Server, Under};
-use crate::{median, settled};
+use crate::server::{Identity, Kind, ONE_CPU, Role, Server, Under};
+use crate::{Work, median, settled};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
@@ -18,12 +18,13 @@ pub(crate) async fn run(rounds: usize, identity: &Identity) -> Value {
     figures.insert("routes".to_owned(), routes(rounds, identity).await);
     figures.insert("certificates".to_owned(), certificates(rounds, identity).await);
     figures.insert("scrapes".to_owned(), scrapes(rounds, identity).await);
+    figures.insert("cpus".to_owned(), cpus(rounds, identity).await);
     figures.insert("connections".to_owned(), connections(identity).await);
     figures.into()
 }
 
 async fn start(role: Role, identity: &Identity, more: &str) -> (Server, Duration) {
-    Server::start_under(Under::Taskset, Kind::Edge, role, identity, more).await
+    Server::start_under(ONE_CPU, Kind::Edge, role, identity, more).await
 }
 
 /// µs of CPU per request: the median of the rounds.
@@ -130,6 +131,49 @@ async fn scrapes(rounds: usize, identity: &Identity) -> Value {
         figures.insert(rate.to_string(), cost.into());
     }
     figures.into()
+}
+
+/// What a second CPU costs each request: locks and cache lines that both write, and tasks that move between them.
+/// The second one is also that of the load generator. What the libraries need for two is theirs.
+async fn cpus(rounds: usize, identity: &Identity) -> Value {
+    println!("\nµs per request, on one CPU and on two      edge                        libraries");
+    let mut figures = Map::new();
+    for work in [Work::OneShot, Work::H2, Work::KeepAlive, Work::KeepAliveLogged] {
+        let mut row = Map::new();
+        print!("{:<34}", work.name());
+        for kind in [Kind::Edge, Kind::Libraries] {
+            if !work.is_supported_by(kind) {
+                continue;
+            }
+            let role = work.role();
+            let one = Server::start_under(ONE_CPU, kind, role, identity, "").await.0;
+            let two = Server::start_under(Under::Cpus("0,1"), kind, role, identity, "").await.0;
+            let (mut alone, mut together, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+            // In turns, so that other activity of the machine affects both.
+            for _ in 0..rounds {
+                let (first, second) = (cost_of(work, &one).await, cost_of(work, &two).await);
+                alone.push(first);
+                together.push(second);
+                ratios.push(second / first);
+            }
+            let (alone, together, ratio) = (median(&alone), median(&together), median(&ratios));
+            print!("{alone:>10.1}{together:>8.1}{ratio:>7.2}");
+            row.insert(
+                kind.name().to_owned(),
+                json!({"one": alone, "two": together, "ratio": ratio}),
+            );
+        }
+        println!();
+        figures.insert(work.name().to_owned(), row.into());
+    }
+    figures.into()
+}
+
+async fn cost_of(work: Work, server: &Server) -> f64 {
+    let load = async |requests| {
+        work.load(server, requests).await;
+    };
+    cost(server, 1, work.requests(), load).await
 }
 
 async fn connections(identity: &Identity) -> Value {

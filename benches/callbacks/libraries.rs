@@ -16,9 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 /// Prints its addresses, and serves until it is killed.
 pub(crate) fn run(certificate: &str, key: &str) {
     let acceptor = acceptor(certificate, key, &["h2", "http/1.1"]);
-    // As the server has on one CPU.
+    // With a worker for each CPU, as the server has.
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.worker_threads(1).enable_all().build().unwrap().block_on(async {
+    runtime.enable_all().build().unwrap().block_on(async {
         let [plain, tls] = listen().await;
         tokio::spawn(async move {
             loop {

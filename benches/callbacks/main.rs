@@ -21,7 +21,7 @@ mod server;
 
 use load::{Hello, Latencies, QUERY_BYTES, client};
 use serde_json::{Map, Value, json};
-use server::{Identity, Kind, Role, Server, Under};
+use server::{Identity, Kind, ONE_CPU, Role, Server};
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -433,8 +433,7 @@ async fn cold_start(rounds: usize, identity: &Identity) -> Value {
     let mut took: BTreeMap<Kind, Vec<f64>> = BTreeMap::new();
     for _ in 0..rounds {
         for kind in Kind::ALL {
-            let (_, time) =
-                Server::start_under(Under::Taskset, kind, Role::Tls, identity, "").await;
+            let (_, time) = Server::start_under(ONE_CPU, kind, Role::Tls, identity, "").await;
             took.entry(kind).or_default().push(milliseconds(time));
         }
     }

@@ -78,11 +78,14 @@ pub(crate) enum Role {
 /// The wrapper of its process.
 #[derive(Clone, Copy)]
 pub(crate) enum Under<'a> {
-    /// CPU 0.
-    Taskset,
+    /// Only these CPUs, as taskset(1) reads them.
+    Cpus(&'a str),
     /// callgrind, which writes its counts to this file at exit.
     Callgrind(&'a Path),
 }
+
+/// What every server has, unless the number of CPUs is measured.
+pub(crate) const ONE_CPU: Under<'static> = Under::Cpus("0");
 
 impl Under<'_> {
     fn command(self) -> Command {
@@ -90,7 +93,7 @@ impl Under<'_> {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM"]);
         match self {
-            Self::Taskset => command.args(["taskset", "-c", "0"]),
+            Self::Cpus(cpus) => command.args(["taskset", "-c", cpus]),
             Self::Callgrind(file) => command
                 .arg(program("valgrind"))
                 .args(["-q", "--tool=callgrind"])
@@ -137,7 +140,7 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it and waits until it redirects.
     pub(crate) async fn start(kind: Kind, role: Role, identity: &Identity) -> Self {
-        Self::start_under(Under::Taskset, kind, role, identity, "").await.0
+        Self::start_under(ONE_CPU, kind, role, identity, "").await.0
     }
 
     /// Starts it with additional settings; also returns the time from exec to the first redirect.

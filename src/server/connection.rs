@@ -1,13 +1,13 @@
 //! One connection from accept to its HTTP version: PROXY header, limit of its client, TLS handshake,
 //! ALPN. Then a [`ConnectionDriver`] owns it.
 
+use super::client_stream::ClientStream;
 use super::context::{Context, DrainSignal};
 use super::driver::ConnectionDriver;
-use super::ending::ClientStream;
 use super::handle::Handle;
 use super::http1::Http1;
 use super::http2::Http2;
-use super::proxy::{self, Rewind};
+use super::proxy;
 use super::service::CallbackService;
 use super::shared::Shared;
 use super::slots::Slot;
@@ -43,8 +43,8 @@ pub(super) struct Accepted {
 /// Serves a connection to its end.
 pub(super) async fn serve(accepted: Accepted) {
     let Accepted { stream, peer, kind, slot, handle, tls, drain, shared } = accepted;
-    let stream = ClientStream::new(stream, slot, Arc::clone(&handle), Arc::clone(&shared.endings));
-    let mut stream = Rewind::new(stream);
+    let turns = Arc::clone(&shared.endings);
+    let mut stream = ClientStream::new(stream, slot, Arc::clone(&handle), turns);
     let mut context = Context { shared, handle, kind, client: peer.ip(), drain };
     context.shared.metrics.accepted.count(kind);
     if context.is_behind_a_proxy() {
@@ -53,7 +53,7 @@ pub(super) async fn serve(accepted: Accepted) {
             None => return,
         }
     }
-    if !context.admit(stream.get_mut().slot()) {
+    if !context.admit(stream.slot()) {
         return;
     }
     let Some(tls) = tls else {
@@ -82,7 +82,7 @@ impl Context {
 
     /// The client in the PROXY header, or the proxy when it connects for itself; `None` when the
     /// connection is over.
-    async fn proxied_client<S>(&self, stream: &mut Rewind<S>) -> Option<IpAddr>
+    async fn proxied_client<S>(&self, stream: &mut ClientStream<S>) -> Option<IpAddr>
     where
         S: AsyncRead + Unpin,
     {

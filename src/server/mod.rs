@@ -14,10 +14,10 @@
 
 mod announce;
 mod client;
+mod client_stream;
 mod connection;
 mod context;
 mod driver;
-mod ending;
 mod endpoints;
 mod handle;
 mod http1;

@@ -1,11 +1,10 @@
 //! The PROXY protocol header in front of a connection, version 1 or 2.
 
+use super::client_stream::ClientStream;
 use proxy_header::{ParseConfig, ProxyHeader};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// The twelve bytes that start a version 2 header (PROXY protocol, section 2.2).
 const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -18,10 +17,10 @@ const V1_LONGEST: usize = 107;
 /// The longest version 2 header that is accepted; real ones with TLVs stay far below.
 const V2_LONGEST: usize = 4096;
 
-/// Reads a PROXY header and rewinds to the byte after it. Returns the client's address; `None` when
-/// the proxy connects for itself (`LOCAL`, `UNKNOWN`).
+/// Reads a PROXY header; the byte after it is read next. Returns the client's address; `None` when the proxy
+/// connects for itself (`LOCAL`, `UNKNOWN`).
 pub(super) async fn read_header<S: AsyncRead + Unpin>(
-    stream: &mut Rewind<S>,
+    stream: &mut ClientStream<S>,
 ) -> io::Result<Option<SocketAddr>> {
     let mut bytes = Vec::with_capacity(V1_LONGEST);
     loop {
@@ -29,7 +28,7 @@ pub(super) async fn read_header<S: AsyncRead + Unpin>(
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if let Some((length, client)) = parse_header(&bytes)? {
-            stream.ahead = bytes.split_off(length);
+            stream.unread(bytes.split_off(length));
             return Ok(client);
         }
     }
@@ -68,77 +67,17 @@ fn header_length(bytes: &[u8]) -> io::Result<Option<usize>> {
     invalid
 }
 
-/// A stream that buffers what was read after the header.
-#[derive(Debug)]
-pub(super) struct Rewind<S> {
-    stream: S,
-    /// What was read after the header, and is read next.
-    ahead: Vec<u8>,
-}
-
-impl<S> Rewind<S> {
-    /// A stream from which nothing was read.
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, ahead: Vec::new() }
-    }
-
-    pub(super) fn get_mut(&mut self) -> &mut S {
-        &mut self.stream
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.ahead.is_empty() {
-            return Pin::new(&mut this.stream).poll_read(cx, buffer);
-        }
-        let rest = this.ahead.split_off(this.ahead.len().min(buffer.remaining()));
-        buffer.put_slice(&this.ahead);
-        this.ahead = rest;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::handle::Handle;
+    use super::super::turns::Turns;
     use super::*;
     use proptest::prelude::*;
     use std::collections::VecDeque;
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::task::{Context, Poll};
+    use tokio::io::ReadBuf;
 
     /// A stream whose reads end where the pieces do.
     struct Pieces(VecDeque<Vec<u8>>);
@@ -165,7 +104,9 @@ mod tests {
         let pieces = bytes.chunks(piece).map(<[u8]>::to_vec).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let mut stream = Rewind::new(Pieces(pieces));
+            let handle = Arc::new(Handle::new());
+            let turns = Arc::new(Turns::new(1));
+            let mut stream = ClientStream::new(Pieces(pieces), None, handle, turns);
             let client = read_header(&mut stream).await;
             let mut rest = Vec::new();
             stream.read_to_end(&mut rest).await.unwrap();

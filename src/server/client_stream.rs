@@ -1,5 +1,6 @@
-//! The socket of a client, with its slot. Its end takes a turn: when thousands of clients close their connections
-//! together, the others do not wait until all of these are closed here, too.
+//! The socket of a client, with its slot. What was read behind a PROXY header is read again. Its end takes a turn: when
+//! thousands of clients close their connections together, the others do not wait until all of these are closed here,
+//! too.
 
 use super::handle::Handle;
 use super::slots::Slot;
@@ -18,6 +19,8 @@ pub(super) struct ClientStream<S> {
     slot: Option<Slot>,
     handle: Arc<Handle>,
     turns: Arc<Turns>,
+    /// What was read too early, and is read next.
+    unread: Vec<u8>,
     end: End,
 }
 
@@ -36,11 +39,16 @@ impl<S> ClientStream<S> {
         handle: Arc<Handle>,
         turns: Arc<Turns>,
     ) -> Self {
-        Self { stream, slot, handle, turns, end: End::NotSeen }
+        Self { stream, slot, handle, turns, unread: Vec::new(), end: End::NotSeen }
     }
 
     pub(super) fn slot(&mut self) -> Option<&mut Slot> {
         self.slot.as_mut()
+    }
+
+    /// Lets these bytes, the last that were read, be read next.
+    pub(super) fn unread(&mut self, bytes: Vec<u8>) {
+        self.unread = bytes;
     }
 }
 
@@ -51,6 +59,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.unread.is_empty() {
+            let rest = this.unread.split_off(this.unread.len().min(buffer.remaining()));
+            buffer.put_slice(&this.unread);
+            this.unread = rest;
+            return Poll::Ready(Ok(()));
+        }
         if let End::NotSeen = this.end {
             let before = buffer.filled().len();
             ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;

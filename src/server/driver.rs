@@ -6,6 +6,7 @@ use super::turns::Place;
 use crate::observe::{
     ConnectionError, Deadline, InternalRequest, Label, Limit, ListenerKind, Status,
 };
+use futures_util::FutureExt as _;
 use std::error::Error as _;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -129,6 +130,10 @@ impl<P: Protocol> ConnectionDriver<P> {
                 }
             };
             if !continues {
+                // After a head that it rejected, hyper has its result now.
+                if let Some(ended) = (&mut self.protocol).now_or_never() {
+                    self.ended(ended);
+                }
                 return;
             }
             rearm(timer.as_mut(), self.deadline());

@@ -2,7 +2,7 @@
 
 use super::handle::Handle;
 use super::scan::{FrameScanner, HeadScanner};
-use super::state::{Action, Event};
+use super::state::{Action, Event, Stage};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -202,6 +202,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ConnectionIo<S> {
         }
         let mut waste = [0; 4096];
         while let Shutdown::Lingering { discarded } = this.shutdown {
+            if this.handle.progress().0 == Stage::Closed {
+                // The client has had its time to close.
+                this.shutdown = Shutdown::Complete;
+                break;
+            }
             let mut buffer = ReadBuf::new(&mut waste);
             let read = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer));
             let discarded = discarded + buffer.filled().len();
@@ -215,7 +220,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ConnectionIo<S> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::state::Stage;
     use super::*;
     use crate::config::Limits;
     use std::future::poll_fn;

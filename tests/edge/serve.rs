@@ -73,7 +73,7 @@ async fn the_log_has_the_route_and_the_reason_why_a_request_is_not_redirected() 
     let mut client = connect(edge.http[0]).await;
     let reply = client.request("GET", "/cb", &fields, b"").await.unwrap();
     assert_eq!(reply.status, 431);
-    // The library rejects these two; they are logged when the connection has ended.
+    // The library rejects these two; they are logged when the connection has ended, after a second at most.
     drop(client);
     edge.wait_for("\"header_bytes\"");
     let mut client = connect(edge.http[0]).await;
@@ -89,6 +89,20 @@ async fn the_log_has_the_route_and_the_reason_why_a_request_is_not_redirected() 
     let expected: Vec<_> = expected.into_iter().chain(rejected).collect();
     assert_eq!(logged, expected, "{log}");
     assert!(!log.contains("canary"), "{log}");
+}
+
+/// Pools and probes keep connections open.
+#[tokio::test]
+async fn a_rejected_head_is_logged_and_counted_although_its_client_does_not_close() {
+    let mut edge = Edge::start(&settings::plain(""));
+    let mut client = connect(edge.http[0]).await;
+    client.send(b"GET /cb HTTP/1.1\r\nHost: auth.example.com\r\ncanary\x00: 1\r\n\r\n").await;
+    assert_eq!(client.reply().await.unwrap().status, 400);
+    edge.wait_for("\"malformed\"");
+    let metrics = edge.metrics().await;
+    assert!(metrics.get("requests_total{status=\"400\"}") > 0.5);
+    drop(client);
+    assert!(!edge.finish().contains("canary"));
 }
 
 /// HTTP/2 counts the fields after they were read.

@@ -130,7 +130,7 @@ impl<P: Protocol> ConnectionDriver<P> {
                 }
             };
             if !continues {
-                // After a head that it rejected, hyper has its result now.
+                // If only the client has not closed yet, hyper has its result now, such as a head that it rejected.
                 if let Some(ended) = (&mut self.protocol).now_or_never() {
                     self.ended(ended);
                 }

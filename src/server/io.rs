@@ -202,15 +202,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ConnectionIo<S> {
         }
         let mut waste = [0; 4096];
         while let Shutdown::Lingering { discarded } = this.shutdown {
-            if this.handle.progress().0 == Stage::Closed {
-                // The client has had its time to close.
-                this.shutdown = Shutdown::Complete;
-                break;
-            }
             let mut buffer = ReadBuf::new(&mut waste);
-            let read = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer));
+            let ended = match Pin::new(&mut this.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(read) => read.is_err() || buffer.filled().is_empty(),
+                // Nothing more is waited for.
+                Poll::Pending if this.handle.progress().0 == Stage::Closed => true,
+                Poll::Pending => return Poll::Pending,
+            };
             let discarded = discarded + buffer.filled().len();
-            let ended = read.is_err() || buffer.filled().is_empty() || discarded >= DISCARD_LIMIT;
+            let ended = ended || discarded >= DISCARD_LIMIT;
             this.shutdown =
                 if ended { Shutdown::Complete } else { Shutdown::Lingering { discarded } };
         }
@@ -418,6 +418,17 @@ mod tests {
         let mut read = Vec::new();
         client.read_to_end(&mut read).await.unwrap();
         assert_eq!(read, b"response");
+    }
+
+    /// It is over, but unread bytes would reset it.
+    #[tokio::test]
+    async fn a_connection_that_is_evicted_reads_what_has_arrived_and_waits_for_nothing() {
+        let (mut client, mut io) = http1(&[READY, Event::Evict]).await;
+        client.write_all(&[b'x'; 10_000]).await.unwrap();
+        io.stream.readable().await.unwrap();
+        io.shutdown().await.unwrap();
+        let unread = io.stream.try_read(&mut [0; 1]).map_err(|error| error.kind());
+        assert_eq!(unread, Err(io::ErrorKind::WouldBlock));
     }
 
     #[tokio::test]

@@ -54,12 +54,14 @@ impl Attack {
         } else {
             Box::new(MACHINE.read().await)
         };
+        let is_set = settings.contains("connection_age");
+        let age = if is_set { "" } else { "limits.connection_age = '4s'" };
         let (edge, authority) = Edge::over_tls(&format!(
             "
             limits.handshake_timeout = '400ms'
             limits.request_timeout = '300ms'
             limits.idle_timeout = '500ms'
-            limits.connection_age = '4s'
+            {age}
             log.level = 'trace'
             {settings}
             "

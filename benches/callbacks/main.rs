@@ -177,6 +177,17 @@ impl Work {
         }
     }
 
+    /// How many measurements a round has of each server. Other activity of the machine often lasts
+    /// less than a second, so short measurements in turn are affected alike; a connection with many
+    /// requests is measured once, so that its handshake does not count.
+    fn slices(self) -> usize {
+        match self {
+            Self::OneShot | Self::OneShotMlKem | Self::Resumption => 5,
+            Self::H2 | Self::H2Concurrent | Self::KeepAlive | Self::KeepAliveLogged => 1,
+        }
+    }
+
+    /// The requests of a round.
     fn requests(self) -> usize {
         match self {
             Self::OneShot | Self::OneShotMlKem => 1500,
@@ -214,8 +225,8 @@ impl Work {
     }
 }
 
-/// CPU of the server per request. Each round measures every server, so that other activity of the
-/// machine affects all of them; ratios are calculated within a round.
+/// CPU of the server per request. The servers are measured in turn, in both directions, so that other
+/// activity of the machine affects all of them; ratios are those of neighbouring measurements.
 async fn cpu(options: &Options, identity: &Identity) -> Value {
     let rounds = options.rounds;
     let works: Vec<Work> =
@@ -231,31 +242,38 @@ async fn cpu(options: &Options, identity: &Identity) -> Value {
     let mut costs: BTreeMap<(Work, Kind), Vec<f64>> = BTreeMap::new();
     let mut own: BTreeMap<Work, Vec<f64>> = BTreeMap::new();
     let mut resumed: BTreeMap<Kind, usize> = BTreeMap::new();
+    let turns = works.iter().flat_map(|&work| (0..work.slices()).map(move |slice| (work, slice)));
     // Round 0 warms up.
-    for round in 0..=rounds {
-        for &work in &works {
-            let supported = servers
-                .iter()
-                .filter(|(role, server)| *role == work.role() && work.is_supported_by(server.kind));
-            for (_, server) in supported {
-                let requests = if round == 0 { work.requests() / 10 } else { work.requests() };
-                let (before, own_before) = (server.cpu(), server::own_cpu());
-                let count = work.load(server, requests).await;
-                let own_spent = server::own_cpu().saturating_sub(own_before);
-                // The cleanup is part of the cost.
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                let spent = server.cpu().saturating_sub(before);
-                if round > 0 {
-                    let cost = spent.as_secs_f64() * 1e6 / requests as f64;
-                    costs.entry((work, server.kind)).or_default().push(cost);
-                    if server.kind == Kind::Edge {
-                        let cost = own_spent.as_secs_f64() * 1e6 / requests as f64;
-                        own.entry(work).or_default().push(cost);
-                    }
-                    if work == Work::Resumption {
-                        *resumed.entry(server.kind).or_default() += count;
-                    }
-                }
+    for (round, (work, slice)) in
+        (0..=rounds).flat_map(|round| turns.clone().map(move |turn| (round, turn)))
+    {
+        let mut measured: Vec<&Server> = servers
+            .iter()
+            .filter(|(role, server)| *role == work.role() && work.is_supported_by(server.kind))
+            .map(|(_, server)| server)
+            .collect();
+        if (round + slice) % 2 == 1 {
+            measured.reverse();
+        }
+        for server in measured {
+            let requests = work.requests() / work.slices();
+            let requests = if round == 0 { requests / 10 } else { requests };
+            let (before, own_before) = (server.cpu(), server::own_cpu());
+            let count = work.load(server, requests).await;
+            let own_spent = server::own_cpu().saturating_sub(own_before);
+            // The cleanup is part of the cost.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let spent = server.cpu().saturating_sub(before);
+            if round == 0 {
+                continue;
+            }
+            let cost = |spent: Duration| spent.as_secs_f64() * 1e6 / requests as f64;
+            costs.entry((work, server.kind)).or_default().push(cost(spent));
+            if server.kind == Kind::Edge {
+                own.entry(work).or_default().push(cost(own_spent));
+            }
+            if work == Work::Resumption {
+                *resumed.entry(server.kind).or_default() += count;
             }
         }
     }

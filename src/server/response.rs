@@ -26,7 +26,10 @@ pub(super) fn redirect(redirect: Redirect<'_>) -> Response {
     redirect_to(redirect.status, redirect.location)
 }
 
-pub(super) fn redirect_to(status: StatusCode, location: HeaderValue) -> Response {
+pub(super) fn redirect_to(status: StatusCode, mut location: HeaderValue) -> Response {
+    // HTTP/2: a literal that no proxy stores in a compression table (RFC 7541 §7.1.3), because it
+    // contains a code. Output for debugging does not show it either.
+    location.set_sensitive(true);
     let mut response = empty(status);
     response.headers_mut().insert(LOCATION, location);
     response

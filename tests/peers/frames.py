@@ -127,9 +127,10 @@ class Client:
                 seen.append(f"stream {CODES[frame.error_code]}")
                 on_stream = True
             elif isinstance(frame, HeadersFrame):
-                fields = dict(self.decoder.decode(frame.data))
-                seen.append(f"status {fields[':status']}")
-                if fields.get("location") == LOCATION:
+                fields = self.decoder.decode(frame.data)
+                seen.append(f"status {dict(fields)[':status']}")
+                # Its code must not reach a compression context (RFC 7541 §7.1.3): never indexed.
+                if any(tuple(field) == ("location", LOCATION) and not field.indexable for field in fields):
                     seen.append("redirect")
                 on_stream = True
             elif isinstance(frame, SettingsFrame) and "ACK" in frame.flags:

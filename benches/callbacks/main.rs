@@ -177,8 +177,8 @@ impl Work {
         }
     }
 
-    /// How many measurements a round has of each server. Other activity of the machine often lasts
-    /// less than a second, so short measurements in turn are affected alike; a connection with many
+    /// How many measurements a round has of each server. Other activity of the machine often lasts less
+    /// than a second: it affects all servers that are measured in short turns. A connection with many
     /// requests is measured once, so that its handshake does not count.
     fn slices(self) -> usize {
         match self {

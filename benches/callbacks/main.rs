@@ -242,38 +242,39 @@ async fn cpu(options: &Options, identity: &Identity) -> Value {
     let mut costs: BTreeMap<(Work, Kind), Vec<f64>> = BTreeMap::new();
     let mut own: BTreeMap<Work, Vec<f64>> = BTreeMap::new();
     let mut resumed: BTreeMap<Kind, usize> = BTreeMap::new();
-    let turns = works.iter().flat_map(|&work| (0..work.slices()).map(move |slice| (work, slice)));
     // Round 0 warms up.
-    for (round, (work, slice)) in
-        (0..=rounds).flat_map(|round| turns.clone().map(move |turn| (round, turn)))
-    {
-        let mut measured: Vec<&Server> = servers
-            .iter()
-            .filter(|(role, server)| *role == work.role() && work.is_supported_by(server.kind))
-            .map(|(_, server)| server)
-            .collect();
-        if (round + slice) % 2 == 1 {
-            measured.reverse();
-        }
-        for server in measured {
+    for round in 0..=rounds {
+        let turns =
+            works.iter().flat_map(|&work| (0..work.slices()).map(move |slice| (work, slice)));
+        for (work, slice) in turns {
+            let mut measured: Vec<&Server> = servers
+                .iter()
+                .filter(|(role, server)| *role == work.role() && work.is_supported_by(server.kind))
+                .map(|(_, server)| server)
+                .collect();
+            if (round + slice) % 2 == 1 {
+                measured.reverse();
+            }
             let requests = work.requests() / work.slices();
             let requests = if round == 0 { requests / 10 } else { requests };
-            let (before, own_before) = (server.cpu(), server::own_cpu());
-            let count = work.load(server, requests).await;
-            let own_spent = server::own_cpu().saturating_sub(own_before);
-            // The cleanup is part of the cost.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            let spent = server.cpu().saturating_sub(before);
-            if round == 0 {
-                continue;
-            }
-            let cost = |spent: Duration| spent.as_secs_f64() * 1e6 / requests as f64;
-            costs.entry((work, server.kind)).or_default().push(cost(spent));
-            if server.kind == Kind::Edge {
-                own.entry(work).or_default().push(cost(own_spent));
-            }
-            if work == Work::Resumption {
-                *resumed.entry(server.kind).or_default() += count;
+            for server in measured {
+                let (before, own_before) = (server.cpu(), server::own_cpu());
+                let count = work.load(server, requests).await;
+                let own_spent = server::own_cpu().saturating_sub(own_before);
+                // The cleanup is part of the cost.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let spent = server.cpu().saturating_sub(before);
+                if round == 0 {
+                    continue;
+                }
+                let cost = |spent: Duration| spent.as_secs_f64() * 1e6 / requests as f64;
+                costs.entry((work, server.kind)).or_default().push(cost(spent));
+                if server.kind == Kind::Edge {
+                    own.entry(work).or_default().push(cost(own_spent));
+                }
+                if work == Work::Resumption {
+                    *resumed.entry(server.kind).or_default() += count;
+                }
             }
         }
     }

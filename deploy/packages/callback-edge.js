@@ -32,15 +32,17 @@ try {
   );
 }
 
-const child = spawn(program, process.argv.slice(2), { stdio: "inherit" });
-child.on("error", (error) => fail(`cannot start \`${program}\`: ${error.code}`, "install the package again"));
-
 // A terminal sends SIGINT and SIGQUIT to both processes, and a second SIGINT would end the program immediately.
 const fromTerminal = process.stdin.isTTY ? ["SIGINT", "SIGQUIT"] : [];
 const signals = ["SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR2"];
+// Before the program starts: a signal without a handler would end this process and leave the program running. Handlers
+// run only after the last line of this file, so `child` is set.
 for (const signal of signals) {
   process.on(signal, () => fromTerminal.includes(signal) || child.kill(signal));
 }
+
+const child = spawn(program, process.argv.slice(2), { stdio: "inherit" });
+child.on("error", (error) => fail(`cannot start \`${program}\`: ${error.code}`, "install the package again"));
 child.on("exit", (code, signal) => {
   if (signal === null) process.exit(code);
   signals.forEach((name) => process.removeAllListeners(name));

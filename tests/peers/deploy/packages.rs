@@ -104,16 +104,28 @@ fn npm_and_pip_install_the_files_without_a_registry() {
     }
 }
 
+/// The program may be ready before Node returns from starting it: here Node returns only after the signal.
 #[test]
-fn the_launcher_of_npm_forwards_signals_and_ends_as_the_program_does() {
-    let (_dir, launcher) = launcher();
+fn the_launcher_of_npm_forwards_every_signal_and_ends_as_the_program_does() {
+    let (dir, launcher) = launcher();
+    let preload = dir.path().join("spawn.js");
+    let wait = "const processes = require('child_process');
+        const { spawn } = processes;
+        processes.spawn = (...parameters) => {
+            const child = spawn(...parameters);
+            require('fs').readSync(0, Buffer.alloc(1));
+            return child;
+        };";
+    fs::write(&preload, wait).unwrap();
     let mut server = foreign(launcher.parent().unwrap(), "node");
-    server.arg(&launcher).args(["serve"]).env("CALLBACK_EDGE_LISTEN__HTTP", "127.0.0.1:0");
-    let server = server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    server.arg("--require").arg(&preload).arg(&launcher).arg("serve");
+    server.env("CALLBACK_EDGE_LISTEN__HTTP", "127.0.0.1:0");
+    let server = server.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut server = server.spawn().unwrap();
     let log = Lines::of(server.stderr.take().unwrap());
     log.wait_for(&mut server, &["\"ready\""]);
     kill_process(Pid::from_child(&server), Signal::TERM).unwrap();
+    drop(server.stdin.take());
     assert_eq!(server.wait().unwrap().code(), Some(0), "{}", log.text());
     assert!(log.text().contains("\"stopped\""), "{}", log.text());
 }

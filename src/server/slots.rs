@@ -33,8 +33,8 @@ const BUSY_SETTLES: Duration = SLOW_START;
 /// A network with so many slots has more than visitors take.
 const MANY: usize = 8;
 
-/// How many connections may still be closing while new ones are accepted, where there are so many slots: they
-/// are as many further files. Thousands may close together.
+/// How many connections may still be closing while so many slots are taken: they are as many further files. Where
+/// slots are free, as many more may be closing. Thousands may close together.
 pub(super) fn closing_limit(limit: usize) -> usize {
     (limit / 16).clamp(64, 512)
 }
@@ -228,11 +228,11 @@ impl Slot {
 
 impl Slot {
     /// Another connection may have the slot: the client has closed this one. Returns whether it may wait for its
-    /// turn: if too many do, no connection can be accepted.
+    /// turn: if too many files are open, no connection can be accepted.
     pub(super) fn closes(&mut self) -> bool {
         let mut table = self.slots.lock();
         table.closes(self.id);
-        let may_wait = table.closing <= closing_limit(table.limit) / 2;
+        let may_wait = table.entries.len() <= table.limit + closing_limit(table.limit) / 2;
         drop(table);
         self.slots.freed.notify_waiters();
         may_wait
@@ -248,7 +248,8 @@ impl Drop for Slot {
 
 impl Table {
     fn is_available(&self) -> bool {
-        self.entries.len() - self.closing < self.limit && self.closing <= closing_limit(self.limit)
+        let files = self.entries.len();
+        files - self.closing < self.limit && files <= self.limit + closing_limit(self.limit)
     }
 
     fn insert(&mut self, client: IpAddr, handle: Arc<Handle>) -> usize {

@@ -262,12 +262,24 @@ fn a_connection_that_its_client_has_closed_leaves_its_slot_to_another() {
 }
 
 #[test]
-fn half_of_those_that_may_be_closing_wait_for_their_turn() {
-    let slots = slots(100, 100);
+fn where_slots_are_free_all_that_close_wait_for_their_turn() {
+    let slots = slots(1000, 1000);
+    let mut held: Vec<Slot> = (0..1000).map(|_| admitted(&slots, "192.0.2.1").unwrap()).collect();
+    assert!(held.iter_mut().all(Slot::closes));
+    assert!(slots.lock().is_available());
+}
+
+#[test]
+fn where_all_slots_are_taken_half_of_those_that_may_be_closing_wait_for_their_turn() {
+    let slots = slots(100, 1000);
     let mut held: Vec<Slot> = (0..100).map(|_| admitted(&slots, "192.0.2.1").unwrap()).collect();
-    let waiting = held.iter_mut().map(Slot::closes).take_while(|waits| *waits).count();
-    assert_eq!(waiting, closing_limit(100) / 2);
-    drop(held);
+    let mut waiting = 0;
+    while held[waiting].closes() {
+        waiting += 1;
+        assert!(slots.lock().is_available());
+        held.push(admitted(&slots, "192.0.2.1").unwrap());
+    }
+    assert_eq!(waiting, closing_limit(100) / 2 + 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,5 @@
 use super::{Host, Target};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// A raw request path, compared byte for byte and case-sensitively.
@@ -108,20 +108,20 @@ impl Mounted for Route {
     }
 }
 
-/// Items by host and path. The time of a lookup does not depend on the number of items.
+/// Items by host and path. A lookup takes a few comparisons, however many there are.
 /// An item for the requested host takes precedence over one for any host.
 #[derive(Clone, Debug)]
 pub struct RouteTable<T = Route> {
     items: Vec<T>,
-    by_path: HashMap<Box<str>, AtPath>,
-    hosts: std::collections::HashSet<Box<str>>,
+    by_path: BTreeMap<Box<str>, AtPath>,
+    hosts: BTreeSet<Box<str>>,
     any_host: bool,
 }
 
 #[derive(Clone, Debug, Default)]
 struct AtPath {
     any: Option<usize>,
-    by_host: HashMap<Box<str>, usize>,
+    by_host: BTreeMap<Box<str>, usize>,
 }
 
 /// Two items have the same host and path; their positions in the list.
@@ -136,8 +136,8 @@ pub struct Duplicate {
 impl<T: Mounted> RouteTable<T> {
     /// Indexes the items; two with the same host and path are refused.
     pub fn new(items: Vec<T>) -> Result<Self, Duplicate> {
-        let mut by_path: HashMap<Box<str>, AtPath> = HashMap::new();
-        let mut hosts = std::collections::HashSet::new();
+        let mut by_path: BTreeMap<Box<str>, AtPath> = BTreeMap::new();
+        let mut hosts = BTreeSet::new();
         let mut any_host = false;
         for (second, item) in items.iter().enumerate() {
             let at_path = by_path.entry(item.path().as_str().into()).or_default();

@@ -22,21 +22,28 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 pub(super) type Response = http::Response<ResponseBody>;
 
-pub(super) fn redirect(redirect: Redirect<'_>) -> Response {
-    redirect_to(redirect.status, redirect.location)
+/// `memory` is the fields of the request: they are removed, and where they were is used again.
+pub(super) fn redirect(redirect: Redirect<'_>, memory: HeaderMap) -> Response {
+    redirect_to(redirect.status, redirect.location, memory)
 }
 
-pub(super) fn redirect_to(status: StatusCode, mut location: HeaderValue) -> Response {
+/// The same to another URL.
+pub(super) fn redirect_to(
+    status: StatusCode,
+    mut location: HeaderValue,
+    memory: HeaderMap,
+) -> Response {
     // HTTP/2: a literal that no proxy stores in a compression table (RFC 7541 §7.1.3), because it
     // contains a code. Output for debugging does not show it either.
     location.set_sensitive(true);
-    let mut response = empty(status);
+    let mut response = empty(status, memory);
     response.headers_mut().insert(LOCATION, location);
     response
 }
 
-pub(super) fn empty(status: StatusCode) -> Response {
-    let mut headers = HeaderMap::with_capacity(5);
+fn empty(status: StatusCode, memory: HeaderMap) -> Response {
+    let mut headers = memory;
+    headers.clear();
     headers.insert(CACHE_CONTROL, NO_STORE);
     if status != StatusCode::NO_CONTENT {
         headers.insert(CONTENT_LENGTH, ZERO);
@@ -46,7 +53,7 @@ pub(super) fn empty(status: StatusCode) -> Response {
 
 pub(super) fn allow(status: StatusCode, allow: &'static str) -> Response {
     let mut response = if status == StatusCode::NO_CONTENT {
-        empty(status)
+        empty(status, HeaderMap::new())
     } else {
         text(status, "method not allowed")
     };

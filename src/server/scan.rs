@@ -1,5 +1,8 @@
 //! Scanners of the bytes of a connection, before the protocol reads them.
 
+use memchr::memmem::Finder;
+use std::sync::LazyLock;
+
 /// Follows the request heads of an HTTP/1 connection, and makes a `#` in a request line a byte that
 /// hyper refuses.
 ///
@@ -72,20 +75,16 @@ impl HeadScanner {
 
 /// The common case: exactly one head, without a `#`.
 fn is_one_plain_head(bytes: &[u8]) -> bool {
-    // The LF before the empty line at the end.
-    let last = bytes.len().wrapping_sub(b"\n\r\n".len());
-    bytes.first().is_some_and(u8::is_ascii_alphabetic)
-        && bytes.ends_with(b"\r\n\r\n")
-        && memchr::memchr2_iter(b'\n', b'#', bytes).take_while(|&at| at < last).all(|at| {
-            // A line end that no empty line follows.
-            bytes.get(at) == Some(&b'\n')
-                && match bytes.get(at + 1) {
-                    Some(b'\n') => false,
-                    Some(b'\r') => bytes.get(at + 2) != Some(&b'\n'),
-                    _ => true,
-                }
-        })
+    let Some(before) = bytes.strip_suffix(b"\n") else { return false };
+    before.first().is_some_and(u8::is_ascii_alphabetic)
+        && before.ends_with(b"\r\n\r")
+        && memchr::memchr(b'#', before).is_none()
+        && EMPTY_LINES.iter().all(|empty| empty.find(before).is_none())
 }
+
+/// What ends a head.
+static EMPTY_LINES: LazyLock<[Finder<'_>; 2]> =
+    LazyLock::new(|| [b"\n\r\n".as_slice(), b"\n\n"].map(Finder::new));
 
 /// Counts the frames of an HTTP/2 connection that cost little to send and contain no request.
 ///

@@ -18,6 +18,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use std::convert::Infallible;
+use std::mem;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -87,9 +88,9 @@ impl Service<Request<Incoming>> for CallbackService {
             return Responding::Never;
         }
         let snapshot = connection.snapshot();
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let exchange = connection.exchange(&snapshot, &head, &body, started);
-        let (response, matched) = match connection.decide(&snapshot, &head) {
+        let (response, matched) = match connection.decide(&snapshot, &mut head) {
             Handling::Response(response, matched) => (response, matched),
             Handling::Form(form) => {
                 let query = form.query().map_or(0, str::len);
@@ -235,7 +236,8 @@ impl Connection {
         Responding::Now(Some(self.finish(snapshot, exchange, response, matched, exchange.started)))
     }
 
-    fn decide(&self, snapshot: &Snapshot, head: &Parts) -> Handling {
+    /// A redirect takes the memory of the fields.
+    fn decide(&self, snapshot: &Snapshot, head: &mut Parts) -> Handling {
         // HTTP/1 counts the fields while it parses them, HTTP/2 only their bytes.
         if head.headers.len() > snapshot.settings.limits.header_fields {
             self.shared.metrics.limits.count(Limit::HeaderBytes);
@@ -257,13 +259,14 @@ impl Connection {
         }
     }
 
-    fn public(&self, snapshot: &Snapshot, head: &Parts) -> Handling {
+    fn public(&self, snapshot: &Snapshot, head: &mut Parts) -> Handling {
         let settings = &snapshot.settings;
         let response = match redirect::decide(&settings.routes, settings.limits.query_bytes, head) {
             Decision::Redirect(redirect) => {
                 let outcome = Outcome::of(head.uri.query().unwrap_or_default());
                 let matched = Matched::redirected(redirect.position, outcome);
-                return Handling::Response(response::redirect(redirect), matched);
+                let memory = mem::take(&mut head.headers);
+                return Handling::Response(response::redirect(redirect, memory), matched);
             }
             Decision::ReadForm(form) => return Handling::Form(form),
             Decision::MethodNotAllowed(allow) => {
@@ -327,7 +330,7 @@ impl Connection {
         let rest = head.uri.path_and_query().map_or("/", |rest| rest.as_str());
         match HeaderValue::from_maybe_shared(Bytes::from(format!("{origin}{rest}"))) {
             Ok(location) if rest.starts_with('/') => {
-                response::redirect_to(StatusCode::PERMANENT_REDIRECT, location)
+                response::redirect_to(StatusCode::PERMANENT_REDIRECT, location, HeaderMap::new())
             }
             _ => malformed(),
         }
@@ -525,7 +528,7 @@ fn redirect_form(snapshot: &Snapshot, form: Form, body: &[u8]) -> (Response, Mat
         known => known,
     };
     if let Ok(redirect) = form.redirect(&snapshot.settings.routes, body) {
-        (response::redirect(redirect), Matched::redirected(position, outcome))
+        (response::redirect(redirect, HeaderMap::new()), Matched::redirected(position, outcome))
     } else {
         let response = response::text(StatusCode::BAD_REQUEST, "malformed form");
         let matched = Matched { position: Some(position), outcome: None };

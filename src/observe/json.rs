@@ -1,16 +1,19 @@
 //! Log lines as JSON objects.
 //!
 //! They are those of `tracing-subscriber`, whose formatter takes 20,000 instructions for the line of a
-//! request: nearly as many as the request. This one takes a fifth of them, because it writes text that needs no
-//! escapes at once.
+//! request: nearly as many as the request. This one writes into one string, and text that needs no escapes at
+//! once.
 
-use std::fmt::{self, Debug, Write as _};
+use jiff::Timestamp;
+use std::fmt::{self, Debug, Display, Write as _};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+
+/// The line of a request is shorter.
+const USUAL_BYTES: usize = 384;
 
 /// Formats an event as one object: `timestamp`, `level`, and its fields.
 pub(super) struct Json;
@@ -26,85 +29,78 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        writer.write_str("{\"timestamp\":\"")?;
-        SystemTime.format_time(&mut writer)?;
-        writer.write_str("\",\"level\":\"")?;
-        writer.write_str(event.metadata().level().as_str())?;
-        writer.write_char('"')?;
-        let mut fields = Fields { writer, text: String::new(), result: Ok(()) };
-        event.record(&mut fields);
-        fields.result?;
-        fields.writer.write_str("}\n")
+        let mut line = Line(String::with_capacity(USUAL_BYTES));
+        line.0.push_str("{\"timestamp\":\"");
+        line.show(format_args!("{:.6}", Timestamp::now()));
+        line.0.push_str("\",\"level\":\"");
+        line.0.push_str(event.metadata().level().as_str());
+        line.0.push('"');
+        event.record(&mut line);
+        line.0.push_str("}\n");
+        writer.write_str(&line.0)
     }
 }
 
-struct Fields<'w> {
-    writer: Writer<'w>,
-    /// A value that is being formatted.
-    text: String,
-    result: fmt::Result,
-}
+/// A line that is not complete yet.
+struct Line(String);
 
-impl Fields<'_> {
-    /// Writes a field whose value is written as it is.
-    fn raw(&mut self, field: &Field, value: impl fmt::Display) {
-        if self.result.is_ok() {
-            self.result = key(&mut self.writer, field)
-                .and_then(|()| self.writer.write_fmt(format_args!("{value}")));
+impl Line {
+    fn key(&mut self, field: &Field) {
+        self.0.push_str(",\"");
+        self.0.push_str(field.name());
+        self.0.push_str("\":");
+    }
+
+    /// Appends a value as it is. A value that cannot be shown is cut off there.
+    fn show(&mut self, value: impl Display) {
+        let _ = write!(self.0, "{value}");
+    }
+
+    fn string(&mut self, text: &str) {
+        if text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
+            self.0.push('"');
+            self.0.push_str(text);
+            self.0.push('"');
+        } else {
+            self.show(serde_json::Value::from(text));
         }
     }
 }
 
-impl Visit for Fields<'_> {
+impl Visit for Line {
     fn record_str(&mut self, field: &Field, value: &str) {
-        if self.result.is_ok() {
-            self.result =
-                key(&mut self.writer, field).and_then(|()| string(&mut self.writer, value));
-        }
+        self.key(field);
+        self.string(value);
     }
 
     /// Also what is recorded by its `Display`.
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let mut text = std::mem::take(&mut self.text);
-        text.clear();
-        if write!(text, "{value:?}").is_ok() {
-            self.record_str(field, &text);
-        }
-        self.text = text;
+        self.key(field);
+        let start = self.0.len();
+        self.show(format_args!("{value:?}"));
+        let text = self.0.split_off(start);
+        self.string(&text);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.raw(field, value);
+        self.key(field);
+        self.show(value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.raw(field, value);
+        self.key(field);
+        self.show(value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.raw(field, value);
+        self.key(field);
+        self.show(value);
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
+        self.key(field);
         // As JSON requires: what is no number is `null`.
-        self.raw(field, serde_json::Value::from(value));
-    }
-}
-
-fn key(writer: &mut Writer<'_>, field: &Field) -> fmt::Result {
-    writer.write_str(",\"")?;
-    writer.write_str(field.name())?;
-    writer.write_str("\":")
-}
-
-fn string(writer: &mut Writer<'_>, text: &str) -> fmt::Result {
-    let is_plain = text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
-    if is_plain {
-        writer.write_char('"')?;
-        writer.write_str(text)?;
-        writer.write_char('"')
-    } else {
-        writer.write_str(&serde_json::to_string(text).map_err(|_| fmt::Error)?)
+        self.show(serde_json::Value::from(value));
     }
 }
 

@@ -87,6 +87,12 @@ pub fn requested_host<'r>(
     authority.map(without_port).transpose()
 }
 
+/// Whether a registered name may have this byte (RFC 3986 §3.2.2): unreserved, `%`, or a sub-delimiter.
+const fn is_host(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'%'
+        | b'!' | b'$' | b'&'..=b',' | b';' | b'=')
+}
+
 /// The host of a `host[:port]`, in lower case.
 fn without_port(authority: &str) -> Result<Cow<'_, str>, BadHost> {
     let (host, port) = match authority.rsplit_once(':') {
@@ -98,13 +104,9 @@ fn without_port(authority: &str) -> Result<Cow<'_, str>, BadHost> {
     let bracketed = host.starts_with('[') && host.ends_with(']');
     let valid = !host.is_empty()
         && port.bytes().all(|byte| byte.is_ascii_digit())
-        && host.bytes().all(|byte| {
-            byte.is_ascii_alphanumeric()
-                || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%')
-                || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',')
-                || matches!(byte, b';' | b'=')
-                || (bracketed && matches!(byte, b':' | b'[' | b']'))
-        });
+        && host
+            .bytes()
+            .all(|byte| is_host(byte) || (bracketed && matches!(byte, b':' | b'[' | b']')));
     if !valid {
         return Err(BadHost);
     }

@@ -155,10 +155,13 @@ impl SelfCheck {
         let routes = snapshot.settings.routes.items();
         let results = routes.iter().zip(reports).flat_map(|(route, report)| {
             let ran = report.checks.iter().filter(|check| check.status != Status::Skip);
-            ran.map(move |check| (route_name(route), &*check.id, check.status == Status::Fail))
+            ran.map(move |check| {
+                (route_name(route).into_owned(), &*check.id, check.status == Status::Fail)
+            })
         });
         let verdicts = routes.iter().zip(reports);
-        let verdicts = verdicts.map(|(route, report)| (route_name(route), report.verdict_label()));
+        let verdicts = verdicts
+            .map(|(route, report)| (route_name(route).into_owned(), report.verdict_label()));
         self.metrics.record_self_check(verdicts, results);
         let mut state = self.lock();
         for report in reports {

@@ -6,6 +6,7 @@ use aws_lc_rs::hmac::{HMAC_SHA256, Key};
 use http::HeaderValue;
 use prometheus_client::metrics::counter::Counter;
 use secrecy::ExposeSecret as _;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// The default of `self_check.every`, unless every callback is on loopback: such a server is one that a
@@ -95,9 +96,9 @@ impl Snapshot {
 }
 
 /// The name of a route in logs and metrics.
-pub(super) fn route_name(route: &Route) -> String {
+pub(super) fn route_name(route: &Route) -> Cow<'_, str> {
     match &route.host {
-        Some(host) => format!("{host}{}", route.path),
-        None => route.path.to_string(),
+        Some(host) => format!("{host}{}", route.path).into(),
+        None => route.path.as_str().into(),
     }
 }

@@ -159,6 +159,14 @@ mod tests {
         })
     }
 
+    #[test]
+    fn what_json_escapes_is_escaped() {
+        for text in ["\"", "\\", "\n", "\u{1f}", "a\"b"] {
+            let [own, library] = both(|| tracing::info!(text, shown = %text));
+            assert_eq!(own, library);
+        }
+    }
+
     proptest! {
         #[test]
         fn lines_are_those_of_the_library(

@@ -282,6 +282,17 @@ fn where_all_slots_are_taken_half_of_those_that_may_be_closing_wait_for_their_tu
     assert_eq!(waiting, closing_limit(100) / 2 + 1);
 }
 
+#[test]
+fn connections_that_close_and_open_ones_share_a_limit() {
+    let slots = slots(100, 1000);
+    let mut held = Vec::new();
+    while slots.lock().is_available() {
+        held.push(admitted(&slots, "192.0.2.1").unwrap());
+        held.last_mut().unwrap().closes();
+    }
+    assert_eq!(held.len(), 100 + closing_limit(100) + 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_files_the_next_connection_that_closes_ends_the_wait() {
     let slots = slots(100, 100);

@@ -20,6 +20,10 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const ZERO: HeaderValue = HeaderValue::from_static("0");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
+/// The most fields of a request whose memory is kept. Browsers send fewer; a client that sends more, and does
+/// not take its responses, would make the server keep it for each.
+const MOST_KEPT: usize = 32;
+
 pub(super) type Response = http::Response<ResponseBody>;
 
 /// `memory` is the fields of the request: they are removed, and where they were is used again.
@@ -42,7 +46,7 @@ pub(super) fn redirect_to(
 }
 
 fn empty(status: StatusCode, memory: HeaderMap) -> Response {
-    let mut headers = memory;
+    let mut headers = if memory.len() > MOST_KEPT { HeaderMap::new() } else { memory };
     headers.clear();
     headers.insert(CACHE_CONTROL, NO_STORE);
     if status != StatusCode::NO_CONTENT {
@@ -145,5 +149,38 @@ impl BodyGuard {
 impl Drop for BodyGuard {
     fn drop(&mut self) {
         self.0.on(Event::BodyTaken);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderName;
+
+    /// The fields of a redirect for a request with so many names of fields, and so many values of each.
+    fn redirected(names: usize, values: usize) -> HeaderMap {
+        let mut memory = HeaderMap::new();
+        for number in 0..names * values {
+            let name = HeaderName::try_from(format!("x-{}", number % names)).unwrap();
+            memory.append(name, HeaderValue::from_static("secret"));
+        }
+        let location = HeaderValue::from_static("https://h/p?code=1");
+        let response = redirect_to(StatusCode::PERMANENT_REDIRECT, location, memory);
+        response.into_parts().0.headers
+    }
+
+    #[test]
+    fn a_redirect_has_no_field_of_its_request() {
+        for (names, values) in [(0, 1), (1, 1), (20, 1), (10, 2), (200, 1)] {
+            let expected = [CACHE_CONTROL, CONTENT_LENGTH, LOCATION];
+            assert!(redirected(names, values).keys().eq(&expected), "{names} {values}");
+        }
+    }
+
+    #[test]
+    fn the_memory_of_many_fields_is_not_kept() {
+        assert!(redirected(20, 1).capacity() >= 20);
+        assert!(redirected(200, 1).capacity() < 20);
+        assert!(redirected(20, 2).capacity() < 20);
     }
 }

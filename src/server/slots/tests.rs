@@ -273,24 +273,27 @@ fn where_slots_are_free_all_that_close_wait_for_their_turn() {
 fn where_all_slots_are_taken_half_of_those_that_may_be_closing_wait_for_their_turn() {
     let slots = slots(100, 1000);
     let mut held: Vec<Slot> = (0..100).map(|_| admitted(&slots, "192.0.2.1").unwrap()).collect();
-    let mut waiting = 0;
-    while held[waiting].closes() {
-        waiting += 1;
+    let waiting = (0..100).take_while(|&at| {
+        let waits = held[at].closes();
         assert!(slots.lock().is_available());
         held.push(admitted(&slots, "192.0.2.1").unwrap());
-    }
-    assert_eq!(waiting, closing_limit(100) / 2 + 1);
+        waits
+    });
+    assert_eq!(waiting.count(), closing_limit(100) / 2 + 1);
 }
 
 #[test]
 fn connections_that_close_and_open_ones_share_a_limit() {
     let slots = slots(100, 1000);
-    let mut held = Vec::new();
-    while slots.lock().is_available() {
-        held.push(admitted(&slots, "192.0.2.1").unwrap());
-        held.last_mut().unwrap().closes();
-    }
-    assert_eq!(held.len(), 100 + closing_limit(100) + 1);
+    let closing = (0..1000).map_while(|_| {
+        let available = slots.lock().is_available();
+        available.then(|| {
+            let mut slot = admitted(&slots, "192.0.2.1").unwrap();
+            slot.closes();
+            slot
+        })
+    });
+    assert_eq!(closing.collect::<Vec<_>>().len(), 100 + closing_limit(100) + 1);
 }
 
 #[tokio::test(start_paused = true)]
